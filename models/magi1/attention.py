@@ -1,0 +1,178 @@
+"""Parallel self- and cross-attention of a MAGI-1 layer, and the cache that carries keys and values between forwards.
+
+Tokens are chunk-first everywhere: (chunks, tokens per chunk, channels). A chunk's queries see a contiguous range of
+chunks, without any mask inside the range: attention is bidirectional in a chunk and causal across chunks.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .config import ModelConfig
+from .embed import OnePlusLayerNorm, rotate
+
+_INTERLEAVE = 8  # groups in which the two attention outputs alternate before their common projection
+
+Range = tuple[int, int]
+
+
+class KVCache:
+    """Keys and values of every chunk of one video, one tensor (chunks, tokens, groups, 2·head_dim) per layer.
+
+    A row holds what was last written for that chunk: a finished chunk's come from its clean pass, an unfinished
+    one's from its last computed step.
+    """
+
+    def __init__(
+        self, config: ModelConfig, chunks: int, tokens: int, device: torch.device | str, dtype: torch.dtype | None = None
+    ) -> None:
+        shape = (chunks, tokens, config.num_query_groups, 2 * config.kv_channels)
+        dtype = dtype or config.dtype
+        self.layers = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.num_layers)]
+
+    def write(self, layer: int, slot: int, keys: Tensor, values: Tensor) -> None:
+        """Store one chunk's keys and values, each (tokens, groups, head_dim)."""
+        rows = self.layers[layer][slot]
+        rows[..., : keys.shape[-1]].copy_(keys)
+        rows[..., keys.shape[-1] :].copy_(values)
+
+    def read(self, layer: int, visible: Range) -> tuple[Tensor, Tensor]:
+        """Keys and values of the chunks [start, stop), each (tokens, groups, head_dim), without a copy."""
+        rows = self.layers[layer][visible[0] : visible[1]].flatten(0, 1)
+        keys, values = rows.chunk(2, dim=-1)
+        return keys, values
+
+
+@dataclass(frozen=True)
+class Call:
+    """What one forward knows besides its tokens; lists and leading dimensions have one entry per chunk.
+
+    `visible` counts chunks of the video when there is a cache, chunks of this call when there is none. A chunk whose
+    `slot` is None sees only itself and leaves nothing in the cache.
+    """
+
+    condition: Tensor  # (n, condition size)
+    text: Sequence[Tensor]  # n × (L, hidden)
+    cos: Tensor  # (n, tokens, angles)
+    sin: Tensor
+    slots: Sequence[int | None]
+    visible: Sequence[Range]
+    cache: KVCache | None = None
+
+    def take(self, chunks: Sequence[int]) -> Call:
+        """The same call for some of its chunks only. The others are then read from the cache, as last written."""
+        if self.cache is None:
+            raise ValueError("a call without a cache cannot be cut: the chunks left out would have no keys to be seen")
+        where = torch.as_tensor(chunks, device=self.condition.device)
+        cut = {name: getattr(self, name)[where] for name in ("condition", "cos", "sin")}
+        listed = {name: [getattr(self, name)[j] for j in chunks] for name in ("text", "slots", "visible")}
+        return replace(self, **cut, **listed)
+
+
+class Projections(nn.Module):
+    """The norm and the four bias-free projections of one token stream."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        hidden, heads = config.hidden_size, config.attention_width
+        groups = config.num_query_groups * config.kv_channels
+        self.layer_norm = nn.LayerNorm(hidden, eps=config.layernorm_epsilon)
+        self.q = nn.Linear(hidden, heads, bias=False)
+        self.qx = nn.Linear(hidden, heads, bias=False)
+        self.k = nn.Linear(hidden, groups, bias=False)
+        self.v = nn.Linear(hidden, groups, bias=False)
+
+
+class ParallelAttention(nn.Module):
+    """Self- and cross-attention from the same normed tokens, merged by one projection.
+
+    `proj_precision`: "fp32" runs that projection in float32, as the released model does; "bf16" in the stream's
+    dtype, which is several times faster on a GPU and no longer the same numbers.
+    """
+
+    def __init__(self, config: ModelConfig, index: int, proj_precision: str = "fp32") -> None:
+        super().__init__()
+        size, eps = config.kv_channels, config.layernorm_epsilon
+        self.index, self.head_dim, self.groups = index, size, config.num_query_groups
+        self.proj_precision = proj_precision
+        self.linear_qkv = Projections(config)
+        self.linear_kv_xattn = nn.Linear(config.hidden_size, 2 * config.num_query_groups * size, bias=False)
+        self.linear_proj = nn.Linear(2 * config.attention_width, config.hidden_size, bias=False)
+        self.q_layernorm = OnePlusLayerNorm(size, eps=eps)
+        self.k_layernorm = OnePlusLayerNorm(size, eps=eps)
+        self.q_layernorm_xattn = OnePlusLayerNorm(size, eps=eps)
+        self.k_layernorm_xattn = OnePlusLayerNorm(size, eps=eps)
+
+    def forward(self, hidden: Tensor, call: Call) -> tuple[Tensor, Tensor]:
+        """(n, tokens, hidden) -> the outputs of self- and of cross-attention, each (n, tokens, heads·head_dim)."""
+        normed = self.linear_qkv.layer_norm(hidden)
+        return self.attend_video(normed, call), self.attend_text(normed, call)
+
+    def attend_video(self, normed: Tensor, call: Call) -> Tensor:
+        """Self-attention of each chunk over its visible range. Writes the cache before it reads it."""
+        project = self.linear_qkv
+        queries = rotate(self.q_layernorm(self._heads(project.q(normed))), call.cos, call.sin).to(normed.dtype)
+        keys = rotate(self.k_layernorm(self._heads(project.k(normed))), call.cos, call.sin).to(normed.dtype)
+        values = self._heads(project.v(normed))
+        seen = self._visible(keys, values, call)
+        return _attend(queries, seen, batch=call.cache is None)
+
+    def _visible(self, keys: Tensor, values: Tensor, call: Call) -> list[tuple[Tensor, Tensor]]:
+        alone = [(k, v) for k, v in zip(keys, values, strict=True)]
+        if call.cache is None:
+            rows, tokens = (keys.flatten(0, 1), values.flatten(0, 1)), keys.shape[1]
+            spans = [slice(start * tokens, stop * tokens) for start, stop in call.visible]
+            around = [(rows[0][span], rows[1][span]) for span in spans]
+        else:
+            for slot, (k, v) in zip(call.slots, alone, strict=True):
+                if slot is not None:
+                    call.cache.write(self.index, slot, k, v)
+            around = [call.cache.read(self.index, visible) for visible in call.visible]
+        return [own if slot is None else all_ for slot, own, all_ in zip(call.slots, alone, around, strict=True)]
+
+    def attend_text(self, normed: Tensor, call: Call) -> Tensor:
+        """Cross-attention of each chunk over its own caption; no positions."""
+        queries = self.q_layernorm_xattn(self._heads(self.linear_qkv.qx(normed)))
+        seen = []
+        for text in call.text:
+            pair = self.linear_kv_xattn(text).view(len(text), self.groups, 2 * self.head_dim)
+            keys, values = pair.chunk(2, dim=-1)
+            seen.append((self.k_layernorm_xattn(keys), values))
+        return _attend(queries, seen, batch=True)
+
+    def merge(self, video: Tensor, text: Tensor) -> Tensor:
+        """Project both outputs together, (n, tokens, hidden); their channels alternate in eight groups."""
+        pair = torch.stack([out.unflatten(-1, (_INTERLEAVE, -1)) for out in (video, text)], dim=-2).flatten(-3)
+        if self.proj_precision == "fp32":
+            return F.linear(pair.float(), self.linear_proj.weight.float())
+        return self.linear_proj(pair)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (-1, self.head_dim))
+
+
+def _attend(queries: Tensor, seen: Sequence[tuple[Tensor, Tensor]], batch: bool) -> Tensor:
+    """Attention of every chunk's `queries` (n, tokens, heads, d) over its own keys and values (L, groups, d).
+
+    With `batch`, chunks that see equally many keys share one call.
+    """
+    together: dict[int, list[int]] = defaultdict(list)
+    for j, (keys, _) in enumerate(seen):
+        together[len(keys) if batch else -j].append(j)
+    out: dict[int, Tensor] = {}
+    for members in together.values():
+        first, last = members[0], members[-1]
+        contiguous = last - first + 1 == len(members)
+        q = queries[first : last + 1] if contiguous else queries[members]
+        k, v = (torch.stack([seen[j][i] for j in members]) if len(members) > 1 else seen[first][i][None] for i in (0, 1))
+        mixed = F.scaled_dot_product_attention(
+            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), enable_gqa=True
+        ).transpose(1, 2)
+        out.update(zip(members, mixed.flatten(2), strict=True))
+    return torch.stack([out[j] for j in range(len(seen))])

@@ -1,0 +1,228 @@
+"""The MAGI-1 diffusion transformer, with the official state-dict keys (arXiv:2505.13211, Sec. 2).
+
+A layer is one function of the token stream:
+
+    h <- h + norm(gate_a · proj[self-attention | cross-attention])
+    h <- h + norm(gate_m · MLP(h))
+
+Self- and cross-attention run in parallel from one normed input; each branch has one gate, applied before its norm,
+and the gates are all that time does to a layer. Streams are chunk-first, (chunks, tokens per chunk, width), so that
+a span of layers can be skipped for some chunks of a forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .attention import Call, KVCache, ParallelAttention, Range
+from .config import ModelConfig
+from .embed import CaptionEmbedder, OnePlusLayerNorm, Rope, TimeEmbedder
+
+Blocks = Callable[[Tensor, Call], Tensor]
+"""The token stream through all layers, (n, tokens, hidden) -> same."""
+
+_FLOAT32 = ("x_embedder", "y_embedder", "t_embedder", "final_linear", "rope")
+_FLOAT32_NORMS = ("q_layernorm", "k_layernorm", "self_attn_post_norm", "mlp_post_norm", "final_layernorm")
+
+
+class Mlp(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
+        self.linear_fc1 = nn.Linear(config.hidden_size, config.ffn_hidden_size, bias=False)
+        self.linear_fc2 = nn.Linear(config.ffn_hidden_size, config.hidden_size, bias=False)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.linear_fc2(F.gelu(self.linear_fc1(self.layer_norm(hidden))))
+
+
+class Gates(nn.Module):
+    """Condition (n, c) -> the gates of attention and MLP, each (n, hidden), in (-1, 1)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.proj = nn.Sequential(nn.Linear(config.condition_size, 2 * config.hidden_size))
+
+    def forward(self, condition: Tensor) -> tuple[Tensor, Tensor]:
+        gates = torch.tanh(self.proj(F.silu(condition)).float()).to(condition.dtype)
+        attention, mlp = gates.chunk(2, dim=-1)
+        return attention, mlp
+
+
+class Layer(nn.Module):
+    """One transformer layer. `attend`, `merge` and `feed_forward` are its branches, for methods that replace one."""
+
+    def __init__(self, config: ModelConfig, index: int, proj_precision: str) -> None:
+        super().__init__()
+        hidden, eps = config.hidden_size, config.layernorm_epsilon
+        self.ada_modulate_layer = Gates(config)
+        self.self_attention = ParallelAttention(config, index, proj_precision)
+        self.self_attn_post_norm = OnePlusLayerNorm(hidden, eps=eps)
+        self.mlp = Mlp(config)
+        self.mlp_post_norm = OnePlusLayerNorm(hidden, eps=eps)
+
+    def attend(self, hidden: Tensor, call: Call) -> Tensor:
+        """The attention branch's increment (n, tokens, hidden), float32: self and cross, gated and normed."""
+        video, text = self.self_attention(hidden, call)
+        return self.merge(video, text, call)
+
+    def merge(self, video: Tensor, text: Tensor, call: Call) -> Tensor:
+        """The increment of given self- and cross-attention outputs, each (n, tokens, heads·head_dim)."""
+        gate = self.ada_modulate_layer(call.condition)[0]
+        return _gated(self.self_attention.merge(video, text), gate, self.self_attn_post_norm)
+
+    def feed_forward(self, hidden: Tensor, call: Call) -> Tensor:
+        """The MLP branch's increment (n, tokens, hidden), float32."""
+        gate = self.ada_modulate_layer(call.condition)[1]
+        return _gated(self.mlp(hidden), gate, self.mlp_post_norm)
+
+    def forward(self, hidden: Tensor, call: Call) -> Tensor:
+        hidden = add(hidden, self.attend(hidden, call))
+        return add(hidden, self.feed_forward(hidden, call))
+
+
+def _gated(branch: Tensor, gate: Tensor, norm: nn.Module) -> Tensor:
+    return norm(branch.float() * gate.float()[:, None])
+
+
+def add(hidden: Tensor, increment: Tensor) -> Tensor:
+    """The residual step: summed in float32, kept in the stream's dtype."""
+    return (hidden.float() + increment).to(hidden.dtype)
+
+
+class Stack(nn.Module):
+    """The layers and the norm after them."""
+
+    def __init__(self, config: ModelConfig, proj_precision: str) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Layer(config, i, proj_precision) for i in range(config.num_layers))
+        self.final_layernorm = OnePlusLayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
+
+    def forward(self, hidden: Tensor, call: Call) -> Tensor:
+        for layer in self.layers:
+            hidden = layer(hidden, call)
+        return hidden
+
+
+class FinalLinear(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.linear = nn.Linear(config.hidden_size, config.patch_size**2 * config.out_channels, bias=False)
+
+
+class Magi1DiT(nn.Module):
+    """Velocity (clean minus noise) of some chunks of a video.
+
+    Build it on the meta device and give it weights with `checkpoint.load_dit` or `checkpoint.randomise`; both apply
+    the dtype policy (`cast`).
+    """
+
+    def __init__(self, config: ModelConfig, proj_precision: str = "fp32") -> None:
+        super().__init__()
+        if proj_precision not in ("fp32", "bf16"):
+            raise ValueError(f"proj_precision={proj_precision!r}; choose fp32 (as released) or bf16 (faster)")
+        self.config = config
+        patch = (1, config.patch_size, config.patch_size)
+        self.x_embedder = nn.Conv3d(config.in_channels, config.hidden_size, patch, patch, bias=False)
+        self.t_embedder = TimeEmbedder(config.condition_size, config.dtype)
+        self.y_embedder = CaptionEmbedder(
+            config.caption_channels, config.caption_max_length, config.hidden_size, config.condition_size
+        )
+        self.rope = Rope(config.kv_channels)
+        self.videodit_blocks = Stack(config, proj_precision)
+        self.final_linear = FinalLinear(config)
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        return self.videodit_blocks.layers
+
+    @property
+    def device(self) -> torch.device:
+        return self.rope.bands.device
+
+    def forward(
+        self,
+        latents: Tensor,
+        times: Tensor,
+        text: Sequence[Tensor],
+        positions: Sequence[int],
+        visible: Sequence[Range],
+        slots: Sequence[int | None] | None = None,
+        cache: KVCache | None = None,
+        step_length: float | None = None,
+        dropped: bool = False,
+        blocks: Blocks | None = None,
+    ) -> Tensor:
+        """The velocity of every chunk, same shape as `latents`, float32.
+
+        Args:
+            latents: (n, C, chunk_width, h, w), float32.
+            times: (n,) in [0, 1]; 0 is noise.
+            text: n token embeddings (L, caption channels), L at least 1.
+            positions: the chunks' numbers in the video, which set their rotary time.
+            visible: the range of chunks each one sees (see `Call`).
+            slots: the cache rows that the chunks write; None sees only itself. Defaults to `positions`.
+            step_length: the distilled model's second time embedding; None for the base model.
+            dropped: whether this is a pass without a caption.
+            blocks: what to run instead of all layers in turn.
+        """
+        call = self.prepare(
+            latents.shape, times, text, positions, visible, positions if slots is None else slots, cache, step_length, dropped
+        )
+        hidden = self.embed(latents)
+        hidden = (blocks or self.videodit_blocks)(hidden, call)
+        return self.finish(hidden, latents.shape)
+
+    def prepare(
+        self,
+        shape: Sequence[int],
+        times: Tensor,
+        text: Sequence[Tensor],
+        positions: Sequence[int],
+        visible: Sequence[Range],
+        slots: Sequence[int | None],
+        cache: KVCache | None = None,
+        step_length: float | None = None,
+        dropped: bool = False,
+    ) -> Call:
+        """Everything the layers need besides tokens, for latents of `shape`."""
+        _, _, chunk_width, h, w = shape
+        height, width = h // self.config.patch_size, w // self.config.patch_size
+        cos, sin = self.rope(torch.as_tensor(positions, device=self.device), chunk_width, height, width)
+        times = times.to(self.device)
+        condition = self.t_embedder(times) + self.y_embedder.condition(dropped)
+        if step_length is not None:
+            condition = condition + self.t_embedder(torch.full_like(times, step_length))
+        captions = [self.y_embedder(tokens).to(self.config.dtype) for tokens in text]
+        return Call(condition.to(self.config.dtype), captions, cos, sin, list(slots), list(visible), cache)
+
+    def patches(self, latents: Tensor) -> Tensor:
+        """The patch embedding of (n, C, cw, h, w) as (n, cw·(h/p)·(w/p), hidden), float32; it costs no forward."""
+        grid = self.x_embedder(latents.to(self.x_embedder.weight.dtype) * self.config.x_rescale_factor)
+        return grid.flatten(2).transpose(1, 2)
+
+    def embed(self, latents: Tensor) -> Tensor:
+        """Latents as the token stream, (n, tokens, hidden)."""
+        return self.patches(latents).to(self.config.dtype)
+
+    def finish(self, hidden: Tensor, shape: Sequence[int]) -> Tensor:
+        """The token stream as velocities of `shape` (n, C, cw, h, w), float32."""
+        n, _, cw, h, w = shape
+        p = self.config.patch_size
+        out = self.final_linear.linear(self.videodit_blocks.final_layernorm(hidden.float()))
+        out = out.view(n, cw, h // p, w // p, p, p, self.config.out_channels)
+        return out.permute(0, 6, 1, 2, 4, 3, 5).reshape(n, -1, cw, h, w) / self.config.x_rescale_factor
+
+
+def stays_float32(name: str) -> bool:
+    """Whether the parameter `name` is held in float32 whatever the stream's dtype.
+
+    >>> stays_float32("x_embedder.weight"), stays_float32("videodit_blocks.layers.0.self_attention.q.weight")
+    (True, False)
+    """
+    module = name.rsplit(".", 2)[-2]
+    return name.split(".", 1)[0] in _FLOAT32 or module in _FLOAT32_NORMS

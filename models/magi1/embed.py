@@ -1,0 +1,108 @@
+"""What enters a MAGI-1 layer besides the tokens: positions, times, captions; and the norm that adds one to its gain."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_FREQUENCIES = 128  # cosines (and sines) of a time embedding
+_ROPE_AREA = 256  # positions are scaled as if every frame had this many patches
+_ROPE_BASE = 10_000.0
+
+
+class OnePlusLayerNorm(nn.LayerNorm):
+    """LayerNorm whose stored gain is an offset from one: y = norm(x) · (w + 1) + b, in the dtype of w."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x.to(self.weight.dtype), self.normalized_shape, self.weight + 1, self.bias, self.eps)
+
+
+class Rope(nn.Module):
+    """Rotary positions over (time, height, width) with learned frequency bands.
+
+    Time counts latent frames from the start of the video, so that chunks keep their place whatever is computed with
+    them; height and width are centred and scaled to the extent of a 16×16 grid of the same area.
+    """
+
+    def __init__(self, head_dim: int) -> None:
+        super().__init__()
+        count = head_dim // 8
+        self.bands = nn.Parameter(_ROPE_BASE ** (-torch.arange(count, dtype=torch.float32) / count))
+
+    def forward(self, positions: Tensor, chunk_width: int, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Chunk numbers (n,) -> cosines and sines (n, chunk_width·height·width, 3·bands), float32.
+
+        `height`, `width`: patches of a frame.
+        """
+        bands = self.bands.float()
+        ratio = math.sqrt(height * width / _ROPE_AREA)
+        frames = positions[:, None] * chunk_width + torch.arange(chunk_width, device=bands.device)
+        times = frames.float()[..., None] * bands  # (n, cw, bands)
+        rows, columns = (_centred(size, size / ratio, bands.device)[:, None] * bands for size in (height, width))
+        shape = (len(positions), chunk_width, height, width, len(bands))
+        parts = (times[:, :, None, None], rows[None, None, :, None], columns[None, None, None, :])
+        angles = torch.cat([part.expand(shape) for part in parts], -1).flatten(1, 3)
+        return angles.cos(), angles.sin()
+
+
+def _centred(size: int, extent: float, device: torch.device) -> Tensor:
+    places = torch.arange(size, dtype=torch.float32, device=device) - (size - 1) / 2
+    return places if size == 1 else places / (size - 1) * (extent - 1)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the first 2·a channels of each head by `a` angles, pairing channel i with i + a; the rest pass.
+
+    `x` (n, tokens, heads, head_dim), `cos` and `sin` (n, tokens, a).
+    """
+    angles = cos.shape[-1]
+    first, second, rest = x.split([angles, angles, x.shape[-1] - 2 * angles], dim=-1)
+    cos, sin = cos[:, :, None], sin[:, :, None]
+    return torch.cat([first * cos - second * sin, second * cos + first * sin, rest], -1)
+
+
+class TimeEmbedder(nn.Module):
+    """A time in [0, 1] (0 noise, 1 clean), or the distilled model's step length, as a condition vector."""
+
+    def __init__(self, size: int, stream_dtype: torch.dtype) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(2 * _FREQUENCIES, size), nn.SiLU(), nn.Linear(size, size))
+        self.stream_dtype = stream_dtype
+
+    def forward(self, times: Tensor) -> Tensor:
+        """(n,) -> (n, size), float32. The sinusoid passes through the stream's precision, as the weights expect."""
+        steps = torch.arange(_FREQUENCIES, dtype=torch.float32, device=times.device)
+        frequencies = torch.exp(-math.log(_ROPE_BASE) * steps / _FREQUENCIES)
+        # Angles reach 4000 radians, where float32 resolves 2e-4: the order of these products is part of the model.
+        angles = times.float()[:, None] * frequencies * 1000
+        sinusoid = torch.cat([angles.cos(), angles.sin()], -1).to(self.stream_dtype)
+        return self.mlp(sinusoid.to(self.mlp[0].weight.dtype))
+
+
+class CaptionEmbedder(nn.Module):
+    """Text for cross-attention, and the two constant vectors that tell a conditional pass from a dropped one."""
+
+    null_tokens = 50  # of the learned null caption, how many a pass without text sees
+
+    def __init__(self, captions: int, length: int, hidden: int, condition: int) -> None:
+        super().__init__()
+        self.null_caption_embedding = nn.Parameter(torch.empty(length, captions))
+        self.y_proj_xattn = nn.Sequential(nn.Linear(captions, hidden), nn.SiLU())
+        self.y_proj_adaln = nn.Sequential(nn.Linear(captions, condition))
+        nn.init.normal_(self.null_caption_embedding, std=captions**-0.5)
+
+    @property
+    def null_text(self) -> Tensor:
+        """The text of a pass without a prompt, (50, caption channels)."""
+        return self.null_caption_embedding[: self.null_tokens]
+
+    def condition(self, dropped: bool) -> Tensor:
+        """The text's share of the condition, (size,). It does not depend on the prompt."""
+        return self.y_proj_adaln(self.null_caption_embedding[-1 if dropped else -2])
+
+    def forward(self, text: Tensor) -> Tensor:
+        """Token embeddings (L, caption channels) -> (L, hidden)."""
+        return self.y_proj_xattn(text.to(self.null_caption_embedding.dtype))
