@@ -7,7 +7,7 @@
     RESULTS/.staging/<key>.<host>.<pid>.<n>/   being written, renamed into place when whole
     RESULTS/.cache/<kind>/                     prompt embeddings and the like, safe to delete
 
-A rename onto a folder that is not empty fails, on a network share too: the first writer wins, and needs no lock.
+A rename onto a folder that is not empty fails, on a network share too: the first writer wins without a lock.
 """
 
 import errno
@@ -43,9 +43,9 @@ class StoreError(RuntimeError):
 
 
 def fingerprint(produced: Mapping[str, Any]) -> str:
-    """12 hex digits of a sha256 over what produced a video: plain JSON values in any order, no NaN; floats by repr.
+    """12 hex digits of a sha256 over what produced a video: JSON values in any order, no NaN, floats by repr.
 
-    >>> fingerprint({"a": 1, "b": [0.5]}) == fingerprint({"b": (0.5,), "a": 1}) != fingerprint({"a": 1.0, "b": [0.5]})
+    >>> fingerprint({"a": 1, "b": [2]}) == fingerprint({"b": (2,), "a": 1}) != fingerprint({"a": 1, "b": 2})
     True
     """
     return hashlib.sha256(json.dumps(produced, sort_keys=True, allow_nan=False).encode()).hexdigest()[:12]
@@ -59,7 +59,7 @@ def checksum(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def writing(path: Path, staging: Path | None = None) -> Iterator[Path]:
-    """A name to write to, in `staging` or beside `path`; it becomes `path` at once when the block ends well."""
+    """A name to write to, in `staging` or beside `path`; it becomes `path` when the block ends well."""
     draft = (staging or path.parent) / f".{path.stem}.{_owner()}{path.suffix}"
     draft.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -119,8 +119,9 @@ class Stage:
         present = [name for name in SEALED if (self.path / name).exists()]
         status, whole = self.run.get("status"), {"frames.mp4", "trace.jsonl"} <= {*present}
         if status not in ("invalid", "failed") and not (status == "ok" and whole):
-            raise ValueError(f"want status invalid, failed, or ok with frames and trace; got {status!r}, {present}")
-        self.run |= identity | {"schema": SCHEMA, "files": {name: checksum(self.path / name) for name in present}}
+            raise ValueError(f"want status failed, invalid, or ok with frames, trace; got {status}, {present}")
+        files = {name: checksum(self.path / name) for name in present}
+        self.run |= identity | {"schema": SCHEMA, "files": files}
         for name in present:
             _fsync(self.path / name)
         with writing(self.path / "run.json") as draft:
@@ -129,7 +130,7 @@ class Stage:
 
 
 class Store:
-    """All records under `root`, which is made unless create=False. StoreError: it cannot be written, or found."""
+    """All records under `root`, made unless create=False. StoreError if it cannot be written, or found."""
 
     def __init__(self, root: str | os.PathLike, create: bool = True):
         self.root, self.staging = Path(root), Path(root) / ".staging"
@@ -141,22 +142,22 @@ class Store:
                 with writing(self.staging / ".writable") as draft:
                     draft.touch()
         except OSError as error:
-            raise StoreError(f"cannot write to {self.root} ({error}); choose another, results=FOLDER") from error
+            raise StoreError(f"cannot write {self.root} ({error}); choose another results=FOLDER") from error
 
     def cell(self, model: str, method: str, speed: str | None = None) -> str:
-        """`model/method-speed`, the folder of one row of the table; ValueError for a name that is not plain."""
+        """`model/method-speed`, the folder of a row of the table; ValueError for a name that is not plain."""
         name = method if speed in (None, "", "none") else f"{method}-{speed}"
         for part in (model, name):
             if part in RESERVED or not re.fullmatch(r"\w[\w.+=-]*", part, re.ASCII):
-                raise ValueError(f"{part!r} cannot name a folder of records; use letters, digits and _ . + = -")
+                raise ValueError(f"{part!r} cannot name a folder of records; want letters, digits, _ . + = -")
         return f"{model}/{name}"
 
     def cache(self, kind: str, name: str) -> Path:
-        """Where to keep what can be made again: cache("text", "ab12.safetensors"), written through `writing`."""
+        """Where to keep what can be made again: cache("text", "ab12.safetensors"); write it by `writing`."""
         return self.root / ".cache" / kind / name
 
     def find(self, model: str, method: str, speed: str | None, key: str) -> Record | None:
-        """The complete record of `key`, checksums verified, or None if it has to be made. StoreError: newer schema."""
+        """The record of `key`, checksums verified, or None if it has to be made; StoreError: newer schema."""
         return self._load(self.root / self.cell(model, method, speed) / key, verify=True)
 
     def records(self) -> Iterator[Record]:
@@ -172,7 +173,7 @@ class Store:
 
     @contextmanager
     def stage(self, model: str, method: str, speed: str | None, key: str) -> Iterator[Stage]:
-        """A folder to write a record into; it takes its place, whole, if the block ends without an exception."""
+        """A folder to write a record into; it takes its place, whole, if the block ends well."""
         place = self.root / self.cell(model, method, speed) / key
         stage = Stage(self.staging / f"{key}.{_owner()}")
         _active.add(stage.path)
@@ -184,7 +185,7 @@ class Store:
             stage.record = self._load(place, verify=False)
         except OSError as error:
             if error.errno == errno.ENOSPC:
-                raise StoreError(f"disk full: {place} was not stored; free space and run the same again") from error
+                raise StoreError(f"disk full: {place} is not stored; free space and run it again") from error
             raise
         finally:
             shutil.rmtree(stage.path, ignore_errors=True)
@@ -226,10 +227,10 @@ class Store:
         except ValueError:
             return self._reject(folder, "its run.json is not JSON")
         if run.get("schema", 0) > SCHEMA:
-            raise StoreError(f"{folder} has schema {run['schema']}, newer than this program's {SCHEMA}; update it")
+            raise StoreError(f"{folder} has schema {run['schema']}, newer than {SCHEMA}; update the program")
         for name, sealed in run.get("files", {}).items():
-            path = folder / name
-            if not path.exists() or path.stat().st_size != sealed["bytes"] or verify and checksum(path) != sealed:
+            path, size = folder / name, sealed["bytes"]
+            if not path.exists() or path.stat().st_size != size or verify and checksum(path) != sealed:
                 return self._reject(folder, f"{name} is missing, or not what its checksum says")
         return Record(folder, run)
 
@@ -239,7 +240,7 @@ class Store:
 
 
 def print_status(store: Store) -> None:
-    """A row per cell: done, invalid, failed, damaged, and missing (a prompt and seed that its model has elsewhere)."""
+    """A row per cell: ok, invalid, failed, damaged, and missing: a video that its model has elsewhere."""
     from rich import print
     from rich.table import Table
 
@@ -250,10 +251,10 @@ def print_status(store: Store) -> None:
         seen[cell].add((record.run.get("prompt_id"), record.run.get("seed")))
     for folder in store.damaged:
         counts[folder.parts[-3:-1]]["damaged"] += 1
-    columns = "ok", "invalid", "failed", "damaged", "missing"
-    table = Table("model", "method", *columns, title=f"{store.root}: {len(list(store.staging.glob('[!.]*')))} being written")
+    columns, running = ("ok", "invalid", "failed", "damaged", "missing"), len([*store.staging.glob("[!.]*")])
+    table = Table("model", "method", *columns, title=f"{store.root}: {running} being written")
     for cell in sorted(counts):
-        elsewhere = set().union(*(videos for other, videos in seen.items() if other[0] == cell[0]))
+        elsewhere = set().union(*(seen[other] for other in seen if other[0] == cell[0]))
         counts[cell]["missing"] = len(elsewhere - seen[cell])
         table.add_row(*cell, *(str(counts[cell][name] or "") for name in columns))
     print(table if counts else f"no records in {store.root}")
@@ -284,12 +285,11 @@ def _alive(pid: int) -> bool:
         os.kill(pid, 0)
     except OSError as error:
         return error.errno != errno.ESRCH
-    return pid != os.getpid()  # an earlier process with our pid left it, as containers give every run the same
+    return pid != os.getpid()  # an earlier process had our pid: containers give every run the same
 
 
 def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)  # not open(): a folder too
-    os.fsync(handle)
+    os.fsync(handle := os.open(path, os.O_RDONLY))  # not open(): a folder too
     os.close(handle)
 
 

@@ -36,15 +36,15 @@ def test_fingerprint_ignores_order_and_sees_every_value():
     same = {"shape": (2, 3), "method": {"skip": 5, "tau": 0.3}, "model": "tiny"}
     assert fingerprint(base) == fingerprint(same)
     assert len(fingerprint(base)) == 12
-    others = [base | {"method": {"tau": 0.1 + 0.2, "skip": 5}}, base | {"shape": [3, 2]}, base | {"seed": 0}, {}]
-    assert len({fingerprint(o) for o in [base, *others]}) == 5
+    others = [base | {"method": {"tau": 0.1 + 0.2, "skip": 5}}, base | {"shape": [3, 2]}, base | {"seed": 0}]
+    assert len({fingerprint(o) for o in [base, *others]}) == 4
 
 
 def test_fingerprint_is_the_sha256_of_the_sorted_json():
     assert fingerprint({"a": 0.1, "b": ["x", None, True]}) == "84a2300fc61b"  # printf TEXT | sha256sum
 
 
-@pytest.mark.parametrize("value, error", [(float("nan"), ValueError), (Path("x"), TypeError), ({1, 2}, TypeError)])
+@pytest.mark.parametrize("value, error", [(float("nan"), ValueError), (Path(), TypeError), ({1}, TypeError)])
 def test_fingerprint_refuses_what_has_no_stable_text(value, error):
     with pytest.raises(error):
         fingerprint({"a": value})
@@ -75,19 +75,17 @@ def test_what_the_key_stands_for_is_never_rewritten(store):
 
 
 def test_an_exception_leaves_nothing(store):
-    with pytest.raises(ZeroDivisionError):
-        with store.stage("tiny", "scope", "fast", "abc") as stage:
-            fill(stage)
-            raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError), store.stage("tiny", "scope", "fast", "abc") as stage:
+        fill(stage)
+        raise ZeroDivisionError
     assert store.find("tiny", "scope", "fast", "abc") is None
     assert not stage.path.exists() and not (store.root / "tiny").exists()
 
 
 @pytest.mark.parametrize("run", [{}, {"status": "done"}, {"status": "ok"}])
 def test_a_record_without_status_or_frames_is_refused(store, run):
-    with pytest.raises(ValueError, match="want status"):
-        with store.stage("tiny", "scope", "fast", "abc") as stage:
-            stage.run.update(run)
+    with pytest.raises(ValueError, match="want status"), store.stage("tiny", "scope", "fast", "abc") as stage:
+        stage.run.update(run)
     assert list(store.records()) == []
 
 
@@ -167,7 +165,7 @@ def test_speed_is_part_of_the_cell_unless_there_is_none(store):
 
 def test_a_root_that_cannot_be_written_or_found_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="cannot write to .*file.*results=FOLDER"):
+    with pytest.raises(StoreError, match="cannot write .*file.*results=FOLDER"):
         Store(tmp_path / "file")
     with pytest.raises(StoreError, match="no results folder"):
         Store(tmp_path / "absent", create=False)
@@ -175,10 +173,9 @@ def test_a_root_that_cannot_be_written_or_found_is_named(tmp_path):
 
 
 def test_a_full_disk_is_named_and_leaves_nothing(store):
-    with pytest.raises(StoreError, match="disk full.*abc"):
-        with store.stage("tiny", "scope", "fast", "abc") as stage:
-            fill(stage)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(StoreError, match="disk full"), store.stage("tiny", "scope", "fast", "abc") as stage:
+        fill(stage)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert list(store.records()) == [] and not stage.path.exists()
 
 
@@ -187,10 +184,9 @@ def test_writing_replaces_whole_or_not_at_all(tmp_path):
     with writing(path) as draft:
         draft.write_text("one")
         assert draft.suffix == ".csv" and not path.exists()
-    with pytest.raises(KeyError):
-        with writing(path) as draft:
-            draft.write_text("two")
-            raise KeyError
+    with pytest.raises(KeyError), writing(path) as draft:
+        draft.write_text("two")
+        raise KeyError
     assert path.read_text() == "one" and list(path.parent.iterdir()) == [path]
 
 
@@ -200,7 +196,7 @@ def test_sweep_takes_what_the_dead_left_and_nothing_else(store):
     with store.stage("tiny", "scope", None, "alive") as stage:
         host = stage.path.name.split(".")[1]
         left = store.staging / f"abc.{host}.{dead.pid}.0"
-        reused = store.staging / f"abc.{host}.{os.getpid()}.999999"  # a container gives every run the same pid
+        reused = store.staging / f"abc.{host}.{os.getpid()}.999999"  # containers give every run the same pid
         draft = store.staging / f".quality.{host}.{dead.pid}.3.json"
         elsewhere, init = store.staging / f"abc.other-host.{dead.pid}.0", store.staging / f"abc.{host}.1.0"
         for folder in (left, reused, elsewhere, init):
@@ -220,9 +216,9 @@ def test_status_counts_each_cell_and_what_it_lacks(store, capsys, monkeypatch):
             stage.run["prompt_id"] = prompt
     put(store, status="invalid")
     print_status(store)
-    rows = {line.split("│")[2].strip(): line for line in capsys.readouterr().out.splitlines() if "tiny" in line and "│" in line}
-    assert [c.strip() for c in rows["original"].split("│")[3:8]] == ["3", "", "", "", ""]
-    assert [c.strip() for c in rows["scope-fast"].split("│")[3:8]] == ["", "1", "", "", "2"]
+    lines = [line for line in capsys.readouterr().out.splitlines() if "│" in line]
+    rows = [[cell.strip() for cell in line.split("│")[2:8]] for line in lines]
+    assert rows == [["original", "3", "", "", "", ""], ["scope-fast", "", "1", "", "", "2"]]
 
 
 KILL = """
@@ -272,7 +268,7 @@ work(-1)
 def test_a_hundred_kills_lose_nothing_and_double_nothing(tmp_path):
     root, count = tmp_path / "results", 400
     run = subprocess.run([sys.executable, "-c", KILL, str(root), str(count)], cwd=Path(__file__).parents[1],
-                         capture_output=True, text=True, timeout=120)  # fmt: skip
+                         capture_output=True, text=True, timeout=120, check=False)  # fmt: skip
     assert run.returncode == 0, run.stderr[-2000:]
     store = Store(root)
     notes = [json.loads(line) for line in Path(f"{root}.log").read_text().splitlines()]
@@ -289,7 +285,7 @@ def test_a_hundred_kills_lose_nothing_and_double_nothing(tmp_path):
 
 
 def test_ten_thousand_records_are_indexed_quickly(tmp_path):
-    store, run = Store(tmp_path), {"schema": SCHEMA, "status": "ok", "files": {}, "environment": {"torch": "2"}}
+    store, run = Store(tmp_path), {"schema": SCHEMA, "status": "ok", "files": {}, "environment": {}}
     for n in range(10_000):
         folder = tmp_path / "tiny" / f"scope-{n % 20}" / f"{n:012x}"
         folder.mkdir(parents=True)
