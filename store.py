@@ -119,7 +119,7 @@ class Stage:
         present = [name for name in SEALED if (self.path / name).exists()]
         status, whole = self.run.get("status"), {"frames.mp4", "trace.jsonl"} <= {*present}
         if status not in ("invalid", "failed") and not (status == "ok" and whole):
-            raise ValueError(f"want status failed, invalid, or ok with frames, trace; got {status}, {present}")
+            raise ValueError(f"want status failed, invalid or ok with frames, trace; got {status}, {present}")
         files = {name: checksum(self.path / name) for name in present}
         self.run |= identity | {"schema": SCHEMA, "files": files}
         for name in present:
