@@ -32,7 +32,7 @@ class ModelConfig:
     layernorm_epsilon: float = 1e-6
     apply_layernorm_1p: bool = True
     x_rescale_factor: float = 1.0  # higher: larger inputs, and velocities divided by as much
-    half_channel_vae: bool = False
+    half_channel_vae: bool = False  # latents have half of in_channels and are fed twice (24B)
     params_dtype: str = "bfloat16"
     patch_size: int = 2
     t_patch_size: int = 1
@@ -43,20 +43,18 @@ class ModelConfig:
     caption_max_length: int = 800
     xattn_cond_hidden_ratio: float = 1.0
     cond_gating_ratio: float = 1.0
-    gated_linear_unit: bool = False
+    gated_linear_unit: bool = False  # SwiGLU instead of GELU (24B)
 
     def __post_init__(self) -> None:
         wants = {
             "apply_layernorm_1p": True,
-            "half_channel_vae": False,
-            "gated_linear_unit": False,
             "t_patch_size": 1,
             "xattn_cond_hidden_ratio": 1.0,
             "cond_gating_ratio": 1.0,
         }
         for name, value in wants.items():
             if getattr(self, name) != value:
-                raise ValueError(f"{name}={getattr(self, name)} is not the 4.5B architecture, which has {name}={value}")
+                raise ValueError(f"{name}={getattr(self, name)} is no released MAGI-1, which has {name}={value}")
         if self.num_attention_heads % self.num_query_groups:
             raise ValueError(
                 f"num_attention_heads={self.num_attention_heads} must be a multiple of "
@@ -77,6 +75,11 @@ class ModelConfig:
     def attention_width(self) -> int:
         """Channels of all query heads together."""
         return self.num_attention_heads * self.kv_channels
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of a latent as the VAE knows it."""
+        return self.in_channels // 2 if self.half_channel_vae else self.in_channels
 
     @property
     def condition_size(self) -> int:
@@ -132,6 +135,11 @@ class RuntimeConfig:
         lengths = {len(self.cfg_t_range), len(self.prev_chunk_scales), len(self.text_scales)}
         if len(lengths) != 1:
             raise ValueError("cfg_t_range, prev_chunk_scales and text_scales must be equally long")
+        if self.noise2clean_kvrange and self.num_steps % len(self.noise2clean_kvrange):
+            raise ValueError(
+                f"num_steps={self.num_steps} must be a multiple of the {len(self.noise2clean_kvrange)} entries of "
+                "noise2clean_kvrange"
+            )
         if min(self.noise2clean_kvrange, default=1) < 1:
             raise ValueError(f"noise2clean_kvrange={self.noise2clean_kvrange}: a chunk sees at least itself, so 1 or more")
 

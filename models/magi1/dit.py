@@ -33,11 +33,16 @@ class Mlp(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
-        self.linear_fc1 = nn.Linear(config.hidden_size, config.ffn_hidden_size, bias=False)
+        self.gated = config.gated_linear_unit
+        self.linear_fc1 = nn.Linear(config.hidden_size, (1 + self.gated) * config.ffn_hidden_size, bias=False)
         self.linear_fc2 = nn.Linear(config.ffn_hidden_size, config.hidden_size, bias=False)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return self.linear_fc2(F.gelu(self.linear_fc1(self.layer_norm(hidden))))
+        inner = self.linear_fc1(self.layer_norm(hidden))
+        if self.gated:
+            gate, inner = inner.chunk(2, dim=-1)
+            return self.linear_fc2(F.silu(gate) * inner)
+        return self.linear_fc2(F.gelu(inner))
 
 
 class Gates(nn.Module):
@@ -202,7 +207,8 @@ class Magi1DiT(nn.Module):
 
     def patches(self, latents: Tensor) -> Tensor:
         """The patch embedding of (n, C, cw, h, w) as (n, cw·(h/p)·(w/p), hidden), float32; it costs no forward."""
-        grid = self.x_embedder(latents.to(self.x_embedder.weight.dtype) * self.config.x_rescale_factor)
+        latents = latents.to(self.x_embedder.weight.dtype) * self.config.x_rescale_factor
+        grid = self.x_embedder(torch.cat([latents, latents], 1) if self.config.half_channel_vae else latents)
         return grid.flatten(2).transpose(1, 2)
 
     def embed(self, latents: Tensor) -> Tensor:
@@ -211,11 +217,12 @@ class Magi1DiT(nn.Module):
 
     def finish(self, hidden: Tensor, shape: Sequence[int]) -> Tensor:
         """The token stream as velocities of `shape` (n, C, cw, h, w), float32."""
-        n, _, cw, h, w = shape
+        n, channels, cw, h, w = shape
         p = self.config.patch_size
         out = self.final_linear.linear(self.videodit_blocks.final_layernorm(hidden.float()))
         out = out.view(n, cw, h // p, w // p, p, p, self.config.out_channels)
-        return out.permute(0, 6, 1, 2, 4, 3, 5).reshape(n, -1, cw, h, w) / self.config.x_rescale_factor
+        out = out.permute(0, 6, 1, 2, 4, 3, 5).reshape(n, -1, cw, h, w)
+        return out[:, :channels] / self.config.x_rescale_factor
 
 
 def stays_float32(name: str) -> bool:

@@ -1,0 +1,224 @@
+"""One forward of MAGI-1's pipeline: chunks in flight -> their velocities, with everything that travels along.
+
+The released loop calls the transformer once per forward (three times with guidance) on the chunks in flight, a chunk
+to be read again, and a duplicate of the oldest. `Dispatcher.velocity` does the same for all chunks in flight or for
+some of them. A chunk left out is seen by younger ones through the keys and values of its last computed step.
+
+Latents are chunk-first: (chunks of the video, C, chunk_width, h, w), float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .attention import KVCache, Range
+from .config import RuntimeConfig
+from .dit import Blocks, Magi1DiT
+from .schedule import Forward, Schedule
+
+BRANCHES = {1: ("cond",), 3: ("cond", "past", "none")}
+"""Passes of a forward by `cfg_number`: prompt and past; past alone; neither."""
+
+BranchBlocks = Callable[[str], Blocks]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One chunk of a transformer call."""
+
+    latents: Tensor  # (C, chunk_width, h, w)
+    time: float
+    text: Tensor  # (L, caption channels)
+    position: int
+    visible: Range
+    slot: int | None
+
+
+def to_chunks(video: Tensor, chunk_width: int) -> Tensor:
+    """(C, T, h, w) -> (chunks, C, chunk_width, h, w)."""
+    return video.unflatten(1, (-1, chunk_width)).transpose(0, 1).contiguous()
+
+
+def from_chunks(chunks: Tensor) -> Tensor:
+    """(chunks, C, chunk_width, h, w) -> (C, T, h, w)."""
+    return chunks.transpose(0, 1).flatten(1, 2)
+
+
+class Dispatcher:
+    """The forwards of one video.
+
+    Args:
+        model: the transformer.
+        settings: guidance, times and thresholds.
+        schedule: `schedule(settings, prefix frames)`.
+        text: one (L, caption channels) per generated chunk, oldest first; None runs every pass without a prompt.
+        prefix: the given latent frames (C, P, h, w), or None.
+        null_text: what passes without a prompt see; the model's learned caption by default.
+    """
+
+    def __init__(
+        self,
+        model: Magi1DiT,
+        settings: RuntimeConfig,
+        schedule: Schedule,
+        text: Sequence[Tensor] | None,
+        prefix: Tensor | None = None,
+        null_text: Tensor | None = None,
+    ) -> None:
+        given = 0 if prefix is None else prefix.shape[1]
+        if given != schedule.prefix:
+            raise ValueError(f"the schedule expects {schedule.prefix} given latent frames, the prefix has {given}")
+        generated = schedule.chunks - schedule.given
+        if text is not None and len(text) != generated:
+            raise ValueError(f"{len(text)} texts for {generated} generated chunks; give one per chunk")
+        self.model, self.settings, self.schedule, self.prefix = model, settings, schedule, prefix
+        self.null_text = model.y_embedder.null_text if null_text is None else null_text
+        self.text = [self.null_text] * generated if text is None else list(text)
+        self.cache: KVCache | None = None
+
+    def begin(self) -> None:
+        """Forget the last video; read the chunks that are given whole."""
+        self.cache = self._empty_cache()
+        plan = self.schedule
+        if not plan.given or self.prefix is None:
+            return
+        given = to_chunks(self.prefix[:, : plan.given * plan.chunk_width], plan.chunk_width)
+        members = [
+            Member(given[k], self.settings.clean_t, self.null_text, k, visible, k)
+            for k, visible in enumerate(plan.given_visible)
+        ]
+        self._call(members, plan.given_step_length, dropped=self.settings.cfg_number == 3)
+
+    def chunk(self, latents: Tensor, number: int) -> Tensor:
+        """A chunk as the model sees it, (C, chunk_width, h, w): where the prefix reaches into it, the prefix."""
+        start = self.schedule.given * self.schedule.chunk_width
+        if number != self.schedule.given or self.prefix is None or self.schedule.prefix == start:
+            return latents[number]
+        pinned = latents[number].clone()
+        pinned[:, : self.schedule.prefix - start] = self.prefix[:, start:]
+        return pinned
+
+    def velocity(
+        self,
+        latents: Tensor,
+        forward: Forward,
+        chunks: Sequence[int] | None = None,
+        blocks: BranchBlocks | None = None,
+    ) -> Tensor:
+        """The velocities (n, C, chunk_width, h, w) of `chunks`, by default of all in flight, after guidance.
+
+        A refresh that the forward carries is run whatever `chunks` says. `blocks` gives, for each branch of
+        `BRANCHES`, what to run instead of all layers in turn.
+        """
+        if self.cache is None:
+            self.begin()
+        chosen = list(forward.chunks) if chunks is None else sorted(chunks)
+        foreign = set(chosen) - set(forward.chunks)
+        if foreign:
+            raise ValueError(f"chunks {sorted(foreign)} are not in flight; {forward.chunks} are")
+        members = [self._member(latents, forward, chunk) for chunk in chosen]
+        refresh = [] if forward.refresh is None else [self._refreshed(latents, forward)]
+        if self.settings.cfg_number == 1:
+            return self._one_pass(refresh, members, forward, blocks)
+        return self._three_passes(refresh, members, forward, blocks)
+
+    def _one_pass(
+        self, refresh: list[Member], members: list[Member], forward: Forward, blocks: BranchBlocks | None
+    ) -> Tensor:
+        doubled = forward.duplicate and bool(members) and members[0].slot == forward.chunks.start
+        twin = [_alone(members[0], forward.chunks.stop)] if doubled else []
+        out = self._call([*refresh, *members, *twin], forward.step_length, False, "cond", blocks)
+        velocity = out[len(refresh) : len(refresh) + len(members)]
+        if doubled:
+            share = self.settings.nearly_clean_weight
+            velocity = torch.cat([velocity[:1] * share + out[-1:] * (1 - share), velocity[1:]])
+        return velocity
+
+    def _three_passes(
+        self, refresh: list[Member], members: list[Member], forward: Forward, blocks: BranchBlocks | None
+    ) -> Tensor:
+        length, skip = forward.step_length, len(refresh)
+        nameless = [self._unprompted(member) for member in members]
+        cond = self._call([*refresh, *members], length, False, "cond", blocks)[skip:] if members else None
+        # The last pass to write the cache is the one without the prompt: finished chunks are remembered so.
+        past = self._call([*refresh, *nameless], length, True, "past", blocks)[skip:]
+        if cond is None:
+            return past
+        lone = self._call([_alone(member, 0) for member in nameless], length, True, "none", blocks)
+        weights = [self.guidance(member.time) for member in members]
+        p, q = (torch.tensor(w, device=past.device)[:, None, None, None, None] for w in zip(*weights, strict=True))
+        return (1 - p) * lone + (p - q) * past + q * cond
+
+    def guidance(self, time: float) -> tuple[float, float]:
+        """The weights (past, text) of a chunk at `time`, piecewise constant."""
+        edges = torch.tensor(self.settings.cfg_t_range) - 1e-7
+        index = int(torch.searchsorted(edges, torch.tensor(time))) - 1
+        if index < 0:
+            raise ValueError(f"time {time} lies below cfg_t_range, which starts at {self.settings.cfg_t_range[0]}")
+        return self.settings.prev_chunk_scales[index], self.settings.text_scales[index]
+
+    def advance(self, latents: Tensor, forward: Forward, velocity: Tensor) -> Tensor:
+        """One Euler step of every chunk in flight, x + v·(t' - t); `velocity` (in flight, C, chunk_width, h, w)."""
+        latents = latents.clone()
+        for chunk, v, time, after in zip(forward.chunks, velocity, forward.times, forward.times_next, strict=True):
+            latents[chunk] = self.chunk(latents, chunk) + v * (after - time)
+        return latents
+
+    def _member(self, latents: Tensor, forward: Forward, chunk: int) -> Member:
+        j = chunk - forward.chunks.start
+        text = self.text[chunk - self.schedule.given]
+        return Member(self.chunk(latents, chunk), forward.times[j], text, chunk, forward.visible[j], chunk)
+
+    def _refreshed(self, latents: Tensor, forward: Forward) -> Member:
+        k = forward.refresh
+        assert k is not None
+        return Member(self.chunk(latents, k), self.settings.clean_t, self.null_text, k, forward.refresh_visible, k)
+
+    def _unprompted(self, member: Member) -> Member:
+        return Member(member.latents, member.time, self.null_text, member.position, member.visible, member.slot)
+
+    def _call(
+        self,
+        members: Sequence[Member],
+        step_length: float,
+        dropped: bool,
+        branch: str = "cond",
+        blocks: BranchBlocks | None = None,
+    ) -> Tensor:
+        alone = all(member.slot is None for member in members)
+        return self.model(
+            torch.stack([member.latents for member in members]),
+            torch.tensor([member.time for member in members]),
+            [member.text for member in members],
+            [member.position for member in members],
+            [member.visible for member in members],
+            [member.slot for member in members],
+            cache=None if alone else self.cache,
+            step_length=step_length if self.settings.distill else None,
+            dropped=dropped,
+            blocks=blocks(branch) if blocks else None,
+        )
+
+    def _empty_cache(self) -> KVCache:
+        h, w = self.settings.latent_size
+        tokens = self.schedule.chunk_width * (h // self.model.config.patch_size) * (w // self.model.config.patch_size)
+        return KVCache(self.model.config, self.schedule.chunks, tokens, self.model.device)
+
+
+def _alone(member: Member, position: int) -> Member:
+    return Member(member.latents, member.time, member.text, position, (0, 1), None)
+
+
+@torch.no_grad()
+def rollout(dispatcher: Dispatcher, noise: Tensor) -> Iterator[tuple[Forward, Tensor, Tensor]]:
+    """Denoise `noise` (chunks, C, chunk_width, h, w); after each forward yield it, its velocity and the latents."""
+    dispatcher.begin()
+    latents = noise
+    for forward in dispatcher.schedule.forwards:
+        velocity = dispatcher.velocity(latents, forward)
+        latents = dispatcher.advance(latents, forward, velocity)
+        yield forward, velocity, latents

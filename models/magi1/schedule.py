@@ -1,0 +1,182 @@
+"""MAGI-1's chunk pipeline as plain data (arXiv:2505.13211, Sec. 2.4): who is denoised when, and who sees whom.
+
+Chunks enter one by one, a window's share of the steps apart; up to `window_size` of them are in flight, the oldest
+the cleanest. Time runs from 0 (noise) to 1 (clean). Around the chunks in flight a forward may carry
+
+* a *refresh*: the chunk that just finished is read once more at `clean_t` without text, for its keys and values;
+* a *duplicate* (one-pass guidance only): the oldest chunk, nearly clean, is forwarded a second time without its past.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from .attention import Range
+from .config import RuntimeConfig
+
+_SHIFT = 3.0
+_SHORTCUT_STEPS = 12  # the one grid with unequal step lengths
+_KEPT_QUARTERS = {"16,16,8": (0, 1, 2)}  # of four sub-steps; other modes keep 0, 2, 3
+_LENGTHS = {"16,16,8": (1, 1, 2)}  # step lengths in sub-steps; other modes 2, 1, 1
+_PREFIX_RANGE = 8  # chunks that a given chunk sees when no range is configured
+
+
+@dataclass(frozen=True)
+class Forward:
+    """One forward of the pipeline. Tuples have one entry per chunk in flight, oldest first."""
+
+    index: int
+    stage: int
+    inner: int  # forwards since the stage began
+    chunks: range  # chunks in flight, numbered through the video
+    steps: tuple[int, ...]  # updates each has had
+    times: tuple[float, ...]  # its time before the update
+    times_next: tuple[float, ...]  # and after it
+    visible: tuple[Range, ...]  # the chunks each one sees
+    step_length: float  # the distilled model's second time
+    refresh: int | None = None  # a finished chunk to be read again
+    refresh_visible: Range = (0, 0)
+    duplicate: bool = False  # whether the oldest chunk also runs without its past
+
+    @property
+    def passes(self) -> int:
+        """Chunks that go through the transformer."""
+        return len(self.chunks) + (self.refresh is not None) + self.duplicate
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Every forward of one video."""
+
+    forwards: tuple[Forward, ...]
+    chunks: int  # of the whole video, given ones included
+    given: int  # chunks that the prefix fills entirely; they are read once before the first forward
+    prefix: int  # latent frames given
+    chunk_width: int
+    given_visible: tuple[Range, ...]
+    given_step_length: float
+
+    @property
+    def chunk_steps(self) -> int:
+        """Updates of all chunks together."""
+        return sum(len(forward.chunks) for forward in self.forwards)
+
+    @property
+    def chunk_passes(self) -> int:
+        """Chunks forwarded: updates, refreshes and duplicates (the prefix apart)."""
+        return sum(forward.passes for forward in self.forwards)
+
+    @property
+    def visible_chunks(self) -> int:
+        """Chunk-sized blocks of keys seen, summed over all chunk passes."""
+        seen = sum(stop - start for f in self.forwards for start, stop in f.visible)
+        refreshed = sum(f.refresh_visible[1] - f.refresh_visible[0] for f in self.forwards)
+        return seen + refreshed + sum(f.duplicate for f in self.forwards)
+
+    def emitted(self, forward: Forward) -> Range | None:
+        """The latent frames that are final after `forward` and were not given, None if there are none.
+
+        A chunk that starts with a given image is emitted whole.
+        """
+        oldest = forward.chunks.start
+        finished = forward.index + 1 == len(self.forwards) or self.forwards[forward.index + 1].chunks.start > oldest
+        stop = (oldest + 1) * self.chunk_width
+        if not finished or stop <= self.prefix:
+            return None
+        start = 0 if oldest == 0 and self.prefix == 1 else max(oldest * self.chunk_width, self.prefix)
+        return start, stop
+
+
+def time_grid(num_steps: int, shortcut_mode: str = "8,16,16") -> list[float]:
+    """The num_steps + 1 times of a chunk, 0 to 1: quadratic, then shifted by 3 towards noise, in float32.
+
+    >>> [round(t, 5) for t in time_grid(64)[16::16]]
+    [0.02174, 0.1, 0.3, 1.0]
+    """
+    if num_steps == _SHORTCUT_STEPS:
+        quarters = torch.linspace(0, 1, 5)
+        kept = quarters[list(_KEPT_QUARTERS.get(shortcut_mode, (0, 2, 3)))] / 4
+        u = torch.cat([kept + quarter for quarter in quarters])[: num_steps + 1]
+    else:
+        u = torch.linspace(0, 1, num_steps + 1)
+    u = u**2
+    inverse = 1 / _SHIFT
+    return (inverse * u / (1 + (inverse - 1) * u)).tolist()
+
+
+def step_lengths(num_steps: int, shortcut_mode: str = "8,16,16") -> list[float]:
+    """What the distilled model is told about each step's length, by step within a stage.
+
+    >>> step_lengths(64)[0], step_lengths(12)[:3]
+    (32.0, [4.0, 8.0, 8.0])
+    """
+    if num_steps != _SHORTCUT_STEPS:
+        return [num_steps / 4 * 2] * num_steps
+    return [4 / length * 2 for length in _LENGTHS.get(shortcut_mode, (2, 1, 1))] * (num_steps // 3)
+
+
+def schedule(settings: RuntimeConfig, prefix: int = 0) -> Schedule:
+    """Lay out a video of `settings`, continuing `prefix` given latent frames (1 for an image).
+
+    For 240 frames, 64 steps and a window of 4: 208 forwards, 640 chunk steps, 809 chunk passes.
+    """
+    width, window = settings.chunk_width, settings.window_size
+    chunks, given = math.ceil((settings.latent_frames + prefix) / width), prefix // width
+    stages = range(given, chunks + window - 1)
+    forwards: list[Forward] = []
+    for stage, newest in enumerate(stages):
+        flight = range(max(given, newest - window + 1), min(chunks, newest + 1))
+        shares = range(max(0, newest - chunks + 1), min(window, stage + 1))
+        for inner in range(settings.num_steps // window):
+            forwards.append(_forward(settings, len(forwards), stage, inner, flight, shares, given))
+    reach = settings.clean_chunk_kvrange
+    if reach == -1:
+        reach = settings.noise2clean_kvrange[-1] if settings.noise2clean_kvrange else _PREFIX_RANGE
+    return Schedule(
+        forwards=tuple(forwards),
+        chunks=chunks,
+        given=given,
+        prefix=prefix,
+        chunk_width=width,
+        given_visible=tuple((max(0, k + 1 - reach), k + 1) for k in range(given)),
+        given_step_length=step_lengths(settings.num_steps, settings.shortcut_mode)[0],
+    )
+
+
+def _forward(
+    settings: RuntimeConfig, index: int, stage: int, inner: int, flight: range, shares: range, given: int
+) -> Forward:
+    grid = time_grid(settings.num_steps, settings.shortcut_mode)
+    per_stage = settings.num_steps // settings.window_size
+    steps = tuple(share * per_stage + inner for share in reversed(shares))
+    refresh = flight.start - 1 if flight.start > given and inner == 0 else None
+    one_pass = settings.cfg_number == 1
+    return Forward(
+        index=index,
+        stage=stage,
+        inner=inner,
+        chunks=flight,
+        steps=steps,
+        times=tuple(grid[step] for step in steps),
+        times_next=tuple(grid[step + 1] for step in steps),
+        visible=tuple(_visible(settings, chunk, step) for chunk, step in zip(flight, steps, strict=True)),
+        step_length=step_lengths(settings.num_steps, settings.shortcut_mode)[inner],
+        refresh=refresh,
+        refresh_visible=(0, 0) if refresh is None else _visible(settings, refresh, settings.num_steps),
+        duplicate=one_pass and grid[steps[0]] > settings.distill_nearly_clean_chunk_threshold,
+    )
+
+
+def _visible(settings: RuntimeConfig, chunk: int, step: int) -> Range:
+    """The chunks that `chunk` sees at `step`: all up to itself, or as many as its noise level is given."""
+    ranges = settings.noise2clean_kvrange
+    if not ranges:
+        return 0, chunk + 1
+    if step == settings.num_steps:
+        reach = ranges[-1] if settings.clean_chunk_kvrange == -1 else settings.clean_chunk_kvrange
+    else:
+        reach = ranges[step // (settings.num_steps // len(ranges))]
+    return max(0, chunk + 1 - reach), chunk + 1

@@ -1,0 +1,138 @@
+"""Text for MAGI-1: cleaned captions, T5 v1.1-XXL token embeddings, and the special tokens put before them.
+
+Every generated chunk sees the same caption behind a token that says how many chunks are still to come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .caption import clean_caption
+
+MAX_TOKENS = 800
+_NAMED = {"trans": 0, "hq": 1, "static": 2, "dynamic": 3, "borderness": 4, "3d": 15, "2d": 16}
+_ORDER = ("static", "dynamic", "borderness", "hq", "3d", "2d", "duration")  # each is put before the ones so far
+_DURATIONS = range(7, 15)  # rows for 1, 2, ... 8 or more chunks to come, the chunk itself included
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """Learned embeddings that steer quality, style and duration. Rows are (caption channels,), float32."""
+
+    other: Tensor  # (17 or more, caption channels)
+    caption: Tensor  # (1, caption channels)
+    logo: Tensor  # (1, caption channels)
+
+    @classmethod
+    def of(cls, other: Tensor, caption: Tensor, logo: Tensor) -> SpecialTokens:
+        """Take raw arrays; the released model knows them rounded to float16."""
+        if other.ndim != 2 or len(other) < 17:
+            raise ValueError(f"other_tokens has shape {tuple(other.shape)}; want (17 or more, caption channels)")
+        return cls(*(raw.to(torch.float16).float() for raw in (other, caption, logo)))
+
+    @classmethod
+    def load(cls, path: Path) -> SpecialTokens:
+        """Read special_tokens.npz of the official repository.
+
+        Raises:
+            FileNotFoundError: it is not there; the message says where to get it.
+            ValueError: it is no such archive.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"no special tokens at {path}; copy example/assets/special_tokens.npz of SandAI-org/MAGI-1 there"
+            )
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                arrays = [archive[name] for name in ("other_tokens", "caption_token", "logo_token")]
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise ValueError(f"{path} does not hold MAGI-1's special tokens ({error}); copy it again") from error
+        return cls.of(*(torch.from_numpy(np.asarray(array, dtype=np.float64)) for array in arrays))
+
+    def row(self, name: str) -> Tensor:
+        """One token by name: trans, hq, static, dynamic, borderness, 3d or 2d, (caption channels,)."""
+        return self.other[_NAMED[name]]
+
+    def duration(self, chunks_left: int) -> Tensor:
+        """The token for `chunks_left` chunks to come, the present one included; 8 stands for more."""
+        return self.other[_DURATIONS[min(chunks_left, len(_DURATIONS)) - 1]]
+
+
+def chunk_texts(
+    caption: Tensor, tokens: SpecialTokens | None, chunks: int, prepend: Sequence[str] = ("hq", "duration")
+) -> list[Tensor] | None:
+    """What each of `chunks` generated chunks sees, (L, caption channels), at most 800 tokens.
+
+    Args:
+        caption: token embeddings of the prompt without padding, (L, caption channels). An empty one means no prompt.
+        tokens: the special tokens; may be None if `prepend` is empty.
+        prepend: which of them to put before the caption; "duration" counts the chunks down.
+
+    Returns:
+        One text per chunk, or None without a prompt: the learned null caption then stands in.
+    """
+    unknown = set(prepend) - set(_ORDER)
+    if unknown:
+        raise ValueError(f"unknown special tokens {sorted(unknown)}; choose from {', '.join(_ORDER)}")
+    if len(caption) == 0:
+        return None
+    if prepend and tokens is None:
+        raise ValueError(f"special tokens {list(prepend)} are asked for but none are loaded")
+    texts = []
+    for i in range(chunks):
+        text = caption.float()
+        for name in (name for name in _ORDER if name in prepend):
+            assert tokens is not None
+            token = tokens.duration(chunks - i) if name == "duration" else tokens.row(name)
+            text = torch.cat([token.to(text.device)[None], text])[:MAX_TOKENS]
+        texts.append(text)
+    return texts
+
+
+def negative_text(null: Tensor, tokens: SpecialTokens) -> Tensor:
+    """The null caption behind the tokens for things unwanted: captions, logos, transitions, borders.
+
+    `null` (tokens, caption channels) keeps its length.
+    """
+    front = (tokens.row("borderness")[None], tokens.row("trans")[None], tokens.logo, tokens.caption)
+    return torch.cat([*(token.to(null) for token in front), null])[: len(null)]
+
+
+class TextEncoder:
+    """T5 v1.1-XXL's encoder (DeepFloyd layout), by transformers.
+
+    Args:
+        folder: holds config.json, spiece.model and the weights.
+        device: where it runs; 19 GB in float32.
+    """
+
+    def __init__(self, folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> None:
+        folder = Path(folder)
+        if not (folder / "config.json").is_file():
+            raise FileNotFoundError(
+                f"no T5 encoder in {folder}; run: hf download DeepFloyd/t5-v1_1-xxl --local-dir {folder}"
+            )
+        from transformers import AutoTokenizer, T5EncoderModel
+
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.model = T5EncoderModel.from_pretrained(folder, dtype=dtype).eval().to(device)
+
+    @torch.no_grad()
+    def encode(self, prompts: Iterable[str]) -> list[Tensor]:
+        """Prompts -> their token embeddings without padding, each (L, caption channels), float32, L at most 800."""
+        out = []
+        for prompt in prompts:
+            cleaned = clean_caption(clean_caption(prompt))  # twice, as in training
+            batch = self.tokenizer(
+                cleaned, max_length=MAX_TOKENS, padding="max_length", truncation=True, return_tensors="pt"
+            ).to(self.model.device)
+            states = self.model(**batch).last_hidden_state[0]
+            out.append(states[batch["attention_mask"][0].bool()].float())
+        return out
