@@ -93,14 +93,18 @@ class ParallelAttention(nn.Module):
     """Self- and cross-attention from the same normed tokens, merged by one projection.
 
     `proj_precision`: "fp32" runs that projection in float32, as the released model does; "bf16" in the stream's
-    dtype, which is several times faster on a GPU and no longer the same numbers.
+    dtype, which is several times faster on a GPU and no longer the same numbers. `attention_precision`: "stream"
+    attends in the stream's dtype, "fp32" in float32 with the result rounded back, the reference for checks.
     """
 
-    def __init__(self, config: ModelConfig, index: int, proj_precision: str = "fp32") -> None:
+    def __init__(
+        self, config: ModelConfig, index: int, proj_precision: str = "fp32", attention_precision: str = "stream"
+    ) -> None:
         super().__init__()
         size, eps = config.kv_channels, config.layernorm_epsilon
         self.index, self.head_dim, self.groups = index, size, config.num_query_groups
         self.proj_precision = proj_precision
+        self.in_float32 = attention_precision == "fp32"
         self.linear_qkv = Projections(config)
         self.linear_kv_xattn = nn.Linear(config.hidden_size, 2 * config.num_query_groups * size, bias=False)
         self.linear_proj = nn.Linear(2 * config.attention_width, config.hidden_size, bias=False)
@@ -121,7 +125,7 @@ class ParallelAttention(nn.Module):
         keys = rotate(self.k_layernorm(self._heads(project.k(normed))), call.cos, call.sin).to(normed.dtype)
         values = self._heads(project.v(normed))
         seen = self._visible(keys, values, call)
-        return _attend(queries, seen, batch=call.cache is None)
+        return self._attend(queries, seen, batch=call.cache is None)
 
     def _visible(self, keys: Tensor, values: Tensor, call: Call) -> list[tuple[Tensor, Tensor]]:
         alone = [(k, v) for k, v in zip(keys, values, strict=True)]
@@ -144,7 +148,7 @@ class ParallelAttention(nn.Module):
             pair = self.linear_kv_xattn(text).view(len(text), self.groups, 2 * self.head_dim)
             keys, values = pair.chunk(2, dim=-1)
             seen.append((self.k_layernorm_xattn(keys), values))
-        return _attend(queries, seen, batch=True)
+        return self._attend(queries, seen, batch=True)
 
     def merge(self, video: Tensor, text: Tensor) -> Tensor:
         """Project both outputs together, (n, tokens, hidden); their channels alternate in eight groups."""
@@ -153,12 +157,19 @@ class ParallelAttention(nn.Module):
             return F.linear(pair.float(), self.linear_proj.weight.float())
         return self.linear_proj(pair)
 
+    def _attend(self, queries: Tensor, seen: Sequence[tuple[Tensor, Tensor]], batch: bool) -> Tensor:
+        if not self.in_float32:
+            return attend(queries, seen, batch)
+        return attend(queries.float(), [(k.float(), v.float()) for k, v in seen], batch).to(queries.dtype)
+
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, self.head_dim))
 
 
-def _attend(queries: Tensor, seen: Sequence[tuple[Tensor, Tensor]], batch: bool) -> Tensor:
+def attend(queries: Tensor, seen: Sequence[tuple[Tensor, Tensor]], batch: bool) -> Tensor:
     """Attention of every chunk's `queries` (n, tokens, heads, d) over its own keys and values (L, groups, d).
+
+    Returns (n, tokens, heads·d).
 
     With `batch`, chunks that see equally many keys share one call.
     """

@@ -61,11 +61,11 @@ class Gates(nn.Module):
 class Layer(nn.Module):
     """One transformer layer. `attend`, `merge` and `feed_forward` are its branches, for methods that replace one."""
 
-    def __init__(self, config: ModelConfig, index: int, proj_precision: str) -> None:
+    def __init__(self, config: ModelConfig, index: int, proj_precision: str, attention_precision: str) -> None:
         super().__init__()
         hidden, eps = config.hidden_size, config.layernorm_epsilon
         self.ada_modulate_layer = Gates(config)
-        self.self_attention = ParallelAttention(config, index, proj_precision)
+        self.self_attention = ParallelAttention(config, index, proj_precision, attention_precision)
         self.self_attn_post_norm = OnePlusLayerNorm(hidden, eps=eps)
         self.mlp = Mlp(config)
         self.mlp_post_norm = OnePlusLayerNorm(hidden, eps=eps)
@@ -102,9 +102,9 @@ def add(hidden: Tensor, increment: Tensor) -> Tensor:
 class Stack(nn.Module):
     """The layers and the norm after them."""
 
-    def __init__(self, config: ModelConfig, proj_precision: str) -> None:
+    def __init__(self, config: ModelConfig, *precisions: str) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(Layer(config, i, proj_precision) for i in range(config.num_layers))
+        self.layers = nn.ModuleList(Layer(config, i, *precisions) for i in range(config.num_layers))
         self.final_layernorm = OnePlusLayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
 
     def forward(self, hidden: Tensor, call: Call) -> Tensor:
@@ -122,12 +122,17 @@ class FinalLinear(nn.Module):
 class Magi1DiT(nn.Module):
     """Velocity (clean minus noise) of some chunks of a video.
 
-    Build it on the meta device and give it weights with `checkpoint.load_dit` or `checkpoint.randomise`; both apply
-    the dtype policy (`cast`).
+    Build it on the meta device and give it weights with `checkpoint.load_dit` or `checkpoint.random_dit`, which hold
+    most of them in the stream's dtype and those that `stays_float32` names in float32. The precisions are those of
+    `ParallelAttention`.
     """
 
-    def __init__(self, config: ModelConfig, proj_precision: str = "fp32") -> None:
+    def __init__(
+        self, config: ModelConfig, proj_precision: str = "fp32", attention_precision: str = "stream"
+    ) -> None:
         super().__init__()
+        if attention_precision not in ("stream", "fp32"):
+            raise ValueError(f"attention_precision={attention_precision!r}; choose stream or fp32")
         if proj_precision not in ("fp32", "bf16"):
             raise ValueError(f"proj_precision={proj_precision!r}; choose fp32 (as released) or bf16 (faster)")
         self.config = config
@@ -138,7 +143,7 @@ class Magi1DiT(nn.Module):
             config.caption_channels, config.caption_max_length, config.hidden_size, config.condition_size
         )
         self.rope = Rope(config.kv_channels)
-        self.videodit_blocks = Stack(config, proj_precision)
+        self.videodit_blocks = Stack(config, proj_precision, attention_precision)
         self.final_linear = FinalLinear(config)
 
     @property
@@ -208,8 +213,11 @@ class Magi1DiT(nn.Module):
     def patches(self, latents: Tensor) -> Tensor:
         """The patch embedding of (n, C, cw, h, w) as (n, cw·(h/p)·(w/p), hidden), float32; it costs no forward."""
         latents = latents.to(self.x_embedder.weight.dtype) * self.config.x_rescale_factor
-        grid = self.x_embedder(torch.cat([latents, latents], 1) if self.config.half_channel_vae else latents)
-        return grid.flatten(2).transpose(1, 2)
+        if self.config.half_channel_vae:
+            latents = torch.cat([latents, latents], 1)
+        # One long video, as released: a batch of chunks takes another convolution kernel, which rounds differently.
+        grid = self.x_embedder(latents.transpose(0, 1).flatten(1, 2)[None])
+        return grid.flatten(2)[0].T.unflatten(0, (len(latents), -1))
 
     def embed(self, latents: Tensor) -> Tensor:
         """Latents as the token stream, (n, tokens, hidden)."""

@@ -1,0 +1,220 @@
+"""Weights of MAGI-1: the official layout, checked by name and shape before a byte is read, mapped rather than copied.
+
+    FOLDER/inference_weight[.distill]/model.safetensors
+    FOLDER/inference_weight[.distill]/model.safetensors.index.json + shards
+
+The model is built on the meta device and takes the mapped tensors as its own, so the largest thing in memory is one
+copy of the weights on their way to the device.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from .config import ModelConfig
+from .dit import Magi1DiT, stays_float32
+from .embed import OnePlusLayerNorm
+
+INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+_DISTILL = "inference_weight.distill"
+_BASE = "inference_weight"
+_LISTED = 6  # names shown of a longer list
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message is one line and says what to do."""
+
+
+def locate(folder: Path, distill: bool) -> Path:
+    """The folder that holds the weights: `folder` itself, or its official subfolder for the base or distilled model.
+
+    Raises:
+        CheckpointError: nothing is there, or only the other kind of model.
+    """
+    folder = Path(folder)
+    wanted, other = (_DISTILL, _BASE) if distill else (_BASE, _DISTILL)
+    kind = "distilled" if distill else "base"
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"no MAGI-1 weights: {folder} is not a folder; run: hf download sand-ai/MAGI-1 "
+            f'--include "ckpt/magi/4.5B_{"distill" if distill else "base"}/*" --local-dir {folder}'
+        )
+    for place in (folder, folder / wanted):
+        if _has_weights(place):
+            found = _kind(place)
+            if found is not None and found != distill:
+                raise CheckpointError(_mismatch(place, found))
+            return place
+    if _has_weights(folder / other):
+        raise CheckpointError(_mismatch(folder / other, not distill))
+    raise CheckpointError(
+        f"no {kind} MAGI-1 weights in {folder}: want {SINGLE} or {INDEX} there or in {wanted}/; "
+        "download the whole folder of the model"
+    )
+
+
+def _has_weights(place: Path) -> bool:
+    return (place / INDEX).is_file() or (place / SINGLE).is_file()
+
+
+def _kind(place: Path) -> bool | None:
+    """Whether the weights are distilled, as their config.json or their folder's name says; None if neither does."""
+    for config in (place / "config.json", place.parent / "config.json"):
+        if config.is_file():
+            try:
+                engine = json.loads(config.read_text()).get("engine_config", {})
+            except (json.JSONDecodeError, AttributeError) as error:
+                raise CheckpointError(f"{config} is not a JSON object ({error}); download it again") from error
+            if "distill" in engine:
+                return bool(engine["distill"])
+    parts = [place.name, place.parent.name]
+    if any("distill" in part for part in parts):
+        return True
+    return False if place.name == _BASE or any(part.endswith("_base") for part in parts) else None
+
+
+def _mismatch(place: Path, found: bool) -> str:
+    kind, setting = ("distilled", "base") if found else ("base", "distilled")
+    fix = "distill=true cfg_number=1" if found else "distill=false cfg_number=3"
+    return f"{place} holds the {kind} model but the {setting} settings are on; set {fix}, or give the other folder"
+
+
+def shards(place: Path) -> dict[Path, list[str]]:
+    """Every weight file of a folder with the names it must hold (empty: all it has).
+
+    Raises:
+        CheckpointError: the index is damaged, or a shard is missing.
+    """
+    if not (place / INDEX).is_file():
+        return {place / SINGLE: []}
+    try:
+        where = json.loads((place / INDEX).read_text())["weight_map"]
+        files: dict[Path, list[str]] = {}
+        for name, file in where.items():
+            files.setdefault(place / Path(file).name, []).append(name)
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{place / INDEX} is no index of safetensors shards ({error!r}); download it again") from error
+    absent = sorted(path.name for path in files if not path.is_file())
+    if absent:
+        packed = [name for name in absent if (place / f"{name}.zst").is_file()]
+        todo = f"unpack with: zstd -d {packed[0]}.zst" if packed else "download them again"
+        raise CheckpointError(f"{len(absent)} of {len(files)} shards are missing in {place}: {_few(absent)}; {todo}")
+    return files
+
+
+def check(shapes: Mapping[str, tuple[int, ...]], place: Path) -> None:
+    """Compare the names and shapes in `place` with those wanted; reads headers only.
+
+    Raises:
+        CheckpointError: listing what is missing, unexpected or of another shape.
+    """
+    held: dict[str, tuple[int, ...]] = {}
+    for path, names in shards(place).items():
+        with _opened(path) as file:
+            stored = set(file.keys())
+            lost = sorted(set(names) - stored)
+            if lost:
+                raise CheckpointError(f"{path} lacks {_few(lost)}, which its index promises; download it again")
+            held |= {name: tuple(file.get_slice(name).get_shape()) for name in names or stored}
+    missing, unexpected = sorted(set(shapes) - set(held)), sorted(set(held) - set(shapes))
+    if any(name.endswith("weight_scale") for name in unexpected):
+        raise CheckpointError(f"{place} holds fp8 weights, which are not supported; give the bfloat16 model")
+    wrong = [f"{n} {held[n]}, want {shapes[n]}" for n in sorted(set(shapes) & set(held)) if held[n] != tuple(shapes[n])]
+    faults = {"missing": missing, "unexpected": unexpected, "of another shape": wrong}
+    if any(faults.values()):
+        told = "; ".join(f"{len(names)} {what}: {_few(names)}" for what, names in faults.items() if names)
+        raise CheckpointError(f"{place} is not this model ({told}); check that folder and model config belong together")
+
+
+def read(place: Path) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of a checked folder, mapped from its file."""
+    for path, names in shards(place).items():
+        with _opened(path) as file:
+            for name in names or sorted(file.keys()):
+                yield name, file.get_tensor(name)
+
+
+def load_dit(
+    config: ModelConfig, folder: Path, distill: bool, device: str | torch.device = "cpu", proj_precision: str = "fp32"
+) -> Magi1DiT:
+    """The transformer with the weights of `folder`, on `device`, in evaluation mode.
+
+    Raises:
+        CheckpointError: see `locate`, `shards` and `check`.
+    """
+    place = locate(folder, distill)
+    model = empty_dit(config, proj_precision)
+    check({name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}, place)
+    take(model, read(place), config.dtype, device)
+    return model
+
+
+def empty_dit(config: ModelConfig, proj_precision: str = "fp32", attention_precision: str = "stream") -> Magi1DiT:
+    """The transformer without memory for its weights, in evaluation mode."""
+    with torch.device("meta"):
+        return Magi1DiT(config, proj_precision, attention_precision).eval().requires_grad_(False)
+
+
+def take(model: nn.Module, tensors: Iterator[tuple[str, Tensor]], dtype: torch.dtype, device: str | torch.device) -> None:
+    """Make `tensors` the parameters of a meta `model`, one at a time: float32 where it must be, else `dtype`."""
+    for name, tensor in tensors:
+        own = torch.float32 if stays_float32(name) else dtype
+        owner, _, leaf = name.rpartition(".")
+        parameter = nn.Parameter(tensor.to(device=device, dtype=own), requires_grad=False)
+        setattr(model.get_submodule(owner), leaf, parameter)
+
+
+def random_dit(
+    config: ModelConfig, seed: int = 0, device: str | torch.device = "cpu", proj_precision: str = "fp32"
+) -> Magi1DiT:
+    """The transformer at its real size with random weights: for time, memory and FLOPs, never for quality."""
+    model = empty_dit(config, proj_precision)
+    generator = torch.Generator(device).manual_seed(seed)
+    take(model, _drawn(model, generator, config.dtype), config.dtype, device)
+    return model
+
+
+def initialise(model: Magi1DiT, seed: int = 0) -> None:
+    """Fresh weights for training, in place: branches of unit scale, a velocity near zero."""
+    generator = torch.Generator(model.device).manual_seed(seed)
+    with torch.no_grad():
+        for name, tensor in _drawn(model, generator, torch.float32):
+            model.get_parameter(name).copy_(tensor)
+        model.final_linear.linear.weight.mul_(0.1)
+
+
+def _drawn(model: nn.Module, generator: torch.Generator, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+    device = generator.device
+    for name, parameter in model.named_parameters():
+        owner = model.get_submodule(name.rpartition(".")[0])
+        if isinstance(owner, nn.LayerNorm):
+            one = name.endswith("weight") and not isinstance(owner, OnePlusLayerNorm)
+            yield name, torch.full(parameter.shape, float(one), device=device)
+        elif name == "rope.bands":
+            count = len(parameter)
+            yield name, 10_000.0 ** (-torch.arange(count, dtype=torch.float32, device=device) / count)
+        elif parameter.ndim == 1:
+            yield name, torch.zeros(parameter.shape, device=device)
+        else:
+            drawn = torch.empty(parameter.shape, device=device, dtype=torch.float32 if stays_float32(name) else dtype)
+            yield name, drawn.normal_(std=parameter[0].numel() ** -0.5, generator=generator)
+
+
+def _opened(path: Path) -> safe_open:
+    try:
+        return safe_open(path, framework="pt", device="cpu")
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing; download it again") from error
+    except (SafetensorError, OSError) as error:
+        size = path.stat().st_size
+        raise CheckpointError(f"{path} ({size} bytes) is cut off or no safetensors file ({error}); download it again") from error
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
