@@ -10,7 +10,8 @@ copy of the weights on their way to the device.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -108,14 +109,15 @@ def shards(place: Path) -> dict[Path, list[str]]:
     return files
 
 
-def check(shapes: Mapping[str, tuple[int, ...]], place: Path) -> None:
-    """Compare the names and shapes in `place` with those wanted; reads headers only.
+def check(shapes: Mapping[str, tuple[int, ...]], files: Mapping[Path, list[str]]) -> None:
+    """Compare the names and shapes in `files` (see `shards`) with those wanted; reads headers only.
 
     Raises:
         CheckpointError: listing what is missing, unexpected or of another shape.
     """
     held: dict[str, tuple[int, ...]] = {}
-    for path, names in shards(place).items():
+    place = next(iter(files)).parent
+    for path, names in files.items():
         with _opened(path) as file:
             stored = set(file.keys())
             lost = sorted(set(names) - stored)
@@ -132,9 +134,9 @@ def check(shapes: Mapping[str, tuple[int, ...]], place: Path) -> None:
         raise CheckpointError(f"{place} is not this model ({told}); check that folder and model config belong together")
 
 
-def read(place: Path) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of a checked folder, mapped from its file."""
-    for path, names in shards(place).items():
+def read(files: Mapping[Path, list[str]]) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of checked files, mapped, not copied."""
+    for path, names in files.items():
         with _opened(path) as file:
             for name in names or sorted(file.keys()):
                 yield name, file.get_tensor(name)
@@ -148,10 +150,10 @@ def load_dit(
     Raises:
         CheckpointError: see `locate`, `shards` and `check`.
     """
-    place = locate(folder, distill)
+    files = shards(locate(folder, distill))
     model = empty_dit(config, proj_precision)
-    check({name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}, place)
-    take(model, read(place), config.dtype, device)
+    check({name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}, files)
+    take(model, read(files), partial(kept_as, dtype=config.dtype), device)
     return model
 
 
@@ -161,12 +163,21 @@ def empty_dit(config: ModelConfig, proj_precision: str = "fp32", attention_preci
         return Magi1DiT(config, proj_precision, attention_precision).eval().requires_grad_(False)
 
 
-def take(model: nn.Module, tensors: Iterator[tuple[str, Tensor]], dtype: torch.dtype, device: str | torch.device) -> None:
-    """Make `tensors` the parameters of a meta `model`, one at a time: float32 where it must be, else `dtype`."""
+def kept_as(name: str, dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which the transformer holds the parameter `name` when its stream has `dtype`."""
+    return torch.float32 if stays_float32(name) else dtype
+
+
+def take(
+    model: nn.Module,
+    tensors: Iterable[tuple[str, Tensor]],
+    dtype_of: Callable[[str], torch.dtype],
+    device: str | torch.device,
+) -> None:
+    """Make `tensors` the parameters of a meta `model`, one at a time."""
     for name, tensor in tensors:
-        own = torch.float32 if stays_float32(name) else dtype
         owner, _, leaf = name.rpartition(".")
-        parameter = nn.Parameter(tensor.to(device=device, dtype=own), requires_grad=False)
+        parameter = nn.Parameter(tensor.to(device=device, dtype=dtype_of(name)), requires_grad=False)
         setattr(model.get_submodule(owner), leaf, parameter)
 
 
@@ -176,7 +187,7 @@ def random_dit(
     """The transformer at its real size with random weights: for time, memory and FLOPs, never for quality."""
     model = empty_dit(config, proj_precision)
     generator = torch.Generator(device).manual_seed(seed)
-    take(model, _drawn(model, generator, config.dtype), config.dtype, device)
+    take(model, _drawn(model, generator, config.dtype), partial(kept_as, dtype=config.dtype), device)
     return model
 
 
