@@ -30,7 +30,7 @@ from typing import Any
 import yaml
 
 SCHEMA = 1
-RESERVED = frozenset({"report", "multirun"})  # folders of RESULTS that hold no records
+RESERVED = frozenset({"report", "vbench", "multirun"})  # folders of RESULTS that hold no records
 SEALED = ("config.yaml", "frames.mp4", "trace.jsonl", "video.mp4")  # run.json holds their checksums
 log = logging.getLogger(__name__)
 _host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())

@@ -1,0 +1,16 @@
+"""python -m reports RESULTS: rebuild RESULTS/report from the records."""
+
+import sys
+
+from reports import build
+from reports.tables import print_main
+from store import StoreError
+
+if __name__ == "__main__":
+    results = (sys.argv[1:] or ["results"])[0]
+    try:
+        report = build(results)
+        print_main(results)
+    except StoreError as error:
+        sys.exit(str(error))
+    print(f"\n{report / 'index.html'}")

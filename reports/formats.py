@@ -1,0 +1,92 @@
+"""A table as csv to compute with, as markdown to read, as LaTeX (booktabs) to paste."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from reports.records import Study
+from reports.tables import METRICS, Metric, best, blanks, dagger, notes, shown
+from store import writing
+
+ARROWS = {"higher": "↑", "lower": "↓"}
+
+
+def write(study: Study, frame: pd.DataFrame, folder: Path, name: str = "main") -> list[Path]:
+    """Write `name`.csv, .md and .tex into `folder`; the same frame gives the same bytes."""
+    texts = {"csv": frame.to_csv(index=False, float_format="%.6g"), "md": markdown(study, frame),
+             "tex": latex(study, frame)}  # fmt: skip
+    for suffix, text in texts.items():
+        with writing(folder / f"{name}.{suffix}") as draft:
+            draft.write_text(text, encoding="utf-8")
+    return [folder / f"{name}.{suffix}" for suffix in texts]
+
+
+def markdown(study: Study, frame: pd.DataFrame) -> str:
+    """A table per model with intervals, the published values under it, then the notes and the reasons for blanks."""
+    parts = []
+    for model, rows in frame.groupby("model", sort=False):
+        ours = _display(frame, rows, "**{}**".format, interval=True)
+        parts += [f"## {model}", _pipes(ours)]
+        paper = rows[[f"paper_{m.name}" for m in METRICS]].dropna(how="all")
+        if len(paper):
+            printed = {"published": rows["name"][paper.index]}
+            printed |= {_title(m): [m.show(v) if pd.notna(v) else "–" for v in paper[f"paper_{m.name}"]]
+                        for m in METRICS if paper[f"paper_{m.name}"].notna().any()}  # fmt: skip
+            printed["comparable"] = rows["paper_comparable"][paper.index]
+            parts.append(_pipes(pd.DataFrame(printed)))
+    return "\n\n".join([*parts, *notes(study, frame), *blanks(frame)]) + "\n"
+
+
+def latex(study: Study, frame: pd.DataFrame) -> str:
+    """A booktabs table of all models, best values bold, arrows for what is better; needs only \\usepackage{booktabs}."""
+    blocks = {model: _display(frame, rows, "\\textbf{{{}}}".format, escape=True)
+              for model, rows in frame.groupby("model", sort=False)}  # fmt: skip
+    if not blocks:
+        return "% no record to report\n"
+    table = pd.concat(blocks).fillna("--").reset_index(level=0, names="model")
+    first = ~table["model"].duplicated()
+    table["model"] = table["model"].map(_escape).where(first, "")
+    styler = table.rename(columns=_escape).style.hide(axis="index")
+    caption = " ".join(map(_escape, notes(study, frame)))
+    text = styler.to_latex(hrules=True, column_format="ll" + "r" * (table.shape[1] - 2), position="t", caption=caption,
+                           position_float="centering", label="tab:main")  # fmt: skip
+    head, body = text.replace("\\begin{tabular}", "\\small\n\\begin{tabular}").split("\\midrule\n")
+    lines = body.splitlines()
+    ruled = [f"\\midrule\n{line}" if n and n < len(first) and first.iloc[n] else line for n, line in enumerate(lines)]
+    return "\n".join([head + "\\midrule", *ruled]) + "\n"
+
+
+def _display(frame: pd.DataFrame, rows: pd.DataFrame, bold, interval: bool = False, escape: bool = False
+             ) -> pd.DataFrame:  # fmt: skip
+    """What is printed of some rows: name, number of videos, every metric that has a value, and the marks."""
+    text = _escape if escape else str
+    columns = {"method": [text(line["name"] + dagger(line)) for _, line in rows.iterrows()], "videos": rows["videos"]}
+    for metric in METRICS:
+        if rows[metric.name].notna().any():
+            top = best(frame, metric)
+            cells = {n: text(shown(line, metric, interval)) for n, line in rows.iterrows()}
+            columns[_title(metric)] = [bold(cell) if n in top else cell for n, cell in cells.items()]
+    floor = ["= floor" if "= floor" in marks else "" for marks in rows["marks"]]
+    return pd.DataFrame(columns | ({"note": floor} if any(floor) else {}), index=rows.index)
+
+
+def _title(metric: Metric) -> str:
+    return f"{metric.title} {ARROWS[metric.better]}"
+
+
+def _pipes(table: pd.DataFrame) -> str:
+    texts = table.astype(str).map(lambda cell: cell.replace("|", "\\|"))
+    aligns = ["left", *["right"] * (texts.shape[1] - 1)]
+    return texts.to_markdown(index=False, disable_numparse=True, colalign=aligns)
+
+
+_LATEX = {"&": "\\&", "%": "\\%", "$": "\\$", "#": "\\#", "_": "\\_", "{": "\\{", "}": "\\}", "~": "\\textasciitilde{}",
+          "^": "\\textasciicircum{}", "\\": "\\textbackslash{}", "<": "\\textless{}", ">": "\\textgreater{}",
+          "Δ": "$\\Delta$", "×": "$\\times$", "↑": "$\\uparrow$", "↓": "$\\downarrow$", "–": "--", "∞": "$\\infty$",
+          "†": "$^\\dagger$", "‡": "$^\\ddagger$", "⁹": "$^9$"}  # fmt: skip
+
+
+def _escape(text: str) -> str:
+    return "".join(_LATEX.get(letter, letter) for letter in text)

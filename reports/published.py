@@ -1,0 +1,50 @@
+"""The cells that the SCOPE paper prints (arXiv 2604.02979): Tables 1 and 2, reduced steps, peak memory."""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+FOLDER = Path(__file__).parent / "published"
+MODELS = {"skyreels": "skyreels", "magi1": "magi", "skyreels_tiny": "skyreels", "magi1_tiny": "magi"}
+METHODS = {"original": "Original", "delta_dit": "Delta-DiT", "teacache": "TeaCache",
+           "taylorseer": "TaylorSeer", "flowcache": "FlowCache", "scope": "SCOPE"}  # fmt: skip
+COLUMNS = {"time_s": "time_s", "speedup": "speedup", "flops_P": "flops_pf", "flops_speedup": "flops_speedup",
+           "vbench": "vbench", "lpips": "lpips", "ssim": "ssim", "psnr": "psnr"}  # fmt: skip
+PRINTED = (*COLUMNS.values(), "peak_memory_gb")
+
+
+@cache
+def table(name: str) -> pd.DataFrame:
+    """A published table as text: `table1`, `table2`, `table12` or `other`; "?" is what the paper does not give."""
+    return pd.read_csv(FOLDER / f"{name}.csv", dtype=str, keep_default_na=False)
+
+
+def cells(row: Mapping[str, Any]) -> dict[str, float]:
+    """The published numbers of a row of the main table by our column names; empty if the paper has none.
+
+    >>> cells({"model": "skyreels", "method": "scope", "speed": "fast", "variant": ""})["speedup"]
+    4.73
+    """
+    model, method = MODELS.get(row["model"]), METHODS.get(row["method"])
+    if not model or not method or row["variant"]:
+        return {}
+    name = f"{method}-{row['speed']}" if row["speed"] else method
+    lines = [line for line in table("table1").to_dict("records") if (line["model"], line["method"]) == (model, name)]
+    numbers = {ours: float(line[theirs]) for line in lines for theirs, ours in COLUMNS.items() if line[theirs]}
+    if (row["method"], row["speed"]) in (("original", ""), ("scope", "fast")):
+        other = table("other").set_index("key")["value"]
+        numbers["peak_memory_gb"] = float(other[f"peak_mem_short_{model}_{row['method']}_GB"])
+    return numbers
+
+
+def comparable(row: Mapping[str, Any], estimated: bool, random: bool) -> str:
+    """`yes`, or why the published numbers of this row are not ours to match."""
+    if not cells(row):
+        return "not published"
+    if row["model"].endswith("_tiny"):
+        return "no: tiny preset"
+    reasons = ["random weights"] * random + ["the paper does not state the thresholds"] * estimated
+    return f"no: {', '.join(reasons)}" if reasons else "speedups only: another GPU"

@@ -1,0 +1,191 @@
+"""What a report is made of: one line per record, read once from the store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from store import Record, Store
+
+NAMES = {  # how a method is called in print, and the order of the rows
+    "original": "Original",
+    "original_repeat": "Original, repeated",
+    "original_seed": "Original, other seed",
+    "reduced_steps": "Original, fewer steps",
+    "uniform": "Uniform",
+    "delta_dit": "Δ-DiT",
+    "teacache": "TeaCache",
+    "taylorseer": "TaylorSeer",
+    "flowcache": "FlowCache",
+}
+MODELS = ("skyreels", "magi1", "skyreels_tiny", "magi1_tiny")
+SPEEDS = {"": 0, "slow": 1, "fast": 2}
+CONTROLS = ("original", "original_repeat", "original_seed")  # rows that accelerate nothing
+ROW = ["model", "method", "speed", "variant"]  # what makes a row of the main table
+
+
+@dataclass(frozen=True)
+class Study:
+    """A store as a report sees it."""
+
+    root: Path
+    videos: pd.DataFrame  # a line per record, of every status, in the order of the tables
+    records: list[Record]  # videos["record"] counts into this
+    damaged: dict[str, str]  # folders that do not count, and why
+
+    @property
+    def models(self) -> list[str]:
+        return list(dict.fromkeys(self.videos["model"]))
+
+    def rows(self, model: str | None = None) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
+        """Each row of the main table with its videos, the Original first and SCOPE last."""
+        videos = self.videos if model is None else self.videos[self.videos["model"] == model]
+        for names, group in videos.groupby(ROW, sort=False):
+            yield dict(zip(ROW, names, strict=True)), group
+
+    def record(self, video: pd.Series) -> Record:
+        return self.records[video["record"]]
+
+    def cell_file(self, folder: str, row: Mapping[str, str]) -> dict[str, Any]:
+        """RESULTS/<folder>/<model>/<cell>.json, what was measured over a whole cell; empty if absent."""
+        name = row["method"] + (f"-{row['speed']}" if row["speed"] else "")
+        path = self.root / folder / row["model"] / f"{name}.json"
+        return json.loads(path.read_text()) if path.exists() and not row["variant"] else {}
+
+
+def load(results: Path) -> Study:
+    """Read every complete record under `results`.
+
+    Raises:
+        StoreError: there is no such folder.
+    """
+    store = Store(results, create=False)
+    records = list(store.records())
+    videos = pd.DataFrame([_line(record, n) for n, record in enumerate(records)], columns=_COLUMNS)
+    videos["variant"] = _variants(videos, records)
+    _pair(videos)
+    order = sorted(range(len(videos)), key=lambda n: _order(videos.iloc[n])) if len(videos) else []
+    damaged = {str(path.relative_to(store.root)): why for path, why in sorted(store.damaged.items())}
+    return Study(store.root, videos.iloc[order].reset_index(drop=True), records, damaged)
+
+
+def label(row: Mapping[str, Any]) -> str:
+    """How a row is called in print: `SCOPE fast (tau_cache=0.1)`."""
+    name = row.get("label") or NAMES.get(row["method"], row["method"])
+    name = "SCOPE" if name == "scope" else name
+    speed = f" {row['speed']}" if row["speed"] else ""
+    return f"{name}{speed} ({row['variant']})" if row["variant"] else name + speed
+
+
+def number(value: Any) -> float:
+    """A float, NaN for what is absent or no number.
+
+    >>> number("3.5"), number(None)
+    (3.5, nan)
+    """
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+_NUMBERS = ("time_s", "denoise_s", "decode_s", "text_s", "flops", "flops_masked", "memory", "memory_reserved",
+            "forwards", "iterations", "frames", "fps", "psnr", "ssim", "lpips")  # fmt: skip
+_COLUMNS = ["record", "key", "model", "method", "speed", "variant", "label", "prompt_id", "prompt", "seed",
+            "status", "reason", "reference", "weights", "estimated", "identical", "scored", "device",
+            *_NUMBERS]  # fmt: skip
+
+
+def _line(record: Record, n: int) -> dict[str, Any]:
+    run, quality = record.run, record.quality or {}
+    model, cell = record.path.parts[-3:-1]
+    speed = run.get("speed") if run.get("speed") not in (None, "none") else ""
+    seconds, memory, flops = (run.get(k) or {} for k in ("seconds", "peak_memory", "flops"))
+    environment = run.get("environment") or {}
+    status = record.status
+    validity = quality.get("validity") or {}
+    if status == "ok" and validity.get("status") == "invalid":
+        status = "invalid"
+    identical = bool(quality.get("identical"))
+    return {
+        "record": n, "key": record.path.name, "model": run.get("model", model),
+        "method": run.get("method", cell), "speed": speed, "label": run.get("method_label") or "",
+        "prompt_id": run.get("prompt_id", record.path.name), "prompt": str(run.get("prompt", "")),
+        "seed": run.get("seed", 0), "status": status,
+        "reason": run.get("reason") or "; ".join(map(str, validity.get("reasons") or ())),
+        "reference": run.get("reference_key") or quality.get("reference") or "",
+        "weights": run.get("weights") or "", "estimated": bool(run.get("estimated")),
+        "identical": identical, "scored": bool(quality),
+        "device": str(environment.get("gpu") or environment.get("device") or ""),
+        "time_s": number(seconds.get("total")), "denoise_s": number(seconds.get("denoise")),
+        "decode_s": number(seconds.get("decode")), "text_s": number(seconds.get("text")),
+        "flops": number(flops.get("dense")), "flops_masked": number(flops.get("masked")),
+        "memory": number(memory.get("allocated")), "memory_reserved": number(memory.get("reserved")),
+        "psnr": np.inf if identical else number(quality.get("psnr")),
+        **{name: number(quality.get(name)) for name in ("ssim", "lpips")},
+        **{name: number(run.get(name)) for name in ("forwards", "iterations", "frames", "fps")},
+    }  # fmt: skip
+
+
+def _variants(videos: pd.DataFrame, records: list[Record]) -> pd.Series:
+    """What tells videos of one cell, prompt and seed apart: the settings that differ, `tau_cache=0.1`."""
+    names = pd.Series("", index=videos.index)
+    for _, group in videos.groupby(["model", "method", "speed"], sort=False):
+        if not group.duplicated(["prompt_id", "seed"]).any():
+            continue
+        settings = {n: dict(_flat(records[r].config)) for n, r in group["record"].items()}
+        everything = sorted(set().union(*settings.values()))
+        differ = [s for s in everything if len({str(flat.get(s)) for flat in settings.values()}) > 1]
+        for n, flat in settings.items():
+            names[n] = ", ".join(f"{s.removeprefix('method.')}={flat.get(s)}" for s in differ)
+    return names
+
+
+def _flat(config: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings as (dotted name, value), without those that name a video or say nothing of it."""
+    aside = ("prompt", "seed", "results", "hydra", "logger", "shard", "reference")
+    for name, value in config.items():
+        if not path and str(name).startswith(aside):
+            continue
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", value
+
+
+def _pair(videos: pd.DataFrame) -> None:
+    """Add `speedup`, `speedup_denoise` and `flops_speedup`, over the Original of the same prompt and seed."""
+    valid = videos[(videos["method"] == "original") & (videos["status"] == "ok")]
+    by_key = {(v.model, v.key): v for v in valid.itertuples()}
+    by_prompt = {(v.model, v.prompt_id, v.seed): v for v in valid[valid["variant"] == ""].itertuples()}
+    own = videos["key"].where(videos["method"] == "original", "")
+    keys = videos["reference"].where(videos["reference"] != "", own)
+    found = [by_key.get((v.model, key)) or by_prompt.get((v.model, v.prompt_id, v.seed))
+             for v, key in zip(videos.itertuples(), keys, strict=True)]  # fmt: skip
+    ratios = {"speedup": "time_s", "speedup_denoise": "denoise_s", "flops_speedup": "flops"}
+    for ratio, source in ratios.items():
+        reference = np.array([getattr(v, source) if v else np.nan for v in found], float)
+        videos[ratio] = reference / videos[source].where(videos[source] > 0).to_numpy(float)
+
+
+def _order(video: pd.Series) -> tuple:
+    known, method = list(NAMES), video["method"]
+    place = known.index(method) if method in known else len(known) + (method == "scope")
+    model = MODELS.index(video["model"]) if video["model"] in MODELS else len(MODELS)
+    speed = SPEEDS.get(video["speed"], 3), video["speed"]
+    which = (str(video[name]).rjust(12) for name in ("prompt_id", "seed", "key"))
+    return (model, video["model"], place, method, *speed, video["variant"], *which)
+
+
+def prompt_hash(videos: pd.DataFrame) -> str:
+    """12 hex digits over the set of prompts, to see at a glance whether two tables are of one set."""
+    text = "\n".join(sorted(set(videos["prompt"])))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

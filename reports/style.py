@@ -1,0 +1,89 @@
+"""How every figure looks: readable in print, told apart by the colour-blind, the same bytes every time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from store import writing
+
+INK, SOFT, FAINT = "#22262b", "#7a828c", "#e4e7eb"
+MODES = {"cache": "#dfe5ea", "predict": "#f0b347", "recompute": "#1f5a8a"}  # light, middle, dark: tells apart in grey
+_COLOURS = {  # Okabe and Ito's palette
+    "original": INK, "original_repeat": SOFT, "original_seed": "#b3bac2", "reduced_steps": "#8c6d1f",
+    "uniform": "#999999", "delta_dit": "#56b4e9", "teacache": "#0072b2", "taylorseer": "#cc79a7",
+    "flowcache": "#009e73", "scope": "#d55e00",
+}  # fmt: skip
+_SPARE = ("#5d3a9b", "#40b0a6", "#994f00", "#e1be6a", "#dc3220", "#006cd1")
+MARKERS = {"": "o", "slow": "s", "fast": "^"}
+LINES = {"": "-", "slow": "-", "fast": (0, (4, 1.5))}
+
+SETTINGS = {
+    "figure.dpi": 100, "savefig.dpi": 200, "savefig.bbox": "tight", "savefig.pad_inches": 0.06,
+    "figure.constrained_layout.use": True, "font.family": "DejaVu Sans", "font.size": 8.5,
+    "axes.titlesize": 9.5, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.titlepad": 8,
+    "axes.labelsize": 8.5, "axes.labelcolor": INK, "axes.edgecolor": SOFT, "axes.linewidth": 0.7,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
+    "grid.color": FAINT, "grid.linewidth": 0.6, "text.color": INK, "xtick.color": SOFT, "ytick.color": SOFT,
+    "xtick.labelcolor": INK, "ytick.labelcolor": INK, "xtick.labelsize": 8, "ytick.labelsize": 8,
+    "xtick.major.size": 3, "ytick.major.size": 3, "lines.linewidth": 1.5, "legend.frameon": False,
+    "svg.hashsalt": "scope", "svg.fonttype": "path", "axes.unicode_minus": True,
+}  # fmt: skip
+
+
+def colour(method: str) -> str:
+    """The colour of a method, in every figure and on the page; one of a spare few for a method we do not know."""
+    return _COLOURS.get(method) or _SPARE[sum(map(ord, method)) % len(_SPARE)]
+
+
+def figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches in the style of the reports; needs no display."""
+    with matplotlib.rc_context(SETTINGS):
+        return Figure((width, height))
+
+
+def save(fig: Figure, folder: Path, name: str) -> list[str]:
+    """Write `name`.svg and .png whole, without dates or versions inside; the names written."""
+    with matplotlib.rc_context(SETTINGS):
+        for suffix, clean in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
+            with writing(folder / f"{name}.{suffix}") as draft:
+                fig.savefig(draft, metadata=clean)
+    return [f"{name}.svg", f"{name}.png"]
+
+
+def spread(positions: list[float], gap: float) -> list[float]:
+    """Positions moved apart, as little as it takes, until neighbours are `gap` or more from each other.
+
+    >>> spread([0.0, 0.0, 10.0], 2.0)
+    [-1.0, 1.0, 10.0]
+    """
+    order = sorted(range(len(positions)), key=positions.__getitem__)
+    groups: list[list[int]] = []
+    centre: list[float] = []
+    for n in order:
+        groups.append([n])
+        centre.append(positions[n])
+        while len(groups) > 1 and centre[-1] - centre[-2] < gap * (len(groups[-1]) + len(groups[-2])) / 2 - 1e-9:
+            last, before = groups.pop(), groups.pop()
+            total = centre.pop() * len(last) + centre.pop() * len(before)
+            groups.append(before + last)
+            centre.append(total / len(groups[-1]))
+    moved = [0.0] * len(positions)
+    for group, middle in zip(groups, centre, strict=True):
+        for place, n in enumerate(group):
+            moved[n] = middle + gap * (place - (len(group) - 1) / 2)
+    return moved
+
+
+def label_lines(axes: Axes, ends: list[tuple[float, str, str]], x: float, points: float = 10.5) -> None:
+    """Direct labels right of `x` for lines that end at (y, text, colour), moved apart where they would touch."""
+    axes.figure.canvas.draw()
+    gap = points * axes.figure.dpi / 72
+    heights = [axes.transData.transform((x, y))[1] for y, _, _ in ends]
+    for (y, text, ink), height in zip(ends, spread(heights, gap), strict=True):
+        offset = (height - axes.transData.transform((x, y))[1]) * 72 / axes.figure.dpi
+        axes.annotate(text, (x, y), (6, offset), textcoords="offset points", color=ink, va="center", fontsize=8,
+                      annotation_clip=False)  # fmt: skip

@@ -1,0 +1,241 @@
+"""The main table: one row per model × method × speed, with intervals, the published cell, and a reason per blank."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from reports import published
+from reports.records import CONTROLS, Study, label, load, prompt_hash
+from reports.statistics import NONE, Estimate, mean
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A column with numbers, and how it is made of the videos of a row and printed."""
+
+    name: str
+    title: str
+    short: str  # the same for a narrow terminal
+    source: str  # the column of Study.videos
+    better: str  # "higher" or "lower"
+    show: Callable[[float], str]
+    scale: float = 1.0
+    geometric: bool = False  # a ratio: averaged as one
+    quality: bool = False  # says nothing about random weights
+
+
+def _plain(value: float) -> str:
+    return f"{value:.2f}" if value >= 0.995 else f"{value:.3g}"
+
+
+METRICS = (
+    Metric("time_s", "time (s)", "sec", "time_s", "lower", _plain),
+    Metric("speedup", "speedup", "speed", "speedup", "higher", "{:.2f}×".format, geometric=True),
+    Metric("flops_pf", "PFLOP", "PFLOP", "flops", "lower", _plain, scale=1e-15),
+    Metric("flops_speedup", "FLOPs speedup", "FLOPs", "flops_speedup", "higher", "{:.2f}×".format, geometric=True),
+    Metric("vbench", "VBench", "VBench", "", "higher", "{:.2f}".format, quality=True),
+    Metric("lpips", "LPIPS", "LPIPS", "lpips", "lower", "{:.4f}".format, quality=True),
+    Metric("ssim", "SSIM", "SSIM", "ssim", "higher", "{:.4f}".format, quality=True),
+    Metric("psnr", "PSNR (dB)", "PSNR", "psnr", "higher", "{:.2f}".format, quality=True),
+    Metric("peak_memory_gb", "memory (GB)", "GB", "memory", "lower", _plain, scale=1e-9),
+)
+BY_NAME = {metric.name: metric for metric in METRICS}
+CONVENTIONS = (
+    "Time is text encoding, denoising and decoding of one video. Speedups are geometric means over prompts of the ratio "
+    + "to the Original of the same prompt and seed. Intervals are 95 %, bootstrapped over prompts.",
+    "FLOPs are of the denoiser, 2 per multiply-add, attention dense; the csv has the masked count too. "
+    + "LPIPS, SSIM and PSNR compare lossless frames with the Original's. GB = 10⁹ bytes.",
+)
+COLUMNS = ["model", "method", "speed", "videos", *BY_NAME, "status"]
+ALSO = {"speedup_denoise": ("speedup_denoise", 1.0, True), "flops_pf_masked": ("flops_masked", 1e-15, False),
+        "peak_reserved_gb": ("memory_reserved", 1e-9, False), "decode_s": ("decode_s", 1.0, False)}  # fmt: skip
+
+
+def main(study: Study) -> pd.DataFrame:
+    """The main table, a line per row: the columns of `COLUMNS`, then for each metric `_low` and `_high` (95 %), `paper_`,
+    and what the marks and the blanks mean (`marks`, `missing`)."""
+    lines = [_line(study, row, group) for row, group in study.rows()]
+    frame = pd.DataFrame(lines, columns=_columns())
+    _mark_floor(frame)
+    return frame
+
+
+def _columns() -> list[str]:
+    ends = [f"{name}_{end}" for name in BY_NAME for end in ("low", "high")]
+    paper = [f"paper_{name}" for name in published.PRINTED]
+    return [*COLUMNS, *ends, *paper, "paper_comparable", *ALSO, "name", "variant", "marks", "missing"]
+
+
+def _line(study: Study, row: dict[str, str], group: pd.DataFrame) -> dict[str, Any]:
+    valid = group[group["status"] == "ok"]
+    counts = group["status"].value_counts()
+    random, estimated = bool((group["weights"] == "random").any()), bool(group["estimated"].any())
+    line: dict[str, Any] = {**row, "videos": len(valid), "name": label({**row, "label": group["label"].iloc[0]})}
+    line["status"] = f"{len(valid)} videos, invalid {counts.get('invalid', 0)}, failed {counts.get('failed', 0)}"
+    missing = []
+    for metric in METRICS:
+        estimate, why = _estimate(study, row, group, metric, random)
+        line |= dict(zip((metric.name, f"{metric.name}_low", f"{metric.name}_high"), estimate, strict=True))
+        missing += [f"{metric.title}: {why}"] if why else []
+    if len(valid) and valid["prompt_id"].nunique() == 1:
+        missing.append("intervals: one prompt only")
+    for name, (source, scale, geometric) in ALSO.items():
+        line[name] = mean(valid[source] * scale, valid["prompt_id"], geometric).value
+    line |= {f"paper_{name}": value for name, value in published.cells(row).items()}
+    line["paper_comparable"] = published.comparable(row, estimated, random)
+    devices = sorted(set(valid["device"]) - {""})
+    marks = ["estimated point"] * estimated + ["random weights"] * random
+    marks += [f"speeds of {len(devices)} devices: {', '.join(devices)}"] * (len(devices) > 1)
+    return line | {"marks": "; ".join(marks), "missing": "; ".join(missing)}
+
+
+def _estimate(study: Study, row: dict[str, str], group: pd.DataFrame, metric: Metric, random: bool
+              ) -> tuple[Estimate, str]:  # fmt: skip
+    """A metric of a row, and why it has no value if it has none."""
+    valid = group[group["status"] == "ok"]
+    if not len(valid):
+        reasons = [reason for reason in group["reason"] if reason]
+        return NONE, f"no valid video ({reasons[0]})" if reasons else "no valid video"
+    if metric.quality and random:
+        return NONE, "random weights"
+    if metric.name == "vbench":
+        return _vbench(study, row)
+    itself = row["method"] == "original" and valid["reference"].isin(["", *valid["key"]]).all()
+    if itself and metric.name in ("lpips", "ssim", "psnr"):
+        exact = {"lpips": 0.0, "ssim": 1.0}.get(metric.name)
+        return (NONE, "the reference itself") if exact is None else (Estimate(exact, np.nan, np.nan), "")
+    values = valid[metric.source] * metric.scale
+    infinite = np.isposinf(values)
+    if infinite.any() and not infinite.all():  # a mean of dB with infinities in it says nothing
+        estimate = mean(values[~infinite], valid["prompt_id"][~infinite])
+        return estimate, f"{infinite.sum()} of {len(values)} videos are identical to the Original, not in the mean"
+    estimate = mean(values, valid["prompt_id"], metric.geometric)
+    if not np.isnan(estimate.value):
+        return estimate, ""
+    if "speedup" in metric.name:
+        return NONE, "no Original of these prompts"
+    if metric.quality and not valid["scored"].any():
+        return NONE, "not scored yet, run python -m eval"
+    lacks = [(study.record(video).quality or {}).get(f"{metric.name}_missing") for _, video in valid.head(1).iterrows()]
+    return NONE, str(lacks[0] or "not recorded")
+
+
+def _vbench(study: Study, row: dict[str, str]) -> tuple[Estimate, str]:
+    """VBench's total in percent, which the evaluation gathers over a cell; it has no interval over prompts."""
+    report = study.cell_file("vbench", row)
+    if report.get("total"):
+        return Estimate(float(report["total"]["total"]), np.nan, np.nan), ""
+    lacks = len(report.get("total_lacks", ()))
+    return NONE, f"{16 - lacks} of 16 dimensions have a score" if report else "not computed"
+
+
+def _mark_floor(frame: pd.DataFrame) -> None:
+    """Mark rows that no metric tells from the Original run twice: their interval reaches the floor's."""
+    floors = frame[(frame["method"] == "original_repeat") & (frame["videos"] > 0)].set_index("model")
+    for n, line in frame.iterrows():
+        if line["method"] in CONTROLS or line["model"] not in floors.index:
+            continue
+        floor, verdicts = floors.loc[line["model"]], []
+        for metric in (BY_NAME[name] for name in ("lpips", "ssim", "psnr")):
+            (low, high), (floor_low, floor_high) = (_ends(x, metric.name) for x in (line, floor))
+            if not (np.isnan(low) or np.isnan(floor_low)):
+                verdicts.append(low <= floor_high if metric.better == "lower" else high >= floor_low)
+        if verdicts and all(verdicts):
+            frame.loc[n, "marks"] = "; ".join(filter(None, [line["marks"], "= floor"]))
+
+
+def _ends(line: pd.Series, name: str) -> tuple[float, float]:
+    """The interval of a metric, or its value twice where there is none."""
+    low, high = line[f"{name}_low"], line[f"{name}_high"]
+    return (low, high) if not np.isnan(low) else (line[name], line[name])
+
+
+def best(frame: pd.DataFrame, metric: Metric) -> set[int]:
+    """The lines that hold the best value of a model among the methods that accelerate something."""
+    values = frame[metric.name][~frame["method"].isin(CONTROLS)].dropna().groupby(frame["model"])
+    top = values.transform("max" if metric.better == "higher" else "min")
+    return set(top.index[frame[metric.name][top.index] == top])
+
+
+def shown(line: pd.Series, metric: Metric, interval: bool = False) -> str:
+    """A number as printed, `1.52× [1.48, 1.56]` with its interval; an en dash where there is none."""
+    value = line[metric.name]
+    if pd.isna(value):
+        return "–"
+    text = "∞" if np.isinf(value) else metric.show(value)
+    ends = [metric.show(line[f"{metric.name}_{end}"]) for end in ("low", "high")]
+    if not interval or pd.isna(line[f"{metric.name}_low"]) or ends == [text, text]:
+        return text
+    return f"{text} [{', '.join(end.rstrip('×') for end in ends)}]"
+
+
+def notes(study: Study, frame: pd.DataFrame) -> list[str]:
+    """What a reader must know to read the table, one sentence per line, without a line break."""
+    videos = study.videos
+    counts = videos["status"].value_counts()
+    measures = {json_text(m) for m in (((study.record(v).quality or {}).get("measures")) for _, v in
+                videos.drop_duplicates(["model", "method", "speed"]).iterrows()) if m}  # fmt: skip
+    counted = f"{len(videos)} videos, invalid {counts.get('invalid', 0)}, failed {counts.get('failed', 0)}"
+    prompts = f"{videos['prompt'].nunique()} prompts, set {prompt_hash(videos)}"
+    lines = [f"{counted}; numbers are of the {counts.get('ok', 0)} others. {prompts}.", *CONVENTIONS]
+    lines += [f"Measures: {'; '.join(sorted(measures))}."] if measures else []
+    marks = " ".join(frame["marks"])
+    lines += ["† an operating point that the paper does not state and that we estimated."] * ("estimated" in marks)
+    lines += ["‡ random weights: speed, memory and FLOPs only."] * ("random" in marks)
+    lines += ["= floor: no farther from the Original than the Original run twice."] * ("= floor" in marks)
+    if not (videos["method"] == "original").any():
+        lines.append("No Original in this folder: no speedup and no quality can be given.")
+    return lines + [f"Left out: {path}, {why}." for path, why in study.damaged.items()]
+
+
+def json_text(measures: Any) -> str:
+    """Metric versions as words: `psnr pooled, lpips alex 0.1`."""
+    if isinstance(measures, dict):
+        return ", ".join(f"{name} {json_text(value)}" for name, value in sorted(measures.items()))
+    return str(measures)
+
+
+def dagger(line: pd.Series) -> str:
+    """The signs that follow a row's name."""
+    return "†" * ("estimated" in line["marks"]) + "‡" * ("random" in line["marks"])
+
+
+def blanks(frame: pd.DataFrame) -> list[str]:
+    """Why cells are empty, each reason once with the rows it concerns."""
+    rows: dict[str, list[str]] = {}
+    for _, line in frame.iterrows():
+        for reason in filter(None, line["missing"].split("; ")):
+            rows.setdefault(reason, []).append(f"{line['name']} on {line['model']}")
+    return [f"{why} ({'all rows' if len(names) == len(frame) else ', '.join(names)})." for why, names in rows.items()]
+
+
+def print_main(results: Path | str) -> None:
+    """Print the main table to the terminal, compact, with what is missing under it."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    study, console = load(Path(results)), Console()
+    frame, tops = main(study), {}
+    if not console.is_terminal:
+        console.width = 120
+    for model, part in frame.groupby("model", sort=False):
+        table = Table("", title=escape(model), title_justify="left", box=None, pad_edge=False, header_style="bold")
+        table.add_column("n", justify="right")
+        columns = [metric for metric in METRICS if part[metric.name].notna().any()]
+        for metric in columns:
+            table.add_column(metric.short, justify="right", no_wrap=True)
+            tops[metric.name] = best(frame, metric)
+        for n, line in part.iterrows():
+            cells = [f"[bold]{shown(line, m)}[/]" if n in tops[m.name] else shown(line, m) for m in columns]
+            floor = " [dim]= floor[/]" if "= floor" in line["marks"] else ""
+            table.add_row(escape(line["name"]) + dagger(line) + floor, str(line["videos"]), *cells)
+        console.print(table, "")
+    for text in notes(study, frame) + blanks(frame):
+        console.print(text, style="dim", highlight=False, markup=False)

@@ -1,0 +1,106 @@
+"""A small store of made-up records with real videos, for the tests of the reports."""
+
+import itertools
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+
+from store import Store, fingerprint
+
+PROMPTS = ["a red circle moves right", "a <script>alert(1)</script> \"square\" & 'co'", "ein grünes Dreieck 🎈 / fällt"]
+CELLS = {  # method, speed: (seconds, share of FLOPs, error on the scale of [0, 1])
+    ("original", None): (2.00, 1.0, 0.0),
+    ("original_repeat", None): (2.05, 1.0, 0.004),
+    ("teacache", "slow"): (1.20, 0.58, 0.05),
+    ("teacache", "fast"): (0.90, 0.42, 0.09),
+    ("uniform", None): (1.02, 0.50, 0.07),
+    ("scope", "slow"): (0.80, 0.36, 0.02),
+    ("scope", "fast"): (0.60, 0.28, 0.035),
+}
+FRAMES, SIZE, FPS, SLOTS, UNIT, STEPS, LAG = 33, 64, 8, 9, 3, 10, 4
+
+
+def frames_of(prompt: int, error: float, seed: int = 0) -> np.ndarray:
+    """A shape that moves over a grey ground, with noise that grows over the video: uint8 (T, H, W, 3)."""
+    y, x = np.mgrid[:SIZE, :SIZE]
+    colour = np.array([(220, 60, 50), (60, 110, 220), (40, 170, 90)][prompt % 3])
+    video = np.full((FRAMES, SIZE, SIZE, 3), 225, float)
+    for t in range(FRAMES):
+        inside = np.hypot(x - 8 - 1.4 * t, y - 32 + 3 * np.sin(t / 4)) < 9
+        video[t][inside] = colour
+    noise = np.random.default_rng(prompt + 10 * seed).normal(0, 1, video.shape)
+    return np.clip(video + 255 * error * noise * np.linspace(0.4, 1.6, FRAMES)[:, None, None, None], 0, 255
+                   ).astype(np.uint8)  # fmt: skip
+
+
+def encode(path: Path, frames: np.ndarray) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=FPS)
+        stream.width, stream.height, stream.pix_fmt = SIZE, SIZE, "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def ledger(share: float) -> list[dict]:
+    """A staircase of three units, recomputing about `share` of the iterations."""
+    modes, lines, debt = ["cache", "predict"], [], 0.0
+    for iteration in range(STEPS + LAG * (SLOTS // UNIT - 1)):
+        debt += share
+        mode = "recompute" if debt >= 1 or iteration == 0 or share == 1 else modes[iteration % 2]
+        debt -= mode == "recompute"
+        for unit in range(SLOTS // UNIT):
+            step = iteration - LAG * unit
+            if 0 <= step < STEPS:
+                slots = [UNIT * unit, UNIT * unit + UNIT]
+                lines.append({"iteration": iteration, "segment": 0, "unit": unit, "slots": slots, "active": slots,
+                              "branch": "", "sigma": 1 - step / STEPS, "step": step, "mode": mode,
+                              "score": round(debt, 3), "why": "", "sites": []})  # fmt: skip
+    return lines
+
+
+def quality_of(frames: np.ndarray, reference: np.ndarray, key: str) -> dict:
+    error = ((frames / 255.0 - reference / 255.0) ** 2).mean((1, 2, 3))
+    identical = bool((error == 0).all())
+    per_frame = {"psnr": [None if e == 0 else float(-10 * np.log10(e)) for e in error],
+                 "ssim": (1 - 8 * error).tolist(), "lpips": (4 * error).tolist()}  # fmt: skip
+    return {"psnr": None if identical else float(-10 * np.log10(error.mean())), "ssim": float(1 - 8 * error.mean()),
+            "lpips": float(4 * error.mean()), "identical": identical, "per_frame": per_frame, "reference": key,
+            "validity": {"status": "ok", "reasons": []}, "measures": {"psnr": "pooled", "lpips": "alex 0.1"},
+            "adherence": {"colour": True, "shape": True, "direction": True}}  # fmt: skip
+
+
+def make_store(root: Path, model: str = "skyreels_tiny", prompts=PROMPTS, cells=CELLS, flops: float = 3e12,
+               videos: bool = True, **run) -> Store:  # fmt: skip
+    """Records of every cell for every prompt; `run` overrides what run.json says."""
+    store = Store(root)
+    keys = {n: fingerprint({"model": model, "prompt": p}) for n, p in enumerate(prompts)}
+    for ((method, speed), (seconds, share, error)), (n, prompt) in itertools.product(cells.items(), enumerate(prompts)):
+        key = keys[n] if method == "original" else fingerprint({"model": model, "cell": f"{method}{speed}", "n": n})
+        frames, reference = frames_of(n, error, seed=hash_of(method, speed)), frames_of(n, 0.0)
+        slower = 1 + 0.03 * n
+        with store.stage(model, method, speed, key) as stage:
+            encode(stage.path / "video.mp4", frames) if videos else (stage.path / "video.mp4").touch()
+            (stage.path / "frames.mp4").write_bytes(b"")
+            lines = ledger(share)
+            (stage.path / "trace.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+            (stage.path / "config.yaml").write_text(f"model: {{name: {model}}}\nmethod: {{name: {method}}}\nseed: 0\n")
+            stage.run |= {
+                "status": "ok", "prompt": prompt, "prompt_id": n, "seed": 0, "reference_key": keys[n], "fps": FPS,
+                "frames": FRAMES, "weights": "trained", "estimated": method == "scope", "forwards": 2 * len(lines),
+                "iterations": STEPS + 2 * LAG, "segments": [STEPS + 2 * LAG],
+                "seconds": {"denoise": seconds * slower, "decode": 0.2, "text": 0.01, "total": seconds * slower + 0.21,
+                            "warmup": 0.5},
+                "peak_memory": {"allocated": int(1e9 * (1 + 0.1 / share)), "reserved": int(1.3e9)},
+                "flops": {"dense": flops * share, "masked": flops * share * 0.7, "executed_fraction": share},
+                "decisions": {"cache": 1, "predict": 1, "recompute": 2},
+                "environment": {"python": "3.11", "torch": "2", "device": "cpu", "command": "python run.py"},
+            } | run  # fmt: skip
+        stage.record.write_json("quality.json", quality_of(frames, reference, keys[n]))
+    return store
+
+
+def hash_of(method: str, speed: str | None) -> int:
+    return sum(map(ord, f"{method}{speed}"))
