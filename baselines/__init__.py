@@ -1,0 +1,1 @@
+"""The methods SCOPE is compared with, one file each."""

@@ -1,0 +1,27 @@
+"""The Original with fewer sampler steps: what a user can do without any method (SCOPE's same-time comparison).
+
+The staircase's lag shrinks with the steps. The paper's 10-step row of SkyReels-V2 fits 40 iterations, that is
+ar_step 1 where 50 steps have ar_step 5; with ar_step 5 it would have been 80.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from engine.method import Method
+
+
+@dataclass
+class ReducedSteps(Method):
+    fraction: float  # of the model's steps that are kept; raising it: slower, closer to the Original
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction <= 1:
+            raise ValueError(f"fraction must lie in (0, 1], got {self.fraction}")
+
+    def reschedule(self, settings: Any) -> Any:
+        changed = {"steps": max(1, round(settings.steps * self.fraction))}
+        if getattr(settings, "ar_step", 0):
+            changed["ar_step"] = max(1, round(settings.ar_step * self.fraction))
+        return replace(settings, **changed)

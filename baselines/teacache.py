@@ -1,0 +1,136 @@
+"""TeaCache (Liu et al., CVPR 2025): reuse the block stack's residual while an accumulated estimate of its change is small.
+
+    r_i = mean|m_i - m_{i-1}| / mean|m_{i-1}|      m: the timestep-modulated input
+    A  += p(r_i)                                   p: a polynomial fitted on a model's own input and output changes
+    A < threshold:  x_out = x_in + R               R = x_out - x_in of the last full step
+    else:           run the blocks, refresh R, A = 0
+
+The head always runs. On SkyReels-V2 the released code (`pool: row`) takes r over all frames of the interval, idle ones
+included, and uses Wan's coefficients unchanged; on an asynchronous schedule that mean is diluted by frames that do
+not move, and the maintainers call the combination unsupported. `pool: slot` is our clean version: an accumulator per latent
+slot, warm-up and cool-down by a slot's own steps, and the row is computed when any active slot asks for it.
+Both sets of Wan's coefficients have negative values in part of their range, so A may fall; `nonnegative` forbids it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from engine.discrepancy import Discrepancy
+from engine.history import History
+from engine.method import Decision, Method, Mode, Probe, Row, Site
+
+COEFFICIENTS = {  # of Wan 2.1 T2V 1.3B, which SkyReels-V2 uses for its own model of that size; highest power first
+    "wan_retention": [-5.21862437e4, 9.23041404e3, -5.28275948e2, 1.36987616e1, -4.99875664e-2],
+    "wan": [2.39676752e3, -1.31110545e3, 2.01331979e2, -8.29855975, 1.37887774e-1],
+    "none": [1.0, 0.0],
+}
+
+
+@dataclass
+class TeaCache(Method):
+    threshold: float  # raising it: more rows reuse; faster, and drifts more
+    fit: str = "wan_retention"  # which polynomial: wan_retention | wan | none (p(r) = r) | own (see `coefficients`)
+    coefficients: list[float] = field(default_factory=list)  # of fit: own, highest power first
+    signal: str = "time_projection"  # wan_retention is fitted on it, wan on time_embedding
+    warmup: int = 5  # first steps that are always computed (5 with retention, 1 without); raising it: slower, safer
+    cooldown: int = 0  # last steps that are always computed (0 with retention, 1 without)
+    pool: str = "row"  # "row": one accumulator over all frames, as released; "slot": one per latent slot
+    per_branch: bool = False  # an accumulator per guidance branch, as released; the decisions agree, the state doubles
+    nonnegative: bool = False  # p below 0 counts as 0
+
+    def __post_init__(self) -> None:
+        if not self.threshold >= 0:
+            raise ValueError(f"threshold must be at least 0 (0 never reuses), got {self.threshold}")
+        if self.fit not in (*COEFFICIENTS, "own"):
+            raise ValueError(f"fit is one of {', '.join((*COEFFICIENTS, 'own'))}, got {self.fit!r}")
+        if self.fit == "own" and not self.coefficients:
+            raise ValueError("fit=own needs coefficients, highest power first; `python -m baselines.fit_teacache` makes them")
+        if self.pool not in ("row", "slot"):
+            raise ValueError(f"pool is row or slot, got {self.pool!r}")
+        if self.warmup < 1 or self.cooldown < 0:
+            raise ValueError(f"want warmup >= 1 and cooldown >= 0, got {self.warmup} and {self.cooldown}")
+        self.polynomial = self.coefficients if self.fit == "own" else COEFFICIENTS[self.fit]
+        self.reset()
+
+    @property
+    def requires(self) -> frozenset[str]:
+        return frozenset({"blocks", self.signal})
+
+    @property
+    def branchwise(self) -> bool:
+        return self.per_branch
+
+    def reset(self) -> None:
+        self.rows: dict[str, int] = {}  # decisions in this segment, per branch
+        self.moved: dict[str, Discrepancy] = {}
+        self.total: dict[tuple[str, int], float] = {}  # A, per branch and slot (slot -1 for the whole row)
+        self.residual: dict[str, History] = {}  # R, per branch
+
+    def decide(self, part: Row, probe: Probe, branch: str = "") -> Decision:
+        count = self.rows[branch] = self.rows.get(branch, 0) + 1
+        moved = self.moved.setdefault(branch, Discrepancy(eps=0.0))
+        changes = self._changes(part, probe(self.signal), moved)
+        for slot, r in changes.items():
+            self.total[branch, slot] = self.total.get((branch, slot), 0.0) + (0.0 if r is None else self._estimate(r))
+        score = max(self.total[branch, slot] for slot in changes)
+        if any(r is None for r in changes.values()):
+            return Decision(Mode.RECOMPUTE, score, "no history")
+        done, left = (count - 1, part.steps) if self.pool == "row" else _own_steps(part)
+        if done < self.warmup:
+            return Decision(Mode.RECOMPUTE, score, "warm-up")
+        if left <= self.cooldown or (self.pool == "row" and part.last and self.cooldown):
+            return Decision(Mode.RECOMPUTE, score, "cool-down")
+        if score < self.threshold and self.threshold > 0:  # a negative score may not undo "0 never reuses"
+            return Decision(Mode.CACHE, score)
+        return Decision(Mode.RECOMPUTE, score, "score")
+
+    def _changes(self, part: Row, signal: Tensor, moved: Discrepancy) -> dict[int, float | None]:
+        """r of every accumulator; None where there is nothing to compare with."""
+        if self.pool == "row":
+            slots = list(part.slots)
+            pooled = moved.pooled(slots, signal)
+            moved.remember(slots, signal)
+            return {-1: pooled}
+        slots = part.updating
+        a = slots[0] - part.slots.start
+        own = signal[a : a + len(slots)]
+        measured = moved.measure(slots, own)
+        moved.remember(slots, own)
+        return dict(zip(slots, measured, strict=True))
+
+    def _estimate(self, r: float) -> float:
+        total = 0.0
+        for c in self.polynomial:
+            total = total * r + c
+        return max(total, 0.0) if self.nonnegative else total
+
+    def settle(self, part: Row, decision: Decision, branch: str = "") -> None:
+        if decision.mode is Mode.RECOMPUTE:
+            for slot in [-1] if self.pool == "row" else part.updating:
+                self.total[branch, slot] = 0.0
+
+    def sites(self, depth: int, row: Row) -> Sequence[Site]:
+        return (Site("blocks", range(depth)),)
+
+    def keep(self, site: Site, part: Row, x: Tensor, out: Tensor) -> None:
+        residual = self.residual.setdefault(site.branch, History(1, dtype=None))
+        residual.push(list(part.slots), part.sigma, out - x)
+
+    def fill(self, site: Site, part: Row, mode: Mode, x: Tensor) -> Tensor:
+        return x + self.residual[site.branch].last(list(part.slots))
+
+    def state(self) -> Iterable[Tensor]:
+        for residual in self.residual.values():
+            yield from residual.tensors()
+        for moved in self.moved.values():
+            yield from moved.tensors()
+
+
+def _own_steps(part: Row) -> tuple[int, int]:
+    """Steps done by the youngest active slot, and steps left to the oldest."""
+    own = [k for k, on in zip(part.step, part.active, strict=True) if on]
+    return min(own), part.steps - max(own)

@@ -1,0 +1,72 @@
+"""The control: compute every k-th row whatever happens, and reuse or extrapolate in between.
+
+No paper needs it, every paper should beat it: it spends the same forwards without looking at anything. Order 0 hands
+back the last velocity; orders 1 and 2 read Newton's polynomial through the last computed ones at the present level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from engine.forecast import newton
+from engine.history import History
+from engine.method import VELOCITY, Decision, Method, Mode, Probe, Row, Site
+
+
+@dataclass
+class Uniform(Method):
+    interval: float  # one row in `interval` is computed; raising it: faster, and drifts more; 2.5 alternates 2 and 3
+    order: int = 0  # of the stand-in; raising it: follows a smooth trajectory better, amplifies noise more
+
+    def __post_init__(self) -> None:
+        if not self.interval >= 1:
+            raise ValueError(f"interval must be at least 1 (1 computes every row), got {self.interval}")
+        if self.order not in (0, 1, 2):
+            raise ValueError(f"order is 0, 1 or 2, got {self.order}")
+        self.reset()
+
+    def reset(self) -> None:
+        self.rows = 0  # decisions in this segment
+        self.computed = -1  # index of the last interval that was computed
+        self.history = History(self.order + 1)
+
+    def decide(self, part: Row, probe: Probe, branch: str = "") -> Decision:
+        due = int(self.rows / self.interval) > self.computed
+        self.rows += 1
+        if any(self.history.count(slot) == 0 for slot in part.updating):
+            return Decision(Mode.RECOMPUTE, why="no history")
+        if due:
+            return Decision(Mode.RECOMPUTE, why="interval")
+        return Decision(Mode.PREDICT if self.order else Mode.CACHE)
+
+    def settle(self, part: Row, decision: Decision, branch: str = "") -> None:
+        if decision.mode is Mode.RECOMPUTE:
+            self.computed = int((self.rows - 1) / self.interval)
+
+    def sites(self, depth: int, row: Row) -> Sequence[Site]:
+        return (VELOCITY,)
+
+    def keep(self, site: Site, part: Row, x: Tensor, out: Tensor) -> None:
+        a, b, levels = _active(part)
+        self.history.push(part.updating, levels, out[a:b])
+
+    def fill(self, site: Site, part: Row, mode: Mode, x: Tensor) -> Tensor:
+        a, b, levels = _active(part)
+        slots = part.updating
+        orders = [min(self.order, self.history.count(slot) - 1) for slot in slots]
+        out = torch.zeros_like(x)
+        out[a:b] = self.history.predict(slots, newton, levels, orders)
+        return out
+
+    def state(self) -> Iterable[Tensor]:
+        return self.history.tensors()
+
+
+def _active(part: Row) -> tuple[int, int, list[float]]:
+    """Where the updating slots lie in the part's tensors, and their levels."""
+    a, b = part.updating[0] - part.slots.start, part.updating[-1] + 1 - part.slots.start
+    return a, b, list(part.sigma[a:b])

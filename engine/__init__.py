@@ -1,0 +1,1 @@
+"""Neutral ground: the method interface, the one denoising loop, schedules, forecasters and the meter."""

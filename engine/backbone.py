@@ -1,0 +1,60 @@
+"""What a backbone offers to the loop. Adapters live in `models/`; none imports a method, no method imports one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from engine.ledger import Entry
+from engine.method import Row
+from engine.visit import Visit
+
+
+class Backbone(Protocol):
+    """One AR video diffusion model at one setting.
+
+    Latents and velocities are slot-first: (slots, C, H, W), float32.
+    """
+
+    name: str
+    depth: int  # transformer blocks
+    branches: tuple[str, ...]  # guidance branches of one forward, ("cond",) without guidance
+    offers: frozenset[str]  # capabilities and signals, see Method.requires
+
+    def advice(self, lacking: str) -> str:
+        """What to change when a method asks for `lacking`."""
+        ...
+
+    def schedule(self) -> Sequence[Row]:
+        """Every row of the video, as plain data."""
+        ...
+
+    def start(self, text: Any, seed: int) -> Tensor:
+        """Begin a video: forget the last one, return its empty latents (all slots)."""
+        ...
+
+    def open(self, latents: Tensor, row: Row) -> Tensor:
+        """Begin the segment of `row`: draw its noise, hand over the overlap."""
+        ...
+
+    def probe(self, name: str, latents: Tensor, row: Row) -> Tensor:
+        """A signal that costs no forward, (len(row.slots), ...), float32."""
+        ...
+
+    def velocity(self, latents: Tensor, row: Row, visit: Visit) -> Tensor:
+        """The velocity of every slot of `row`, offering each site of the forward to `visit`."""
+        ...
+
+    def advance(self, latents: Tensor, row: Row, velocity: Tensor) -> Tensor:
+        """One sampler step for the active slots of `row`, whoever supplied the velocity."""
+        ...
+
+    def decode(self, latents: Tensor) -> Iterator[Tensor]:
+        """The video as batches of uint8 RGB frames (T, H, W, 3)."""
+        ...
+
+    def price(self, entries: Sequence[Entry]) -> tuple[float, float]:
+        """FLOPs of one iteration given its ledger entries, (dense, masked), 2 per multiply-add, denoiser only."""
+        ...

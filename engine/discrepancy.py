@@ -1,0 +1,53 @@
+"""How much a signal has moved since the step before, per latent slot: the measure that TeaCache, FlowCache and SCOPE share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def relative_l1(now: Tensor, before: Tensor, eps: float) -> Tensor:
+    """mean|f - f'| / (mean|f'| + eps) for every slot of (slots, ...), float32."""
+    now, before = now.flatten(1).float(), before.flatten(1).float()
+    return (now - before).abs().mean(1) / (before.abs().mean(1) + eps)
+
+
+class Discrepancy:
+    """Remembers each slot's last signal, so that a moving interval compares a slot only with itself."""
+
+    def __init__(self, eps: float = 1e-8) -> None:
+        self.eps = eps
+        self._past: dict[int, Tensor] = {}
+
+    def measure(self, slots: Sequence[int], signal: Tensor) -> list[float | None]:
+        """The discrepancy of `signal` (slots, ...) from what `remember` last saw; None for a slot it never saw.
+
+        One transfer to the host, whatever the number of slots.
+        """
+        seen = [i for i, slot in enumerate(slots) if slot in self._past]
+        found: list[float | None] = [None] * len(slots)
+        if seen:
+            before = torch.stack([self._past[slots[i]] for i in seen])
+            now = signal if len(seen) == len(slots) else signal[seen]
+            for i, value in zip(seen, relative_l1(now, before, self.eps).tolist(), strict=True):
+                found[i] = value
+        return found
+
+    def pooled(self, slots: Sequence[int], signal: Tensor) -> float | None:
+        """One figure over all slots at once, mean|f - f'| / mean|f'|; None if a slot was never seen."""
+        if any(slot not in self._past for slot in slots):
+            return None
+        before = torch.stack([self._past[slot] for slot in slots])
+        return float(relative_l1(signal.flatten()[None], before.flatten()[None], self.eps))
+
+    def knows(self, slot: int) -> bool:
+        return slot in self._past
+
+    def remember(self, slots: Sequence[int], signal: Tensor) -> None:
+        for i, slot in enumerate(slots):
+            self._past[slot] = signal[i]
+
+    def tensors(self) -> list[Tensor]:
+        return list(self._past.values())

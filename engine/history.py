@@ -1,0 +1,92 @@
+"""What is remembered of each latent slot: its last few values and the noise levels they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from engine.forecast import Formula, weights
+
+
+class History:
+    """A ring of `depth` values per slot, in one buffer of depth x slots x value and nothing else.
+
+    Keyed by absolute slot, so that it survives an interval that moves or grows.
+    """
+
+    def __init__(self, depth: int, dtype: torch.dtype | None = torch.float32) -> None:
+        self.depth, self.dtype = depth, dtype
+        self.levels: dict[int, list[float]] = {}  # oldest first
+        self._head: dict[int, int] = {}
+        self._buffer: Tensor | None = None
+        self._first = 0
+
+    def push(self, slots: Sequence[int], levels: Sequence[float], values: Tensor) -> None:
+        """Remember `values` (len(slots), ...) at `levels`; a slot forgets its oldest beyond `depth`."""
+        if not slots:
+            return
+        buffer = self._room(slots, values)
+        heads = []
+        for slot, level in zip(slots, levels, strict=True):
+            self._head[slot] = (self._head.get(slot, -1) + 1) % self.depth
+            heads.append(self._head[slot])
+            self.levels[slot] = [*self.levels.get(slot, []), level][-self.depth :]
+        buffer[self._index(heads, buffer), self._rows(slots, buffer)] = values.to(buffer.dtype)
+
+    def count(self, slot: int) -> int:
+        """How many values of `slot` are held."""
+        return len(self.levels.get(slot, ()))
+
+    def last(self, slots: Sequence[int]) -> Tensor:
+        """The newest value of every slot, (len(slots), ...)."""
+        return self._past(slots, 0)
+
+    def predict(self, slots: Sequence[int], formula: Formula, at: Sequence[float], orders: Sequence[int]) -> Tensor:
+        """`formula` through the newest order + 1 values of every slot, read at its own level; float32 arithmetic."""
+        columns: list[list[float]] = [[] for _ in range(max(orders) + 1)]
+        for slot, level, order in zip(slots, at, orders, strict=True):
+            known = self.levels[slot][-(order + 1) :]
+            newest_first = weights(formula, known, level)[::-1]
+            for k, column in enumerate(columns):
+                column.append(newest_first[k] if k < len(newest_first) else 0.0)
+        total: Tensor | None = None
+        for k, column in enumerate(columns):
+            past = self._past(slots, k).float()
+            weight = torch.tensor(column, dtype=torch.float32, device=past.device).view(-1, *[1] * (past.dim() - 1))
+            # a slot without a k-th value has weight 0, but its row of the buffer may hold anything
+            term = torch.where(weight == 0, torch.zeros((), device=past.device), past * weight)
+            total = term if total is None else total + term
+        assert total is not None
+        return total
+
+    def tensors(self) -> Iterable[Tensor]:
+        return () if self._buffer is None else (self._buffer,)
+
+    def _past(self, slots: Sequence[int], back: int) -> Tensor:
+        if self._buffer is None:
+            raise RuntimeError("no history yet: nothing was pushed")
+        heads = [(self._head[slot] - back) % self.depth for slot in slots]
+        return self._buffer[self._index(heads, self._buffer), self._rows(slots, self._buffer)]
+
+    def _room(self, slots: Sequence[int], values: Tensor) -> Tensor:
+        """The buffer, grown if a slot lies outside it."""
+        lo, hi = min(slots), max(slots) + 1
+        old = self._buffer
+        if old is not None:
+            lo, hi = min(lo, self._first), max(hi, self._first + old.shape[1])
+            if hi - lo == old.shape[1]:
+                return old
+        self._buffer = values.new_zeros((self.depth, hi - lo, *values.shape[1:]), dtype=self.dtype or values.dtype)
+        if old is not None:
+            self._buffer[:, self._first - lo : self._first - lo + old.shape[1]] = old
+        self._first = lo
+        return self._buffer
+
+    def _rows(self, slots: Sequence[int], buffer: Tensor) -> Tensor:
+        return self._index([slot - self._first for slot in slots], buffer)
+
+    @staticmethod
+    def _index(numbers: Sequence[int], buffer: Tensor) -> Tensor:
+        return torch.tensor(numbers, device=buffer.device)

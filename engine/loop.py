@@ -1,0 +1,73 @@
+"""The denoising loop: the one place where backbones and methods meet. It names neither."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine.backbone import Backbone
+from engine.ledger import Entry
+from engine.method import Decision, Method, Mode, Row
+from engine.visit import Visit
+
+
+class NonFinite(RuntimeError):
+    """The latents stopped being numbers; the video is invalid and says where."""
+
+
+@torch.inference_mode()
+def generate(
+    model: Backbone,
+    method: Method,
+    text: Any,
+    seed: int,
+    ledger: list[Entry],
+    on_row: Callable[[Row], None] | None = None,
+) -> Tensor:
+    """Denoise one video along the backbone's own schedule and return its latents (slots, C, H, W), float32.
+
+    `ledger` receives one entry per decision; `on_row` is told of every finished row.
+    Raises NonFinite at the end of the first segment whose latents hold NaN or infinity.
+    """
+    latents = model.start(text, seed)
+    segment = None
+    for row in model.schedule():
+        if row.segment != segment:
+            latents, segment = model.open(latents, row), row.segment
+            method.reset()
+        row = method.narrow(row)
+        plan = decide(model, method, latents, row)
+        visit = Visit(method, row, model.depth, plan)
+        latents = model.advance(latents, row, model.velocity(latents, row, visit))
+        sites = method.sites(model.depth, row)
+        ledger.extend(Entry.of(p, d, branch, sites) for branch, parts in plan.items() for p, d in parts)
+        if row.last and not bool(torch.isfinite(latents[row.slots.start : row.slots.stop]).all()):
+            raise NonFinite(f"latents of segment {row.segment} are not finite after iteration {row.iteration}")
+        if on_row:
+            on_row(row)
+    return latents
+
+
+def decide(model: Backbone, method: Method, latents: Tensor, row: Row) -> dict[str, list[tuple[Row, Decision]]]:
+    """One decision per part of the row, for every guidance branch apart or for all together (key "")."""
+    probe = cache(lambda name: model.probe(name, latents, row))
+    parts = row.units() if method.grain == "unit" else [row]
+    plan: dict[str, list[tuple[Row, Decision]]] = {}
+    for branch in model.branches if method.branchwise else ("",):
+        plan[branch] = []
+        for part in parts:
+            start = part.slots.start - row.slots.start
+            decision = method.decide(part, _within(probe, start, len(part.slots)), branch)
+            if row.forced and decision.mode is not Mode.RECOMPUTE:
+                decision = Decision(Mode.RECOMPUTE, decision.score, row.forced)
+            method.settle(part, decision, branch)
+            plan[branch].append((part, decision))
+    return plan
+
+
+def _within(probe: Callable[[str], Tensor], start: int, length: int) -> Callable[[str], Tensor]:
+    return lambda name: probe(name)[start : start + length]

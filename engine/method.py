@@ -1,0 +1,172 @@
+"""What a method is: a few answers to the denoising loop. The default answers are the Original.
+
+A *slot* is one latent frame of the video, counted from its start. A *row* is one AR iteration: the slots that the
+stock pipeline would forward, how far each has been denoised, and which of them this iteration updates. An AR *unit*
+is the group of slots that shares a noise level (a block of SkyReels-V2, a chunk of MAGI-1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from engine.backbone import Backbone
+
+
+class Mode(StrEnum):
+    CACHE = "cache"  # hand back what was computed last
+    PREDICT = "predict"  # extrapolate it to the present noise level
+    RECOMPUTE = "recompute"  # run the backbone
+
+
+@dataclass(frozen=True)
+class Row:
+    """One AR iteration, or the part of it that one decision covers. Tuples hold one entry per slot of `slots`.
+
+    `sigma` is the backbone's own noise-level coordinate: it falls from 1 to 0 on SkyReels-V2 and rises from 0 to 1
+    on MAGI-1, so a method may use differences of it but never its direction.
+    """
+
+    iteration: int  # counts through the whole video
+    segment: int  # methods forget everything between segments
+    slots: range
+    steps: int  # updates that every slot gets in all
+    step: tuple[int, ...]  # updates a slot has had before this row; 0 = pure noise, `steps` = finished
+    sigma: tuple[float, ...]  # noise level before this row
+    sigma_next: tuple[float, ...]  # and after it
+    active: tuple[bool, ...]  # whether this row updates the slot
+    unit: int  # slots per AR unit
+    forced: str = ""  # why the forward of this row may not be skipped
+    last: bool = False  # nothing of this segment comes after
+
+    def only(self, slots: range) -> Row:
+        """The same row restricted to `slots`, a contiguous part of its own."""
+        a, b = slots.start - self.slots.start, slots.stop - self.slots.start
+        if a < 0 or b > len(self.slots) or a >= b:
+            raise ValueError(f"slots {slots} are not a part of {self.slots}")
+        cut = {name: getattr(self, name)[a:b] for name in ("step", "sigma", "sigma_next", "active")}
+        return replace(self, slots=slots, **cut)
+
+    def units(self) -> list[Row]:
+        """One part per AR unit that holds an active slot."""
+        starts = range(self.slots.start, self.slots.stop, self.unit)
+        parts = [self.only(range(s, min(s + self.unit, self.slots.stop))) for s in starts]
+        return [part for part in parts if any(part.active)]
+
+    @property
+    def updating(self) -> list[int]:
+        """The active slots, absolute."""
+        return [s for s, on in zip(self.slots, self.active, strict=True) if on]
+
+    @property
+    def progress(self) -> int:
+        """Steps done by the least denoised active slot."""
+        return min((k for k, on in zip(self.step, self.active, strict=True) if on), default=self.steps)
+
+
+class Site(NamedTuple):
+    """A place in the forward where a stand-in may replace the computation.
+
+    `kind`: "velocity" (the whole model, after guidance); "blocks" (a span of transformer blocks); or one branch of
+    the block `span.start`: "attention", "cross_attention", "feed_forward". Tensors at a site are slot-first:
+    velocity (slots, C, H, W), hidden states (slots, tokens per slot, width).
+    """
+
+    kind: str
+    span: range = range(0)
+    branch: str = ""  # guidance branch, "" at the velocity site
+
+    def __str__(self) -> str:
+        return self.kind if self.kind == "velocity" else f"{self.kind} {self.span.start}:{self.span.stop}"
+
+
+VELOCITY = Site("velocity")
+
+
+@dataclass(frozen=True)
+class Decision:
+    mode: Mode
+    score: float | None = None  # what was compared with the thresholds
+    why: str = ""
+
+
+Probe = Callable[[str], Tensor]  # name of a signal -> (slots, ...) float32, costs no forward
+
+
+class Method:
+    """The Original pipeline. Accelerators override what they change.
+
+    Subclasses are dataclasses whose fields are the method's parameters; running state is made in `reset`, so that it
+    dies whole. `requires` names what the backbone must offer ("blocks", "branches", "partial", "narrow", or a signal).
+    """
+
+    @property
+    def grain(self) -> str:
+        """One decision per "row", or per AR "unit" of it."""
+        return "row"
+
+    @property
+    def branchwise(self) -> bool:
+        """One decision per guidance branch instead of one for all."""
+        return False
+
+    @property
+    def requires(self) -> frozenset[str]:
+        return frozenset()
+
+    def check(self, model: Backbone) -> None:
+        """Refuse a backbone that lacks what this method needs, before anything is built."""
+        lacking = sorted(self.requires - model.offers)
+        if lacking:
+            offered = ", ".join(sorted(model.offers))
+            raise ValueError(
+                f"{type(self).__name__} needs {', '.join(lacking)}, which {model.name} does not offer (it offers: "
+                f"{offered}); {model.advice(lacking[0])}"
+            )
+
+    def reschedule(self, settings: Any) -> Any:
+        """The backbone settings to run with; only a method that changes the sampler itself returns others."""
+        return settings
+
+    def reset(self) -> None:
+        """Forget everything: a video or a segment begins."""
+
+    def narrow(self, row: Row) -> Row:
+        """The part of the row worth forwarding (selective computation)."""
+        return row
+
+    def decide(self, part: Row, probe: Probe, branch: str = "") -> Decision:
+        """Propose a mode. Called once per part (and branch) of every row, whatever comes of it."""
+        return Decision(Mode.RECOMPUTE)
+
+    def settle(self, part: Row, decision: Decision, branch: str = "") -> None:
+        """Take note of the mode that is carried out; a row may be forced to recompute."""
+
+    def sites(self, depth: int, row: Row) -> Sequence[Site]:
+        """Where this method stands in a backbone of `depth` blocks. Spans must not overlap."""
+        return ()
+
+    def keep(self, site: Site, part: Row, x: Tensor, out: Tensor) -> None:
+        """Remember a fresh result `out` of the input `x` at `site`."""
+
+    def fill(self, site: Site, part: Row, mode: Mode, x: Tensor) -> Tensor:
+        """Stand in for the computation in CACHE or PREDICT mode; must not write to `x`."""
+        raise RuntimeError(f"{type(self).__name__} chose {mode} but has no stand-in at {site}")
+
+    def state(self) -> Iterable[Tensor]:
+        """The tensors held between rows, for the memory account."""
+        return ()
+
+    def counters(self) -> dict[str, int]:
+        """How often each stability control fired in this video."""
+        return {}
+
+
+@dataclass
+class Original(Method):
+    """The unaccelerated pipeline."""

@@ -1,0 +1,187 @@
+"""The forward of diffusers' SkyReelsV2Transformer3DModel, written over its own submodules.
+
+Same arithmetic as the stock forward (a test holds both to 1e-5), with what a harness of accelerators needs:
+
+* every block and branch is offered to a `visit`, so that a method may stand in for it;
+* modulation is broadcast over a frame's tokens instead of being repeated for each (0.9 GiB a forward at full size);
+* keys and values of the text are computed once per video, not once per forward;
+* block-causal attention runs block by block instead of under a dense mask (2.4 GiB at full size).
+
+Hidden states are (slots, tokens per slot, width) between blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from diffusers import SkyReelsV2Transformer3DModel
+from torch import Tensor, nn
+
+from engine.method import Row, Site
+from engine.visit import Visit
+
+FPS_ID = {16: 0}  # any other frame rate, 24 above all, is id 1
+
+
+@dataclass(frozen=True)
+class Text:
+    """What every block needs of one prompt: its keys and values, [(1, heads, length, head width)] x 2."""
+
+    keys: list[Tensor]
+    values: list[Tensor]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Per-slot modulation: `time` (slots, width) for the head, `blocks` (slots, 6, width) for the blocks."""
+
+    time: Tensor
+    blocks: Tensor
+
+
+def read_text(model: SkyReelsV2Transformer3DModel, embedding: Tensor, depth: int | None = None) -> Text:
+    """Project a text embedding (1, length, text width) once for all (or the first `depth`) blocks and forwards."""
+    context = model.condition_embedder.text_embedder(embedding)
+    keys, values = [], []
+    for block in model.blocks[:depth]:
+        attn = block.attn2
+        keys.append(_heads(attn.norm_k(attn.to_k(context)), attn.heads))
+        values.append(_heads(attn.to_v(context), attn.heads))
+    return Text(keys, values)
+
+
+def condition(model: SkyReelsV2Transformer3DModel, timesteps: Tensor, fps: int, dtype: torch.dtype) -> Condition:
+    """Modulation of every slot from its integer timestep (slots,), as the stock forward rounds it to `dtype`."""
+    embed = model.condition_embedder
+    time = embed.time_embedder(embed.timesteps_proj(timesteps).to(embed.time_embedder.linear_1.weight.dtype))
+    time = time.to(dtype)
+    blocks = embed.time_proj(embed.act_fn(time)).unflatten(-1, (6, -1))
+    if model.config.inject_sample_info:
+        rate = torch.tensor([FPS_ID.get(fps, 1)], device=timesteps.device)
+        blocks = blocks + model.fps_projection(model.fps_embedding(rate)).unflatten(1, (6, -1))
+    return Condition(time, blocks)
+
+
+def forward(
+    model: SkyReelsV2Transformer3DModel,
+    latents: Tensor,
+    cond: Condition,
+    text: Text,
+    visit: Visit | None = None,
+    branch: str = "",
+    causal_block: int = 0,
+    depth: int | None = None,
+) -> Tensor:
+    """Velocity (slots, C, H, W) of `latents` (slots, C, H, W) in the model's dtype.
+
+    `causal_block` > 0 lets a block of so many slots attend to itself and earlier blocks only; 0 is full attention.
+    `depth` runs only the first blocks (used to price one block).
+    """
+    x = latents.transpose(0, 1)[None]
+    rotary = rotary_table(model, x)
+    h = model.patch_embedding(x).flatten(3)[0].permute(1, 2, 0)  # (slots, tokens, width)
+    blocks = model.blocks if depth is None else model.blocks[:depth]
+
+    def run(i: int, h: Tensor) -> Tensor:
+        def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            return attention(q, k, v, causal_block * h.shape[1])
+
+        return run_block(blocks[i], i, h, cond.blocks, text, rotary, attend, visit, branch)
+
+    i = 0
+    while i < len(blocks):
+        stop = visit.stop("blocks", i) if visit else None
+        if visit is None or stop is None:
+            h = run(i, h)
+            i += 1
+            continue
+        span = range(i, stop)
+
+        def compute(h: Tensor, parts: Sequence[Row], span: range = span) -> Tensor:
+            for j in span:
+                h = run(j, h)
+            return h
+
+        h = visit(Site("blocks", span, branch), h, compute)
+        i = stop
+    return _head(model, h, cond.time, latents.shape)
+
+
+def run_block(
+    block: nn.Module,
+    number: int,
+    h: Tensor,
+    modulation: Tensor,
+    text: Text,
+    rotary: Tensor,
+    attend: Callable[[Tensor, Tensor, Tensor], Tensor],
+    visit: Visit | None,
+    branch: str,
+) -> Tensor:
+    """One transformer block; the gates act after a branch's site, so a reused branch meets today's gate."""
+    table = (block.scale_shift_table + modulation.float()).unsqueeze(2)  # (slots, 6, 1, width)
+    shift, scale, gate, ff_shift, ff_scale, ff_gate = table.unbind(1)
+
+    def self_attention(z: Tensor, parts: Sequence[Row]) -> Tensor:
+        attn, flat = block.attn1, z.flatten(0, 1)[None]
+        q = rotate(_heads(attn.norm_q(attn.to_q(flat)), attn.heads), rotary)
+        k = rotate(_heads(attn.norm_k(attn.to_k(flat)), attn.heads), rotary)
+        out = attend(q, k, _heads(attn.to_v(flat), attn.heads))
+        return attn.to_out[0](out.transpose(1, 2).flatten(2)).view_as(z)
+
+    def cross_attention(z: Tensor, parts: Sequence[Row]) -> Tensor:
+        attn, flat = block.attn2, z.flatten(0, 1)[None]
+        q = _heads(attn.norm_q(attn.to_q(flat)), attn.heads)
+        out = F.scaled_dot_product_attention(q, text.keys[number], text.values[number])
+        return attn.to_out[0](out.transpose(1, 2).flatten(2)).view_as(z)
+
+    def feed_forward(z: Tensor, parts: Sequence[Row]) -> Tensor:
+        return block.ffn(z)
+
+    def at(kind: str, z: Tensor, compute: Callable[[Tensor, Sequence[Row]], Tensor]) -> Tensor:
+        return visit(Site(kind, range(number, number + 1), branch), z, compute) if visit else compute(z, ())
+
+    z = (block.norm1(h.float()) * (1 + scale) + shift).type_as(h)
+    h = (h.float() + at("attention", z, self_attention) * gate).type_as(h)
+    h = h + at("cross_attention", block.norm2(h.float()).type_as(h), cross_attention)
+    z = (block.norm3(h.float()) * (1 + ff_scale) + ff_shift).type_as(h)
+    return (h.float() + at("feed_forward", z, feed_forward).float() * ff_gate).type_as(h)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, causal_tokens: int) -> Tensor:
+    """Attention of (1, heads, tokens, width); `causal_tokens` > 0: blocks of so many tokens see no later block."""
+    if not causal_tokens or causal_tokens >= q.shape[2]:
+        return F.scaled_dot_product_attention(q, k, v)
+    ends = range(causal_tokens, q.shape[2] + 1, causal_tokens)
+    return torch.cat(
+        [F.scaled_dot_product_attention(q[:, :, e - causal_tokens : e], k[:, :, :e], v[:, :, :e]) for e in ends], dim=2
+    )
+
+
+def rotary_table(model: SkyReelsV2Transformer3DModel, x: Tensor) -> Tensor:
+    """Rotations of every token as complex numbers (tokens, head width / 2), positions from 0."""
+    cos, sin = model.rope(x)
+    return torch.complex(cos[0, :, 0, 0::2].float(), sin[0, :, 0, 1::2].float())
+
+
+def rotate(x: Tensor, rotary: Tensor) -> Tensor:
+    """Turn interleaved pairs of (1, heads, tokens, width) by `rotary`."""
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)).contiguous())
+    return torch.view_as_real(pairs * rotary).flatten(-2).type_as(x)
+
+
+def _head(model: SkyReelsV2Transformer3DModel, h: Tensor, time: Tensor, shape: torch.Size) -> Tensor:
+    shift, scale = (model.scale_shift_table + time[:, None]).unsqueeze(2).unbind(1)
+    h = model.proj_out((model.norm_out(h.float()) * (1 + scale) + shift).type_as(h))
+    slots, _, height, width = shape
+    _, ph, pw = model.config.patch_size
+    h = h.view(slots, height // ph, width // pw, ph, pw, -1)
+    return h.permute(0, 5, 1, 3, 2, 4).reshape(slots, -1, height, width)
+
+
+def _heads(x: Tensor, heads: int) -> Tensor:
+    """(1, tokens, width) -> (1, heads, tokens, head width)."""
+    return x.unflatten(2, (heads, -1)).transpose(1, 2)

@@ -1,0 +1,113 @@
+"""What there is to choose about a SkyReels-V2 run, and the choices that cannot work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from engine.method import Row
+from engine.staircase import Segment, segments, staircase
+
+TEMPORAL, SPATIAL = 4, 8  # of the Wan VAE; the patch is (1, 2, 2), so sides are multiples of 16
+
+
+def latents_of(frames: int) -> int:
+    """Latent frames of a video: the first frame has one of its own, then one for every four."""
+    return (frames - 1) // TEMPORAL + 1
+
+
+@dataclass
+class SkyReels:
+    """Settings of one SkyReels-V2 diffusion-forcing run; the YAML files in conf/model/ hold the values.
+
+    Raises ValueError, saying what would work, for any combination that the backbone cannot run.
+    """
+
+    name: str = "skyreels"
+    weights: str = "pretrained"  # "random" builds the real size without a checkpoint: cost only, no quality
+    checkpoint: str = ""  # diffusers-format folder, or the hub id of one that has been fetched
+    frames: int = 257  # pixels frames, 4 k + 1
+    height: int = 544
+    width: int = 960
+    fps: int = 24
+    base_frames: int = 97  # window of one segment, in pixel frames
+    overlap: int = 17  # pixel frames that a segment takes over from the last one; raising it: smoother, slower
+    steps: int = 50  # updates of every latent; raising it: better, proportionally slower
+    ar_step: int = 5  # rows by which a block lags its left neighbour; 0 is the synchronous schedule
+    block: int = 5  # latents per AR unit
+    attention: str = "full"  # "block_causal": a block sees itself and earlier blocks only
+    guidance: float = 6.0  # 1 turns guidance off and halves the forwards
+    shift: float = 8.0  # timestep shift; raising it spends more steps at high noise
+    addnoise: int = 20  # noise on the overlap, in timesteps; raising it: smoother seams, less consistent content
+    negative_prompt: str = ""
+    text_length: int = 512  # tokens; shorter text is padded with zeros that are attended to
+    precision: str = "bf16"
+    architecture: dict[str, Any] = field(default_factory=dict)  # of the transformer; empty: read from the checkpoint
+    vae: dict[str, Any] = field(default_factory=dict)  # of AutoencoderKLWan, for weights=random
+
+    def __post_init__(self) -> None:
+        self._one_of("weights", "pretrained", "random")
+        self._one_of("attention", "full", "block_causal")
+        self._one_of("precision", "fp32", "bf16")
+        for name in ("steps", "block", "fps", "text_length"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"model.{name} must be at least 1, got {getattr(self, name)}")
+        if self.ar_step < 0:
+            raise ValueError(f"model.ar_step must be 0 (synchronous) or more, got {self.ar_step}")
+        if not self.guidance >= 1:
+            raise ValueError(f"model.guidance must be at least 1 (1 turns it off), got {self.guidance}")
+        if not 0 <= self.addnoise <= 60:
+            raise ValueError(f"model.addnoise is a timestep between 0 and 60, got {self.addnoise}")
+        for name in ("height", "width"):
+            value = getattr(self, name)
+            if value < 16 or value % 16:
+                raise ValueError(f"model.{name} must be a multiple of 16, got {value}; the nearest is {_near(value, 16)}")
+        self._check_frames()
+
+    def _one_of(self, name: str, *allowed: str) -> None:
+        if getattr(self, name) not in allowed:
+            raise ValueError(f"model.{name} is one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+
+    def _check_frames(self) -> None:
+        if self._fills(self.frames):
+            return
+        near = [f for d in range(0, 4 * 400) for f in (self.frames - d, self.frames + d) if self._fills(f)]
+        hint = f"the nearest that does is {near[0]}" if near else "no length does with this base_frames and overlap"
+        raise ValueError(
+            f"model.frames={self.frames} does not fill blocks of {self.block} latents (base_frames={self.base_frames}, "
+            f"overlap={self.overlap}): a tail would stay noise; {hint}"
+        )
+
+    def _fills(self, frames: int) -> bool:
+        if frames < 1 or frames % TEMPORAL != 1:
+            return False
+        try:
+            self._cut(frames)
+        except ValueError:
+            return False
+        return True
+
+    def _cut(self, frames: int) -> list[Segment]:
+        overlap = latents_of(self.overlap) if self.overlap else 0
+        return segments(latents_of(frames), latents_of(self.base_frames), overlap, self.block)
+
+    @cached_property
+    def segments(self) -> list[Segment]:
+        return self._cut(self.frames)
+
+    @cached_property
+    def latents(self) -> int:
+        """Latent frames of the whole video."""
+        return latents_of(self.frames)
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        return ("cond", "uncond") if self.guidance > 1 else ("cond",)
+
+    def rows(self, sigma: list[float]) -> list[Row]:
+        return staircase(self.segments, self.steps, self.ar_step, self.block, sigma)
+
+
+def _near(value: int, step: int) -> int:
+    return max(step, round(value / step) * step)

@@ -1,0 +1,91 @@
+"""Prompt embeddings, computed once for all prompts of a run and kept on disk; the text encoder then leaves."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import ftfy
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoTokenizer, UMT5EncoderModel
+
+from engine.weights import digest
+from models.skyreels.checkpoint import architecture, files, locate
+from models.skyreels.settings import SkyReels
+
+
+def clean(prompt: str) -> str:
+    """What the stock pipeline does to a prompt: mend broken Unicode, unescape HTML twice, collapse white space."""
+    return re.sub(r"\s+", " ", html.unescape(html.unescape(ftfy.fix_text(prompt)))).strip()
+
+
+def embed(prompts: Iterable[str], settings: SkyReels, device: torch.device, cache: Path | None) -> dict[str, Tensor]:
+    """Text embeddings (1, text_length, text width) float32 on the CPU, zero past the last token.
+
+    Embeddings found in `cache` are read, the others are computed by the checkpoint's own text encoder and written
+    there. With random weights they are seeded noise of the right shape.
+    """
+    prompts = sorted(set(prompts))
+    if settings.weights == "random":
+        return {prompt: _random(prompt, settings) for prompt in prompts}
+    folder = locate(settings)
+    encoder_id = digest(path for path in files(folder) if path.parent.name == "text_encoder")
+    found: dict[str, Tensor] = {}
+    for prompt in prompts:
+        path = _path(cache, encoder_id, prompt, settings)
+        if path and path.is_file():
+            found[prompt] = load_file(path)["embedding"]
+    missing = [prompt for prompt in prompts if prompt not in found]
+    if missing:
+        found |= _encode(missing, settings, folder, device)
+        for prompt in missing:
+            _write(_path(cache, encoder_id, prompt, settings), found[prompt])
+    return found
+
+
+def _encode(prompts: list[str], settings: SkyReels, folder: Path, device: torch.device) -> dict[str, Tensor]:
+    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[settings.precision]
+    encoder = UMT5EncoderModel.from_pretrained(folder / "text_encoder", dtype=dtype).to(device).eval()
+    found = {}
+    with torch.inference_mode():
+        for prompt in prompts:
+            tokens = tokenizer(
+                [clean(prompt)],
+                padding="max_length",
+                max_length=settings.text_length,
+                truncation=True,
+                return_tensors="pt",
+            ).to(device)
+            states = encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state
+            states = states * tokens.attention_mask[..., None]
+            found[prompt] = states.float().cpu().clone()
+    return found
+
+
+def _random(prompt: str, settings: SkyReels) -> Tensor:
+    seed = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:4], "little")
+    shape = (1, settings.text_length, int(architecture(settings)["text_dim"]))
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _path(cache: Path | None, encoder_id: str, prompt: str, settings: SkyReels) -> Path | None:
+    if cache is None:
+        return None
+    what = f"{encoder_id}|{settings.text_length}|{settings.precision}|{prompt}"
+    return cache / f"text-{hashlib.sha256(what.encode()).hexdigest()[:24]}.safetensors"
+
+
+def _write(path: Path | None, embedding: Tensor) -> None:
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = path.with_suffix(f".{os.getpid()}.part")
+    save_file({"embedding": embedding.contiguous()}, staging)
+    staging.replace(path)

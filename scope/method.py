@@ -1,0 +1,248 @@
+"""SCOPE (Cui et al. 2026, "Not All Frames Deserve Full Computation"): cache, predict or recompute.
+
+    d_i = mean|f_i - f_{i-1}| / (mean|f_{i-1}| + eps)              discrepancy of a signal that costs no forward  (Eq. 4)
+    S_i = A_{i-1} + d_i                                            the score, before the decision
+    mode = CACHE      if               S_i < tau_cache
+           PREDICT    if  tau_cache <= S_i < tau_predict           with enough history                            (Eq. 3)
+           RECOMPUTE  otherwise, and after max_skip steps without one
+    A_i = S_i after CACHE,  decay S_i after PREDICT,  0 after RECOMPUTE                                           (Eq. 5)
+
+CACHE hands back the last velocity, PREDICT extrapolates it along the noise level (`predictors.py`, Eq. 6-7), and
+`selective.py` restricts forwards to the active frames (Eq. 8-9). The velocity is taken after guidance, so one decision
+saves both branches.
+
+What the paper leaves open, and what we chose: state is kept per latent slot, because the interval moves; the score of a
+row is the largest of its active slots'; a slot that has just begun has no history, which recomputes its row. The
+decay multiplies the score by less than 1 and so *delays* the next recompute, although the text says it hastens it;
+`decay: 1` turns it off.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from engine.discrepancy import Discrepancy
+from engine.method import VELOCITY, Decision, Method, Mode, Probe, Row, Site
+from scope import selective
+from scope.predictors import ORDER, Guards, Predictor
+
+
+@dataclass
+class Scope(Method):
+    tau_cache: float  # raising it: more steps hand back an old velocity; faster, and drifts more
+    tau_predict: float  # raising it: more steps are extrapolated instead of computed; faster, and drifts more
+    decay: float = 0.75  # of the score after a Predict; raising it to 1: sooner recomputed, slower
+    max_skip: int = 5  # steps without a forward; raising it: faster, and drifts more
+    predictor: str = "newton2"  # taylor1 | newton2 | taylor2 | momentum | auto
+    history: str = "lower"  # too few anchors for the order: "lower" it, or "recompute"
+    signal: str = "time_projection"  # what the discrepancy is measured on; "latent" depends on the content
+    reference: str = "previous"  # compare with the "previous" step or with the last "recompute"
+    rescale: str = "none"  # "poly": map the discrepancy through `coefficients` first, as TeaCache does
+    coefficients: list[float] = field(default_factory=list)  # highest power first
+    selective: str = "prefix"  # none | prefix | hull: which frames a forward covers
+    decide_per: str = "row"  # "unit": a decision per chunk, where the backbone can forward a part of a row
+    warmup: int = 1  # first steps of a slot that are always computed; raising it: slower, safer start
+    cooldown: int = 1  # last steps of a slot that are always computed; raising it: slower, sharper
+    beta: float = 0.7  # momentum's memory of older slopes; raising it: smoother, slower to turn
+    rho_max: float = 6.0  # largest reach, in units of the last gap between anchors; raising it: bolder extrapolation
+    min_gap: float = 1e-6  # anchors closer than this lower the order
+    clip: float = 0.5  # largest relative correction to the last velocity; raising it: bolder; inf: never clipped
+    reject: float = math.inf  # a larger relative correction recomputes; costs a prediction before each decision
+    amplitude: float = math.inf  # widening of the history's range per channel that a prediction may reach; inf: free
+    eps: float = 1e-8  # in Eq. 4
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.tau_cache <= self.tau_predict):
+            raise ValueError(
+                f"want 0 <= tau_cache <= tau_predict, got tau_cache={self.tau_cache} and tau_predict={self.tau_predict}"
+            )
+        _within("decay", self.decay, 0, 1)
+        _within("beta", self.beta, 0, 0.999)
+        for name in ("max_skip", "warmup", "cooldown"):
+            _within(name, getattr(self, name), 0, math.inf)
+        for name in ("rho_max", "min_gap", "clip", "reject", "amplitude", "eps"):
+            if not getattr(self, name) > 0 and not (name in ("clip", "amplitude") and getattr(self, name) == 0):
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        _one_of("predictor", self.predictor, *ORDER)
+        _one_of("history", self.history, "lower", "recompute")
+        _one_of("reference", self.reference, "previous", "recompute")
+        _one_of("rescale", self.rescale, "none", "poly")
+        _one_of("selective", self.selective, *selective.CHOICES)
+        _one_of("decide_per", self.decide_per, "row", "unit")
+        if self.rescale == "poly" and not self.coefficients:
+            raise ValueError("rescale=poly needs coefficients, highest power first; see `python -m baselines.fit_teacache --help`")
+        self.reset()
+
+    @property
+    def grain(self) -> str:
+        return self.decide_per
+
+    @property
+    def requires(self) -> frozenset[str]:
+        needs = {self.signal}
+        if self.selective != "none":
+            needs.add("narrow")
+        if self.decide_per == "unit":
+            needs.add("partial")
+        return frozenset(needs)
+
+    def reset(self) -> None:
+        self.discrepancy = Discrepancy(self.eps)
+        self.score: dict[int, float] = {}  # A, per slot
+        self.skipped: dict[int, int] = {}  # steps since the slot's last forward
+        self.predictor_ = Predictor(self.predictor, Guards(self.rho_max, self.min_gap), self.beta)
+        self.tally: Counter[str] = Counter()
+        self._clipped: list[Tensor] = []
+
+    def narrow(self, row: Row) -> Row:
+        return selective.narrow(row, self.selective)
+
+    def decide(self, part: Row, probe: Probe, branch: str = "") -> Decision:
+        slots = part.updating
+        signal = probe(self.signal)[_cut(part, slots)]
+        measured = self.discrepancy.measure(slots, signal)
+        for slot, d in zip(slots, measured, strict=True):
+            self.score[slot] = self.score.get(slot, 0.0) + (self._rescaled(d) if d is not None else 0.0)
+        if self.reference == "previous":
+            self.discrepancy.remember(slots, signal)
+        else:
+            self._pending = (slots, signal)
+        score = max(self.score[slot] for slot in slots)
+        mode, why = self._mode(part, slots, score)
+        return Decision(mode, score, why)
+
+    def _mode(self, part: Row, slots: Sequence[int], score: float) -> tuple[Mode, str]:
+        """Eq. 3 and its preconditions."""
+        steps = dict(zip(part.slots, part.step, strict=True))
+        history = self.predictor_.history
+        if any(history.count(slot) == 0 for slot in slots):
+            return Mode.RECOMPUTE, "no history"
+        if not math.isfinite(score):
+            return Mode.RECOMPUTE, "signal not finite"
+        if any(steps[slot] < self.warmup for slot in slots):
+            return Mode.RECOMPUTE, "warm-up"
+        if any(part.steps - steps[slot] <= self.cooldown for slot in slots):
+            return Mode.RECOMPUTE, "cool-down"
+        if max(self.skipped.get(slot, 0) for slot in slots) >= self.max_skip:
+            return Mode.RECOMPUTE, "max_skip"
+        if score < self.tau_cache:
+            return Mode.CACHE, ""
+        if score >= self.tau_predict:
+            return Mode.RECOMPUTE, "score"
+        return self._candidate(part, slots)
+
+    def _candidate(self, part: Row, slots: Sequence[int]) -> tuple[Mode, str]:
+        """Predict, unless history or a stability check forbids it."""
+        at = _levels(part, slots)
+        wanted = ORDER[self.predictor_.chosen]
+        orders = self.predictor_.orders(slots, at)
+        if min(orders) < wanted:
+            if self.history == "recompute":
+                return Mode.RECOMPUTE, "short history"
+            if min(orders) == 0 and max(orders) == 0:
+                self.tally["fallback to reuse"] += 1
+                return Mode.CACHE, "no anchors to extrapolate"
+            self.tally["order lowered"] += 1
+        if self.reject < math.inf:
+            last = self.predictor_.history.last(slots)
+            if float(_correction(self.predictor_.predict(slots, at), last).max()) > self.reject:
+                self.tally["rejected"] += 1
+                return Mode.RECOMPUTE, "correction too large"
+        return Mode.PREDICT, ""
+
+    def settle(self, part: Row, decision: Decision, branch: str = "") -> None:
+        fresh = decision.mode is Mode.RECOMPUTE
+        factor = {Mode.CACHE: 1.0, Mode.PREDICT: self.decay, Mode.RECOMPUTE: 0.0}[decision.mode]
+        for slot in part.updating:
+            self.score[slot] = 0.0 if fresh else self.score[slot] * factor
+            self.skipped[slot] = 0 if fresh else self.skipped.get(slot, 0) + 1
+        if self.reference == "recompute":
+            new = [slot for slot in self._pending[0] if fresh or not self.discrepancy.knows(slot)]
+            if new:
+                where = [self._pending[0].index(slot) for slot in new]
+                self.discrepancy.remember(new, self._pending[1][where])
+            if not fresh:  # measured against a fixed point, the discrepancy is not accumulated
+                for slot in part.updating:
+                    self.score[slot] = 0.0
+
+    def sites(self, depth: int, row: Row) -> Sequence[Site]:
+        return (VELOCITY,)
+
+    def keep(self, site: Site, part: Row, x: Tensor, out: Tensor) -> None:
+        slots = part.updating
+        self.predictor_.keep(slots, _levels(part, slots), out[_cut(part, slots)])
+
+    def fill(self, site: Site, part: Row, mode: Mode, x: Tensor) -> Tensor:
+        slots = part.updating
+        last = self.predictor_.history.last(slots)
+        velocity = last if mode is Mode.CACHE else self._steadied(slots, _levels(part, slots), last)
+        if len(slots) == len(part.slots):
+            return velocity
+        out = torch.zeros_like(x)  # idle frames are not stepped, so their velocity is never read
+        out[_cut(part, slots)] = velocity
+        return out
+
+    def _steadied(self, slots: Sequence[int], at: Sequence[float], last: Tensor) -> Tensor:
+        """The prediction within its bounds, all on the device: no round trip to the host."""
+        predicted = self.predictor_.predict(slots, at)
+        ratio = _correction(predicted, last)
+        shape = (-1, *[1] * (last.dim() - 1))
+        sane = torch.isfinite(ratio)
+        if self.clip < math.inf:
+            self._clipped.append((ratio > self.clip).any())
+            predicted = last + (predicted - last) * (self.clip / ratio.clamp(min=1e-12)).clamp(max=1).view(shape)
+        if self.amplitude < math.inf:
+            predicted = self._in_range(slots, predicted)
+        return torch.where(sane.view(shape), predicted, last)
+
+    def _in_range(self, slots: Sequence[int], predicted: Tensor) -> Tensor:
+        """Each channel within the range of its last value, widened by `amplitude` of that range."""
+        last = self.predictor_.history.last(slots)
+        low, high = last.amin((-2, -1), keepdim=True), last.amax((-2, -1), keepdim=True)
+        room = (high - low) * self.amplitude
+        return predicted.clamp(low - room, high + room)
+
+    def _rescaled(self, d: float) -> float:
+        if self.rescale == "none":
+            return d
+        total = 0.0
+        for c in self.coefficients:
+            total = total * d + c
+        return total
+
+    def state(self) -> Iterable[Tensor]:
+        return (*self.predictor_.tensors(), *self.discrepancy.tensors())
+
+    def counters(self) -> dict[str, int]:
+        clipped = sum(int(flag) for flag in self._clipped)
+        return dict(self.tally) | ({"clipped": clipped} if clipped else {})
+
+
+def _cut(part: Row, slots: Sequence[int]) -> slice:
+    """Where the active slots, which are contiguous, lie in the part's tensors."""
+    return slice(slots[0] - part.slots.start, slots[-1] + 1 - part.slots.start)
+
+
+def _levels(part: Row, slots: Sequence[int]) -> list[float]:
+    return [part.sigma[slot - part.slots.start] for slot in slots]
+
+
+def _correction(predicted: Tensor, last: Tensor) -> Tensor:
+    """Relative L1 of what a prediction adds to the last velocity, per slot."""
+    return (predicted - last).abs().flatten(1).mean(1) / (last.abs().flatten(1).mean(1) + 1e-12)
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{name} must lie in [{low}, {high}], got {value}")
+
+
+def _one_of(name: str, value: str, *allowed: str) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} is one of {', '.join(allowed)}, got {value!r}")

@@ -1,0 +1,135 @@
+"""SCOPE's predictors: the velocity at a noise level not computed, from the levels that were (Sec. 3.3, Eq. 6 and 7).
+
+    taylor1   v0 + h d1                                        h = sigma - s0,  d1 = (v0 - v1) / (s0 - s1)     (Eq. 6)
+    newton2   v0 + h d1 + h (h + h1) (d1 - d2) / (h1 + h2)     exact on quadratics at any spacing              (Eq. 7)
+    taylor2   v0 + h d1 + h^2/2 c,  c = 2 (d1 - d2) / (h1 + h2)    Eq. 7 read literally; first order only
+    momentum  v0 + h m,  m <- beta m + (1 - beta) d1 at each recompute, bias-corrected       (named in the paper only)
+    auto      whichever of the others had the least error, predicted before each recompute   (named in the paper only)
+
+Predicted values never enter the history: its anchors are forwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from engine.forecast import Formula, newton, taylor
+from engine.history import History
+
+ORDER: dict[str, int] = {"taylor1": 1, "newton2": 2, "taylor2": 2, "momentum": 1, "auto": 2}
+FORMULA: dict[str, Formula] = {"taylor1": newton, "newton2": newton, "taylor2": taylor}
+TRIED_BY_AUTO = ("taylor1", "newton2", "momentum")  # from cheap to dear: a tie goes to the lower order
+
+
+@dataclass(frozen=True)
+class Guards:
+    """When a step is too far, or its anchors too close, for a formula to be trusted."""
+
+    rho_max: float  # largest |h| / |h1|
+    min_gap: float  # smallest |h1|, |h2|
+
+
+def usable_order(levels: Sequence[float], at: float, wanted: int, guards: Guards) -> int:
+    """The highest order <= `wanted` that the anchors `levels` (oldest first) support at level `at`."""
+    if not levels or wanted == 0 or len(levels) < 2:
+        return 0
+    h, h1 = at - levels[-1], levels[-1] - levels[-2]
+    if abs(h1) < guards.min_gap or abs(h) > guards.rho_max * abs(h1):
+        return 0
+    if wanted == 1 or len(levels) < 3:
+        return 1
+    h2 = levels[-2] - levels[-3]
+    return 2 if abs(h2) >= guards.min_gap and h1 * h2 > 0 else 1
+
+
+class Predictor:
+    """One of the predictors above over a shared history of velocities."""
+
+    def __init__(self, name: str, guards: Guards, beta: float) -> None:
+        self.name, self.guards, self.beta = name, guards, beta
+        self.order = ORDER[name]
+        self.history = History(self.order + 1)
+        self.slope = History(1)  # momentum's m
+        self.updates: dict[int, int] = {}
+        self.error = dict.fromkeys(TRIED_BY_AUTO, 0.0)  # auto's running relative L1, NaN-free
+        self.tried = 0
+
+    def keep(self, slots: Sequence[int], levels: Sequence[float], velocity: Tensor) -> None:
+        """A fresh velocity (len(slots), ...) of the active `slots` at `levels`."""
+        moved = [i for i, s in enumerate(slots) if not self._waits(s, levels[i])]
+        if len(moved) < len(slots):
+            slots, levels, velocity = [slots[i] for i in moved], [levels[i] for i in moved], velocity[moved]
+        if not slots:
+            return
+        if self.name == "auto":
+            self._mark(slots, levels, velocity)
+        if self.name in ("momentum", "auto"):
+            self._push_slope(slots, levels, velocity)
+        self.history.push(slots, levels, velocity)
+
+    def _waits(self, slot: int, level: float) -> bool:
+        """A slot whose level has not moved adds no anchor: differences over it would divide by zero."""
+        past = self.history.levels.get(slot)
+        return bool(past) and past[-1] == level
+
+    def orders(self, slots: Sequence[int], at: Sequence[float]) -> list[int]:
+        """What the guards leave of the wanted order, slot by slot."""
+        levels = [self.history.levels.get(slot, []) for slot in slots]
+        wanted = ORDER[self.chosen]
+        return [usable_order(known, level, wanted, self.guards) for known, level in zip(levels, at, strict=True)]
+
+    @property
+    def chosen(self) -> str:
+        if self.name != "auto":
+            return self.name
+        return min(TRIED_BY_AUTO, key=lambda name: self.error[name]) if self.tried else "taylor1"
+
+    def predict(self, slots: Sequence[int], at: Sequence[float], name: str = "") -> Tensor:
+        """The velocity of `slots` at levels `at`, (len(slots), ...) float32."""
+        name = name or self.chosen
+        wanted = ORDER[name]
+        levels = [self.history.levels.get(slot, []) for slot in slots]
+        orders = [usable_order(k, level, wanted, self.guards) for k, level in zip(levels, at, strict=True)]
+        if name != "momentum":
+            return self.history.predict(slots, FORMULA[name], at, orders)
+        v0 = self.history.last(slots)
+        steps = [
+            order * (level - known[-1]) / (1 - self.beta ** max(1, self.updates.get(slot, 0)))
+            for slot, level, known, order in zip(slots, at, levels, orders, strict=True)
+        ]
+        if not any(steps):
+            return v0
+        h = torch.tensor(steps, device=v0.device).view(-1, *[1] * (v0.dim() - 1))
+        return v0 + h * self.slope.last(slots)
+
+    def tensors(self) -> list[Tensor]:
+        return [*self.history.tensors(), *self.slope.tensors()]
+
+    def _push_slope(self, slots: Sequence[int], levels: Sequence[float], velocity: Tensor) -> None:
+        """m <- beta m + (1 - beta) d1, from zero; every slot needs an entry, so that `last` finds one."""
+        for i, (slot, level) in enumerate(zip(slots, levels, strict=True)):
+            known = self.history.levels.get(slot)
+            if not known:
+                self.updates[slot] = 0
+                self.slope.push([slot], [level], torch.zeros_like(velocity[i : i + 1]))
+                continue
+            d1 = (velocity[i : i + 1] - self.history.last([slot])) / (level - known[-1])
+            self.updates[slot] += 1
+            self.slope.push([slot], [level], self.beta * self.slope.last([slot]) + (1 - self.beta) * d1)
+
+    def _mark(self, slots: Sequence[int], levels: Sequence[float], truth: Tensor) -> None:
+        """Compare what each predictor would have said with the truth, for slots that all of them can serve."""
+        ready = [i for i, slot in enumerate(slots) if self.history.count(slot) >= 3]
+        if not ready:
+            return
+        chosen, at, truth = [slots[i] for i in ready], [levels[i] for i in ready], truth[ready].float()
+        size = truth.abs().mean()
+        errors = torch.stack([(self.predict(chosen, at, name) - truth).abs().mean() / size for name in TRIED_BY_AUTO])
+        self.tried += 1
+        share = max(1 / self.tried, 0.1)  # a plain mean at first, then a memory of about ten recomputes
+        for name, error in zip(TRIED_BY_AUTO, errors.tolist(), strict=True):
+            self.error[name] += share * (error - self.error[name])

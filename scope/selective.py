@@ -1,0 +1,39 @@
+"""SCOPE's selective computation (Sec. 3.4): forward only what the schedule will need.
+
+    m_ij = 1[p_ij != p_{i-1,j}] 1[p_ij != P]             slot j advances at iteration i and is not done   (Eq. 8)
+    e_i  = max(e_{i-1}, 1 + max{j : m_ij = 1})           interval end, grows only                         (Eq. 8)
+    I_i  = [max(e_i - W, 0), e_i)                        valid interval                                   (Eq. 9)
+
+With the window W as long as the segment, Eq. 9 drops only frames that have not started. Under block-causal attention
+nothing ahead is ever looked at, so this is exact; under full attention, SkyReels-V2's default, it changes the result.
+"""
+
+from __future__ import annotations
+
+from engine.method import Row
+
+CHOICES = ("none", "prefix", "hull")
+
+
+def narrow(row: Row, selective: str) -> Row:
+    """`row` cut to the interval worth forwarding, in whole AR units.
+
+    "prefix" is Eq. 8-9: from the window's start to the last slot that updates. "hull" is the reading "moving active
+    suffix": also without the finished slots at the front, which loses them as context. Rows are cut by what the
+    schedule says at this row alone: the last active slot of a staircase never moves back, so e_i = 1 + last active.
+    """
+    updating = row.updating
+    if selective == "none" or not updating:
+        return row
+    end = _up(updating[-1] + 1, row)
+    start = row.slots.start if selective == "prefix" else _down(updating[0], row)
+    return row.only(range(start, end))
+
+
+def _up(slot: int, row: Row) -> int:
+    """The end of the AR unit that ends at or after `slot`."""
+    return row.slots.start + -(-(slot - row.slots.start) // row.unit) * row.unit
+
+
+def _down(slot: int, row: Row) -> int:
+    return row.slots.start + (slot - row.slots.start) // row.unit * row.unit
