@@ -1,0 +1,276 @@
+"""How far one video is from another: PSNR, SSIM and LPIPS as pure functions of two stacks of frames.
+
+    python -m eval.metrics REFERENCE VIDEO        # any two video files; the last line is one JSON object
+
+Frames are (T, H, W, 3) RGB, uint8 or float in [0, 1]; anything else is refused, because the field's wrong numbers
+come from here: uint8 differences that wrap, [0, 255] given to LPIPS, a data range guessed from the pictures.
+Every function returns one value per frame; a video's value is the mean of its frames, PSNR's is pooled (below).
+Two recordings are compared frame by frame and must have as many frames of one size; nothing is cut or resized.
+"""
+import argparse
+import json
+import math
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from eval import lpips_weights, video
+
+Frames = np.ndarray | Tensor
+PSNR_CAP = 100.0  # dB a frame without any error counts for in a mean over frames; exact uint8 errors stay below
+
+
+@dataclass(frozen=True)
+class Convention:
+    """What a published number means; the strict one is ours, the others reproduce a source's from the same frames."""
+
+    psnr: str = "pooled"  # or "frame_mean": kinder to videos whose error grows, by 1.5 to 4 dB
+    ssim_border: str = "reflect"  # or "valid": the map without the 5 pixels next to each border
+    lpips_spatial: bool = False  # True averages the map after up-sampling it; moves the value by 1e-5
+    lpips_rescale: bool = True  # False gives the network [0, 1] where it was trained on [-1, 1]
+
+
+CONVENTIONS = {
+    "strict": Convention(),
+    "flowcache": Convention(lpips_spatial=True),  # FlowCache and EasyCache, tools/video_metrics.py
+    "teacache": Convention("frame_mean", "valid", lpips_spatial=True),  # TeaCache and VideoSys, eval/
+    "lpips_default": Convention(lpips_rescale=False),  # lpips.LPIPS()(a, b) on frames in [0, 1], nothing else said
+}
+
+
+class MismatchError(ValueError):
+    """Two videos that cannot be compared frame by frame."""
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """One video against its reference. PSNR in dB, higher is closer; SSIM at most 1; LPIPS 0 is closest."""
+
+    psnr: float | None  # None where the whole video is identical: the value is infinite
+    psnr_frame_mean: float
+    ssim: float
+    lpips: float | None  # None where the network's weights are not on this machine
+    frames: int
+    identical: bool
+    per_frame: dict[str, list[float | None]]
+    lpips_missing: str | None = None
+
+    def to_json(self, per_frame: bool = True) -> dict:
+        """A dictionary for json.dump; `lpips_missing` only where LPIPS is."""
+        hidden = set() if per_frame else {"per_frame"}
+        hidden |= set() if self.lpips_missing else {"lpips_missing"}
+        return {name: value for name, value in vars(self).items() if name not in hidden}
+
+
+def mse(frames: Frames, reference: Frames) -> np.ndarray:
+    """Mean squared error of each frame on the scale of [0, 1], float64 (T,); exact for uint8 frames."""
+    a, b = _pair(frames, reference)
+    if a.dtype == b.dtype == torch.uint8:
+        # float32 holds a byte's difference and its square exactly, and float64 their sum: integers all the way
+        squares = [(x.float() - y.float()).square_().sum(dtype=torch.float64) for x, y in zip(a, b, strict=True)]
+        return torch.stack(squares).cpu().numpy() / (255.0**2 * a[0].numel())
+    return (_unit(a, torch.float64) - _unit(b, torch.float64)).square().flatten(1).mean(1).cpu().numpy()
+
+
+def psnr(error: np.ndarray) -> float | None:
+    """Pooled PSNR in dB of a video from the `mse` of its frames; None (infinite) where the video is identical.
+
+    -10 log10 of the mean over all pixels, channels and frames: FlowCache's convention (tools/video_metrics.py).
+    Finite unless the whole video is identical, and never kinder to a video that drifts than to one that does not.
+    """
+    pooled = float(np.mean(error))
+    return -10 * math.log10(pooled) if pooled > 0 else None
+
+
+def psnr_per_frame(error: np.ndarray, cap: float = PSNR_CAP) -> np.ndarray:
+    """PSNR in dB of each frame from its `mse`, at most `cap`, float64 (T,). Its mean is TeaCache's PSNR (eval/)."""
+    return np.minimum(-10 * np.log10(np.maximum(error, 10 ** (-cap / 10))), cap)
+
+
+def ssim(frames: Frames, reference: Frames, border: str = "reflect") -> np.ndarray:
+    """SSIM of each frame, float64 (T,), at most 1. Wang et al. 2004: Gaussian window 11×11 of sigma 1.5,
+    K1 = 0.01, K2 = 0.03, data range 1, population variances; the map is averaged over pixels and RGB channels.
+
+    border="reflect": the whole map, of frames mirrored at the border; torchmetrics 1.5 and later, so FlowCache.
+    border="valid": only where the window fits; scikit-image with gaussian_weights, older torchmetrics, TeaCache.
+    """
+    a, b = _pair(frames, reference)
+    if min(a.shape[1:3]) < 11:
+        raise ValueError(f"SSIM wants frames of at least 11×11 pixels, got {a.shape[2]}×{a.shape[1]}")
+    if border not in ("reflect", "valid"):
+        raise ValueError(f"border is 'reflect' or 'valid', got {border!r}")
+    values = []
+    for x, y in zip(a, b, strict=True):  # frame by frame: float64 maps of a whole batch leave every cache
+        planes = _unit(torch.stack([x, y]).permute(0, 3, 1, 2).contiguous(), torch.float64)
+        if border == "reflect":
+            planes = F.pad(planes, (5, 5, 5, 5), mode="reflect")
+        values.append(torch.stack([_ssim_map(*pair).mean() for pair in planes.unbind(1)]).mean())
+    return torch.stack(values).cpu().numpy()
+
+
+def _ssim_map(x: Tensor, y: Tensor) -> Tensor:
+    """The SSIM of each window of two planes (H, W) in [0, 1]: (H - 10, W - 10)."""
+    c1, c2 = 0.01**2, 0.03**2
+    mean_x, mean_y = _blur(x), _blur(y)
+    squares = mean_x.square() + mean_y.square()
+    product = mean_x * mean_y
+    variances = (_blur(x.square() + y.square()) - squares).clamp_(min=0)
+    covariance = _blur(x * y) - product
+    return (2 * product + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2))
+
+
+_WINDOW = [math.exp(-(offset**2) / (2 * 1.5**2)) for offset in range(-5, 6)]
+
+
+def _blur(plane: Tensor) -> Tensor:
+    """The Gaussian window along both axes, as sums of shifted planes: several times a depthwise convolution's speed."""
+    for axis in (-2, -1):
+        size = plane.shape[axis] - 10
+        total = plane.narrow(axis, 0, size) * (_WINDOW[0] / sum(_WINDOW))
+        for shift in range(1, 11):
+            total.add_(plane.narrow(axis, shift, size), alpha=_WINDOW[shift] / sum(_WINDOW))
+        plane = total
+    return plane
+
+
+def lpips(frames: Frames, reference: Frames, network: torch.nn.Module, rescale: bool = True) -> np.ndarray:
+    """LPIPS of each frame, float64 (T,), from 0 up (noise exceeds 1). Zhang et al. 2018, linear heads v0.1.
+
+    Args:
+        network: `lpips_weights.load("alex" | "vgg")`, on the device to use; made with spatial=True it returns maps,
+            which are averaged here.
+        rescale: take the frames from [0, 1] to the network's [-1, 1]. False only to reproduce others' numbers.
+    """
+    a, b = _pair(frames, reference)
+    if min(a.shape[1:3]) < 32:
+        raise ValueError(f"LPIPS wants frames of at least 32×32 pixels, got {a.shape[2]}×{a.shape[1]}")
+    device = next(network.parameters()).device
+    chunk = 8 if device.type == "cuda" else 1  # one by one is as fast on a CPU, and small
+    values = []
+    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        for x, y in zip(a.split(chunk), b.split(chunk), strict=True):
+            x, y = (_unit(z.to(device), torch.float32).permute(0, 3, 1, 2) for z in (x, y))  # channels last already
+            x, y = (2 * x - 1, 2 * y - 1) if rescale else (x, y)
+            values.append(network(x, y).flatten(1).mean(1))
+    return torch.cat(values).double().cpu().numpy()
+
+
+def compare(reference: str | Path, candidate: str | Path, net: str = "alex", compat: str = "strict",
+            device: str = "cpu", weights: Path | None = None, batch: int = 8) -> Similarity:
+    """All metrics of a video file against its reference, read in lock step: memory holds `batch` frames of each.
+
+    Args:
+        net: "alex" or "vgg" (thirty times the time), or "none" to leave LPIPS out.
+        compat: whose convention `psnr`, `ssim` and `lpips` follow, a name of CONVENTIONS.
+        weights: an explicit backbone file for LPIPS; otherwise where `lpips_weights.find` looks.
+
+    Raises MismatchError where sizes or frame counts differ, video.VideoError where a file cannot be read.
+    """
+    if compat not in CONVENTIONS:
+        raise ValueError(f"compat={compat} is none of {', '.join(CONVENTIONS)}")
+    convention = CONVENTIONS[compat]
+    network, missing = _network(net, weights, convention.lpips_spatial, device)
+    rows: dict[str, list] = {"error": [], "ssim": [], "lpips": []}
+    for a, b in lock_step(reference, candidate, batch):
+        x, y = (torch.from_numpy(frames).to(device) for frames in (b, a))
+        rows["error"].append(mse(x, y))
+        rows["ssim"].append(ssim(x, y, convention.ssim_border))
+        if network is not None:
+            rows["lpips"].append(lpips(x, y, network, convention.lpips_rescale))
+    return summarise({name: np.concatenate(parts) for name, parts in rows.items() if parts}, convention, missing)
+
+
+def summarise(rows: dict[str, np.ndarray], convention: Convention, lpips_missing: str | None = None) -> Similarity:
+    """The values of a video from those of its frames: `error` (see `mse`), `ssim` and perhaps `lpips`, each (T,)."""
+    error, frame_psnr = rows["error"], psnr_per_frame(rows["error"])
+    mean = float(frame_psnr.mean())
+    curves = {"psnr": [None if e == 0 else float(p) for e, p in zip(error, frame_psnr, strict=True)],
+              "ssim": rows["ssim"].tolist(), "lpips": rows["lpips"].tolist() if "lpips" in rows else []}
+    return Similarity(psnr=psnr(error) if convention.psnr == "pooled" else mean, psnr_frame_mean=mean,
+                      ssim=float(rows["ssim"].mean()), lpips=float(rows["lpips"].mean()) if "lpips" in rows else None,
+                      frames=len(error), identical=bool((error == 0).all()), per_frame=curves,
+                      lpips_missing=lpips_missing)
+
+
+def lock_step(reference: str | Path, candidate: str | Path, batch: int = 8) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Equal batches of both files' frames; MismatchError before the first where they declare different sizes or
+    counts, and at the end of the shorter where a declaration was wrong."""
+    a, b = video.probe(reference), video.probe(candidate)
+    if (a.height, a.width) != (b.height, b.width) or a.frames != b.frames:
+        raise MismatchError(f"{candidate} has {b.frames} frames of {b.width}×{b.height} and its reference "
+                            f"{reference} {a.frames} of {a.width}×{a.height}; generate both with one number of "
+                            "frames and one size.")
+    for x, y in zip_longest(video.read(reference, batch), video.read(candidate, batch)):
+        if x is None or y is None or len(x) != len(y):
+            raise MismatchError(f"{candidate} and {reference} declare {a.frames} frames, but one ends earlier.")
+        yield x, y
+
+
+def _network(net: str, weights: Path | None, spatial: bool, device: str):
+    if net == "none":
+        return None, "not asked for"
+    try:
+        return lpips_weights.load(net, weights, spatial).to(device), None
+    except lpips_weights.MissingWeights as missing:
+        return None, str(missing)
+
+
+def _pair(frames: Frames, reference: Frames) -> tuple[Tensor, Tensor]:
+    if tuple(frames.shape) != tuple(reference.shape):
+        raise MismatchError(f"frames are {tuple(frames.shape)} and their reference {tuple(reference.shape)}; "
+                            "equal (T, H, W, 3) are wanted")
+    if frames.ndim != 4 or frames.shape[-1] != 3 or len(frames) == 0:
+        raise ValueError(f"frames must be (T, H, W, 3) RGB with T > 0, got {tuple(frames.shape)}")
+    return _tensor(frames), _tensor(reference)
+
+
+def _tensor(frames: Frames) -> Tensor:
+    return frames if isinstance(frames, Tensor) else torch.from_numpy(np.require(frames, requirements="CW"))
+
+
+def _unit(frames: Tensor, dtype: torch.dtype) -> Tensor:
+    """Frames as floats in [0, 1]: the one place where bytes become numbers."""
+    if frames.dtype == torch.uint8:
+        return frames.to(dtype).div_(255)
+    if not frames.dtype.is_floating_point or not (frames.min() >= 0 and frames.max() <= 1):
+        raise ValueError(f"frames must be uint8 or float in [0, 1], got {frames.dtype} in "
+                         f"[{frames.min():g}, {frames.max():g}]; divide by 255, or add 1 and halve for [-1, 1].")
+    return frames.to(dtype)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line of this file; 0, or 2 where the two files cannot be compared."""
+    parser = argparse.ArgumentParser(prog="python -m eval.metrics", description="PSNR, SSIM and LPIPS of VIDEO "
+                                     "against REFERENCE; the last line of output is one JSON object.")
+    parser.add_argument("reference", type=Path)
+    parser.add_argument("video", type=Path)
+    parser.add_argument("--net", choices=("alex", "vgg", "none"), default="alex", help="LPIPS backbone")
+    parser.add_argument("--compat", choices=tuple(CONVENTIONS), default="strict", help="whose convention to follow")
+    parser.add_argument("--weights", type=Path, help="LPIPS backbone file (safetensors or torchvision's .pth)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--per-frame", action="store_true", help="add the curves")
+    words = sys.argv[1:] if arguments is None else arguments  # compat=flowcache, as run.py spells it, will do too
+    options = parser.parse_args([f"--{w}" if w.startswith(("compat=", "net=", "device=")) else w for w in words])
+    try:
+        similarity = compare(options.reference, options.video, options.net, options.compat, options.device,
+                             options.weights)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    lossy = [str(path) for path in (options.reference, options.video) if not video.probe(path).lossless]
+    if lossy:
+        print(f"note: {' and '.join(lossy)} went through a lossy colour format; these are not the numbers of the "
+              "frames that were generated.", file=sys.stderr)
+    print(json.dumps(similarity.to_json(options.per_frame) | {"compat": options.compat, "lossless": not lossy}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
