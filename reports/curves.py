@@ -1,0 +1,130 @@
+"""What happens along a run: decisions over iterations, drift over the video's time, memory per row."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+
+from reports import style
+from reports.records import CONTROLS, Study, label
+from reports.statistics import band
+
+MODES = tuple(style.MODES)  # cache, predict, recompute: the dearer, the later
+
+
+def decisions(trace: list[dict]) -> np.ndarray:
+    """The ledger as (slots, iterations): an index into MODES where the iteration updates the slot, -1 elsewhere.
+
+    Where several guidance branches decide, the dearest decision counts.
+    """
+    if not trace:
+        return np.empty((0, 0), int)
+    spans = [entry.get("active") or entry["slots"] for entry in trace]
+    grid = np.full((max(stop for _, stop in spans), 1 + max(entry["iteration"] for entry in trace)), -1)
+    for entry, (start, stop) in zip(trace, spans, strict=True):
+        cells = grid[start:stop, entry["iteration"]]
+        np.maximum(cells, MODES.index(entry["mode"]), out=cells)
+    return grid
+
+
+def timeline(study: Study, model: str) -> Figure | None:
+    """Which latent slots each iteration cached, predicted or recomputed: a panel per row, of its first prompt."""
+    panels = []
+    for row, group in study.rows(model):
+        valid = group[group["status"] == "ok"]
+        trace = study.record(valid.iloc[0]).trace() if len(valid) and row["method"] not in CONTROLS[1:] else []
+        if trace:
+            panels.append((label({**row, "label": valid["label"].iloc[0]}), row["method"], trace))
+    if not panels:
+        return None
+    with rc_context(style.SETTINGS):
+        figure = Figure((7.2, 0.5 + 0.78 * len(panels)))
+        for axes, (name, method, trace) in zip(np.ravel(figure.subplots(len(panels), 1, sharex=True)), panels,
+                                               strict=True):  # fmt: skip
+            grid = decisions(trace)
+            colours = ListedColormap(["#ffffff", *style.MODES.values()])
+            axes.imshow(grid, cmap=colours, vmin=-1, vmax=2, aspect="auto", interpolation="nearest", origin="lower",
+                        extent=(-0.5, grid.shape[1] - 0.5, 0, grid.shape[0]))  # fmt: skip
+            axes.grid(visible=False)
+            axes.spines[:].set_visible(False)
+            axes.set_yticks([0, grid.shape[0]])
+            axes.tick_params(axis="y", length=0, labelsize=7)
+            axes.tick_params(axis="x", length=3 if axes.get_subplotspec().is_last_row() else 0)
+            axes.set_ylabel(name.replace(" ", "\n", 1), rotation=0, ha="right", va="center", fontweight="bold",
+                            color=style.colour(method))  # fmt: skip
+            counts = Counter(entry["mode"] for entry in trace)
+            axes.text(1.01, 0.5, "\n".join(f"{counts[mode]:>4} {mode}" for mode in MODES[::-1] if counts[mode]),
+                      transform=axes.transAxes, va="center", fontsize=7.5, color=style.SOFT)  # fmt: skip
+        axes.set_xlabel("AR iteration; upwards: latent slot, i.e. time in the video")
+        keys = [figure.axes[0].scatter([], [], marker="s", s=40, color=style.MODES[mode], label=mode) for mode in MODES]
+        figure.legend(handles=keys, loc="outside upper center", ncols=3, fontsize=8, handletextpad=0.2)
+    return figure
+
+
+def drift(study: Study, model: str) -> Figure | None:
+    """Distance from the Original over the video's time: mean over videos and its 95 % band, a panel per metric."""
+    curves = {name: _curves(study, model, name) for name in ("lpips", "psnr")}
+    curves = {name: found for name, found in curves.items() if found}
+    if not curves:
+        return None
+    titles = {"lpips": "LPIPS", "psnr": "PSNR (dB)"}
+    with rc_context(style.SETTINGS):
+        figure = Figure((4.9 * len(curves), 3.2))
+        for axes, (name, found) in zip(np.ravel(figure.subplots(1, len(curves))), curves.items(), strict=True):
+            ends = []
+            for row, text, seconds, values in found:
+                middle, low, high = band(values)
+                ink = style.colour(row["method"])
+                axes.plot(seconds, middle, color=ink, ls=style.LINES.get(row["speed"], "-"))
+                axes.fill_between(seconds, low, high, color=ink, alpha=0.15, lw=0)
+                ends.append((float(middle[-1]), text, ink))
+            axes.set(xlabel="time in the video (s)", ylabel=titles[name], title=f"{titles[name]} per frame")
+            axes.margins(x=0)
+            style.label_lines(axes, ends, x=float(seconds[-1]))
+    return figure
+
+
+def _curves(study: Study, model: str, name: str) -> list[tuple[dict, str, np.ndarray, np.ndarray]]:
+    """(row, label, seconds (T,), values (n, T)) of every row but the Original that has per-frame values."""
+    found = []
+    for row, group in study.rows(model):
+        valid = group[(group["status"] == "ok")]
+        lists = [(study.record(video).quality or {}).get("per_frame", {}).get(name) or [] for _, video in valid.iterrows()]
+        lists = [values for values in lists if values and None not in values]  # identical frames have no finite PSNR
+        if row["method"] == "original" or not lists:
+            continue
+        shortest = min(map(len, lists))
+        values = np.array([list_[:shortest] for list_ in lists], float)
+        fps = valid["fps"].iloc[0]
+        seconds = np.arange(shortest) / (fps if fps > 0 else 1)
+        found.append((row, label({**row, "label": valid["label"].iloc[0]}), seconds, values))
+    return found
+
+
+def memory(frame: pd.DataFrame, model: str) -> Figure | None:
+    """Peak memory of each row: what was allocated, and what the allocator reserved for it."""
+    rows = frame[(frame["model"] == model) & frame["peak_memory_gb"].notna() & (frame["method"] != "original_repeat")]
+    if rows.empty:
+        return None
+    with rc_context(style.SETTINGS):
+        figure = Figure((5.6, 0.6 + 0.3 * len(rows)))
+        axes = figure.subplots()
+        places = np.arange(len(rows))[::-1]
+        axes.barh(places, rows["peak_reserved_gb"].fillna(0), 0.62, color="white", edgecolor=style.SOFT, lw=0.7)
+        axes.barh(places, rows["peak_memory_gb"], 0.62, color=[style.colour(method) for method in rows["method"]])
+        for place, value in zip(places, rows["peak_memory_gb"], strict=True):
+            axes.annotate(f"{value:.3g}", (value, place), (-4, 0), textcoords="offset points", ha="right", va="center",
+                          color="white", fontsize=7.5, fontweight="bold")  # fmt: skip
+        axes.set_yticks(places, rows["name"])
+        axes.set_xlabel("peak memory (GB): allocated, outlined what was reserved")
+        axes.grid(axis="y", visible=False)
+        axes.tick_params(axis="y", length=0)
+        widest = np.nanmax(rows[["peak_memory_gb", "peak_reserved_gb"]].to_numpy(float))
+        axes.set_xlim(0, widest * 1.04 if math.isfinite(widest) else None)
+    return figure

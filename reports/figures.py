@@ -1,0 +1,164 @@
+"""Speed against quality, and the radar: what a row is worth at a glance."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from reports import style
+from reports.records import CONTROLS, Study
+from reports.tables import BY_NAME, Metric, dagger
+
+EXACT = {"lpips": 0.0, "ssim": 1.0}  # where the Original stands
+
+
+def speed_quality(frame: pd.DataFrame, model: str) -> Figure | None:
+    """Quality against speedup, a panel per metric, up is closer to the Original: intervals, the Pareto front, the floor.
+
+    A row is hollow if another is faster and closer with both intervals apart. None if nothing has been scored.
+    """
+    rows = frame[(frame["model"] == model) & ~frame["method"].isin(CONTROLS) & frame["speedup"].notna()]
+    names = [name for name in ("psnr", "ssim", "lpips") if np.isfinite(rows[name]).any()]
+    if not names:
+        return None
+    with rc_context(style.SETTINGS):
+        figure = Figure((3.9 * len(names), 3.5))
+        for axes, name in zip(np.ravel(figure.subplots(1, len(names))), names, strict=True):
+            _scatter(axes, rows[np.isfinite(rows[name])], BY_NAME[name])
+            _floor(axes, frame[(frame["model"] == model) & (frame["method"] == "original_repeat")], BY_NAME[name])
+        figure.draw_without_rendering()
+        for axes, name in zip(figure.axes, names, strict=True):
+            _label_points(axes, rows[np.isfinite(rows[name])], name)
+    return figure
+
+
+def _scatter(axes: Axes, rows: pd.DataFrame, metric: Metric) -> None:
+    sign = 1 if metric.better == "higher" else -1
+    start = [(1.0, EXACT[metric.name])] if metric.name in EXACT else []
+    front, best = [], -math.inf
+    for x, y in sorted([*zip(rows["speedup"], rows[metric.name], strict=True), *start], reverse=True):
+        if sign * y > best:
+            front, best = [*front, (x, y)], sign * y
+    axes.plot(*zip(*front, strict=True), color=style.SOFT, lw=1, ls=(0, (1, 1.5)), zorder=1)
+    for _, line in rows.iterrows():
+        ink, y = style.colour(line["method"]), line[metric.name]
+        spans = {}
+        for axis, name in (("xerr", "speedup"), ("yerr", metric.name)):
+            ends = [abs(line[name] - line[f"{name}_{end}"]) for end in ("low", "high")]
+            spans[axis] = [[e] for e in ends] if not any(map(math.isnan, ends)) else None
+        axes.errorbar(line["speedup"], y, **spans, color=ink, elinewidth=0.8, lw=0, zorder=2)
+        face = "white" if _dominated(line, rows, metric) else ink
+        axes.plot(line["speedup"], y, style.MARKERS.get(line["speed"], "D"), color=ink, mfc=face, ms=6, zorder=3)
+    axes.set(xlabel="speedup over the Original (×)", title=f"{metric.title.split(' (')[0]}, up is closer")
+    axes.set_ylabel(metric.title)
+    if sign < 0:
+        axes.invert_yaxis()
+    axes.margins(x=0.22, y=0.12)
+
+
+def _dominated(line: pd.Series, rows: pd.DataFrame, metric: Metric) -> bool:
+    """Whether some other row is faster and closer, with both intervals apart where there are any."""
+
+    def end(which: pd.Series | pd.DataFrame, name: str, side: str):
+        value = which[f"{name}_{side}"]
+        return value.fillna(which[name]) if isinstance(which, pd.DataFrame) else which[name] if pd.isna(value) else value
+
+    faster = end(rows, "speedup", "low") > end(line, "speedup", "high")
+    if metric.better == "higher":
+        closer = end(rows, metric.name, "low") > end(line, metric.name, "high")
+    else:
+        closer = end(rows, metric.name, "high") < end(line, metric.name, "low")
+    return bool((faster & closer).any())
+
+
+def _floor(axes: Axes, repeat: pd.DataFrame, metric: Metric) -> None:
+    """The band between two runs of the Original: nothing closer than this can be told from it."""
+    if repeat.empty or pd.isna(value := repeat[metric.name].iloc[0]):
+        return
+    if math.isinf(value) or value == EXACT.get(metric.name):
+        axes.annotate("Original run twice: identical", (1, 1), (-2, -8), xycoords="axes fraction", ha="right",
+                      textcoords="offset points", color=style.SOFT, fontsize=7.5)  # fmt: skip
+        return
+    low, high = (repeat[f"{metric.name}_{end}"].iloc[0] for end in ("low", "high"))
+    low, high = (value, value) if math.isnan(low) else (low, high)
+    axes.axhspan(low, high, color=style.SOFT, alpha=0.35, lw=0.8, zorder=0)
+    axes.annotate("Original run twice", (1, value), (-2, 3), xycoords=("axes fraction", "data"), ha="right",
+                  textcoords="offset points", color=style.SOFT, fontsize=7.5)  # fmt: skip
+
+
+def _label_points(axes: Axes, rows: pd.DataFrame, name: str) -> None:
+    """Names beside the points, moved apart where they would touch."""
+    scale = 72 / axes.figure.dpi
+    spots = axes.transData.transform(rows[["speedup", name]].to_numpy(float)) * scale
+    left, right = axes.bbox.x0 * scale, axes.bbox.x1 * scale
+    heights = style.spread(list(spots[:, 1]), 9.5)
+    for (_, line), (x, y), height in zip(rows.iterrows(), spots, heights, strict=True):
+        side = 1 if right - x > 68 or right - x > x - left else -1
+        axes.annotate(line["name"] + dagger(line), (line["speedup"], line[name]), (7 * side, height - y),
+                      textcoords="offset points", ha="left" if side > 0 else "right", va="center", fontsize=7.5,
+                      color=style.colour(line["method"]))  # fmt: skip
+
+
+def radar(study: Study, frame: pd.DataFrame, model: str) -> Figure | None:
+    """Each row over speed, memory and quality, outwards is better; None with fewer than three axes or no row.
+
+    Speedups are shares of the fastest row's, PSNR of 50 dB, memory is the Original's over the row's (at most 1);
+    SSIM, 1 − LPIPS, prompt adherence and VBench's dimensions are as they are.
+    """
+    rows = frame[(frame["model"] == model) & (frame["videos"] > 0) & (frame["method"] != "original_repeat")]
+    values = _radar_values(study, rows, model)
+    if values.shape[1] < 3 or values.empty:
+        return None
+    angles = np.linspace(0, 2 * np.pi, values.shape[1], endpoint=False)
+    with rc_context(style.SETTINGS):
+        figure = Figure((5.6, 4.6))
+        axes = figure.add_subplot(projection="polar", theta_offset=np.pi / 2, theta_direction=-1)
+        for n, line in rows.loc[values.index].iterrows():
+            known = values.loc[n].notna().to_numpy()
+            theta, r = angles[known], values.loc[n].to_numpy(float)[known]
+            ink = style.colour(line["method"])
+            axes.plot([*theta, theta[0]], [*r, r[0]], color=ink, ls=style.LINES.get(line["speed"], ":"), marker=".", ms=4,
+                      label=line["name"] + dagger(line), lw=2 if line["method"] == "scope" else 1.2)  # fmt: skip
+            if line["method"] == "scope":
+                axes.fill(theta, r, color=ink, alpha=0.06, lw=0)
+        axes.set_xticks(angles, values.columns)
+        axes.set_yticks([0.25, 0.5, 0.75, 1.0], ["", "0.5", "", "1"], color=style.SOFT, fontsize=7)
+        axes.set_ylim(0, 1.05)
+        axes.spines["polar"].set_visible(False)
+        axes.tick_params(axis="x", pad=8)
+        axes.legend(loc="center left", bbox_to_anchor=(1.16, 0.5), fontsize=8, handlelength=2.4)
+    return figure
+
+
+def _radar_values(study: Study, rows: pd.DataFrame, model: str) -> pd.DataFrame:
+    """One column per axis, in [0, 1]; an axis that no row but the Original has a value on is left out."""
+    top, memory = rows["speedup"].max(), rows.loc[rows["method"] == "original", "peak_memory_gb"]
+    psnr = rows["psnr"].where(rows["method"] != "original", np.inf)
+    values = pd.DataFrame({
+        f"speedup\n/ {top:.2f}×": rows["speedup"] / top,
+        f"FLOPs speedup\n/ {rows['flops_speedup'].max():.2f}×": rows["flops_speedup"] / rows["flops_speedup"].max(),
+        "PSNR\n/ 50 dB": np.minimum(psnr / 50, 1), "SSIM": rows["ssim"], "1 − LPIPS": 1 - rows["lpips"],
+        "memory": np.minimum(memory.iloc[0] / rows["peak_memory_gb"], 1) if len(memory) else np.nan,
+    })  # fmt: skip
+    groups = {tuple(row.values()): group for row, group in study.rows(model)}
+    for n, line in rows.iterrows():
+        row = {name: line[name] for name in ("model", "method", "speed", "variant")}
+        values.loc[n, "adherence"] = _adherence(study, groups[tuple(row.values())])
+        for name, fact in study.cell_file("vbench", row).get("dimensions", {}).items():
+            if fact.get("score") is not None:
+                values.loc[n, name.replace("_", "\n")] = fact["score"]
+    others = (rows["method"] != "original").to_numpy()
+    return values.loc[:, values[others].notna().any() if others.any() else values.notna().any()]
+
+
+def _adherence(study: Study, group: pd.DataFrame) -> float:
+    """The share of a prompt's claims (colour, shape, direction) that the videos of a row keep; NaN if not looked at."""
+    found = [(study.record(video).quality or {}).get("adherence") or {} for _, video in group.iterrows()]
+    kept = [float(facts[name]) for facts in found for name in ("colour", "shape", "direction")
+            if isinstance(facts.get(name), (bool, int, float))]  # fmt: skip
+    return float(np.mean(kept)) if kept else math.nan

@@ -1,0 +1,132 @@
+"""RESULTS/report/index.html: the table, the figures, and for each prompt the videos of all methods in step.
+
+The page is one file that works from a disk: style and script are inside, videos and figures are relative links, and
+nothing is fetched from elsewhere. Records are escaped by jinja2, the data of the players by its `tojson`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import jinja2
+import pandas as pd
+import yaml
+
+from reports import style
+from reports.curves import MODES, decisions
+from reports.records import Study, label
+from reports.tables import METRICS, best, blanks, dagger, notes, shown
+
+TEMPLATES = Path(__file__).parent / "templates"
+MOST_VIDEOS = 400  # more: a fuller page that takes longer to open
+CODES = "cpr"  # cache, predict, recompute in the page's data; a dot where a slot is at rest
+
+
+def render(study: Study, frame: pd.DataFrame, drawn: dict[str, tuple[str, bool]]) -> str:
+    """The page as text.
+
+    Args:
+        drawn: figure name -> (caption, whether it was drawn).
+    """
+    loader = jinja2.FileSystemLoader(TEMPLATES)
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True,
+                                     undefined=jinja2.StrictUndefined)  # fmt: skip
+    prompts, left_out = _prompts(study)
+    models = [_model(study, frame, model, drawn) for model in study.models]
+    return environment.get_template("index.html").render(
+        models=models, prompts=prompts, left_out=left_out, notes=notes(study, frame), blanks=blanks(frame),
+        metrics=METRICS, cells=list(_cells(study)), modes=style.MODES,
+        css=jinja2.utils.markupsafe.Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
+        script=jinja2.utils.markupsafe.Markup((TEMPLATES / "page.js").read_text(encoding="utf-8")),
+        data={"prompts": [prompt["players"] for prompt in prompts], "modes": dict(zip(CODES, style.MODES.values(),
+                                                                                     strict=True))},
+    )  # fmt: skip
+
+
+def _model(study: Study, frame: pd.DataFrame, model: str, drawn: dict[str, tuple[str, bool]]) -> dict[str, Any]:
+    """The table and the figures of one model."""
+    part = frame[frame["model"] == model]
+    columns = [metric for metric in METRICS if part[metric.name].notna().any()]
+    tops = {metric.name: best(frame, metric) for metric in columns}
+    rows = []
+    for n, line in part.iterrows():
+        cells = []
+        for metric in columns:
+            value, low = line[metric.name], line[f"{metric.name}_low"]
+            paper = line.get(f"paper_{metric.name}")
+            cells.append({
+                "text": shown(line, metric), "sort": _sortable(value, metric.better), "best": n in tops[metric.name],
+                "interval": shown(line, metric, interval=True).partition(" ")[2] if not pd.isna(low) else "",
+                "paper": metric.show(paper) if not pd.isna(paper) else ""})  # fmt: skip
+        rows.append({"name": line["name"] + dagger(line), "colour": style.colour(line["method"]), "cells": cells,
+                     "videos": line["videos"], "status": line["status"], "marks": line["marks"],
+                     "comparable": line["paper_comparable"], "missing": line["missing"]})  # fmt: skip
+    wanted = {name: fact for name, fact in drawn.items() if name.endswith(f"_{model}")}
+    return {"name": model, "columns": columns, "rows": rows,
+            "figures": [(name, caption) for name, (caption, done) in wanted.items() if done],
+            "undrawn": [name.removesuffix(f"_{model}") for name, (_, done) in wanted.items() if not done]}  # fmt: skip
+
+
+def _sortable(value: float, better: str) -> float:
+    if pd.isna(value):
+        return -1e300 if better == "higher" else 1e300
+    return math.copysign(1e299, value) if math.isinf(value) else float(value)
+
+
+def _prompts(study: Study) -> tuple[list[dict[str, Any]], int]:
+    """For each model, prompt and seed its players, the Original first; and how many videos the page leaves out."""
+    prompts, count = [], 0
+    for (model, _, seed), group in study.videos.groupby(["model", "prompt_id", "seed"], sort=False):
+        if prompts and count + len(group) > MOST_VIDEOS:
+            break
+        count += len(group)
+        players = [_player(study, video) for _, video in group.iterrows()]
+        prompts.append({"model": model, "prompt": group["prompt"].iloc[0], "seed": seed, "players": players})
+    return prompts, len(study.videos) - count
+
+
+def _player(study: Study, video: pd.Series) -> dict[str, Any]:
+    """What the script needs to show one video: where it is, its decisions and its errors over time."""
+    record = study.record(video)
+    per_frame = (record.quality or {}).get("per_frame") or {}
+    name, errors = "LPIPS", per_frame.get("lpips") or []
+    if not errors and per_frame.get("ssim"):
+        name, errors = "1 − SSIM", [1 - value for value in per_frame["ssim"]]
+    grid = decisions(record.trace())
+    steps = ["".join(CODES[mode] for mode in slot if mode >= 0) for slot in grid]
+    exists = (record.path / "video.mp4").exists()
+    path = "/".join(quote(part) for part in record.path.relative_to(study.root).parts)
+    numbers = [f"{video['speedup']:.2f}×"] if not math.isnan(video["speedup"]) else []
+    numbers += [f"{video['psnr']:.1f} dB"] if math.isfinite(video["psnr"]) else []
+    return {
+        "name": label(video), "original": video["method"] == "original", "colour": style.colour(video["method"]),
+        "video": f"../{path}/video.mp4" if exists else "", "numbers": ", ".join(numbers), "slots": steps,
+        "status": "" if video["status"] == "ok" else f"{video['status']}: {video['reason'] or 'no reason recorded'}",
+        "errors": [round(float(value), 4) for value in errors], "measure": name,
+    }  # fmt: skip
+
+
+def _cells(study: Study) -> list[dict[str, str]]:
+    """Settings, environment and command of the first video of each row, as text."""
+    found = []
+    for row, group in study.rows():
+        record = study.record(group.iloc[0])
+        environment = record.run.get("environment") or {}
+        settings = yaml.safe_dump(record.config, allow_unicode=True, sort_keys=True)
+        found.append({
+            "name": f"{label({**row, 'label': group['label'].iloc[0]})} on {row['model']}",
+            "command": str(record.run.get("command") or environment.get("command") or ""),
+            "settings": settings if record.config else "", "counts": _decided(record.run),
+            "environment": json.dumps(environment, indent=1, ensure_ascii=False) if environment else "",
+        })  # fmt: skip
+    return found
+
+
+def _decided(run: dict[str, Any]) -> str:
+    decided = run.get("decisions") or {}
+    parts = [f"{run[name]} {name}" for name in ("iterations", "forwards") if run.get(name) is not None]
+    return ", ".join(parts + [f"{decided[mode]} × {mode}" for mode in MODES[::-1] if mode in decided])
