@@ -30,11 +30,10 @@ class KVCache:
     """
 
     def __init__(
-        self, config: ModelConfig, chunks: int, tokens: int, device: torch.device | str, dtype: torch.dtype | None = None
+        self, config: ModelConfig, chunks: int, tokens: int, device: torch.device | str, fill: float = 0.0
     ) -> None:
         shape = (chunks, tokens, config.num_query_groups, 2 * config.kv_channels)
-        dtype = dtype or config.dtype
-        self.layers = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.num_layers)]
+        self.layers = [torch.full(shape, fill, device=device, dtype=config.dtype) for _ in range(config.num_layers)]
 
     def write(self, layer: int, slot: int, keys: Tensor, values: Tensor) -> None:
         """Store one chunk's keys and values, each (tokens, groups, head_dim)."""
@@ -181,7 +180,10 @@ def attend(queries: Tensor, seen: Sequence[tuple[Tensor, Tensor]], batch: bool) 
         first, last = members[0], members[-1]
         contiguous = last - first + 1 == len(members)
         q = queries[first : last + 1] if contiguous else queries[members]
-        k, v = (torch.stack([seen[j][i] for j in members]) if len(members) > 1 else seen[first][i][None] for i in (0, 1))
+        if len(members) > 1:
+            k, v = (torch.stack([seen[j][i] for j in members]) for i in (0, 1))
+        else:
+            k, v = (tensor[None] for tensor in seen[first])
         mixed = F.scaled_dot_product_attention(
             q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), enable_gqa=True
         ).transpose(1, 2)

@@ -100,7 +100,7 @@ def shards(place: Path) -> dict[Path, list[str]]:
         for name, file in where.items():
             files.setdefault(place / Path(file).name, []).append(name)
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{place / INDEX} is no index of safetensors shards ({error!r}); download it again") from error
+        raise CheckpointError(f"{place / INDEX} is no index of shards ({error!r}); download it again") from error
     absent = sorted(path.name for path in files if not path.is_file())
     if absent:
         packed = [name for name in absent if (place / f"{name}.zst").is_file()]
@@ -224,7 +224,9 @@ def _opened(path: Path) -> safe_open:
         raise CheckpointError(f"{path} is missing; download it again") from error
     except (SafetensorError, OSError) as error:
         size = path.stat().st_size
-        raise CheckpointError(f"{path} ({size} bytes) is cut off or no safetensors file ({error}); download it again") from error
+        raise CheckpointError(
+            f"{path} ({size} bytes) is cut off or no safetensors file ({error}); download it again"
+        ) from error
 
 
 def _few(names: list[str]) -> str:

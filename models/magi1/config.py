@@ -128,7 +128,8 @@ class RuntimeConfig:
                 size = getattr(self, name)
                 raise ValueError(f"{name}={size} must be a multiple of 16; try {max(round(size / 16), 1) * 16}")
         if self.num_frames < self.temporal_downsample_factor:
-            raise ValueError(f"num_frames={self.num_frames} is less than one latent ({self.temporal_downsample_factor})")
+            least = self.temporal_downsample_factor
+            raise ValueError(f"num_frames={self.num_frames} makes no latent frame; want {least} or more")
         if self.cfg_number != (1 if self.distill else 3):
             kind, passes = ("distilled", 1) if self.distill else ("base", 3)
             raise ValueError(f"the {kind} model runs with cfg_number={passes}, not {self.cfg_number}")
@@ -141,7 +142,7 @@ class RuntimeConfig:
                 "noise2clean_kvrange"
             )
         if min(self.noise2clean_kvrange, default=1) < 1:
-            raise ValueError(f"noise2clean_kvrange={self.noise2clean_kvrange}: a chunk sees at least itself, so 1 or more")
+            raise ValueError(f"noise2clean_kvrange={self.noise2clean_kvrange}: a chunk sees itself, so 1 or more")
 
     @property
     def latent_size(self) -> tuple[int, int]:

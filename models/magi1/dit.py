@@ -70,24 +70,27 @@ class Layer(nn.Module):
         self.mlp = Mlp(config)
         self.mlp_post_norm = OnePlusLayerNorm(hidden, eps=eps)
 
-    def attend(self, hidden: Tensor, call: Call) -> Tensor:
+    def gates(self, call: Call) -> tuple[Tensor, Tensor]:
+        """The gates of the attention and of the MLP branch, each (n, hidden)."""
+        return self.ada_modulate_layer(call.condition)
+
+    def attend(self, hidden: Tensor, call: Call, gate: Tensor) -> Tensor:
         """The attention branch's increment (n, tokens, hidden), float32: self and cross, gated and normed."""
         video, text = self.self_attention(hidden, call)
-        return self.merge(video, text, call)
+        return self.merge(video, text, gate)
 
-    def merge(self, video: Tensor, text: Tensor, call: Call) -> Tensor:
+    def merge(self, video: Tensor, text: Tensor, gate: Tensor) -> Tensor:
         """The increment of given self- and cross-attention outputs, each (n, tokens, heads·head_dim)."""
-        gate = self.ada_modulate_layer(call.condition)[0]
         return _gated(self.self_attention.merge(video, text), gate, self.self_attn_post_norm)
 
-    def feed_forward(self, hidden: Tensor, call: Call) -> Tensor:
+    def feed_forward(self, hidden: Tensor, gate: Tensor) -> Tensor:
         """The MLP branch's increment (n, tokens, hidden), float32."""
-        gate = self.ada_modulate_layer(call.condition)[1]
         return _gated(self.mlp(hidden), gate, self.mlp_post_norm)
 
     def forward(self, hidden: Tensor, call: Call) -> Tensor:
-        hidden = add(hidden, self.attend(hidden, call))
-        return add(hidden, self.feed_forward(hidden, call))
+        gate_attention, gate_mlp = self.gates(call)
+        hidden = add(hidden, self.attend(hidden, call, gate_attention))
+        return add(hidden, self.feed_forward(hidden, gate_mlp))
 
 
 def _gated(branch: Tensor, gate: Tensor, norm: nn.Module) -> Tensor:
@@ -180,9 +183,8 @@ class Magi1DiT(nn.Module):
             dropped: whether this is a pass without a caption.
             blocks: what to run instead of all layers in turn.
         """
-        call = self.prepare(
-            latents.shape, times, text, positions, visible, positions if slots is None else slots, cache, step_length, dropped
-        )
+        slots = positions if slots is None else slots
+        call = self.prepare(latents.shape, times, text, positions, visible, slots, cache, step_length, dropped)
         hidden = self.embed(latents)
         hidden = (blocks or self.videodit_blocks)(hidden, call)
         return self.finish(hidden, latents.shape)
@@ -202,7 +204,7 @@ class Magi1DiT(nn.Module):
         """Everything the layers need besides tokens, for latents of `shape`."""
         _, _, chunk_width, h, w = shape
         height, width = h // self.config.patch_size, w // self.config.patch_size
-        cos, sin = self.rope(torch.as_tensor(positions, device=self.device), chunk_width, height, width)
+        cos, sin = self.rope(positions, chunk_width, height, width)
         times = times.to(self.device)
         condition = self.t_embedder(times) + self.y_embedder.condition(dropped)
         if step_length is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -32,15 +33,18 @@ class Rope(nn.Module):
         count = head_dim // 8
         self.bands = nn.Parameter(_ROPE_BASE ** (-torch.arange(count, dtype=torch.float32) / count))
 
-    def forward(self, positions: Tensor, chunk_width: int, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Chunk numbers (n,) -> cosines and sines (n, chunk_width·height·width, 3·bands), float32.
+    def forward(self, positions: Sequence[int], chunk_width: int, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Chunk numbers -> cosines and sines (n, chunk_width·height·width, 3·bands), float32.
 
         `height`, `width`: patches of a frame.
         """
         bands = self.bands.float()
         ratio = math.sqrt(height * width / _ROPE_AREA)
-        frames = positions[:, None] * chunk_width + torch.arange(chunk_width, device=bands.device)
-        times = frames.float()[..., None] * bands  # (n, cw, bands)
+        starts = torch.as_tensor(positions, device=bands.device)[:, None] * chunk_width
+        frames = (starts + torch.arange(chunk_width, device=bands.device)).float()
+        # Scaling to the frames so far and back changes nothing but the last bit, as in the released model.
+        last = max((max(positions) + 1) * chunk_width - 1, 1)
+        times = (frames / last * last)[..., None] * bands  # (n, cw, bands)
         rows, columns = (_centred(size, size / ratio, bands.device)[:, None] * bands for size in (height, width))
         shape = (len(positions), chunk_width, height, width, len(bands))
         parts = (times[:, :, None, None], rows[None, None, :, None], columns[None, None, None, :])

@@ -114,8 +114,13 @@ def step_lengths(num_steps: int, shortcut_mode: str = "8,16,16") -> list[float]:
     (32.0, [4.0, 8.0, 8.0])
     """
     if num_steps != _SHORTCUT_STEPS:
-        return [num_steps / 4 * 2] * num_steps
-    return [4 / length * 2 for length in _LENGTHS.get(shortcut_mode, (2, 1, 1))] * (num_steps // 3)
+        return [step_length(num_steps)] * num_steps
+    return [step_length(num_steps, length) for length in _LENGTHS.get(shortcut_mode, (2, 1, 1))] * (num_steps // 3)
+
+
+def step_length(num_steps: int, interval: float = 1.0) -> float:
+    """The second time of one step; its `interval`, in sub-steps, counts only on the 12-step grid."""
+    return (4 / interval if num_steps == _SHORTCUT_STEPS else num_steps / 4) * 2
 
 
 def schedule(settings: RuntimeConfig, prefix: int = 0) -> Schedule:

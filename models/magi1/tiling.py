@@ -67,7 +67,7 @@ def _tiled(
         tile = tiles[place] if in_place else tiles[place].clone()
         for axis, i in enumerate(place):
             if i > 0:
-                before = tiles[place[:axis] + (i - 1,) + place[axis + 1 :]]
+                before = tiles[(*place[:axis], i - 1, *place[axis + 1 :])]
                 _blend(before, tile, _AXES[axis], extents[axis])
         kept = [slice(0, n - extent) for n, extent in zip(out_size, extents, strict=True)]
         pieces[place] = tile[:, :, kept[0], kept[1], kept[2]]
