@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .config import ModelConfig
 from .embed import OnePlusLayerNorm, rotate
@@ -92,18 +93,18 @@ class ParallelAttention(nn.Module):
     """Self- and cross-attention from the same normed tokens, merged by one projection.
 
     `proj_precision`: "fp32" runs that projection in float32, as the released model does; "bf16" in the stream's
-    dtype, which is several times faster on a GPU and no longer the same numbers. `attention_precision`: "stream"
-    attends in the stream's dtype, "fp32" in float32 with the result rounded back, the reference for checks.
+    dtype, which is several times faster on a GPU and no longer the same numbers. `reference` is for checks, slow: it
+    attends in float32 with a plain softmax, and multiplies in the released order, so that even roundings agree.
     """
 
     def __init__(
-        self, config: ModelConfig, index: int, proj_precision: str = "fp32", attention_precision: str = "stream"
+        self, config: ModelConfig, index: int, proj_precision: str = "fp32", reference: bool = False
     ) -> None:
         super().__init__()
         size, eps = config.kv_channels, config.layernorm_epsilon
         self.index, self.head_dim, self.groups = index, size, config.num_query_groups
         self.proj_precision = proj_precision
-        self.in_float32 = attention_precision == "fp32"
+        self.reference = reference
         self.linear_qkv = Projections(config)
         self.linear_kv_xattn = nn.Linear(config.hidden_size, 2 * config.num_query_groups * size, bias=False)
         self.linear_proj = nn.Linear(2 * config.attention_width, config.hidden_size, bias=False)
@@ -142,11 +143,12 @@ class ParallelAttention(nn.Module):
     def attend_text(self, normed: Tensor, call: Call) -> Tensor:
         """Cross-attention of each chunk over its own caption; no positions."""
         queries = self.q_layernorm_xattn(self._heads(self.linear_qkv.qx(normed)))
-        seen = []
-        for text in call.text:
-            pair = self.linear_kv_xattn(text).view(len(text), self.groups, 2 * self.head_dim)
-            keys, values = pair.chunk(2, dim=-1)
-            seen.append((self.k_layernorm_xattn(keys), values))
+        packed = torch.cat(list(call.text))
+        slices = self.linear_kv_xattn.weight.chunk(_INTERLEAVE if self.reference else 1)
+        pairs = torch.cat([F.linear(packed, weight) for weight in slices], -1)
+        keys, values = pairs.unflatten(-1, (self.groups, 2 * self.head_dim)).chunk(2, dim=-1)
+        lengths = [len(text) for text in call.text]
+        seen = list(zip(self.k_layernorm_xattn(keys).split(lengths), values.split(lengths), strict=True))
         return self._attend(queries, seen, batch=True)
 
     def merge(self, video: Tensor, text: Tensor) -> Tensor:
@@ -157,9 +159,10 @@ class ParallelAttention(nn.Module):
         return self.linear_proj(pair)
 
     def _attend(self, queries: Tensor, seen: Sequence[tuple[Tensor, Tensor]], batch: bool) -> Tensor:
-        if not self.in_float32:
+        if not self.reference:
             return attend(queries, seen, batch)
-        return attend(queries.float(), [(k.float(), v.float()) for k, v in seen], batch).to(queries.dtype)
+        with sdpa_kernel(SDPBackend.MATH):
+            return attend(queries.float(), [(k.float(), v.float()) for k, v in seen], batch).to(queries.dtype)
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, self.head_dim))

@@ -157,10 +157,10 @@ def load_dit(
     return model
 
 
-def empty_dit(config: ModelConfig, proj_precision: str = "fp32", attention_precision: str = "stream") -> Magi1DiT:
+def empty_dit(config: ModelConfig, proj_precision: str = "fp32", reference: bool = False) -> Magi1DiT:
     """The transformer without memory for its weights, in evaluation mode."""
     with torch.device("meta"):
-        return Magi1DiT(config, proj_precision, attention_precision).eval().requires_grad_(False)
+        return Magi1DiT(config, proj_precision, reference).eval().requires_grad_(False)
 
 
 def kept_as(name: str, dtype: torch.dtype) -> torch.dtype:

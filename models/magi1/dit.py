@@ -61,11 +61,11 @@ class Gates(nn.Module):
 class Layer(nn.Module):
     """One transformer layer. `attend`, `merge` and `feed_forward` are its branches, for methods that replace one."""
 
-    def __init__(self, config: ModelConfig, index: int, proj_precision: str, attention_precision: str) -> None:
+    def __init__(self, config: ModelConfig, index: int, proj_precision: str, reference: bool) -> None:
         super().__init__()
         hidden, eps = config.hidden_size, config.layernorm_epsilon
         self.ada_modulate_layer = Gates(config)
-        self.self_attention = ParallelAttention(config, index, proj_precision, attention_precision)
+        self.self_attention = ParallelAttention(config, index, proj_precision, reference)
         self.self_attn_post_norm = OnePlusLayerNorm(hidden, eps=eps)
         self.mlp = Mlp(config)
         self.mlp_post_norm = OnePlusLayerNorm(hidden, eps=eps)
@@ -105,9 +105,9 @@ def add(hidden: Tensor, increment: Tensor) -> Tensor:
 class Stack(nn.Module):
     """The layers and the norm after them."""
 
-    def __init__(self, config: ModelConfig, *precisions: str) -> None:
+    def __init__(self, config: ModelConfig, proj_precision: str, reference: bool) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(Layer(config, i, *precisions) for i in range(config.num_layers))
+        self.layers = nn.ModuleList(Layer(config, i, proj_precision, reference) for i in range(config.num_layers))
         self.final_layernorm = OnePlusLayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
 
     def forward(self, hidden: Tensor, call: Call) -> Tensor:
@@ -126,16 +126,12 @@ class Magi1DiT(nn.Module):
     """Velocity (clean minus noise) of some chunks of a video.
 
     Build it on the meta device and give it weights with `checkpoint.load_dit` or `checkpoint.random_dit`, which hold
-    most of them in the stream's dtype and those that `stays_float32` names in float32. The precisions are those of
-    `ParallelAttention`.
+    most of them in the stream's dtype and those that `stays_float32` names in float32. For `proj_precision` and
+    `reference` see `ParallelAttention`.
     """
 
-    def __init__(
-        self, config: ModelConfig, proj_precision: str = "fp32", attention_precision: str = "stream"
-    ) -> None:
+    def __init__(self, config: ModelConfig, proj_precision: str = "fp32", reference: bool = False) -> None:
         super().__init__()
-        if attention_precision not in ("stream", "fp32"):
-            raise ValueError(f"attention_precision={attention_precision!r}; choose stream or fp32")
         if proj_precision not in ("fp32", "bf16"):
             raise ValueError(f"proj_precision={proj_precision!r}; choose fp32 (as released) or bf16 (faster)")
         self.config = config
@@ -146,7 +142,7 @@ class Magi1DiT(nn.Module):
             config.caption_channels, config.caption_max_length, config.hidden_size, config.condition_size
         )
         self.rope = Rope(config.kv_channels)
-        self.videodit_blocks = Stack(config, proj_precision, attention_precision)
+        self.videodit_blocks = Stack(config, proj_precision, reference)
         self.final_linear = FinalLinear(config)
 
     @property
@@ -185,7 +181,7 @@ class Magi1DiT(nn.Module):
         """
         slots = positions if slots is None else slots
         call = self.prepare(latents.shape, times, text, positions, visible, slots, cache, step_length, dropped)
-        hidden = self.embed(latents)
+        hidden = self.embed(latents, apart=all(slot is None for slot in slots))
         hidden = (blocks or self.videodit_blocks)(hidden, call)
         return self.finish(hidden, latents.shape)
 
@@ -206,24 +202,29 @@ class Magi1DiT(nn.Module):
         height, width = h // self.config.patch_size, w // self.config.patch_size
         cos, sin = self.rope(positions, chunk_width, height, width)
         times = times.to(self.device)
-        condition = self.t_embedder(times) + self.y_embedder.condition(dropped)
+        condition = self.t_embedder(times)
         if step_length is not None:
             condition = condition + self.t_embedder(torch.full_like(times, step_length))
+        condition = condition + self.y_embedder.condition(dropped)
         captions = [self.y_embedder(tokens).to(self.config.dtype) for tokens in text]
         return Call(condition.to(self.config.dtype), captions, cos, sin, list(slots), list(visible), cache)
 
-    def patches(self, latents: Tensor) -> Tensor:
-        """The patch embedding of (n, C, cw, h, w) as (n, cw·(h/p)·(w/p), hidden), float32; it costs no forward."""
+    def patches(self, latents: Tensor, apart: bool = False) -> Tensor:
+        """The patch embedding of (n, C, cw, h, w) as (n, cw·(h/p)·(w/p), hidden), float32; it costs no forward.
+
+        Chunks are convolved as one long video or `apart`, as released: the same but for the last bit.
+        """
         latents = latents.to(self.x_embedder.weight.dtype) * self.config.x_rescale_factor
         if self.config.half_channel_vae:
             latents = torch.cat([latents, latents], 1)
-        # One long video, as released: a batch of chunks takes another convolution kernel, which rounds differently.
+        if apart:
+            return self.x_embedder(latents).flatten(2).transpose(1, 2)
         grid = self.x_embedder(latents.transpose(0, 1).flatten(1, 2)[None])
         return grid.flatten(2)[0].T.unflatten(0, (len(latents), -1))
 
-    def embed(self, latents: Tensor) -> Tensor:
+    def embed(self, latents: Tensor, apart: bool = False) -> Tensor:
         """Latents as the token stream, (n, tokens, hidden)."""
-        return self.patches(latents).to(self.config.dtype)
+        return self.patches(latents, apart).to(self.config.dtype)
 
     def finish(self, hidden: Tensor, shape: Sequence[int]) -> Tensor:
         """The token stream as velocities of `shape` (n, C, cw, h, w), float32."""

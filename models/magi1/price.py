@@ -62,7 +62,9 @@ def _around(config: ModelConfig, tokens: int, text: int, distill: bool) -> float
     return 2.0 * (pixels + times + text * config.caption_channels * hidden)
 
 
-def call_flops(config: ModelConfig, tokens: int, seen: Sequence[int], text: Sequence[int], distill: bool = True) -> float:
+def call_flops(
+    config: ModelConfig, tokens: int, seen: Sequence[int], text: Sequence[int], distill: bool = True
+) -> float:
     """One transformer call on several chunks; `seen` and `text` have one entry per chunk."""
     constant = 2.0 * config.caption_channels * config.condition_size  # the text's share of the condition
     return constant + sum(chunk_flops(config, tokens, k, n, distill) for k, n in zip(seen, text, strict=True))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .attention import KVCache
 from .checkpoint import CheckpointError, check, empty_dit, kept_as, take
@@ -62,10 +64,18 @@ class Inputs:
 
 
 class Recording:
-    """A recorded folder. Raises CheckpointError or ValueError, in one line, if a file is missing or damaged."""
+    """A recorded folder.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder)
+    Args:
+        folder: where it is.
+        reference: run with the order of operations of the recorder, to the last bit; else as videos are made.
+
+    Raises:
+        CheckpointError, ValueError: in one line, if a file is missing or damaged.
+    """
+
+    def __init__(self, folder: Path, reference: bool = True) -> None:
+        self.folder, self.reference = Path(folder), reference
         for name in ("config.json", "state_dict.safetensors"):
             if not (self.folder / name).is_file():
                 raise CheckpointError(f"{self.folder} has no {name}; give a folder recorded from the official code")
@@ -88,7 +98,7 @@ class Recording:
     def _build(self, params_dtype: str) -> Magi1DiT:
         config = replace(self.config, params_dtype=params_dtype)
         path = self.folder / "state_dict.safetensors"
-        model = empty_dit(config, attention_precision="fp32")
+        model = empty_dit(config, reference=self.reference)
         check({name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}, {path: []})
         # The recorder copied float32 weights into a model of `params_dtype`: norms were rounded before their upcast.
         rounded = {
@@ -101,6 +111,10 @@ class Recording:
     @torch.no_grad()
     def cases(self) -> Iterator[Case]:
         """Every recorded output group with our distance from it."""
+        with sdpa_kernel(SDPBackend.MATH) if self.reference else nullcontext():
+            yield from self._all()
+
+    def _all(self) -> Iterator[Case]:
         yield from self._forwards()
         yield from self._forward_bf16()
         for name in self.entries.get("scenarios", {}):
