@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 SCHEMA = 1
@@ -73,6 +74,7 @@ def writing(path: Path, staging: Path | None = None) -> Iterator[Path]:
 @dataclass(frozen=True)
 class Record:
     """One finished video: its folder and its run.json. The other files are read when asked for."""
+
     path: Path
     run: dict[str, Any]
 
@@ -109,6 +111,7 @@ class Record:
 @dataclass
 class Stage:
     """A folder being filled: write files to stage.path, and what run.json shall say into `run`."""
+
     path: Path
     run: dict[str, Any] = field(default_factory=dict)
     record: Record | None = None  # after the block: what is in the place, ours or the first writer's
@@ -120,8 +123,7 @@ class Stage:
         status, whole = self.run.get("status"), {"frames.mp4", "trace.jsonl"} <= {*present}
         if status not in ("invalid", "failed") and not (status == "ok" and whole):
             raise ValueError(f"want status failed, invalid or ok with frames, trace; got {status}, {present}")
-        files = {name: checksum(self.path / name) for name in present}
-        self.run |= identity | {"schema": SCHEMA, "files": files}
+        self.run |= identity | {"schema": SCHEMA, "files": {name: checksum(self.path / name) for name in present}}
         for name in present:
             _fsync(self.path / name)
         with writing(self.path / "run.json") as draft:
@@ -196,13 +198,17 @@ class Store:
         gone = []
         for path in sorted(self.staging.glob("*")):
             owner = re.search(rf"\.{_host}\.(\d+)\.\d+", path.name)
-            if owner and path not in _active and not _alive(int(owner[1])):
+            if not owner or path in _active:
+                continue
+            pid = int(owner[1])  # ours but not active: left by an earlier process, as containers reuse the numbers
+            if pid == os.getpid() or not psutil.pid_exists(pid):
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
                 gone.append(path)
         return gone
 
     def _settle(self, staged: Path, place: Path) -> bool:
         """Rename a sealed folder to its place; False if a record that stands is there already."""
+
         def stands(folder: Path) -> bool:
             record = self._load(folder, verify=True)
             return record is not None and record.status != "failed"
@@ -230,13 +236,14 @@ class Store:
             raise StoreError(f"{folder} has schema {run['schema']}, newer than {SCHEMA}; update the program")
         for name, sealed in run.get("files", {}).items():
             path, size = folder / name, sealed["bytes"]
-            if not path.exists() or path.stat().st_size != size or verify and checksum(path) != sealed:
+            if not path.exists() or path.stat().st_size != size or (verify and checksum(path) != sealed):
                 return self._reject(folder, f"{name} is missing, or not what its checksum says")
         return Record(folder, run)
 
-    def _reject(self, folder: Path, why: str) -> None:
+    def _reject(self, folder: Path, why: str) -> Record | None:
         log.warning("%s does not count: %s", folder, why)
         self.damaged[folder] = why
+        return None
 
 
 def print_status(store: Store) -> None:
@@ -244,7 +251,8 @@ def print_status(store: Store) -> None:
     from rich import print
     from rich.table import Table
 
-    counts, seen = defaultdict(Counter), defaultdict(set)
+    counts: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
+    seen: dict[tuple[str, ...], set[tuple]] = defaultdict(set)
     for record in store.records():
         cell = record.path.parts[-3:-1]
         counts[cell][record.status] += 1
@@ -254,14 +262,13 @@ def print_status(store: Store) -> None:
     columns, running = ("ok", "invalid", "failed", "damaged", "missing"), len([*store.staging.glob("[!.]*")])
     table = Table("model", "method", *columns, title=f"{store.root}: {running} being written")
     for cell in sorted(counts):
-        elsewhere = set().union(*(seen[other] for other in seen if other[0] == cell[0]))
-        counts[cell]["missing"] = len(elsewhere - seen[cell])
+        counts[cell]["missing"] = len(set().union(*(seen[c] for c in seen if c[0] == cell[0])) - seen[cell])
         table.add_row(*cell, *(str(counts[cell][name] or "") for name in columns))
     print(table if counts else f"no records in {store.root}")
 
 
-def _folders(parent: str | os.PathLike) -> list[str]:
-    with os.scandir(parent) as entries:
+def _folders(parent: str | Path) -> list[str]:
+    with os.scandir(os.fspath(parent)) as entries:
         return sorted(e.path for e in entries if e.name[0] != "." and e.name not in RESERVED and e.is_dir())
 
 
@@ -280,14 +287,6 @@ def _owner() -> str:
     return f"{_host}.{os.getpid()}.{next(_count)}"
 
 
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except OSError as error:
-        return error.errno != errno.ESRCH
-    return pid != os.getpid()  # an earlier process had our pid: containers give every run the same
-
-
 def _fsync(path: Path) -> None:
     os.fsync(handle := os.open(path, os.O_RDONLY))  # not open(): a folder too
     os.close(handle)
@@ -295,6 +294,6 @@ def _fsync(path: Path) -> None:
 
 if __name__ == "__main__":
     try:
-        print_status(Store(*sys.argv[1:2] or ["results"], create=False))
+        print_status(Store((sys.argv[1:] or ["results"])[0], create=False))
     except StoreError as error:
         sys.exit(str(error))

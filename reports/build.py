@@ -13,6 +13,14 @@ from reports import curves, figures, formats, page, style, tables
 from reports.records import Study, load
 from store import writing
 
+SPEED_QUALITY = (
+    "Quality against speedup, with 95 % intervals. Dotted: the Pareto front. Hollow: another row is faster and closer, "
+    "intervals apart."
+)
+RADAR = "Speed, memory and quality, outwards is better; memory is the Original's over the row's."
+TIMELINE = "What was decided, for the first prompt. Upwards: latent slots."
+DRIFT = "Distance from the Original over the time of the video: mean over prompts, 95 % band."
+
 
 def build(results: str | os.PathLike) -> Path:
     """Write RESULTS/report from the records under `results`, and return that folder.
@@ -26,25 +34,21 @@ def build(results: str | os.PathLike) -> Path:
     report = study.root / "report"
     frame = tables.main(study)
     formats.write(study, frame, report / "tables")
-    drawn = {}
-    for name, caption, figure in draw(study, frame):
+    drawn: list[page.Drawn] = []
+    for kind, model, caption, figure in draw(study, frame):
         if figure is not None:
-            style.save(figure, report / "figures", name)
-        drawn[name] = (caption, figure is not None)
+            style.save(figure, report / "figures", f"{kind}_{model}")
+        drawn.append(page.Drawn(kind, model, caption, figure is not None))
     with writing(report / "index.html") as draft:
         draft.write_text(page.render(study, frame, drawn), encoding="utf-8")
     return report
 
 
-def draw(study: Study, frame: pd.DataFrame) -> Iterator[tuple[str, str, Figure | None]]:
-    """(file name, caption, figure or None where the records hold nothing to draw) for every model."""
+def draw(study: Study, frame: pd.DataFrame) -> Iterator[tuple[str, str, str, Figure | None]]:
+    """(kind, model, caption, figure or None where the records hold nothing to draw) for every model."""
     for model in study.models:
-        yield (f"speed_quality_{model}", "Quality against speedup, with 95 % intervals. Dotted: the Pareto front. Hollow: "
-               "another row is faster and closer, intervals apart.", figures.speed_quality(frame, model))  # fmt: skip
-        yield (f"radar_{model}", "Speed, memory and quality, outwards is better; memory is the Original's over the row's.",
-               figures.radar(study, frame, model))  # fmt: skip
-        yield f"memory_{model}", "Peak memory of a video.", curves.memory(frame, model)
-        yield (f"timeline_{model}", "What was decided, for the first prompt. Upwards: latent slots.",
-               curves.timeline(study, model))  # fmt: skip
-        yield (f"drift_{model}", "Distance from the Original over the time of the video: mean over prompts, 95 % band.",
-               curves.drift(study, model))  # fmt: skip
+        yield "speed_quality", model, SPEED_QUALITY, figures.speed_quality(frame, model)
+        yield "radar", model, RADAR, figures.radar(study, frame, model)
+        yield "memory", model, "Peak memory of a video.", curves.memory(frame, model)
+        yield "timeline", model, TIMELINE, curves.timeline(study, model)
+        yield "drift", model, DRIFT, curves.drift(study, model)

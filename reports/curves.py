@@ -86,7 +86,7 @@ def drift(study: Study, model: str) -> Figure | None:
                 ends.append((float(middle[-1]), text, ink))
             axes.set(xlabel="time in the video (s)", ylabel=titles[name], title=f"{titles[name]} per frame")
             axes.margins(x=0)
-            style.label_lines(axes, ends, x=float(seconds[-1]))
+            style.label_lines(axes, ends, x=float(found[-1][2][-1]))
     return figure
 
 
@@ -94,13 +94,14 @@ def _curves(study: Study, model: str, name: str) -> list[tuple[dict, str, np.nda
     """(row, label, seconds (T,), values (n, T)) of every row but the Original that has per-frame values."""
     found = []
     for row, group in study.rows(model):
-        valid = group[(group["status"] == "ok")]
-        lists = [(study.record(video).quality or {}).get("per_frame", {}).get(name) or [] for _, video in valid.iterrows()]
-        lists = [values for values in lists if values and None not in values]  # identical frames have no finite PSNR
-        if row["method"] == "original" or not lists:
+        valid = group[group["status"] == "ok"]
+        scored = [study.record(video).quality or {} for _, video in valid.iterrows()]
+        lists = [(quality.get("per_frame") or {}).get(name) for quality in scored]
+        kept = [values for values in lists if values and None not in values]  # identical frames have no finite PSNR
+        if row["method"] == "original" or not kept:
             continue
-        shortest = min(map(len, lists))
-        values = np.array([list_[:shortest] for list_ in lists], float)
+        shortest = min(map(len, kept))
+        values = np.array([values[:shortest] for values in kept], float)
         fps = valid["fps"].iloc[0]
         seconds = np.arange(shortest) / (fps if fps > 0 else 1)
         found.append((row, label({**row, "label": valid["label"].iloc[0]}), seconds, values))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ EXACT = {"lpips": 0.0, "ssim": 1.0}  # where the Original stands
 
 
 def speed_quality(frame: pd.DataFrame, model: str) -> Figure | None:
-    """Quality against speedup, a panel per metric, up is closer to the Original: intervals, the Pareto front, the floor.
+    """Quality against speedup, a panel per metric, up is closer to the Original; with the Pareto front and the floor.
 
     A row is hollow if another is faster and closer with both intervals apart. None if nothing has been scored.
     """
@@ -40,14 +41,15 @@ def speed_quality(frame: pd.DataFrame, model: str) -> Figure | None:
 def _scatter(axes: Axes, rows: pd.DataFrame, metric: Metric) -> None:
     sign = 1 if metric.better == "higher" else -1
     start = [(1.0, EXACT[metric.name])] if metric.name in EXACT else []
-    front, best = [], -math.inf
+    front: list[tuple[float, float]] = []
+    best = -math.inf
     for x, y in sorted([*zip(rows["speedup"], rows[metric.name], strict=True), *start], reverse=True):
         if sign * y > best:
             front, best = [*front, (x, y)], sign * y
     axes.plot(*zip(*front, strict=True), color=style.SOFT, lw=1, ls=(0, (1, 1.5)), zorder=1)
     for _, line in rows.iterrows():
         ink, y = style.colour(line["method"]), line[metric.name]
-        spans = {}
+        spans: dict[str, Any] = {}
         for axis, name in (("xerr", "speedup"), ("yerr", metric.name)):
             ends = [abs(line[name] - line[f"{name}_{end}"]) for end in ("low", "high")]
             spans[axis] = [[e] for e in ends] if not any(map(math.isnan, ends)) else None
@@ -64,16 +66,12 @@ def _scatter(axes: Axes, rows: pd.DataFrame, metric: Metric) -> None:
 def _dominated(line: pd.Series, rows: pd.DataFrame, metric: Metric) -> bool:
     """Whether some other row is faster and closer, with both intervals apart where there are any."""
 
-    def end(which: pd.Series | pd.DataFrame, name: str, side: str):
-        value = which[f"{name}_{side}"]
-        return value.fillna(which[name]) if isinstance(which, pd.DataFrame) else which[name] if pd.isna(value) else value
+    def ends(name: str) -> tuple[pd.Series, pd.Series]:
+        low, high = (rows[f"{name}_{end}"].fillna(rows[name]) for end in ("low", "high"))
+        return (low, high) if BY_NAME[name].better == "higher" else (-high, -low)
 
-    faster = end(rows, "speedup", "low") > end(line, "speedup", "high")
-    if metric.better == "higher":
-        closer = end(rows, metric.name, "low") > end(line, metric.name, "high")
-    else:
-        closer = end(rows, metric.name, "high") < end(line, metric.name, "low")
-    return bool((faster & closer).any())
+    better = [ends(name)[0] > ends(name)[1][line.name] for name in ("speedup", metric.name)]
+    return bool((better[0] & better[1]).any())
 
 
 def _floor(axes: Axes, repeat: pd.DataFrame, metric: Metric) -> None:
@@ -122,8 +120,8 @@ def radar(study: Study, frame: pd.DataFrame, model: str) -> Figure | None:
             known = values.loc[n].notna().to_numpy()
             theta, r = angles[known], values.loc[n].to_numpy(float)[known]
             ink = style.colour(line["method"])
-            axes.plot([*theta, theta[0]], [*r, r[0]], color=ink, ls=style.LINES.get(line["speed"], ":"), marker=".", ms=4,
-                      label=line["name"] + dagger(line), lw=2 if line["method"] == "scope" else 1.2)  # fmt: skip
+            axes.plot([*theta, theta[0]], [*r, r[0]], color=ink, ls=style.LINES.get(line["speed"], ":"), marker=".",
+                      ms=4, label=line["name"] + dagger(line), lw=2 if line["method"] == "scope" else 1.2)  # fmt: skip
             if line["method"] == "scope":
                 axes.fill(theta, r, color=ink, alpha=0.06, lw=0)
         axes.set_xticks(angles, values.columns)

@@ -40,7 +40,7 @@ def markdown(study: Study, frame: pd.DataFrame) -> str:
 
 
 def latex(study: Study, frame: pd.DataFrame) -> str:
-    """A booktabs table of all models, best values bold, arrows for what is better; needs only \\usepackage{booktabs}."""
+    """A booktabs table of all models, the best values bold, arrows for what is better."""
     blocks = {model: _display(frame, rows, "\\textbf{{{}}}".format, escape=True)
               for model, rows in frame.groupby("model", sort=False)}  # fmt: skip
     if not blocks:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import jinja2
@@ -26,17 +26,22 @@ MOST_VIDEOS = 400  # more: a fuller page that takes longer to open
 CODES = "cpr"  # cache, predict, recompute in the page's data; a dot where a slot is at rest
 
 
-def render(study: Study, frame: pd.DataFrame, drawn: dict[str, tuple[str, bool]]) -> str:
-    """The page as text.
+class Drawn(NamedTuple):
+    """A figure of figures/<kind>_<model>.svg, or the lack of one."""
 
-    Args:
-        drawn: figure name -> (caption, whether it was drawn).
-    """
+    kind: str
+    model: str
+    caption: str
+    done: bool  # False: the records hold nothing to draw
+
+
+def render(study: Study, frame: pd.DataFrame, drawn: list[Drawn]) -> str:
+    """The page as text."""
     loader = jinja2.FileSystemLoader(TEMPLATES)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True,
                                      undefined=jinja2.StrictUndefined)  # fmt: skip
     prompts, left_out = _prompts(study)
-    models = [_model(study, frame, model, drawn) for model in study.models]
+    models = [_model(frame, model, drawn) for model in study.models]
     return environment.get_template("index.html").render(
         models=models, prompts=prompts, left_out=left_out, notes=notes(study, frame), blanks=blanks(frame),
         metrics=METRICS, cells=list(_cells(study)), modes=style.MODES,
@@ -47,7 +52,7 @@ def render(study: Study, frame: pd.DataFrame, drawn: dict[str, tuple[str, bool]]
     )  # fmt: skip
 
 
-def _model(study: Study, frame: pd.DataFrame, model: str, drawn: dict[str, tuple[str, bool]]) -> dict[str, Any]:
+def _model(frame: pd.DataFrame, model: str, drawn: list[Drawn]) -> dict[str, Any]:
     """The table and the figures of one model."""
     part = frame[frame["model"] == model]
     columns = [metric for metric in METRICS if part[metric.name].notna().any()]
@@ -65,10 +70,9 @@ def _model(study: Study, frame: pd.DataFrame, model: str, drawn: dict[str, tuple
         rows.append({"name": line["name"] + dagger(line), "colour": style.colour(line["method"]), "cells": cells,
                      "videos": line["videos"], "status": line["status"], "marks": line["marks"],
                      "comparable": line["paper_comparable"], "missing": line["missing"]})  # fmt: skip
-    wanted = {name: fact for name, fact in drawn.items() if name.endswith(f"_{model}")}
-    return {"name": model, "columns": columns, "rows": rows,
-            "figures": [(name, caption) for name, (caption, done) in wanted.items() if done],
-            "undrawn": [name.removesuffix(f"_{model}") for name, (_, done) in wanted.items() if not done]}  # fmt: skip
+    figures = [figure for figure in drawn if figure.model == model]
+    return {"name": model, "columns": columns, "rows": rows, "figures": [figure for figure in figures if figure.done],
+            "undrawn": [figure.kind.replace("_", " ") for figure in figures if not figure.done]}  # fmt: skip
 
 
 def _sortable(value: float, better: str) -> float:
@@ -79,8 +83,9 @@ def _sortable(value: float, better: str) -> float:
 
 def _prompts(study: Study) -> tuple[list[dict[str, Any]], int]:
     """For each model, prompt and seed its players, the Original first; and how many videos the page leaves out."""
-    prompts, count = [], 0
-    for (model, _, seed), group in study.videos.groupby(["model", "prompt_id", "seed"], sort=False):
+    prompts: list[dict[str, Any]] = []
+    count = 0
+    for (model, _, seed), group in study.videos.groupby(["model", "prompt", "seed"], sort=False):
         if prompts and count + len(group) > MOST_VIDEOS:
             break
         count += len(group)

@@ -72,9 +72,9 @@ def load(results: Path) -> Study:
     videos = pd.DataFrame([_line(record, n) for n, record in enumerate(records)], columns=_COLUMNS)
     videos["variant"] = _variants(videos, records)
     _pair(videos)
-    order = sorted(range(len(videos)), key=lambda n: _order(videos.iloc[n])) if len(videos) else []
+    videos = videos.iloc[_order(videos)].reset_index(drop=True)
     damaged = {str(path.relative_to(store.root)): why for path, why in sorted(store.damaged.items())}
-    return Study(store.root, videos.iloc[order].reset_index(drop=True), records, damaged)
+    return Study(store.root, videos, records, damaged)
 
 
 def label(row: Mapping[str, Any]) -> str:
@@ -124,7 +124,7 @@ def _line(record: Record, n: int) -> dict[str, Any]:
         "reference": run.get("reference_key") or quality.get("reference") or "",
         "weights": run.get("weights") or "", "estimated": bool(run.get("estimated")),
         "identical": identical, "scored": bool(quality),
-        "device": str(environment.get("gpu") or environment.get("device") or ""),
+        "device": str(environment.get("gpu") or environment.get("cpu") or ""),
         "time_s": number(seconds.get("total")), "denoise_s": number(seconds.get("denoise")),
         "decode_s": number(seconds.get("decode")), "text_s": number(seconds.get("text")),
         "flops": number(flops.get("dense")), "flops_masked": number(flops.get("masked")),
@@ -139,7 +139,7 @@ def _variants(videos: pd.DataFrame, records: list[Record]) -> pd.Series:
     """What tells videos of one cell, prompt and seed apart: the settings that differ, `tau_cache=0.1`."""
     names = pd.Series("", index=videos.index)
     for _, group in videos.groupby(["model", "method", "speed"], sort=False):
-        if not group.duplicated(["prompt_id", "seed"]).any():
+        if not group.duplicated(["prompt", "seed"]).any():
             continue
         settings = {n: dict(_flat(records[r].config)) for n, r in group["record"].items()}
         everything = sorted(set().union(*settings.values()))
@@ -150,10 +150,9 @@ def _variants(videos: pd.DataFrame, records: list[Record]) -> pd.Series:
 
 
 def _flat(config: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Settings as (dotted name, value), without those that name a video or say nothing of it."""
-    aside = ("prompt", "seed", "results", "hydra", "logger", "shard", "reference")
+    """The settings of model and method as (dotted name, value)."""
     for name, value in config.items():
-        if not path and str(name).startswith(aside):
+        if not path and name not in ("model", "method"):
             continue
         if isinstance(value, Mapping):
             yield from _flat(value, f"{path}{name}.")
@@ -165,10 +164,10 @@ def _pair(videos: pd.DataFrame) -> None:
     """Add `speedup`, `speedup_denoise` and `flops_speedup`, over the Original of the same prompt and seed."""
     valid = videos[(videos["method"] == "original") & (videos["status"] == "ok")]
     by_key = {(v.model, v.key): v for v in valid.itertuples()}
-    by_prompt = {(v.model, v.prompt_id, v.seed): v for v in valid[valid["variant"] == ""].itertuples()}
+    by_prompt = {(v.model, v.prompt, v.seed): v for v in valid[valid["variant"] == ""].itertuples()}
     own = videos["key"].where(videos["method"] == "original", "")
     keys = videos["reference"].where(videos["reference"] != "", own)
-    found = [by_key.get((v.model, key)) or by_prompt.get((v.model, v.prompt_id, v.seed))
+    found = [by_key.get((v.model, key)) or by_prompt.get((v.model, v.prompt, v.seed))
              for v, key in zip(videos.itertuples(), keys, strict=True)]  # fmt: skip
     ratios = {"speedup": "time_s", "speedup_denoise": "denoise_s", "flops_speedup": "flops"}
     for ratio, source in ratios.items():
@@ -176,13 +175,19 @@ def _pair(videos: pd.DataFrame) -> None:
         videos[ratio] = reference / videos[source].where(videos[source] > 0).to_numpy(float)
 
 
-def _order(video: pd.Series) -> tuple:
-    known, method = list(NAMES), video["method"]
-    place = known.index(method) if method in known else len(known) + (method == "scope")
-    model = MODELS.index(video["model"]) if video["model"] in MODELS else len(MODELS)
-    speed = SPEEDS.get(video["speed"], 3), video["speed"]
-    which = (str(video[name]).rjust(12) for name in ("prompt_id", "seed", "key"))
-    return (model, video["model"], place, method, *speed, video["variant"], *which)
+def _order(videos: pd.DataFrame) -> list[int]:
+    """Models and methods in the order of the paper's tables, the unknown after the known, SCOPE last."""
+    known = list(NAMES)
+
+    def place(video: tuple) -> tuple:
+        model, method, speed, variant, prompt_id, *rest = video  # rest: prompt, seed, key
+        models = (MODELS.index(model) if model in MODELS else len(MODELS), model)
+        methods = (known.index(method) if method in known else len(known) + (method == "scope"), method)
+        prompt = (prompt_id, "") if isinstance(prompt_id, int) else (len(videos), str(prompt_id))
+        return (*models, *methods, SPEEDS.get(speed, 3), speed, variant, *prompt, *map(str, rest))
+
+    lines = videos[[*ROW, "prompt_id", "prompt", "seed", "key"]].itertuples(index=False, name=None)
+    return [n for _, n in sorted((place(video), n) for n, video in enumerate(lines))]
 
 
 def prompt_hash(videos: pd.DataFrame) -> str:

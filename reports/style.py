@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -21,7 +22,7 @@ _SPARE = ("#5d3a9b", "#40b0a6", "#994f00", "#e1be6a", "#dc3220", "#006cd1")
 MARKERS = {"": "o", "slow": "s", "fast": "^"}
 LINES = {"": "-", "slow": "-", "fast": (0, (4, 1.5))}
 
-SETTINGS = {
+SETTINGS: Any = {
     "figure.dpi": 100, "savefig.dpi": 200, "savefig.bbox": "tight", "savefig.pad_inches": 0.06,
     "figure.constrained_layout.use": True, "font.family": "DejaVu Sans", "font.size": 8.5,
     "axes.titlesize": 9.5, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.titlepad": 8,
@@ -37,12 +38,6 @@ SETTINGS = {
 def colour(method: str) -> str:
     """The colour of a method, in every figure and on the page; one of a spare few for a method we do not know."""
     return _COLOURS.get(method) or _SPARE[sum(map(ord, method)) % len(_SPARE)]
-
-
-def figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches in the style of the reports; needs no display."""
-    with matplotlib.rc_context(SETTINGS):
-        return Figure((width, height))
 
 
 def save(fig: Figure, folder: Path, name: str) -> list[str]:

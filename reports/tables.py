@@ -47,7 +47,7 @@ METRICS = (
 )
 BY_NAME = {metric.name: metric for metric in METRICS}
 CONVENTIONS = (
-    "Time is text encoding, denoising and decoding of one video. Speedups are geometric means over prompts of the ratio "
+    "Time is text encoding, denoising and decoding of a video. Speedups are geometric means over prompts of the ratio "
     + "to the Original of the same prompt and seed. Intervals are 95 %, bootstrapped over prompts.",
     "FLOPs are of the denoiser, 2 per multiply-add, attention dense; the csv has the masked count too. "
     + "LPIPS, SSIM and PSNR compare lossless frames with the Original's. GB = 10⁹ bytes.",
@@ -58,8 +58,7 @@ ALSO = {"speedup_denoise": ("speedup_denoise", 1.0, True), "flops_pf_masked": ("
 
 
 def main(study: Study) -> pd.DataFrame:
-    """The main table, a line per row: the columns of `COLUMNS`, then for each metric `_low` and `_high` (95 %), `paper_`,
-    and what the marks and the blanks mean (`marks`, `missing`)."""
+    """The main table: `COLUMNS`, then for each metric `_low`, `_high` (95 %) and `paper_`; and why cells are blank."""
     lines = [_line(study, row, group) for row, group in study.rows()]
     frame = pd.DataFrame(lines, columns=_columns())
     _mark_floor(frame)
@@ -83,10 +82,10 @@ def _line(study: Study, row: dict[str, str], group: pd.DataFrame) -> dict[str, A
         estimate, why = _estimate(study, row, group, metric, random)
         line |= dict(zip((metric.name, f"{metric.name}_low", f"{metric.name}_high"), estimate, strict=True))
         missing += [f"{metric.title}: {why}"] if why else []
-    if len(valid) and valid["prompt_id"].nunique() == 1:
+    if len(valid) and valid["prompt"].nunique() == 1:
         missing.append("intervals: one prompt only")
     for name, (source, scale, geometric) in ALSO.items():
-        line[name] = mean(valid[source] * scale, valid["prompt_id"], geometric).value
+        line[name] = mean(valid[source] * scale, valid["prompt"], geometric).value
     line |= {f"paper_{name}": value for name, value in published.cells(row).items()}
     line["paper_comparable"] = published.comparable(row, estimated, random)
     devices = sorted(set(valid["device"]) - {""})
@@ -113,17 +112,17 @@ def _estimate(study: Study, row: dict[str, str], group: pd.DataFrame, metric: Me
     values = valid[metric.source] * metric.scale
     infinite = np.isposinf(values)
     if infinite.any() and not infinite.all():  # a mean of dB with infinities in it says nothing
-        estimate = mean(values[~infinite], valid["prompt_id"][~infinite])
+        estimate = mean(values[~infinite], valid["prompt"][~infinite])
         return estimate, f"{infinite.sum()} of {len(values)} videos are identical to the Original, not in the mean"
-    estimate = mean(values, valid["prompt_id"], metric.geometric)
+    estimate = mean(values, valid["prompt"], metric.geometric)
     if not np.isnan(estimate.value):
         return estimate, ""
     if "speedup" in metric.name:
         return NONE, "no Original of these prompts"
     if metric.quality and not valid["scored"].any():
         return NONE, "not scored yet, run python -m eval"
-    lacks = [(study.record(video).quality or {}).get(f"{metric.name}_missing") for _, video in valid.head(1).iterrows()]
-    return NONE, str(lacks[0] or "not recorded")
+    lacks = (study.record(valid.iloc[0]).quality or {}).get(f"{metric.name}_missing")
+    return NONE, str(lacks or "not recorded")
 
 
 def _vbench(study: Study, row: dict[str, str]) -> tuple[Estimate, str]:

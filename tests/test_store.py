@@ -57,7 +57,11 @@ def test_a_record_comes_back_as_it_was_written(store):
     assert record.path == store.root / "tiny" / "scope-fast" / "abc"
     assert record.run["seconds"] == {"denoise": 1.5} and record.run["schema"] == SCHEMA
     assert (record.run["model"], record.run["method"], record.run["speed"], record.run["key"]) == (
-        "tiny", "scope", "fast", "abc")
+        "tiny",
+        "scope",
+        "fast",
+        "abc",
+    )
     assert record.run["files"]["frames.mp4"]["bytes"] == 6
     assert record.trace() == [{"iteration": 0, "mode": "recompute"}]
     assert record.config == {"seed": 0} and record.quality is None
@@ -165,7 +169,7 @@ def test_speed_is_part_of_the_cell_unless_there_is_none(store):
 
 def test_a_root_that_cannot_be_written_or_found_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="cannot write .*file.*results=FOLDER"):
+    with pytest.raises(StoreError, match=r"cannot write .*file.*results=FOLDER"):
         Store(tmp_path / "file")
     with pytest.raises(StoreError, match="no results folder"):
         Store(tmp_path / "absent", create=False)
