@@ -1,4 +1,4 @@
-"""TeaCache (Liu et al., CVPR 2025): reuse the block stack's residual while an accumulated estimate of its change is small.
+"""TeaCache (Liu et al., CVPR 2025): reuse the block stack's residual while its estimated change stays small.
 
     r_i = mean|m_i - m_{i-1}| / mean|m_{i-1}|      m: the timestep-modulated input
     A  += p(r_i)                                   p: a polynomial fitted on a model's own input and output changes
@@ -7,8 +7,8 @@
 
 The head always runs. On SkyReels-V2 the released code (`pool: row`) takes r over all frames of the interval, idle ones
 included, and uses Wan's coefficients unchanged; on an asynchronous schedule that mean is diluted by frames that do
-not move, and the maintainers call the combination unsupported. `pool: slot` is our clean version: an accumulator per latent
-slot, warm-up and cool-down by a slot's own steps, and the row is computed when any active slot asks for it.
+not move, and the maintainers call the combination unsupported. `pool: slot` is our clean version: an accumulator per
+latent slot, warm-up and cool-down by a slot's own steps, and the row is computed when any active slot asks for it.
 Both sets of Wan's coefficients have negative values in part of their range, so A may fall; `nonnegative` forbids it.
 """
 
@@ -48,7 +48,7 @@ class TeaCache(Method):
         if self.fit not in (*COEFFICIENTS, "own"):
             raise ValueError(f"fit is one of {', '.join((*COEFFICIENTS, 'own'))}, got {self.fit!r}")
         if self.fit == "own" and not self.coefficients:
-            raise ValueError("fit=own needs coefficients, highest power first; `python -m baselines.fit_teacache` makes them")
+            raise ValueError("fit=own needs coefficients, highest power first; see benchmarks/fit_teacache.py")
         if self.pool not in ("row", "slot"):
             raise ValueError(f"pool is row or slot, got {self.pool!r}")
         if self.warmup < 1 or self.cooldown < 0:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from engine.ledger import Entry
@@ -19,12 +21,36 @@ class Backbone(Protocol):
     """
 
     name: str
+    settings: Any  # its dataclass; `Settings` on the class is the schema of the YAML
+    device: torch.device
     depth: int  # transformer blocks
     branches: tuple[str, ...]  # guidance branches of one forward, ("cond",) without guidance
     offers: frozenset[str]  # capabilities and signals, see Method.requires
 
     def advice(self, lacking: str) -> str:
         """What to change when a method asks for `lacking`."""
+        ...
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of the denoiser."""
+        ...
+
+    @property
+    def weights_id(self) -> str:
+        """Changes with the content of the weight files. Raises WeightsError if they are missing or broken."""
+        ...
+
+    def load(self) -> None:
+        """Bring the weights to the device; nothing before this needs them."""
+        ...
+
+    def texts(self, prompts: Iterable[str], cache: Path | None = None) -> dict[str, Tensor]:
+        """Embeddings of all prompts of a run, computed once and kept in `cache`; the text encoder then leaves."""
+        ...
+
+    def conditioning(self, prompt: str, texts: dict[str, Tensor]) -> Any:
+        """What `start` needs of one prompt."""
         ...
 
     def schedule(self) -> Sequence[Row]:

@@ -1,4 +1,4 @@
-"""How much a signal has moved since the step before, per latent slot: the measure that TeaCache, FlowCache and SCOPE share."""
+"""How much a signal has moved since the step before, per latent slot: what TeaCache, FlowCache and SCOPE measure."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ def newton(points: Points, at: float) -> Any:
     total, reach = column[0], 1.0
     for k in range(1, len(points)):
         reach *= at - levels[k - 1]
-        column = [(a - b) / (levels[i] - levels[i + k]) for i, (a, b) in enumerate(zip(column, column[1:], strict=False))]
+        column = [(a - b) / (levels[i] - levels[i + k]) for i, (a, b) in enumerate(pairwise(column))]
         total = total + reach * column[0]
     return total
 
@@ -65,7 +66,7 @@ def taylorseer(points: Points, at: float) -> Any:
     8.0
     """
     factors = [points[0][1]]
-    for (before, _), (now, value) in zip(points, points[1:], strict=False):
+    for (before, _), (now, value) in pairwise(points):
         fresh = [value]
         for k in range(len(factors)):
             fresh.append((fresh[k] - factors[k]) / (now - before))

@@ -133,6 +133,10 @@ class Method:
         """The backbone settings to run with; only a method that changes the sampler itself returns others."""
         return settings
 
+    def reseed(self, seed: int) -> int:
+        """The seed of the noise; only a row that measures the spread between seeds returns another."""
+        return seed
+
     def reset(self) -> None:
         """Forget everything: a video or a segment begins."""
 

@@ -3,9 +3,9 @@
 A segment of L slots is denoised in blocks of c slots; block b lags `ar_step` rows behind its left neighbour
 (diffusers and the official code build the same matrix row by row; this is its closed form):
 
-    idx(r, b)    = clamp(r - lag b, 0, S + 1)     row r = 1, 2, ...; new block b = 0, 1, ...; S steps; lag = min(ar_step, S)
+    idx(r, b)    = clamp(r - lag b, 0, S + 1)     row r = 1, 2, ...; new block b = 0, 1, ...; S steps
     update(r, b) = 1 <= r - lag b <= S
-    rows         = S + lag (blocks - 1)
+    rows         = S + lag (blocks - 1)           lag = min(ar_step, S)
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def segments(total: int, base: int, overlap: int, block: int) -> list[Segment]:
     for segment in found:
         if segment.length % block or segment.prefix % block:
             raise ValueError(
-                f"a segment of {segment.length} latents with {segment.prefix} of overlap cannot be cut into blocks of {block}"
+                f"{segment.length} latents, {segment.prefix} of them overlap, do not cut into blocks of {block}"
             )
     return found
 

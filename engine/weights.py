@@ -32,7 +32,7 @@ def read_header(path: Path) -> dict[str, dict]:
     header.pop("__metadata__", None)
     end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
     if size != 8 + length + end:
-        raise WeightsError(f"{path} is cut short: it has {size} bytes and should have {8 + length + end}; fetch it again")
+        raise WeightsError(f"{path} is cut short: {size} bytes instead of {8 + length + end}; fetch it again")
     return header
 
 

@@ -1,11 +1,11 @@
 """SCOPE (Cui et al. 2026, "Not All Frames Deserve Full Computation"): cache, predict or recompute.
 
-    d_i = mean|f_i - f_{i-1}| / (mean|f_{i-1}| + eps)              discrepancy of a signal that costs no forward  (Eq. 4)
+    d_i = mean|f_i - f_{i-1}| / (mean|f_{i-1}| + eps)              discrepancy of a signal, no forward needed   (Eq. 4)
     S_i = A_{i-1} + d_i                                            the score, before the decision
     mode = CACHE      if               S_i < tau_cache
-           PREDICT    if  tau_cache <= S_i < tau_predict           with enough history                            (Eq. 3)
+           PREDICT    if  tau_cache <= S_i < tau_predict           with enough history                          (Eq. 3)
            RECOMPUTE  otherwise, and after max_skip steps without one
-    A_i = S_i after CACHE,  decay S_i after PREDICT,  0 after RECOMPUTE                                           (Eq. 5)
+    A_i = S_i after CACHE,  decay S_i after PREDICT,  0 after RECOMPUTE                                         (Eq. 5)
 
 CACHE hands back the last velocity, PREDICT extrapolates it along the noise level (`predictors.py`, Eq. 6-7), and
 `selective.py` restricts forwards to the active frames (Eq. 8-9). The velocity is taken after guidance, so one decision
@@ -76,7 +76,7 @@ class Scope(Method):
         _one_of("selective", self.selective, *selective.CHOICES)
         _one_of("decide_per", self.decide_per, "row", "unit")
         if self.rescale == "poly" and not self.coefficients:
-            raise ValueError("rescale=poly needs coefficients, highest power first; see `python -m baselines.fit_teacache --help`")
+            raise ValueError("rescale=poly needs coefficients, highest power first; see benchmarks/fit_teacache.py")
         self.reset()
 
     @property

@@ -34,6 +34,7 @@ SIGNALS = frozenset({"time_projection", "time_embedding", "latent", "patch_embed
 class SkyReelsV2:
     """One SkyReels-V2 model at one setting. Built cheaply; `load` brings the weights."""
 
+    Settings = SkyReels
     offers = frozenset({"blocks", "branches", "narrow"}) | SIGNALS
 
     def __init__(self, settings: SkyReels, device: torch.device) -> None:
@@ -66,7 +67,7 @@ class SkyReelsV2:
 
     def advice(self, lacking: str) -> str:
         if lacking == "partial":
-            return "its attention spans the whole interval, so a part of a row cannot be forwarded alone; use grain: row"
+            return "its attention spans the whole interval, so no part of a row can be forwarded alone; decide per row"
         return "choose another method or another signal"
 
     def schedule(self) -> Sequence[Row]:
@@ -80,7 +81,7 @@ class SkyReelsV2:
         """Changes with the content of the weight files; "random" without them."""
         if self.settings.weights == "random":
             return "random"
-        return digest(checkpoint.files(checkpoint.locate(self.settings)))
+        return digest(checkpoint.files(checkpoint.locate(self.settings), self.settings))
 
     # --- one video -----------------------------------------------------------------------------------------------
 

@@ -28,13 +28,13 @@ def locate(settings: SkyReels) -> Path:
         return Path(snapshot_download(name, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError, ValueError, OSError):
         raise WeightsError(
-            f"no weights for model={settings.name}: {name!r} is neither a folder here nor in the local hub cache. Fetch "
-            f"them once with `hf download {name}` and run again, give a folder with model.checkpoint=FOLDER, or use "
-            "model.weights=random to measure cost without quality"
+            f"no weights for model={settings.name}: {name!r} is neither a folder here nor in the local hub cache. "
+            f"Fetch them once with `hf download {name}` and run again, give a folder with model.checkpoint=FOLDER, "
+            "or use model.weights=random to measure cost without quality"
         ) from None
 
 
-def files(folder: Path) -> list[Path]:
+def files(folder: Path, settings: SkyReels) -> list[Path]:
     """Every weight file of the checkpoint, each checked to be whole. Raises WeightsError naming the one that is not."""
     found = []
     for part, stem in PARTS.items():
@@ -48,7 +48,7 @@ def files(folder: Path) -> list[Path]:
             try:
                 read_header(path)
             except WeightsError as error:
-                raise WeightsError(f"{error} (checkpoint {folder}; `hf download` of the whole checkpoint fetches it)") from None
+                raise WeightsError(f"{error} (`hf download {settings.checkpoint}` fetches it)") from None
             found.append(path)
     return found
 
@@ -85,7 +85,7 @@ def load(settings: SkyReels, device: torch.device) -> tuple[SkyReelsV2Transforme
     if settings.weights == "random":
         return _random(settings, dtype, device)
     folder = locate(settings)
-    files(folder)
+    files(folder, settings)
     _same_model(settings, folder)
     transformer = SkyReelsV2Transformer3DModel.from_pretrained(folder / "transformer", torch_dtype=dtype)
     transformer.register_to_config(num_frame_per_block=1)

@@ -62,7 +62,7 @@ class SkyReels:
         for name in ("height", "width"):
             value = getattr(self, name)
             if value < 16 or value % 16:
-                raise ValueError(f"model.{name} must be a multiple of 16, got {value}; the nearest is {_near(value, 16)}")
+                raise ValueError(f"model.{name} must be a multiple of 16, got {value}; nearest: {_near(value, 16)}")
         self._check_frames()
 
     def _one_of(self, name: str, *allowed: str) -> None:
@@ -72,7 +72,7 @@ class SkyReels:
     def _check_frames(self) -> None:
         if self._fills(self.frames):
             return
-        near = [f for d in range(0, 4 * 400) for f in (self.frames - d, self.frames + d) if self._fills(f)]
+        near = [f for d in range(4 * 400) for f in (self.frames - d, self.frames + d) if self._fills(f)]
         hint = f"the nearest that does is {near[0]}" if near else "no length does with this base_frames and overlap"
         raise ValueError(
             f"model.frames={self.frames} does not fill blocks of {self.block} latents (base_frames={self.base_frames}, "

@@ -35,7 +35,7 @@ def embed(prompts: Iterable[str], settings: SkyReels, device: torch.device, cach
     if settings.weights == "random":
         return {prompt: _random(prompt, settings) for prompt in prompts}
     folder = locate(settings)
-    encoder_id = digest(path for path in files(folder) if path.parent.name == "text_encoder")
+    encoder_id = digest(path for path in files(folder, settings) if path.parent.name == "text_encoder")
     found: dict[str, Tensor] = {}
     for prompt in prompts:
         path = _path(cache, encoder_id, prompt, settings)

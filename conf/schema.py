@@ -1,0 +1,182 @@
+"""From composed YAML to checked objects: what a run may say, with the nearest valid name for what it may not.
+
+A YAML file in conf/model/ or conf/method/ is the registration: its `_target_` names a class, whose dataclass of
+settings is the schema of the rest. Only subclasses of Method and classes that carry `Settings` are ever instantiated.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from engine.method import Method
+
+CONF = Path(__file__).parent
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be run; says what was given, what is wanted and what to change."""
+
+
+@dataclass
+class Prompts:
+    file: str = ""  # one prompt a line; empty lines and lines that start with # are left out
+    list: list[str] = field(default_factory=list)
+    limit: int = 0  # take only the first so many; 0 takes all
+
+
+@dataclass
+class Point:
+    """What an operating point says of itself."""
+
+    estimated: bool = False  # the source does not state the value: it is ours, and every table marks it
+    why: str = ""  # the reasoning or the source
+    expects: dict[str, float] = field(default_factory=dict)  # the published cell that it should reproduce
+
+
+@dataclass
+class Run:
+    """Everything of a run besides its model and its method."""
+
+    speed: str = "fast"  # none | slow | fast: which operating point, where the method has one on this model
+    point: Point = field(default_factory=Point)
+    prompts: Prompts = field(default_factory=Prompts)
+    seeds: list[int] = field(default_factory=lambda: [0])
+    results: str = "results"
+    device: str = "auto"  # auto | cpu | cuda | cuda:1
+    dry_run: bool = False  # print what would be done and its FLOPs, do nothing
+    score: bool = True  # PSNR, SSIM, LPIPS and validity right after a video; `python -m eval RESULTS` does it later
+    report: bool = True
+    retry_failed: bool = False
+    experiment: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.seeds:
+            raise ConfigError("seeds is empty; want at least one, e.g. seeds=[0]")
+
+
+def parse(config: DictConfig) -> tuple[Run, type, Any, Method]:
+    """The checked run, the backbone's class, its settings, and the method. Raises ConfigError."""
+    own = {key: config[key] for key in config if key not in ("model", "method")}
+    run = _typed(Run, OmegaConf.create(own), "")
+    backbone = _class(config.model, "model")
+    if not hasattr(backbone, "Settings"):
+        raise ConfigError(f"model._target_ names {backbone.__name__}, which is no backbone (it has no Settings)")
+    method = _class(config.method, "method")
+    if not issubclass(method, Method):
+        raise ConfigError(f"method._target_ names {method.__name__}, which is no subclass of engine.method.Method")
+    return run, backbone, _typed(backbone.Settings, config.model, "model"), _typed(method, config.method, "method")
+
+
+def _class(node: DictConfig, group: str) -> type:
+    try:
+        return get_class(node["_target_"])
+    except Exception as error:
+        raise ConfigError(f"{group}._target_ cannot be imported: {error}") from error
+
+
+def _typed(kind: type, node: DictConfig, where: str) -> Any:
+    """An instance of the dataclass `kind` with the values of `node`, every one checked for name and type."""
+    prefix = f"{where}." if where else ""
+    values = {key: node._get_node(key) for key in node if key != "_target_"}
+    known = [f.name for f in fields(kind)]
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"{prefix}{key} is no setting of {kind.__name__}{nearest(str(key), known)}")
+    try:
+        missing = [key for key in node if OmegaConf.is_missing(node, key)]
+        if missing:
+            raise ConfigError(
+                f"{prefix}{missing[0]} has no value: no operating point gives one here; set it, e.g. "
+                f"{prefix}{missing[0]}=0.1, or choose speed=slow or speed=fast"
+            )
+        plain = OmegaConf.to_container(node, resolve=True)
+        assert isinstance(plain, dict)
+        plain.pop("_target_", None)
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), plain))
+    except MissingMandatoryValue as error:
+        raise ConfigError(f"{prefix}{error.full_key or error.key} has no value; set it on the command line") from None
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{prefix}{error.full_key or error.key}: {str(error).splitlines()[0]}") from None
+    except (ValueError, TypeError) as error:
+        raise error if isinstance(error, ConfigError) else ConfigError(f"{where or 'run'}: {error}") from None
+
+
+def nearest(wrong: str, known: list[str]) -> str:
+    """`; did you mean X?`, or the whole menu if nothing is near."""
+    close = difflib.get_close_matches(wrong, known, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else f"; there are: {', '.join(sorted(known))}"
+
+
+def explain(message: str) -> str:
+    """Hydra's complaint about a command line, with the nearest valid name."""
+    text = " ".join(message.split())
+    choice = re.search(r"Could not find '([\w/]+)/([^/']+)'", text)
+    if choice:
+        group, wrong = choice.groups()
+        return f"{group}={wrong} is not on the menu{nearest(wrong, options(group))}"
+    key = re.search(r"Could not override '([\w.]+)'", text) or re.search(r"full_key: ([\w.]+)", text)
+    if key:
+        wrong = key.group(1)
+        near = difflib.get_close_matches(wrong, _keys(), n=1, cutoff=0.6)
+        return f"{wrong} is no setting{f'; did you mean {near[0]}?' if near else ' (see python run.py --help)'}"
+    return text
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def _keys() -> list[str]:
+    """Every setting that the command line can name."""
+    known = [f.name for f in fields(Run)] + [f"prompts.{f.name}" for f in fields(Prompts)]
+    for group in ("model", "method"):
+        for path in (CONF / group).glob("*.yaml"):
+            known += [f"{group}.{key}" for key in OmegaConf.load(path)]
+    return known
+
+
+def read_prompts(prompts: Prompts) -> list[str]:
+    """The prompts of a run, in order. Raises ConfigError if there are none."""
+    found = list(prompts.list)
+    if prompts.file:
+        path = next((p for p in (Path(prompts.file), CONF.parent / prompts.file) if p.is_file()), None)
+        if path is None:
+            raise ConfigError(f"prompts.file={prompts.file} does not exist; want a text file with one prompt a line")
+        lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+        found += [line for line in lines if line and not line.startswith("#")]
+        if not found:
+            raise ConfigError(f"prompts.file={prompts.file} holds no prompt; want one a line")
+    if not found:
+        raise ConfigError("no prompts: give prompts.file=FILE or prompts.list=['a red circle moving left']")
+    return found[: prompts.limit] if prompts.limit else found
+
+
+def device_of(name: str) -> str:
+    """The device to run on. Raises ConfigError for one that is not here."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"device={name} is none; want auto, cpu, cuda or cuda:1") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device={name}, but torch {torch.__version__} sees no GPU here; use device=cpu or device=auto")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device={name}, but there are only {torch.cuda.device_count()} GPUs, cuda:0 being the first")
+    return str(device)
+
+
+def has_point(model: str, method: str, speed: str) -> bool:
+    """Whether the menu, ours or a plug-in's, has an operating point of this name."""
+    wanted = Path("point") / model / f"{method}_{speed}.yaml"
+    return any((Path(s.path) / wanted).is_file() for s in HydraConfig.get().runtime.config_sources if s.path)
