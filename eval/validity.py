@@ -1,0 +1,200 @@
+"""Is it a video at all? The gate that keeps a broken video's numbers out of every mean, and says why.
+
+`judge` compares the signals of a video (eval/signals.py) with the thresholds and, where there is one, with the
+Original of the same prompt and noise: a still picture is legitimate where the Original stands still too. A reason
+makes the video invalid; a warning is shown and changes nothing.
+"""
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from eval.signals import Signals
+
+VERSION = "1"
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Where a video stops being one. Luma and changes are in levels 0–255, shares in [0, 1]."""
+
+    black_mean: float = 8.0  # mean luma below which a frame may be black; raising it refuses dark scenes
+    black_bright: float = 0.01  # ... if this share of its pixels or less has any light; raising it refuses night skies
+    flat_std: float = 2.0  # spatial deviation of the liveliest channel below which a frame is blank; raising: fog
+    bad_frames: float = 0.05  # share of black, flat or noisy frames from which the video is; raising lets more pass
+    still_change: float = 0.1  # mean change below which two frames are the same; raising refuses slow motion
+    still_share: float = 0.5  # share of still pairs from which a video is frozen; raising lets more stand still
+    still_excess: float = 0.25  # ... and how far above the Original's share; raising trusts the Original more
+    still_seconds: float = 1.0  # a pause as long as this, and twice the Original's longest, is frozen too
+    noise_correlation: float = 0.5  # correlation of neighbouring pixels below which a frame is noise; raising: texture
+    noise_ratio: float = 10.0  # times the Original's fine detail from which it is noise; raising lets more noise pass
+    noise_detail: float = 500.0  # ... if the Laplacian's variance is at least this; raising excuses smooth Originals
+    flash_ratio: float = 8.0  # times the median change from which a step is a jump; raising allows rougher motion
+    flash_change: float = 20.0  # ... if it is at least this large; raising allows weaker flashes
+    flash_area: float = 0.5  # ... over this share of the frame: an object that jumps is not a flash
+    flash_seconds: float = 0.5  # a jump that comes back within this time is a flash, another may be a cut
+    saturated: float = 0.5  # share of samples at the ends of the scale; raising allows harder contrast
+    saturated_excess: float = 0.2  # ... and how far above the Original's; raising trusts the Original more
+    blockiness: float = 2.0  # gradient at block borders over the one inside, above which blocks show; raising: mosaics
+    blockiness_ratio: float = 1.5  # ... and times the Original's; raising trusts the Original more
+    runaway: float = 0.98  # share of skipped decisions from which a policy has stopped deciding; 1 switches it off
+    refuse_inert: bool = True  # False lets a method pass that skipped nothing and equals the Original
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What was asked for; None where nobody knows."""
+
+    frames: int | None = None
+    height: int | None = None
+    width: int | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The gate's answer: invalid if there is any reason."""
+
+    reasons: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def status(self) -> str:
+        """`ok` or `invalid`."""
+        return "invalid" if self.reasons else "ok"
+
+    def to_json(self) -> dict[str, Any]:
+        """{"status", "reasons", "warnings"}."""
+        return {"status": self.status, "reasons": list(self.reasons), "warnings": list(self.warnings)}
+
+
+def judge(seen: Signals, original: Signals | None = None, expected: Expected | None = None, fps: float = 24,
+          thresholds: Thresholds | None = None) -> Verdict:
+    """The verdict on one video.
+
+    Args:
+        original: the signals of the Original of the same prompt and noise. Without it (or for the Original itself)
+            only a video whose frames are all equal is frozen, and a single cut is a warning.
+        fps: frames per second, to tell a pause from a stop.
+    """
+    limits = thresholds or Thresholds()
+    reasons = _wrong_size(seen, expected or Expected())
+    reasons += _bad_frames(seen, limits) + _noise(seen, original, limits) + _blocks(seen, original, limits)
+    frozen, warnings = _frozen(seen, original, fps, limits)
+    flash, cuts = _flash(seen, original, fps, limits)
+    return Verdict(tuple(reasons + frozen + flash), tuple(warnings + cuts))
+
+
+def judge_decisions(run: Mapping[str, Any], max_skip: int | None = None, identical: bool = False,
+                    thresholds: Thresholds | None = None) -> Verdict:
+    """The verdict on how often a method skipped, from run.json's `decisions`, `method` and `flops`.
+
+    Args:
+        max_skip: the longest run of skips that the method allows, if it has such a bound.
+        identical: the video equals the Original bit for bit.
+    """
+    limits = thresholds or Thresholds()
+    decisions = run.get("decisions") or {}
+    skipped, total = decisions.get("cache", 0) + decisions.get("predict", 0), sum(decisions.values())
+    if not total or str(run.get("method", "")).startswith(("original", "reduced_steps")):
+        return Verdict()
+    if skipped == 0:
+        saved = 1 - ((run.get("flops") or {}).get("executed_fraction") or 1)
+        why = f"inert: none of {total} decisions skipped anything; raise the method's thresholds"
+        acted = saved > 1e-3 and not identical  # selective computation saves without skipping
+        return Verdict() if acted else Verdict((why,)) if limits.refuse_inert else Verdict((), (why,))
+    # a run of max_skip, then one fresh result; the margin is for a run that the video's end cuts off
+    bound = limits.runaway if max_skip is None else min(limits.runaway, 1 - 1 / (max_skip + 1) + 0.02)
+    if skipped / total > bound:
+        return Verdict((f"runaway: {skipped} of {total} decisions skipped, more than {bound:.0%}; "
+                        "lower the method's thresholds",))
+    return Verdict()
+
+
+def _wrong_size(seen: Signals, expected: Expected) -> list[str]:
+    reasons = []
+    if expected.frames not in (None, seen.frames):
+        reasons.append(f"wrong count: {seen.frames} frames, {expected.frames} asked for")
+    if (expected.height or seen.height, expected.width or seen.width) != (seen.height, seen.width):
+        reasons.append(f"wrong size: {seen.width}×{seen.height}, {expected.width}×{expected.height} asked for")
+    return reasons
+
+
+def _bad_frames(seen: Signals, limits: Thresholds) -> list[str]:
+    black = (seen.luma < limits.black_mean) & (seen.bright <= limits.black_bright)
+    flat = (seen.spread < limits.flat_std) & ~black
+    return [f"{name}: {bad.sum()} of {seen.frames} frames, the first is {int(bad.argmax())}"
+            for name, bad in (("black", black), ("flat", flat)) if bad.mean() > limits.bad_frames]
+
+
+def _noise(seen: Signals, original: Signals | None, limits: Thresholds) -> list[str]:
+    noisy = seen.correlation < limits.noise_correlation
+    if noisy.mean() > limits.bad_frames:
+        return [f"noise: neighbouring pixels correlate by less than {limits.noise_correlation} in {noisy.sum()} of "
+                f"{seen.frames} frames"]
+    if original is not None:
+        detail, usual = float(np.median(seen.detail)), float(np.median(original.detail))
+        if detail > limits.noise_detail and detail > limits.noise_ratio * usual:
+            return [f"noise: {detail / max(usual, 1e-9):.0f} times the Original's fine detail"]
+    return []
+
+
+def _blocks(seen: Signals, original: Signals | None, limits: Thresholds) -> list[str]:
+    """Saturation and blockiness: how the pixels of all frames lie, beyond the Original's."""
+    reasons = []
+    clipped, usual = float(seen.clipped.mean()), float(original.clipped.mean()) if original else 0.0
+    if clipped > limits.saturated and clipped > usual + limits.saturated_excess:
+        reasons.append(f"saturated: {clipped:.0%} of the samples lie at an end of the scale")
+    usual = original.blockiness if original else 1.0
+    if seen.blockiness > limits.blockiness and seen.blockiness > limits.blockiness_ratio * usual:
+        reasons.append(f"blocky: the picture is {seen.blockiness:.1f} times as steep at block borders as inside")
+    return reasons
+
+
+def _frozen(seen: Signals, original: Signals | None, fps: float, limits: Thresholds) -> tuple[list[str], list[str]]:
+    """Reasons and warnings about frames that do not change."""
+    if not len(seen.change):
+        return [], []
+    still = seen.change < limits.still_change
+    share, pause = float(still.mean()), _longest(still)
+    what = f"{still.sum()} of {len(still)} steps change nothing, the longest pause is {pause / fps:.1f} s"
+    if original is None or not len(original.change):
+        if np.all(seen.change == 0):
+            return [f"frozen: all {seen.frames} frames are equal"], []
+        return [], [f"stands still: {what}"] if share >= limits.still_share else []
+    usual = original.change < limits.still_change
+    stopped = share >= limits.still_share and share > float(usual.mean()) + limits.still_excess
+    paused = pause >= limits.still_seconds * fps and pause > 2 * _longest(usual)
+    return [f"frozen: {what}; not so in the Original"] if stopped or paused else [], []
+
+
+def _flash(seen: Signals, original: Signals | None, fps: float, limits: Thresholds) -> tuple[list[str], list[str]]:
+    """Reasons and warnings about steps in which most of the picture changes at once."""
+    jumps = _jumps(seen, limits)
+    if original is not None:
+        own = _jumps(original, limits)
+        jumps = [at for at in jumps if not any(abs(at - other) <= 2 for other in own)]
+    near = max(2, round(limits.flash_seconds * fps))
+    ends = {1, seen.frames - 1}  # a first or last frame unlike its only neighbour is no cut
+    flashes = [at for at in jumps
+               if original is not None or at in ends or any(0 < abs(at - other) <= near for other in jumps)]
+    cuts = [at for at in jumps if at not in flashes]
+    return ([f"flash: most of the picture changes at once at frame {_some(flashes)}"] if flashes else [],
+            [f"cut at frame {_some(cuts)}"] if cuts else [])
+
+
+def _jumps(seen: Signals, limits: Thresholds) -> list[int]:
+    """The frames before which most of the picture changes by far more than usual."""
+    usual = float(np.median(seen.change)) if len(seen.change) else 0.0
+    large = (seen.change > limits.flash_change) & (seen.change > limits.flash_ratio * usual)
+    return (1 + np.flatnonzero(large & (seen.area > limits.flash_area))).tolist()
+
+
+def _some(frames: list[int]) -> str:
+    return ", ".join(map(str, frames[:5])) + (" …" if len(frames) > 5 else "")
+
+
+def _longest(flags: np.ndarray) -> int:
+    """The length of the longest run of True."""
+    padded = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(np.int8), [0]])))
+    return int((padded[1::2] - padded[::2]).max(initial=0))

@@ -1,0 +1,213 @@
+"""`python -m eval RESULTS`: scores what lacks scores, once, and a broken record costs only itself."""
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from eval import __main__ as stage
+from eval import lpips_weights, metrics, video
+from eval.score import score_record
+from store import Store
+
+T, SIZE = 12, 48
+
+
+def moving(seed: int, noise: float = 0) -> np.ndarray:
+    """A disc that crosses a gradient, uint8 (T, 48, 48, 3)."""
+    y, x = np.mgrid[:SIZE, :SIZE]
+    ground = np.stack([40 + 2 * x, 60 + y, 150 - x], -1).astype(float)
+    frames = np.stack([np.where((np.hypot(x - 10 - 2 * t, y - 20 - 5 * seed) < 8)[..., None], 220.0, ground)
+                       for t in range(T)])
+    return (frames + np.random.default_rng(seed).normal(0, noise, frames.shape)).clip(0, 255).astype(np.uint8)
+
+
+def add(store: Store, method: str, key: str, frames: np.ndarray | None, **run) -> None:
+    with store.stage("tiny", method, None, key) as record:
+        if frames is not None:
+            video.write_lossless(record.path / "frames.mp4", frames, fps=8)
+            (record.path / "trace.jsonl").write_text("{}\n")
+        record.run |= {"status": "ok", "prompt": "p1", "seed": 0, "reference_key": None, "fps": 8, "frames": T,
+                       "decisions": {"cache": 5, "predict": 5, "recompute": 10}} | run
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    """A store with two prompts, an Original, its repeat and a method each; and LPIPS on random convolutions."""
+    shapes = [(64, 3, 11), (192, 64, 5), (384, 192, 3), (256, 384, 3), (256, 256, 3)]
+    generator, state = torch.Generator().manual_seed(0), {}
+    for layer, (out, into, size) in zip(lpips_weights.LAYERS["alex"], shapes, strict=True):
+        state[f"{layer}.weight"] = torch.randn(out, into, size, size, generator=generator) / math.sqrt(into) / size
+        state[f"{layer}.bias"] = torch.zeros(out)
+    save_file(state, tmp_path / "lpips_alex.safetensors")
+    monkeypatch.setenv("SCOPE_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "nothing"))
+    store = Store(tmp_path / "results")
+    for n in (1, 2):
+        add(store, "original", f"o{n}", moving(n), prompt=f"p{n}")
+        add(store, "original_repeat", f"r{n}", moving(n), prompt=f"p{n}", reference_key=f"o{n}")
+        add(store, "scope", f"s{n}", moving(n, 5), prompt=f"p{n}", reference_key=f"o{n}")
+    return store
+
+
+def quality(store: Store, method: str, key: str) -> dict:
+    return json.loads((store.root / "tiny" / method / key / "quality.json").read_text())
+
+
+def run(store: Store, *flags: str) -> int:
+    return stage.main([str(store.root), *flags])
+
+
+def test_every_record_is_scored_against_the_original_of_its_prompt(results, capsys):
+    assert run(results) == 0
+    assert "scored 6" in capsys.readouterr().out
+    scope = quality(results, "scope", "s2")
+    assert scope["reference"] == "o2" and scope["validity"]["status"] == "ok" and scope["identical"] is False
+    error = metrics.mse(moving(2, 5), moving(2))
+    assert scope["psnr"] == metrics.psnr(error)
+    assert scope["per_frame"]["psnr"] == pytest.approx(metrics.psnr_per_frame(error).tolist())
+    assert [len(curve) for curve in scope["per_frame"].values()] == [T, T, T]
+    assert 0 < scope["ssim"] < 1 and scope["lpips"] > 0
+    assert scope["measures"]["frame_change"] > 0 and "alex" in scope["metric_versions"]["lpips"]
+    assert set(scope["drift"]) == {"psnr", "ssim", "lpips"}
+
+
+def test_an_original_has_no_similarity_and_its_repeat_is_identical(results):
+    run(results)
+    original, repeat = quality(results, "original", "o1"), quality(results, "original_repeat", "r1")
+    assert original["psnr"] is original["lpips"] is original["identical"] is None
+    assert original["validity"]["status"] == "ok" and "reference_missing" not in original
+    assert repeat["identical"] is True and repeat["psnr"] is None and repeat["ssim"] == 1 and repeat["lpips"] == 0
+
+
+def test_nothing_is_scored_twice_unless_told_to(results, monkeypatch):
+    run(results)
+    calls = []
+
+    def counted(*arguments, **named):
+        calls.append(arguments[0])
+        return score_record(*arguments, **named)
+
+    monkeypatch.setattr(stage, "score_record", counted)
+    run(results)
+    assert calls == []
+    (results.root / "tiny" / "scope" / "s1" / "quality.json").unlink()
+    run(results)
+    assert [path.name for path in calls] == ["s1"]
+    run(results, "--redo")
+    assert len(calls) == 7
+
+
+def test_scores_of_others_survive_in_the_same_file(results):
+    path = results.root / "tiny" / "scope" / "s1" / "quality.json"
+    path.write_text(json.dumps({"vbench": {"temporal_flickering": 0.9}}))
+    run(results)
+    assert quality(results, "scope", "s1")["vbench"] == {"temporal_flickering": 0.9}
+    assert quality(results, "scope", "s1")["psnr"] > 20
+
+
+def test_lpips_is_left_empty_without_weights_and_filled_in_once_they_are_there(results, monkeypatch, tmp_path, capsys):
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("SCOPE_WEIGHTS", str(tmp_path / "nowhere"))
+        run(results)
+    assert "lpips_weights fetch" in capsys.readouterr().out
+    before = quality(results, "scope", "s1")
+    assert before["lpips"] is None and "lpips_weights fetch" in before["lpips_missing"] and before["psnr"] > 20
+    run(results)
+    after = quality(results, "scope", "s1")
+    assert after["lpips"] > 0 and "lpips_missing" not in after and after["psnr"] == before["psnr"]
+
+
+@pytest.mark.parametrize("fault", ["truncated", "no video", "short", "grey"])
+def test_a_broken_video_is_invalid_by_name_and_the_rest_is_scored(results, fault, tmp_path):
+    target = results.root / "tiny" / "scope" / "s1"
+    frames = target / "frames.mp4"
+    if fault == "truncated":
+        frames.write_bytes(frames.read_bytes()[:-200])
+    elif fault == "no video":
+        frames.write_text("hello")
+    else:
+        video.write_lossless(frames, moving(1)[:-1] if fault == "short" else moving(1) * 0 + 127, fps=8)
+    unsealed = json.loads((target / "run.json").read_text()) | {"files": {}}  # as if it was stored broken
+    (target / "run.json").write_text(json.dumps(unsealed))
+    assert run(results) == 0
+    broken = quality(results, "scope", "s1")
+    assert broken["validity"]["status"] == "invalid"
+    expected = {"short": "wrong count: 11 frames, 12", "grey": "flat"}.get(fault, "frames.mp4")
+    assert expected in broken["validity"]["reasons"][0]
+    if fault != "grey":
+        assert broken["psnr"] is None
+    assert quality(results, "scope", "s2")["validity"]["status"] == "ok"
+
+
+def test_half_written_and_failed_records_are_passed_over(results, capsys):
+    half = results.root / "tiny" / "scope" / "half"
+    half.mkdir()
+    (half / "frames.mp4").write_bytes(b"")
+    add(results, "scope", "failed", None, status="failed", reason="out of memory")
+    assert run(results) == 0
+    assert not (half / "quality.json").exists()
+    text = capsys.readouterr().out
+    assert "scope/half" in text and "no run.json" in text and "scored 6" in text and "failed 1" in text
+
+
+def test_latents_that_were_not_finite_make_the_record_invalid(results):
+    reason = "latents of segment 0 are not finite after iteration 3"
+    add(results, "scope", "nan", None, status="invalid", reason=reason, reference_key="o1")
+    run(results)
+    assert quality(results, "scope", "nan")["validity"] == {"status": "invalid", "reasons": [reason], "warnings": []}
+
+
+def test_without_an_original_a_video_is_judged_but_not_compared(results):
+    add(results, "scope", "alone", moving(3, 5), prompt="p3", reference_key="o3")
+    run(results)
+    alone = quality(results, "scope", "alone")
+    missing = alone["reference_missing"]
+    assert alone["psnr"] is None and "method=original" in missing and "o3" in missing
+    assert alone["validity"]["status"] == "ok" and alone["measures"]
+    add(results, "original", "o3", moving(3), prompt="p3")
+    run(results)
+    assert quality(results, "scope", "alone")["psnr"] > 20
+    assert "reference_missing" not in quality(results, "scope", "alone")
+
+
+def test_two_originals_for_one_prompt_are_told_apart_by_key_and_never_guessed(results):
+    add(results, "original", "other", moving(7), prompt="p1")
+    add(results, "teacache", "keyless", moving(1, 5), prompt="p1")
+    add(results, "teacache", "keyed", moving(1, 5), prompt="p1", reference_key="o1")
+    add(results, "teacache", "single", moving(2, 5), prompt="p2")
+    run(results)
+    missing = quality(results, "teacache", "keyless")["reference_missing"]
+    assert "2 Originals" in missing and "original/o1" in missing and "original/other" in missing
+    assert quality(results, "teacache", "keyed")["psnr"] > 20
+    assert quality(results, "teacache", "single")["psnr"] > 20
+
+
+def test_an_invalid_original_is_no_reference(results):
+    add(results, "original", "black", moving(4) * 0, prompt="p4")
+    add(results, "scope", "s4", moving(4), prompt="p4", reference_key="black")
+    run(results)
+    assert quality(results, "original", "black")["validity"]["status"] == "invalid"
+    assert "no valid video" in quality(results, "scope", "s4")["reference_missing"]
+    assert quality(results, "scope", "s4")["psnr"] is None
+
+
+def test_a_record_still_being_written_can_be_scored(results, tmp_path):
+    video.write_lossless(tmp_path / "new" / "frames.mp4", moving(1, 5), fps=8)
+    given = {"method": "scope", "reference_key": "o1", "fps": 8, "frame_borders": [5]}
+    scores = score_record(tmp_path / "new", results.root / "tiny" / "original" / "o1", given)
+    run(results)
+    assert scores["psnr"] == quality(results, "scope", "s1")["psnr"]
+    assert len(scores["by_segment"]["ssim"]) == 2 and len(scores["border_jumps"]["ssim"]) == 1
+    assert not (tmp_path / "new" / "quality.json").exists()
+    json.dumps(scores, allow_nan=False)
+
+
+def test_a_folder_without_records_or_none_at_all_is_an_error(tmp_path, capsys):
+    assert stage.main([str(tmp_path / "absent")]) == 2
+    assert "results" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert stage.main([str(tmp_path / "empty"), "--lpips-net", "none"]) == 2
+    assert "python run.py" in capsys.readouterr().err
