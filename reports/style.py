@@ -43,6 +43,8 @@ def colour(method: str) -> str:
 def save(fig: Figure, folder: Path, name: str) -> list[str]:
     """Write `name`.svg and .png whole, without dates or versions inside; the names written."""
     with matplotlib.rc_context(SETTINGS):
+        fig.draw_without_rendering()
+        fig.set_layout_engine("none")  # laid out once, not at every drawing
         for suffix, clean in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
             with writing(folder / f"{name}.{suffix}") as draft:
                 fig.savefig(draft, metadata=clean)

@@ -1,0 +1,325 @@
+"""The tables and figures say what the records hold, say why a cell is blank, and come out the same twice."""
+
+import hashlib
+import json
+import math
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from reports import build, curves, figures, formats, published, statistics, tables
+from reports.records import load
+from store import Store, StoreError
+from tests.synthetic import CELLS, PROMPTS, make_store
+
+ORIGINAL, SCOPE = {("original", None): CELLS["original", None]}, {("scope", "fast"): CELLS["scope", "fast"]}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    root = tmp_path_factory.mktemp("store")
+    make_store(root, videos=False)
+    return root
+
+
+@pytest.fixture(scope="module")
+def report(results):
+    return build(results)
+
+
+@pytest.fixture(scope="module")
+def main(report):
+    return pd.read_csv(report / "tables" / "main.csv", keep_default_na=False, na_values=[""]).set_index("name")
+
+
+def small(tmp_path, cells=CELLS, prompts=PROMPTS, **run):
+    make_store(tmp_path, cells=cells, prompts=prompts, videos=False, **run)
+    return load(tmp_path)
+
+
+def edit(record, **changes):
+    """Change run.json by hand, as another version of the program would have written it."""
+    (record.path / "run.json").write_text(json.dumps(record.run | changes))
+
+
+# Statistics
+
+
+def test_mean_and_interval_against_scipys_bootstrap():
+    from scipy.stats import bootstrap
+
+    values = np.random.default_rng(5).gamma(3.0, 2.0, 60)
+    ours = statistics.mean(values, np.arange(60))
+    theirs = bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=1).confidence_interval
+    assert ours.value == pytest.approx(values.mean())
+    width = theirs.high - theirs.low
+    assert abs(ours.low - theirs.low) < 0.05 * width and abs(ours.high - theirs.high) < 0.05 * width
+
+
+def test_the_interval_is_over_prompts_and_not_over_videos():
+    values, prompts = np.repeat([0.0, 1.0, 2.0, 3.0], 50), np.repeat(list("abcd"), 50)
+    many = statistics.mean(values, prompts)
+    few = statistics.mean(np.arange(4.0), np.array(list("abcd")))
+    assert (many.low, many.high) == pytest.approx((few.low, few.high))
+    assert many.high - many.low > 1.5  # 200 independent videos would give 0.3
+
+
+def test_ratios_are_averaged_as_ratios():
+    estimate = statistics.mean(np.array([0.5, 2.0, 4.0]), np.array([0, 1, 2]), geometric=True)
+    assert estimate.value == pytest.approx(4 ** (1 / 3))
+    assert 0.5 <= estimate.low < estimate.value < estimate.high <= 4.0
+
+
+@pytest.mark.parametrize(
+    "values, expected", [([], math.nan), ([math.nan], math.nan), ([3.0], 3.0), ([1.0, math.inf], math.inf)]
+)
+def test_without_two_prompts_there_is_no_interval(values, expected):
+    estimate = statistics.mean(np.array(values), np.zeros(len(values)))
+    assert estimate.value == pytest.approx(expected, nan_ok=True)
+    assert math.isnan(estimate.low) and math.isnan(estimate.high)
+
+
+def test_a_band_holds_its_mean_and_is_nan_for_one_curve():
+    curves_ = np.random.default_rng(0).normal(0, 1, (30, 5)) + np.arange(5)
+    middle, low, high = statistics.band(curves_)
+    assert middle == pytest.approx(curves_.mean(0)) and (low < middle).all() and (middle < high).all()
+    assert np.isnan(statistics.band(curves_[:1])[1]).all()
+
+
+# The main table
+
+
+def test_columns_are_the_schemas_in_its_order(main, report):
+    header = (report / "tables" / "main.csv").read_text().splitlines()[0].split(",")
+    metrics = ["time_s", "speedup", "flops_pf", "flops_speedup", "vbench", "lpips", "ssim", "psnr", "peak_memory_gb"]
+    assert header[:14] == ["model", "method", "speed", "videos", *metrics, "status"]
+    for name in metrics:
+        assert {f"{name}_low", f"{name}_high", f"paper_{name}"} <= set(header)
+
+
+def test_rows_come_original_first_and_scope_last(main):
+    assert list(main.index) == ["Original", "Original, repeated", "Uniform", "TeaCache slow", "TeaCache fast",
+                                "SCOPE slow", "SCOPE fast"]  # fmt: skip
+
+
+def test_numbers_are_those_of_the_records_by_hand(main):
+    scope, seconds = main.loc["SCOPE fast"], [(2.0 * s + 0.21) / (0.6 * s + 0.21) for s in (1.0, 1.03, 1.06)]
+    assert scope["speedup"] == pytest.approx(math.prod(seconds) ** (1 / 3), rel=1e-5)
+    assert scope["speedup_denoise"] == pytest.approx(2.0 / 0.6, rel=1e-5)
+    assert scope["time_s"] == pytest.approx(0.6 * 1.03 + 0.21)
+    assert scope["flops_pf"] == pytest.approx(3e12 * 0.28 / 1e15) and scope["flops_speedup"] == pytest.approx(1 / 0.28)
+    assert scope["flops_pf_masked"] == pytest.approx(3e12 * 0.28 * 0.7 / 1e15)
+    assert scope["peak_memory_gb"] == pytest.approx(1 + 0.1 / 0.28, rel=1e-5)
+    assert (scope["videos"], scope["status"]) == (3, "3 videos, invalid 0, failed 0")
+    assert scope["psnr_low"] < scope["psnr"] < scope["psnr_high"]
+
+
+def test_the_original_is_its_own_reference(main):
+    original = main.loc["Original"]
+    assert (original["speedup"], original["flops_speedup"], original["lpips"], original["ssim"]) == (1, 1, 0, 1)
+    assert math.isnan(original["psnr"]) and "the reference itself" in original["missing"]
+
+
+def test_every_blank_has_its_reason(main):
+    titles = {metric.name: metric.title for metric in tables.METRICS}
+    for _, line in main.iterrows():
+        for name, title in titles.items():
+            assert not math.isnan(line[name]) or f"{title}: " in line["missing"]
+
+
+def test_published_numbers_stand_beside_ours_and_say_whether_they_compare(main):
+    assert main.loc["SCOPE fast", "paper_speedup"] == 4.73 and main.loc["SCOPE fast", "paper_psnr"] == 21.96
+    assert main.loc["SCOPE fast", "paper_peak_memory_gb"] == 24.80
+    assert main.loc["SCOPE fast", "paper_comparable"] == "no: tiny preset"
+    assert main.loc["Uniform", "paper_comparable"] == "not published"
+    row = {"model": "magi1", "method": "flowcache", "speed": "slow", "variant": ""}
+    assert published.cells(row)["flops_pf"] == 41.62
+    assert published.comparable(row, estimated=False, random=False) == "speedups only: another GPU"
+    assert "does not state" in published.comparable(row, estimated=True, random=False)
+    assert published.cells(row | {"variant": "tau=1"}) == {}
+
+
+def test_published_files_hold_every_cell_of_the_paper():
+    assert [len(published.table(name)) for name in ("table1", "table2", "table12")] == [20, 9, 6]
+    for line in published.table("table1").to_dict("records"):
+        original = published.table("table1").query("model == @line['model'] and method == 'Original'").iloc[0]
+        assert float(original["time_s"]) / float(line["time_s"]) == pytest.approx(float(line["speedup"]), abs=0.006)
+
+
+def test_a_row_within_the_noise_floor_is_marked(tmp_path):
+    cells = dict(CELLS) | {("scope", "slow"): (0.8, 0.36, 0.004), ("original_repeat", None): (2.0, 1.0, 0.0042)}
+    main = tables.main(small(tmp_path, cells)).set_index("name")
+    assert "= floor" in main.loc["SCOPE slow", "marks"]
+    assert "= floor" not in main.loc["SCOPE fast", "marks"] + main.loc["Original, repeated", "marks"]
+
+
+def test_estimated_points_and_random_weights_are_marked_and_have_no_quality(tmp_path):
+    study = small(tmp_path, weights="random")
+    main = tables.main(study).set_index("name")
+    assert main[["psnr", "ssim", "lpips", "vbench"]].isna().all(axis=None) and main["speedup"].notna().all()
+    assert tables.dagger(main.loc["SCOPE fast"]) == "†‡" and tables.dagger(main.loc["Uniform"]) == "‡"
+    text = " ".join(tables.notes(study, main.reset_index()))
+    assert "random weights: speed, memory and FLOPs only" in text and "we estimated" in text
+
+
+def test_invalid_and_failed_videos_are_counted_and_kept_out_of_the_means(tmp_path):
+    make_store(tmp_path, videos=False)
+    records = [r for r in Store(tmp_path).records() if r.run["method"] == "scope" and r.run["speed"] == "fast"]
+    edit(records[0], status="invalid", reason="velocity became NaN at step 3", seconds={"total": 1e9})
+    edit(records[1], status="failed", reason="out of memory", seconds={"total": 1e9})
+    line = tables.main(load(tmp_path)).set_index("name").loc["SCOPE fast"]
+    assert (line["videos"], line["status"]) == (1, "1 videos, invalid 1, failed 1")
+    assert line["time_s"] < 1 and "one prompt only" in line["missing"] and math.isnan(line["time_s_low"])
+
+
+def test_identical_videos_have_no_finite_psnr_and_say_so(tmp_path):
+    cells = ORIGINAL | {("original_repeat", None): (2.0, 1.0, 0.0), ("scope", "fast"): (0.6, 0.28, 0.0)}
+    study = small(tmp_path, cells)
+    main = tables.main(study).set_index("name")
+    assert math.isinf(main.loc["SCOPE fast", "psnr"]) and "= floor" in main.loc["SCOPE fast", "marks"]
+    assert "∞" in formats.markdown(study, main.reset_index())
+    record = next(r for r in Store(tmp_path).records() if r.run["method"] == "scope")
+    record.write_json("quality.json", record.quality | {"identical": False, "psnr": 30.0})
+    line = tables.main(load(tmp_path)).set_index("name").loc["SCOPE fast"]
+    assert line["psnr"] == 30.0 and "2 of 3 videos are identical" in line["missing"]
+
+
+def test_settings_that_share_a_cell_become_rows_of_their_own(tmp_path):
+    store = make_store(tmp_path, cells=ORIGINAL | SCOPE, videos=False)
+    first = next(r for r in store.records() if r.run["method"] == "scope")
+    with store.stage("skyreels_tiny", "scope", "fast", "other") as stage:
+        for name in ("frames.mp4", "trace.jsonl"):
+            (stage.path / name).write_bytes((first.path / name).read_bytes())
+        config = (first.path / "config.yaml").read_text()
+        (stage.path / "config.yaml").write_text(config.replace("0.3", "0.5"))
+        stage.run |= first.run
+    main = tables.main(load(tmp_path)).set_index("name")
+    assert dict(main["videos"]) == {"Original": 3, "SCOPE fast (tau_cache=0.3)": 3, "SCOPE fast (tau_cache=0.5)": 1}
+    assert main.loc["SCOPE fast (tau_cache=0.5)", "paper_comparable"] == "not published"
+
+
+def test_gpus_of_two_kinds_in_one_row_are_marked(tmp_path):
+    make_store(tmp_path, videos=False)
+    record = next(r for r in Store(tmp_path).records() if r.run["method"] == "uniform")
+    edit(record, environment={"gpu": "H200"})
+    others = [r for r in Store(tmp_path).records() if r.run["method"] == "uniform"][1:]
+    edit(others[0], environment={"gpu": "A800"})
+    assert "2 devices: A800, H200" in tables.main(load(tmp_path)).set_index("name").loc["Uniform", "marks"]
+
+
+def test_vbench_totals_come_from_the_file_of_the_cell(tmp_path):
+    study = small(tmp_path, ORIGINAL | SCOPE)
+    folder = tmp_path / "vbench" / "skyreels_tiny"
+    folder.mkdir(parents=True)
+    (folder / "scope-fast.json").write_text(json.dumps({"total": {"total": 81.47}, "total_lacks": []}))
+    (folder / "original.json").write_text(json.dumps({"total": None, "total_lacks": ["color"] * 3}))
+    main = tables.main(study).set_index("name")
+    assert main.loc["SCOPE fast", "vbench"] == 81.47
+    assert math.isnan(main.loc["Original", "vbench"]) and "13 of 16 dimensions" in main.loc["Original", "missing"]
+
+
+# What is missing is said
+
+
+@pytest.mark.parametrize("cells, prompts, says", [
+    (SCOPE, PROMPTS, "No Original in this folder"),
+    (ORIGINAL | SCOPE, PROMPTS[:1], "intervals: one prompt only"),
+    (ORIGINAL, PROMPTS, "3 videos"),
+])  # fmt: skip
+def test_a_poor_folder_is_reported_with_what_it_lacks(tmp_path, capsys, cells, prompts, says):
+    make_store(tmp_path, cells=cells, prompts=prompts, videos=False)
+    report = build(tmp_path)
+    tables.print_main(tmp_path)
+    texts = [(report / "tables" / "main.md").read_text(), (report / "index.html").read_text(), capsys.readouterr().out]
+    assert all(says in text for text in texts)
+
+
+def test_an_empty_folder_and_one_of_invalid_videos_make_a_report(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert "no complete record" in (build(tmp_path / "empty") / "index.html").read_text()
+    make_store(tmp_path / "bad", cells=SCOPE, videos=False, status="invalid", reason="every frame is black")
+    page = (build(tmp_path / "bad") / "index.html").read_text()
+    tables.print_main(tmp_path / "bad")
+    assert "every frame is black" in page and "every frame is black" in capsys.readouterr().out
+
+
+def test_records_of_other_schemas_are_read_or_named(tmp_path):
+    store = make_store(tmp_path, cells=ORIGINAL | SCOPE, videos=False)
+    older, newer = [r for r in store.records() if r.run["method"] == "scope"][:2]
+    (older.path / "run.json").write_text(json.dumps({"model": "skyreels_tiny", "method": "scope", "speed": "fast"}))
+    (older.path / "quality.json").unlink()
+    edit(newer, schema=99)
+    study = load(tmp_path)
+    frame = tables.main(study)
+    assert frame.set_index("name").loc["SCOPE fast", "videos"] == 2
+    assert any("newer" in note for note in tables.notes(study, frame))
+    assert (build(tmp_path) / "index.html").exists()
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(StoreError, match="no results folder"):
+        build(tmp_path / "resluts")
+
+
+# Files
+
+
+def test_building_twice_gives_the_same_bytes(results, report):
+    def digests():
+        files = sorted(path for path in report.rglob("*") if path.is_file())
+        return {str(path.relative_to(report)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+    first = digests()
+    assert {"index.html", "tables/main.csv", "tables/main.md", "tables/main.tex"} <= set(first)
+    build(results)
+    assert digests() == first
+
+
+def test_latex_is_a_closed_booktabs_table_with_escaped_text(results):
+    text = formats.latex(study := load(results), tables.main(study))
+    body = text.split("\\midrule\n")[1].split("\\bottomrule")[0].strip().splitlines()
+    columns = text.split("\\toprule\n")[1].split(" \\\\")[0].count("&")
+    assert len(body) == 7 and all(line.replace("\\&", "").count("&") == columns for line in body)
+    assert text.count("{") == text.count("}") and text.count("\\begin{") == text.count("\\end{") == 2
+    assert not re.search(r"(?<!\\)[%#_]", text) and text.count("\\textbf") >= 7 and "$\\uparrow$" in text
+    assert text.isascii()
+
+
+def test_the_best_of_the_accelerated_rows_is_bold(results):
+    lines = formats.markdown(study := load(results), tables.main(study)).splitlines()
+    cells = [cell.strip() for cell in next(line for line in lines if "SCOPE fast" in line).split("|")]
+    assert cells[4].startswith("**2.74×") and not any(cell.startswith("**") for cell in cells[7:9])
+    assert not any("**" in line for line in lines if "| Original" in line)
+
+
+def test_figures_are_drawn_with_labels_and_hold_every_row(results, report):
+    names = {path.name for path in (report / "figures").iterdir()}
+    kinds = ("speed_quality", "radar", "memory", "timeline", "drift")
+    assert names == {f"{kind}_skyreels_tiny.{suffix}" for kind in kinds for suffix in ("svg", "png")}
+    frame = tables.main(study := load(results))
+    figure = figures.speed_quality(frame, "skyreels_tiny")
+    for axes in figure.axes:
+        assert axes.get_xlabel() and axes.get_ylabel()
+        assert {"Uniform", "TeaCache slow", "SCOPE fast†"} <= {text.get_text() for text in axes.texts}
+    assert len(figures.radar(study, frame, "skyreels_tiny").axes[0].lines) == 6
+    for path in (report / "figures").glob("*.png"):
+        assert min(Image.open(path).size) > 250
+
+
+def test_decisions_become_a_staircase_and_the_dearest_branch_counts():
+    entry = {"iteration": 0, "slots": [0, 4], "active": [1, 3], "mode": "predict"}
+    grid = curves.decisions([entry, entry | {"mode": "cache"}, entry | {"iteration": 1, "mode": "recompute"}])
+    assert grid.tolist() == [[-1, -1], [1, 2], [1, 2]]
+    assert curves.decisions([]).shape == (0, 0)
+
+
+def test_only_rows_beaten_in_both_with_intervals_apart_are_dominated(results):
+    frame = tables.main(load(results)).set_index("name", drop=False)
+    rows = frame[~frame["method"].isin(tables.CONTROLS)]
+    beaten = {name for name, line in rows.iterrows() if figures._dominated(line, rows, tables.BY_NAME["psnr"])}
+    assert beaten == {"Uniform", "TeaCache slow", "TeaCache fast"}
+    wide = rows.assign(psnr_low=0.0, psnr_high=99.0)
+    assert not any(figures._dominated(line, wide, tables.BY_NAME["psnr"]) for _, line in wide.iterrows())
