@@ -158,9 +158,12 @@ def load_dit(
 
 
 def empty_dit(config: ModelConfig, proj_precision: str = "fp32", reference: bool = False) -> Magi1DiT:
-    """The transformer without memory for its weights, in evaluation mode."""
+    """The transformer on the meta device, without memory for its weights but with their dtypes; evaluation mode."""
     with torch.device("meta"):
-        return Magi1DiT(config, proj_precision, reference).eval().requires_grad_(False)
+        model = Magi1DiT(config, proj_precision, reference).eval().requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        parameter.data = parameter.data.to(kept_as(name, config.dtype))
+    return model
 
 
 def kept_as(name: str, dtype: torch.dtype) -> torch.dtype:

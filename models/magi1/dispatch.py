@@ -122,6 +122,8 @@ class Dispatcher:
             raise ValueError(f"chunks {sorted(foreign)} are not in flight; {forward.chunks} are")
         members = [self._member(latents, forward, chunk) for chunk in chosen]
         refresh = [] if forward.refresh is None else [self._refreshed(latents, forward)]
+        if not members and not refresh:
+            return torch.empty_like(latents[:0])
         if self.settings.cfg_number == 1:
             return self._one_pass(refresh, members, forward, blocks)
         return self._three_passes(refresh, members, forward, blocks)

@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m models.magi1.verify", description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path, help="a folder recorded from the official code")
     parser.add_argument(
-        "--stock", action="store_true", help="check the kernels that make videos, not the recorder's order of operations"
+        "--stock", action="store_true", help="check the kernels that make videos, not the recorder's roundings"
     )
     options = parser.parse_args(arguments)
     report = verify(options.folder, reference=not options.stock)
