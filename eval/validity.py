@@ -36,8 +36,8 @@ class Thresholds:
     flash_seconds: float = 0.5  # a jump that comes back within this time is a flash, another may be a cut
     saturated: float = 0.5  # share of samples at the ends of the scale; raising allows harder contrast
     saturated_excess: float = 0.2  # ... and how far above the Original's; raising trusts the Original more
-    blockiness: float = 2.0  # gradient at block borders over the one inside, above which blocks show; raising: mosaics
-    blockiness_ratio: float = 1.5  # ... and times the Original's; raising trusts the Original more
+    blockiness: float = 1.6  # gradient at block borders over the one inside, above which blocks show; raising: mosaics
+    blockiness_ratio: float = 1.4  # ... and times the Original's; raising trusts the Original more
     runaway: float = 0.98  # share of skipped decisions from which a policy has stopped deciding; 1 switches it off
     refuse_inert: bool = True  # False lets a method pass that skipped nothing and equals the Original
 
