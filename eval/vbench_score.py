@@ -1,0 +1,278 @@
+"""Score stored videos with VBench: plan what is lacking, run the real package as a child process, write what it says.
+
+A record's quality.json receives `vbench` (or `vbench_long`): {dimension: value in [0, 1]}; RESULTS/vbench/<cell>.json
+holds the dimensions of a cell and, if all 16 exist, its total. What has a score is not scored again. A dimension
+without its weights, without videos or with only some of them has no score, and says why: never a 0.
+"""
+
+import json
+import math
+import os
+import shutil
+import socket
+import subprocess
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from eval import vbench_setup, vbench_suite
+from eval.vbench_suite import Video
+from eval.vbench_total import DIMENSIONS, FACTS, VBenchError, missing, total
+from store import Record, Store, writing
+
+PROTOCOLS = {"standard": "vbench", "long": "vbench_long"}  # and the name of their values in quality.json
+LONG_FROM = 5.0  # seconds; VBench's FAQ wants VBench-Long for videos of this length or more
+
+
+@dataclass
+class Cell:
+    """The videos of one row of the main table, and what became of each dimension."""
+
+    name: str
+    own_prompts: bool
+    videos: list[Video]
+    left_out: Counter[str]
+    problems: dict[str, str] = field(default_factory=dict)  # dimension -> why its run failed
+
+    def wanted(self, dimension: str, entries: Sequence[dict]) -> list[Video]:
+        """The videos that count in a dimension: those of its prompts, or all where VBench's prompts are not used."""
+        if not self.own_prompts:
+            return [] if DIMENSIONS[dimension].get("own_prompts") else self.videos
+        of_dimension = set(vbench_suite.prompts(entries, dimension))
+        return [video for video in self.videos if video.prompt in of_dimension]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One dimension over some videos of one cell."""
+
+    cell: Cell
+    dimension: str
+    videos: list[Video]
+
+
+def score(results: str | Path, dimensions: Sequence[str] | None = None, protocol: str = "standard",
+          device: str = "auto", suite: str | Path | None = None) -> dict[str, dict]:
+    """Score what lacks a score; {cell: report}, as written to RESULTS/vbench/<cell>.json.
+
+    `suite` names the full_info file of a declared subset, every prompt of which must then have a video; without one the
+    subset is what is there. VBenchError if VBench is not installed, a setting is unknown or there is nothing to score.
+    """
+    for name, given, choices in (("protocol", protocol, PROTOCOLS), ("device", device, ("auto", "cpu", "cuda"))):
+        if given not in choices:
+            raise VBenchError(f"{name}={given}; choose {' or '.join(choices)}")
+    if unknown := set(dimensions or ()) - set(DIMENSIONS):
+        raise VBenchError(f"no dimension {', '.join(sorted(unknown))}; VBench has {', '.join(DIMENSIONS)}")
+    store, names = Store(results, create=False), list(dimensions or DIMENSIONS)
+    found = vbench_setup.probe()
+    lack = vbench_setup.lacking(vbench_setup.examine(), found["modules"], protocol)
+    entries = vbench_suite.load(suite or vbench_setup.full_info())
+    cells = _cells(store, entries, declared=suite is not None)
+    jobs = [Job(cell, name, lacking) for cell in cells for name in names if not lack[name]
+            if (lacking := [v for v in cell.wanted(name, entries) if not _has(v.record, name, protocol)])]
+    ran_on = _run(store, jobs, entries, protocol, device) if jobs else None
+    about = {"package": found["versions"], "protocol": protocol, "device": ran_on}
+    return {cell.name: _report(store, cell, entries, lack, about, suite) for cell in cells}
+
+
+def _cells(store: Store, entries: Sequence[dict], declared: bool) -> list[Cell]:
+    """The cells of a store, their videos named for VBench; VBenchError if it has no video that can be scored."""
+    grouped: dict[str, list[Record]] = {}
+    for record in store.records():
+        grouped.setdefault("/".join(record.path.parts[-3:-1]), []).append(record)
+    known, cells = set(vbench_suite.prompts(entries)), []
+    for name, records in grouped.items():
+        states = [_state(record) for record in records]
+        left_out = Counter(state for state in states if state != "ok")
+        fit = [record for record, state in zip(records, states, strict=True) if state == "ok"]
+        inside = [record for record in fit if record.run["prompt"] in known]
+        own = declared or len(inside) == len(fit)
+        left_out["outside the suite"] = len(fit) - len(inside) if own else 0
+        videos, left_out["beyond five of a prompt"] = vbench_suite.arrange(inside if own else fit, own)
+        cells.append(Cell(name, own, videos, +left_out))
+    if not any(cell.videos for cell in cells):
+        raise VBenchError(f"{store.root} has no complete, valid video to score"
+                          + (" whose prompt is in the suite" if declared else ""))
+    return cells
+
+
+def _state(record: Record) -> str:
+    """ok, invalid or failed; the evaluation may have found a video invalid that the run took for good."""
+    found = ((record.quality or {}).get("validity") or {}).get("status")
+    return "invalid" if record.status == "ok" and found == "invalid" else record.status
+
+
+def _run(store: Store, jobs: Sequence[Job], entries: Sequence[dict], protocol: str, device: str) -> str:
+    """Run the jobs in one child process and write each result as it comes; the device it ran on."""
+    log = store.root / "vbench" / "vbench.log"
+    log.parent.mkdir(exist_ok=True)
+    log.write_text("")
+    with _staging(store) as stage:
+        plan = {"log": str(log.resolve()), "out": str(stage / "out"), "device": device,
+                "jobs": list(_plan(stage, jobs, entries, protocol))}
+        (stage / "plan.json").write_text(json.dumps(plan))
+        child = subprocess.Popen(vbench_setup.runner(stage / "plan.json"), env=vbench_setup.child_environment(),
+                                 cwd=stage, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            ran_on, waiting = "", {f"{number:04d}": job for number, job in enumerate(jobs)}
+            for line in child.stdout or ():
+                message = json.loads(line)
+                ran_on = message.get("device", ran_on)
+                if "id" in message:
+                    _take(waiting.pop(message["id"]), message, protocol)
+            failure = child.stderr.read() if child.stderr else ""
+        finally:
+            child.kill()
+            code = child.wait()
+    for job in waiting.values():
+        job.cell.problems[job.dimension] = f"the scoring process ended early (exit {code}) {failure[-200:]}; see {log}"
+    return ran_on
+
+
+def _plan(stage: Path, jobs: Sequence[Job], entries: Sequence[dict], protocol: str) -> Iterator[dict]:
+    """One mapping per job for the runner; jobs over the same videos share a folder, and its clips."""
+    seconds = {name: FACTS["clip_seconds"].get(name, FACTS["clip_seconds"]["default"]) for name in DIMENSIONS}
+    folders: dict[tuple, Path] = {}
+    for number, job in enumerate(jobs):
+        same = (job.cell.name, *(video.file for video in job.videos))
+        if same not in folders:
+            folders[same] = stage / "videos" / f"{len(folders):04d}"
+            _link(job.videos, folders[same])
+        prompts = {video.prompt for video in job.videos}
+        asked = ([entry for entry in entries if entry["prompt_en"] in prompts] if job.cell.own_prompts
+                 else [{"prompt_en": prompt, "dimension": [job.dimension]} for prompt in sorted(prompts)])
+        full_info = stage / f"{number:04d}.json"
+        full_info.write_text(json.dumps(asked))
+        yield {"id": f"{number:04d}", "dimension": job.dimension, "protocol": protocol, "folder": str(folders[same]),
+               "own_prompts": job.cell.own_prompts, "full_info": str(full_info), "clip_seconds": seconds,
+               "videos": {video.file: video.prompt for video in job.videos}}
+
+
+def _link(videos: Sequence[Video], folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for video in videos:
+        source = video.record.path / "frames.mp4"
+        try:
+            os.link(source, folder / video.file)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(source, folder / video.file)
+
+
+def _take(job: Job, message: dict, protocol: str) -> None:
+    """Write one job's values into the records; note in the cell what went wrong."""
+    problem, values = message.get("error", ""), message.get("videos", {})
+    absent = [video for video in job.videos if video.file not in values]
+    if job.dimension == "color" and not problem:  # VBench leaves out a video in which it does not find the object
+        values |= {video.file: {"value": None, "weight": 0} for video in absent}
+        absent = []
+    if absent and not problem:
+        paths = ", ".join(str(video.record.path / "frames.mp4") for video in absent[:3])
+        problem = f"VBench passed over {len(absent)} of {len(job.videos)} videos, the first {paths}"
+    if not problem and not math.isclose(ours := _mean(values.values()), message["score"], rel_tol=1e-5, abs_tol=1e-7):
+        problem = f"our mean over the videos, {ours:.6f}, is not VBench's {message['score']:.6f}"
+    if problem:
+        job.cell.problems[job.dimension] = problem
+    for video in job.videos:
+        if video.file in values:
+            _write(video.record, job.dimension, values[video.file], protocol)
+    outcome = f"failed: {problem}" if problem else f"{message['score']:.6f} ({message['seconds']:.1f} s)"
+    print(f"{job.cell.name} {job.dimension}, {len(job.videos)} videos: {outcome}", flush=True)
+
+
+def _mean(values: Sequence[dict]) -> float:
+    """VBench's mean of a dimension: over videos, or over frames where it counts those."""
+    weights = sum(value["weight"] for value in values)
+    return sum(v["value"] * v["weight"] for v in values if v["weight"]) / weights if weights else math.nan
+
+
+def _has(record: Record, dimension: str, protocol: str) -> bool:
+    return dimension in _values(record, protocol)
+
+
+def _values(record: Record, protocol: str) -> dict[str, dict]:
+    """{dimension: {"value", "weight"}} of a record under a protocol and this version of VBench."""
+    quality, name = record.quality or {}, PROTOCOLS[protocol]
+    about = quality.get(f"{name}_about", {})
+    if about.get("package") != FACTS["version"]:
+        return {}
+    return {d: {"value": v, "weight": about["weights"][d]} for d, v in quality.get(name, {}).items()}
+
+
+def _write(record: Record, dimension: str, value: dict, protocol: str) -> None:
+    name, kept = PROTOCOLS[protocol], _values(record, protocol) | {dimension: value}
+    quality = record.quality or {}  # read again: the other metrics are written to the same file
+    about = quality.get(f"{name}_about", {}) | {
+        "package": FACTS["version"], "weights": {d: v["weight"] for d, v in kept.items()}}
+    if value.get("fps"):
+        about["seconds"] = value["frames"] / value["fps"]
+    values = {d: v["value"] for d, v in kept.items()}
+    record.write_json("quality.json", quality | {name: values, f"{name}_about": about})
+
+
+def _report(store: Store, cell: Cell, entries: Sequence[dict], lack: dict[str, list[str]], about: dict,
+            suite: str | Path | None) -> dict:
+    """Gather a cell from its records and write RESULTS/vbench/<cell>.json."""
+    asked, shown = vbench_suite.prompts(entries), {video.prompt for video in cell.videos}
+    found = {name: _dimension(cell, name, entries, lack[name], about["protocol"], suite) for name in DIMENSIONS}
+    scores = {name: fact.get("score") for name, fact in found.items()}
+    kind = "VBench's own" if cell.own_prompts else "custom"
+    report = about | {
+        "cell": cell.name, "videos": len(cell.videos), "left_out": dict(cell.left_out),
+        "prompts": {"kind": kind, "used": len(shown), "of": len(asked) if cell.own_prompts else None,
+                    "sha256": vbench_suite.digest(shown), "suite": str(suite) if suite else None},
+        "static_filter": False, "notes": _notes(cell, about["protocol"]), "dimensions": found,
+        "total": None if missing(scores) else total(scores), "total_lacks": missing(scores)}
+    path = store.root / "vbench" / f"{cell.name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path) as draft:
+        draft.write_text(json.dumps(report, indent=1))
+    return report
+
+
+def _dimension(cell: Cell, name: str, entries: Sequence[dict], lack: list[str], protocol: str,
+               suite: str | Path | None) -> dict:
+    """{"status", "videos", "of"} with "score" if the status is ok, and "reason" if it is anything else."""
+    wanted = cell.wanted(name, entries)
+    values = [_values(v.record, protocol)[name] for v in wanted if _has(v.record, name, protocol)]
+    counts = {"videos": len(values), "of": len(wanted)}
+    if not wanted:
+        why = ("it judges VBench's own prompts only, and this cell has others"
+               if not cell.own_prompts else "no video of this cell has a prompt of it")
+        return {"status": "unavailable", "reason": why, **counts}
+    if name in cell.problems:
+        return {"status": "failed", "reason": cell.problems[name], **counts}
+    if len(values) < len(wanted):
+        if lack:
+            return {"status": "unavailable", "reason": "missing " + "; missing ".join(lack),
+                    "brief": f"missing {vbench_setup.short(lack)}", **counts}
+        return {"status": "incomplete" if values else "not scored",
+                "reason": f"{len(wanted) - len(values)} of {len(wanted)} videos are not scored", **counts}
+    absent = set(vbench_suite.prompts(entries, name)) - {v.prompt for v in wanted} if suite else set()
+    if absent:
+        why = f"{len(absent)} prompts of the suite have no video, the first {min(absent)!r}"
+        return {"status": "incomplete", "reason": why, "partial": _mean(values), **counts}
+    return {"status": "ok", "score": _mean(values), **counts}
+
+
+def _notes(cell: Cell, protocol: str) -> list[str]:
+    about = f"{PROTOCOLS[protocol]}_about"
+    lengths = [((video.record.quality or {}).get(about) or {}).get("seconds") or 0 for video in cell.videos]
+    if protocol == "standard" and max(lengths, default=0) >= LONG_FROM:
+        return [f"videos of up to {max(lengths):.1f} s: VBench's FAQ wants protocol=long from {LONG_FROM:.0f} s"]
+    if protocol == "long":
+        return ["VBench-Long cuts the videos into clips, encoded again: lossy, and not the same twice to the last bit"]
+    return []
+
+
+@contextmanager
+def _staging(store: Store) -> Iterator[Path]:
+    """A folder on the store's own file system, so that links work; `Store.sweep` removes it if we are killed."""
+    path = (store.staging / f"vbench.{socket.gethostname()}.{os.getpid()}.0").resolve()
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
