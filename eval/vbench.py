@@ -26,7 +26,7 @@ NUMBERS = ("videos", "seed")
 
 
 def settings(words: Sequence[str], allowed: Sequence[str]) -> dict:
-    """`name=value` words as a mapping; [a,b] is a list, videos and seed are numbers. VBenchError for a word that does not fit.
+    """`name=value` words as a mapping: [a,b] is a list, videos and seed are numbers. VBenchError for any other word.
 
     >>> settings(["dimensions=[color, scene]", "seed=3"], ["dimensions", "seed"])
     {'dimensions': ['color', 'scene'], 'seed': 3}
