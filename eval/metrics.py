@@ -108,16 +108,17 @@ def ssim(frames: Frames, reference: Frames, border: str = "reflect") -> np.ndarr
     if border not in ("reflect", "valid"):
         raise ValueError(f"border is 'reflect' or 'valid', got {border!r}")
     values = []
-    for x, y in zip(a, b, strict=True):  # frame by frame: float64 maps of a whole batch leave every cache
-        planes = _unit(torch.stack([x, y]).permute(0, 3, 1, 2).contiguous(), torch.float64)
+    for x, y in zip(a.split(_chunk(a)), b.split(_chunk(a)), strict=True):
+        planes = _unit(torch.cat([x, y]).permute(0, 3, 1, 2).contiguous(), torch.float64)
         if border == "reflect":
             planes = F.pad(planes, (5, 5, 5, 5), mode="reflect")
-        values.append(torch.stack([_ssim_map(*pair).mean() for pair in planes.unbind(1)]).mean())
-    return torch.stack(values).cpu().numpy()
+        channels = zip(*(half.unbind(1) for half in planes.chunk(2)), strict=True)  # one at a time stay in the cache
+        values.append(torch.stack([_ssim_map(*pair).mean((-2, -1)) for pair in channels]).mean(0))
+    return torch.cat(values).cpu().numpy()
 
 
 def _ssim_map(x: Tensor, y: Tensor) -> Tensor:
-    """The SSIM of each window of two planes (H, W) in [0, 1]: (H - 10, W - 10)."""
+    """The SSIM of each window of two planes (..., H, W) in [0, 1]: (..., H - 10, W - 10)."""
     c1, c2 = 0.01**2, 0.03**2
     mean_x, mean_y = _blur(x), _blur(y)
     squares = mean_x.square() + mean_y.square()
@@ -153,10 +154,9 @@ def lpips(frames: Frames, reference: Frames, network: torch.nn.Module, rescale: 
     if min(a.shape[1:3]) < 32:
         raise ValueError(f"LPIPS wants frames of at least 32×32 pixels, got {a.shape[2]}×{a.shape[1]}")
     device = next(network.parameters()).device
-    chunk = 8 if device.type == "cuda" else 1  # one by one is as fast on a CPU, and small
     values = []
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        for x, y in zip(a.split(chunk), b.split(chunk), strict=True):
+        for x, y in zip(a.split(_chunk(a)), b.split(_chunk(a)), strict=True):
             x, y = (_unit(z.to(device), torch.float32).permute(0, 3, 1, 2) for z in (x, y))  # channels last already
             x, y = (2 * x - 1, 2 * y - 1) if rescale else (x, y)
             values.append(network(x, y).flatten(1).mean(1))
@@ -224,6 +224,11 @@ def lock_step(reference: str | Path, candidate: str | Path, batch: int = 8) -> I
 @lru_cache(maxsize=2)
 def _network(net: str, weights: Path, modified: int, spatial: bool, device: str) -> torch.nn.Module:
     return lpips_weights.load(net, weights, spatial).to(device)
+
+
+def _chunk(frames: Tensor) -> int:
+    """Frames at a time: eight on a GPU or if they are small, one by one where a CPU's caches hold no more."""
+    return 8 if frames.is_cuda else max(1, min(8, 2**16 // (frames.shape[1] * frames.shape[2])))
 
 
 def _pair(frames: Frames, reference: Frames) -> tuple[Tensor, Tensor]:
