@@ -20,7 +20,6 @@ import warnings
 from pathlib import Path
 from typing import IO, Any
 
-import lpips
 import numpy as np
 import torch
 from safetensors import SafetensorError
@@ -82,7 +81,7 @@ def fingerprint(state: dict[str, Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
-def load(net: str = "alex", path: str | Path | None = None, spatial: bool = False) -> lpips.LPIPS:
+def load(net: str = "alex", path: str | Path | None = None, spatial: bool = False) -> torch.nn.Module:
     """LPIPS v0.1 in evaluation mode on the CPU, taking (N, 3, H, W) in [-1, 1]; `.fingerprint` names its backbone.
 
     spatial=True returns maps (N, 1, H, W) instead of means (N, 1, 1, 1). Raises MissingWeights, or ValueError for a
@@ -91,16 +90,18 @@ def load(net: str = "alex", path: str | Path | None = None, spatial: bool = Fals
     return build(net, features(find(net, path), net), spatial)
 
 
-def build(net: str, state: dict[str, Tensor], spatial: bool = False) -> lpips.LPIPS:
+def build(net: str, state: dict[str, Tensor], spatial: bool = False) -> torch.nn.Module:
     """LPIPS v0.1 on the given convolutions (see `features`)."""
+    import lpips  # here, as it brings all of torchvision: seconds, where only PSNR and SSIM are wanted
+
     _known(net)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torchvision's renamed arguments, used inside lpips
         network = lpips.LPIPS(net=net, pnet_rand=True, spatial=spatial, verbose=False)
     slices = {name: state[name.split(".", 1)[1]] for name in network.net.state_dict()}  # "slice2.3.weight"
     network.net.load_state_dict(slices, strict=True)
-    network.net.to(memory_format=torch.channels_last)  # frames come that way; a tenth faster on a CPU
     network.fingerprint = fingerprint(state)
+    network.net.to(memory_format=torch.channels_last)  # frames come that way; a tenth faster on a CPU
     return network.requires_grad_(False).eval()
 
 
