@@ -33,6 +33,7 @@ from store import Record, Store, StoreError, fingerprint
 QUICKSTART = "experiment=quickstart"
 out = Console(highlight=False, soft_wrap=True)
 touched: dict[Path, list[str]] = {}  # every results folder of this command, and what failed in it
+unscored: set[Path] = set()  # the folders among them whose new videos are to be scored when all are made
 
 
 @lru_cache(maxsize=2)
@@ -149,10 +150,6 @@ def make(cell: Cell, store: Store) -> list[str]:
                     out.print(f"{cell.model.name} {job.label} {escape(job.prompt[:60])}: {summary(record)}")
                 if record.status != "ok":
                     failures.append(f"{cell.model.name} {job.label} {job.key}: {record.run.get('reason')}")
-    if cell.run.score:
-        from eval.score import score_cell
-
-        score_cell(store, {(job.label, job.key) for job in cell.jobs()}, cell.model.name)
     return failures
 
 
@@ -191,7 +188,7 @@ def video(job: Job, cell: Cell, store: Store, texts: Any, seconds: dict[str, flo
 
         def sink(batches: Any) -> None:
             frames = (batch.numpy() for batch in batches)
-            stage.run["frames"] = write_lossless(stage.path / "frames.mp4", frames, model.settings.fps)
+            write_lossless(stage.path / "frames.mp4", frames, model.settings.fps)
             write_preview(stage.path / "video.mp4", read(stage.path / "frames.mp4"), model.settings.fps)
 
         try:
@@ -222,7 +219,8 @@ def identity(job: Job, cell: Cell) -> dict[str, Any]:
         "reference_key": job.reference.key if job.reference else None,
         "estimated": bool(cell.run.point.estimated) and job.reference is not None,
         "weights": job.model.settings.weights,
-        "fps": job.model.settings.fps,
+        **{name: getattr(job.model.settings, name) for name in ("fps", "frames", "height", "width")},
+        "frame_borders": job.model.frame_borders,
         "site": ", ".join(map(str, job.method.sites(job.model.depth, job.model.schedule()[0]))),
         "produced_by": job.produced_by,
         "environment": environment(job.model.device),
@@ -259,7 +257,10 @@ def main(config: DictConfig) -> None:
         if not cell.prompts or cell.run.dry_run:
             print(json.dumps(dry_run(cell)), flush=True)
             return
-        failures += make(cell, Store(Path(cell.run.results).expanduser().absolute()))
+        store = Store(Path(cell.run.results).expanduser().absolute())
+        failures += make(cell, store)
+        if cell.run.score:
+            unscored.add(store.root)
     except (ConfigError, WeightsError, StoreError) as error:
         failures.append(str(error))
     except Exception as error:
@@ -271,9 +272,12 @@ def finish() -> int:
     """Report on every store that was touched; 1 if anything failed."""
     for results, failures in touched.items():
         if results.is_dir() and any(results.glob("*/*/*/run.json")):
+            from eval.__main__ import score_store
             from reports.build import build
             from reports.tables import print_main
 
+            if results in unscored:
+                score_store(Store(results), console=out)
             page = build(results)
             print_main(results)
             out.print(f"tables, figures and the page with all videos: {page}")

@@ -41,6 +41,11 @@ class Backbone(Protocol):
         """Changes with the content of the weight files. Raises WeightsError if they are missing or broken."""
         ...
 
+    @property
+    def frame_borders(self) -> list[int]:
+        """The first pixel frame of every segment (or chunk) after the first, where a seam may show."""
+        ...
+
     def load(self) -> None:
         """Bring the weights to the device; nothing before this needs them."""
         ...

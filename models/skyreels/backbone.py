@@ -65,6 +65,11 @@ class SkyReelsV2:
         """Parameters of the denoiser."""
         return self.prices.parameters
 
+    @property
+    def frame_borders(self) -> list[int]:
+        """The first pixel frame of every segment after the first."""
+        return [1 + 4 * (s.first + s.prefix - 1) for s in self.settings.segments[1:]]
+
     def advice(self, lacking: str) -> str:
         if lacking == "partial":
             return "its attention spans the whole interval, so no part of a row can be forwarded alone; decide per row"
