@@ -1,8 +1,10 @@
 """Means with 95 % intervals, bootstrapped over prompts: videos of one prompt are not independent."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 RESAMPLES = 2000  # more: interval ends that move less from seed to seed, and a slower report
 LEVEL = 0.95
@@ -39,14 +41,20 @@ def mean(values: np.ndarray, prompts: np.ndarray, geometric: bool = False) -> Es
         return Estimate(np.inf, np.nan, np.nan)
     if geometric:
         return Estimate(*(float(np.exp(end)) for end in mean(np.log(values), prompts)))
-    _, cluster = np.unique(prompts.astype(str), return_inverse=True)
+    cluster, _ = pd.factorize(prompts)
     sums, counts = np.bincount(cluster, values), np.bincount(cluster)
     if len(sums) == 1:
         return Estimate(float(values.mean()), np.nan, np.nan)
-    draws = np.random.default_rng(0).integers(0, len(sums), (RESAMPLES, len(sums)))
-    means = sums[draws].sum(1) / counts[draws].sum(1)
+    times = _resamples(len(sums))
+    means = (times @ sums) / (times @ counts)
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Estimate(float(values.mean()), float(low), float(high))
+
+
+@lru_cache(maxsize=2)
+def _resamples(n: int) -> np.ndarray:
+    """How often each of n prompts is drawn in each resample, (RESAMPLES, n)."""
+    return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), RESAMPLES).astype(float)
 
 
 def band(curves: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -54,7 +62,5 @@ def band(curves: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     middle = np.nanmean(curves, 0)
     if len(curves) == 1:
         return middle, np.full_like(middle, np.nan), np.full_like(middle, np.nan)
-    n = len(curves)
-    weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), RESAMPLES) / n
-    low, high = np.quantile(weights @ curves, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    low, high = np.quantile(_resamples(len(curves)) @ curves / len(curves), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return middle, low, high

@@ -182,7 +182,7 @@ def notes(study: Study, frame: pd.DataFrame) -> list[str]:
                 videos.drop_duplicates(["model", "method", "speed"]).iterrows()) if m}  # fmt: skip
     counted = f"{len(videos)} videos, invalid {counts.get('invalid', 0)}, failed {counts.get('failed', 0)}"
     prompts = f"{videos['prompt'].nunique()} prompts, set {prompt_hash(videos)}"
-    lines = [f"{counted}; numbers are of the {counts.get('ok', 0)} others. {prompts}.", *CONVENTIONS]
+    lines = [f"{counted} (left out of the numbers). {prompts}.", *CONVENTIONS]
     lines += [f"Measures: {'; '.join(sorted(measures))}."] if measures else []
     marks = " ".join(frame["marks"])
     lines += ["† an operating point that the paper does not state and that we estimated."] * ("estimated" in marks)
