@@ -82,7 +82,7 @@ def fingerprint(state: dict[str, Tensor]) -> str:
 
 
 def load(net: str = "alex", path: str | Path | None = None, spatial: bool = False) -> torch.nn.Module:
-    """LPIPS v0.1 in evaluation mode on the CPU, taking (N, 3, H, W) in [-1, 1]; `.fingerprint` names its backbone.
+    """LPIPS v0.1 in evaluation mode on the CPU, taking (N, 3, H, W) in [-1, 1].
 
     spatial=True returns maps (N, 1, H, W) instead of means (N, 1, 1, 1). Raises MissingWeights, or ValueError for a
     damaged file. Does not touch torch's random numbers.
@@ -100,7 +100,6 @@ def build(net: str, state: dict[str, Tensor], spatial: bool = False) -> torch.nn
         network = lpips.LPIPS(net=net, pnet_rand=True, spatial=spatial, verbose=False)
     slices = {name: state[name.split(".", 1)[1]] for name in network.net.state_dict()}  # "slice2.3.weight"
     network.net.load_state_dict(slices, strict=True)
-    network.fingerprint = fingerprint(state)
     network.net.to(memory_format=torch.channels_last)  # frames come that way; a tenth faster on a CPU
     return network.requires_grad_(False).eval()
 
