@@ -31,7 +31,7 @@ import psutil
 import yaml
 
 SCHEMA = 1
-RESERVED = frozenset({"report", "vbench", "multirun"})  # folders of RESULTS that hold no records
+RESERVED = frozenset({"report", "vbench", "plan", "multirun"})  # folders of RESULTS that hold no records
 SEALED = ("config.yaml", "frames.mp4", "trace.jsonl", "video.mp4")  # run.json holds their checksums
 log = logging.getLogger(__name__)
 _host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())

@@ -1,9 +1,12 @@
 """python -m reports RESULTS: rebuild RESULTS/report from the records."""
 
 import sys
+from pathlib import Path
 
 from reports import build
-from reports.tables import print_main
+from reports.records import load
+from reports.tables import main, print_main
+from reports.verdicts import judge, summary
 from store import StoreError
 
 if __name__ == "__main__":
@@ -13,4 +16,5 @@ if __name__ == "__main__":
         print_main(results)
     except StoreError as error:
         sys.exit(str(error))
-    print(f"\n{report / 'index.html'}")
+    study = load(Path(results))
+    print(f"\n{summary(judge(study, main(study)))}\n{report / 'paper.html'}\n{report / 'index.html'}")

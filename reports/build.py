@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from reports import curves, figures, formats, page, style, tables
+from reports import curves, figures, formats, page, paper, style, tables
 from reports.records import Study, load
 from store import writing
 
@@ -39,6 +39,7 @@ def build(results: str | os.PathLike) -> Path:
         if figure is not None:
             style.save(figure, report / "figures", f"{kind}_{model}")
         drawn.append(page.Drawn(kind, model, caption, figure is not None))
+    paper.write(study, frame, report)
     with writing(report / "index.html") as draft:
         draft.write_text(page.render(study, frame, drawn), encoding="utf-8")
     return report

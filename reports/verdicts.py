@@ -1,0 +1,155 @@
+"""Every published cell beside what this folder reproduces of it: matches, differs, not comparable or not run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from reports import published
+from reports.records import Study
+from reports.tables import BY_NAME
+
+TOLERANCE = {  # how far from the printed number still matches; a share of it where `relative`
+    "speedup": (0.05, True), "flops_pf": (0.005, True), "flops_speedup": (0.01, True), "vbench": (0.5, False),
+    "lpips": (0.02, False), "ssim": (0.02, False), "psnr": (0.5, False), "peak_memory_gb": (0.05, True),
+}  # fmt: skip
+QUALITY = {"vbench", "lpips", "ssim", "psnr"}
+ORDER = (
+    "differs",
+    "matches",
+    "not comparable",
+    "not run",
+)  # the verdict of a row is the first that one of its cells has
+NAMES = {"skyreels": ("skyreels", "skyreels_tiny"), "magi": ("magi1", "magi1_tiny")}  # ours, the full size first
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A row that the paper prints, and where ours would be."""
+
+    table: str
+    row: str  # as the paper names it
+    model: str  # "skyreels" or "magi"
+    numbers: dict[str, float]
+    method: str
+    speed: str = ""
+    taus: tuple[float, float] | None = None  # the thresholds that the row is of, where the paper states them
+    unstated: bool = False  # the paper does not say with which setting the row was made
+
+
+def claims() -> Iterator[Claim]:
+    """The 35 rows of Tables 1, 2 and 12 in the paper's order."""
+    ours = {theirs: name for name, theirs in published.METHODS.items()}
+    for line in published.table("table1").to_dict("records"):
+        name, _, speed = line["method"].partition("-") if line["method"] != "Delta-DiT" else (line["method"], "", "")
+        unstated = name not in ("Original",)
+        yield Claim("table1", line["method"], line["model"], _numbers(line), ours[name], speed, unstated=unstated)
+    for line in published.table("table2").to_dict("records"):
+        taus = None if "?" in line["tau_c"] else (float(line["tau_c"]), float(line["tau_p"]))
+        row = f"{line['row']}: {line['tau_c']}, {line['tau_p']}"
+        core = "fast" if "core" in line["row"] else ""
+        yield Claim("table2", row, line["model"], _numbers(line), "scope", core, taus, unstated=taus is None)
+    for line in published.table("table12").to_dict("records"):
+        name, _, steps = line["config"].partition("-")
+        whole = steps in ("50step", "64step")
+        method = "scope" if name == "SCOPE" else "original" if whole else "reduced_steps"
+        speed = "fast" if method == "scope" else ""
+        yield Claim("table12", line["config"], line["model"], _numbers(line), method, speed, unstated=method == "scope")
+
+
+def judge(study: Study, frame: pd.DataFrame) -> pd.DataFrame:
+    """A line per claim: what the paper printed, what this folder has, a verdict per cell and one for the row."""
+    return pd.DataFrame([_judge(study, frame, claim) for claim in claims()])
+
+
+def summary(verdicts: pd.DataFrame) -> str:
+    """One sentence: how many rows of the paper have which verdict."""
+    counts = verdicts["verdict"].value_counts()
+    told = ", ".join(f"{counts[verdict]} {'match' if verdict == 'matches' else verdict}" for verdict in
+                     ("matches", "differs", "not comparable", "not run") if counts.get(verdict))  # fmt: skip
+    return f"{len(verdicts)} published rows: {told}."
+
+
+def _numbers(line: dict[str, str]) -> dict[str, float]:
+    return {ours: float(line[theirs]) for theirs, ours in published.COLUMNS.items() if line.get(theirs)}
+
+
+def _judge(study: Study, frame: pd.DataFrame, claim: Claim) -> dict[str, Any]:
+    found = _find(study, frame, claim)
+    line: dict[str, Any] = {"table": claim.table, "model": claim.model, "row": claim.row,
+                            "reproduced": "" if found is None else f"{found['model']}: {found['name']}"}  # fmt: skip
+    verdicts = {}
+    for name, printed in claim.numbers.items():
+        ours, plan = math.nan if found is None else float(found[name]), _planned(study, claim, name)
+        if not math.isnan(plan) and (found is None or found["model"] != NAMES[claim.model][0]):
+            ours, verdicts[name] = plan, _compare(name, plan, printed)
+        else:
+            verdicts[name] = _verdict(claim, found, name, ours, printed)
+        line |= {f"paper_{name}": printed, name: ours, f"verdict_{name}": verdicts[name]}
+    line["verdict"] = next(kind for kind in ORDER if any(v.startswith(kind) for v in verdicts.values()))
+    deciding = {name: v for name, v in verdicts.items() if v.startswith(line["verdict"])}
+    said = line["verdict"] in ("matches", "differs")
+    line["why"] = ", ".join(BY_NAME[name].title for name in deciding) if said else _reason(*deciding.values())
+    return line
+
+
+def _reason(verdict: str, *_: str) -> str:
+    return verdict.partition(": ")[2]
+
+
+def _find(study: Study, frame: pd.DataFrame, claim: Claim) -> pd.Series | None:
+    """The row of the main table that a claim speaks of, of the full-size model if there is one."""
+    for model in NAMES[claim.model]:
+        rows = frame[(frame["model"] == model) & (frame["method"] == claim.method) & (frame["videos"] > 0)]
+        if claim.taus:
+            rows = rows[[_taus(study, line) == claim.taus for _, line in rows.iterrows()]]
+        elif claim.method != "reduced_steps":
+            rows = rows[(rows["speed"] == claim.speed) & (rows["variant"] == "")]
+            rows = rows.iloc[:0] if claim.table == "table2" and not claim.speed else rows
+        if len(rows):
+            return rows.iloc[0]
+    return None
+
+
+def _taus(study: Study, line: pd.Series) -> tuple[float, float] | None:
+    names = ["model", "method", "speed", "variant"]
+    video = study.videos[(study.videos[names] == line[names]).all(axis=1)].iloc[0]
+    method = study.record(video).config.get("method") or {}
+    return (method["tau_cache"], method["tau_predict"]) if {"tau_cache", "tau_predict"} <= set(method) else None
+
+
+def _planned(study: Study, claim: Claim, name: str) -> float:
+    """The Original's PFLOPs need no run: a dry run's line in RESULTS/plan/<model>/original.json counts them."""
+    row = {"model": NAMES[claim.model][0], "method": "original", "speed": "", "variant": ""}
+    plan = study.cell_file("plan", row) if claim.method == "original" and name == "flops_pf" else {}
+    return float(plan["flops_pf"]["dense"]) if plan else math.nan
+
+
+def _verdict(claim: Claim, found: pd.Series | None, name: str, ours: float, printed: float) -> str:
+    if found is None:
+        return "not comparable: the paper does not state the thresholds" if claim.table == "table2" and claim.unstated \
+            and not claim.speed else "not run"  # fmt: skip
+    if found["model"].endswith("_tiny"):
+        return "not comparable: tiny preset"
+    if "random weights" in found["marks"] and name in QUALITY:
+        return "not comparable: random weights"
+    if math.isnan(ours):
+        reasons = [why for why in found["missing"].split("; ") if why.startswith(BY_NAME[name].title)]
+        return f"not run: {reasons[0].partition(': ')[2]}" if reasons else "not run"
+    if name == "time_s":
+        return "not comparable: another GPU"
+    if claim.unstated:
+        return "not comparable: the paper does not state the setting"
+    return _compare(name, ours, printed)
+
+
+def _compare(name: str, ours: float, printed: float) -> str:
+    amount, relative = TOLERANCE[name]
+    if abs(ours - printed) <= amount * (abs(printed) if relative else 1):
+        return "matches"
+    share = f" ({(ours - printed) / printed:+.1%})" if printed else ""
+    return f"differs: {ours - printed:+.4g}{share}"

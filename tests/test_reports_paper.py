@@ -1,0 +1,89 @@
+"""Every published row gets one verdict, and no number of another model passes for a reproduction."""
+
+import json
+import math
+
+import pytest
+
+from reports import tables, verdicts
+from reports.paper import render
+from reports.records import load
+from tests.synthetic import CELLS, PROMPTS, make_store
+
+
+def judged(root, **store):
+    make_store(root, videos=False, **store)
+    study = load(root)
+    lines = verdicts.judge(study, tables.main(study))
+    return lines.set_index(["table", "model", "row"])
+
+
+def test_the_paper_has_thirty_five_rows_each_once(tmp_path):
+    lines = judged(tmp_path)
+    assert len(lines) == len(set(lines.index)) == 35
+    assert set(lines["verdict"]) == {"not comparable", "not run"}
+    page = render(lines.reset_index())
+    assert page.count('class="badge') == 35 and "35 published rows: 12 not comparable, 23 not run." in page
+
+
+def test_a_tiny_preset_is_never_a_reproduction(tmp_path):
+    lines = judged(tmp_path)
+    scope = lines.loc["table1", "skyreels", "SCOPE-fast"]
+    assert scope["reproduced"] == "skyreels_tiny: SCOPE fast" and scope["paper_speedup"] == 4.73
+    assert scope["speedup"] == pytest.approx(2.74, abs=0.01)
+    assert (scope["verdict"], scope["why"]) == ("not comparable", "tiny preset")
+    assert lines.loc["table1", "magi", "SCOPE-fast"]["verdict"] == "not run"
+
+
+def test_the_full_size_originals_flops_are_judged_from_a_plan_without_a_run(tmp_path):
+    for model, pf in (("skyreels", 244.78), ("magi1", 60.0)):
+        (tmp_path / "plan" / model).mkdir(parents=True)
+        (tmp_path / "plan" / model / "original.json").write_text(json.dumps({"flops_pf": {"dense": pf}}))
+    lines = judged(tmp_path)
+    good, bad = (lines.loc["table1", model, "Original"] for model in ("skyreels", "magi"))
+    assert (good["verdict"], good["why"], good["flops_pf"]) == ("matches", "PFLOP", 244.78)
+    assert bad["verdict"] == "differs" and bad["verdict_flops_pf"] == "differs: -21.09 (-26.0%)"
+    assert good["verdict_time_s"] == "not comparable: tiny preset"
+
+
+def test_full_size_rows_are_compared_where_the_paper_states_the_setting(tmp_path):
+    lines = judged(tmp_path, model="skyreels", flops=245.5e15, prompts=PROMPTS[:2])
+    original = lines.loc["table1", "skyreels", "Original"]
+    assert original["verdict_flops_pf"] == "matches" and original["verdict_time_s"] == "not comparable: another GPU"
+    assert original["verdict_vbench"] == "not run: not computed"
+    tea = lines.loc["table1", "skyreels", "TeaCache-slow"]
+    assert tea["verdict_lpips"] == "not comparable: the paper does not state the setting"
+
+
+def test_a_sweep_row_is_found_by_its_thresholds(tmp_path):
+    store = make_store(tmp_path, model="skyreels", cells={("original", None): CELLS["original", None]}, videos=False)
+    original = next(store.records())
+    with store.stage("skyreels", "scope", None, "sweep") as stage:
+        for name in ("frames.mp4", "trace.jsonl"):
+            (stage.path / name).write_bytes((original.path / name).read_bytes())
+        (stage.path / "config.yaml").write_text("method: {tau_cache: 0.25, tau_predict: 0.55}\n")
+        stage.run |= original.run | {"seconds": {"total": original.run["seconds"]["total"] / 5.5}}
+    stage.record.write_json("quality.json", {"psnr": 10.0, "ssim": 0.66, "lpips": 0.25})
+    study = load(tmp_path)
+    lines = verdicts.judge(study, tables.main(study)).set_index(["table", "model", "row"])
+    row = lines.loc["table2", "skyreels", "5: 0.25, 0.55"]
+    assert (row["verdict_speedup"], row["verdict_ssim"], row["verdict_lpips"]) == ("matches",) * 3
+    assert (
+        row["verdict"] == "differs" and row["why"] == "PSNR (dB)" and row["verdict_psnr"].startswith("differs: -9.48")
+    )
+    assert lines.loc["table2", "skyreels", "1: 0.12, 0.30"]["verdict"] == "not run"
+    assert lines.loc["table2", "skyreels", "2: ?, ?"]["why"] == "the paper does not state the thresholds"
+
+
+@pytest.mark.parametrize(
+    "ours, verdict", [(0.19, "matches"), (0.2099, "matches"), (0.2101, "differs: +0.0201 (+10.6%)")]
+)
+def test_a_tolerance_is_an_edge(ours, verdict):
+    assert verdicts._compare("lpips", ours, 0.19) == verdict
+
+
+def test_random_weights_have_speed_and_no_quality(tmp_path):
+    lines = judged(tmp_path, model="skyreels", weights="random", prompts=PROMPTS[:1])
+    original = lines.loc["table1", "skyreels", "Original"]
+    assert original["verdict_ssim"] == "not comparable: random weights" and original["verdict_speedup"] == "matches"
+    assert math.isnan(original["ssim"])
