@@ -1,0 +1,120 @@
+"""Train the small SkyReels-V2 model on procedural videos: `python -m models.train_tiny`.
+
+Autoencoder, then latents, then transformer with text encoder; the result is a folder in the format of diffusers.
+"""
+
+import shutil
+from pathlib import Path
+
+import hydra
+import torch
+from diffusers import (
+    AutoencoderKLWan,
+    SkyReelsV2DiffusionForcingPipeline,
+    SkyReelsV2Transformer3DModel,
+    UniPCMultistepScheduler,
+)
+from omegaconf import DictConfig
+from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
+from tokenizers.models import WordLevel
+from torch import nn
+from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+
+from models.shapes import sample, vocabulary
+from models.train_flow import TEXT_LENGTH, train_flow
+from models.train_vae import make_latents, measure_latents, train_vae
+
+
+def new_tokenizer() -> PreTrainedTokenizerFast:
+    """One token for each word of the captions, one for every other word, and an end mark."""
+    words = ["<pad>", "</s>", "<unk>", *vocabulary()]
+    tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=TEXT_LENGTH
+    )
+
+
+def new_text_encoder(text_dim: int, words: int) -> UMT5EncoderModel:
+    """A text encoder of two layers."""
+    return UMT5EncoderModel(
+        UMT5Config(
+            vocab_size=words, d_model=text_dim, d_kv=16, d_ff=2 * text_dim, num_layers=2, num_heads=4,
+            relative_attention_num_buckets=8, relative_attention_max_distance=16, dropout_rate=0.0,
+            feed_forward_proj="gated-gelu", pad_token_id=0, eos_token_id=1,
+        )
+    )  # fmt: skip
+
+
+def new_transformer(
+    *, heads: int, head_dim: int, layers: int, ffn_dim: int, text_dim: int
+) -> SkyReelsV2Transformer3DModel:
+    """The transformer at a small width, with gates and output that start at zero, so that every block starts out as
+    the identity (as in DiT, arXiv 2212.09748, section 3.2)."""
+    model = SkyReelsV2Transformer3DModel(
+        num_attention_heads=heads, attention_head_dim=head_dim, num_layers=layers, ffn_dim=ffn_dim, text_dim=text_dim,
+        in_channels=16, out_channels=16, freq_dim=128, inject_sample_info=True, rope_max_seq_len=1024,
+    )  # fmt: skip
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+    nn.init.xavier_uniform_(model.patch_embedding.weight.view(heads * head_dim, -1))
+    nn.init.normal_(model.condition_embedder.time_proj.weight, std=0.01)
+    nn.init.normal_(model.fps_projection.net[-1].weight, std=0.01)
+    nn.init.zeros_(model.proj_out.weight)
+    for block in model.blocks:
+        nn.init.zeros_(block.scale_shift_table)
+    return model
+
+
+def write_folder(pipeline: SkyReelsV2DiffusionForcingPipeline, out: Path) -> None:
+    """Write the model folder to a staging name, then put it in the place of the old one; other files there stay."""
+    staging = out.with_name(out.name + ".partial")
+    shutil.rmtree(staging, ignore_errors=True)
+    pipeline.save_pretrained(staging, safe_serialization=True)
+    out.mkdir(parents=True, exist_ok=True)
+    for new in staging.iterdir():
+        old = out / new.name
+        if old.is_dir():
+            shutil.rmtree(old)
+        new.replace(old)
+    staging.rmdir()
+
+
+def build(config: DictConfig, work: Path) -> SkyReelsV2DiffusionForcingPipeline:
+    """Run the stages of the config and put the trained parts together."""
+    common = {"seed": config.seed, "checkpoint_every": config.checkpoint_every, "work": work}
+    if not (work / "vae" / "config.json").exists():
+        vae = train_vae(**config.vae, size=config.size, **common)
+        measure_latents(vae, videos=200, frames=33, size=config.size, seed=10_000_000)
+        vae.save_pretrained(work / "vae")
+    vae = AutoencoderKLWan.from_pretrained(work / "vae")
+    torch.manual_seed(config.seed)
+    tokenizer = new_tokenizer()
+    encoder = new_text_encoder(config.transformer.text_dim, len(tokenizer))
+    transformer = new_transformer(**config.transformer)
+    if config.flow.steps > 0:
+        specs = [sample(i) for i in range(config.latents.videos)]
+        latents = make_latents(vae, specs, config.latents.frames, config.size, work / "latents.pt")
+        train_flow(transformer, encoder, tokenizer, latents, specs, **config.flow, **common)
+    scheduler = UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=config.flow_shift
+    )
+    return SkyReelsV2DiffusionForcingPipeline(
+        tokenizer=tokenizer, text_encoder=encoder.eval(), transformer=transformer.eval(), vae=vae.eval(),
+        scheduler=scheduler,
+    )  # fmt: skip
+
+
+@hydra.main(version_base="1.3", config_path="../conf/train", config_name="skyreels_tiny")
+def main(config: DictConfig) -> None:
+    """Train what is not yet trained and write the model folder."""
+    torch.set_num_threads(config.threads)
+    write_folder(build(config, Path(config.work)), Path(config.out))
+
+
+if __name__ == "__main__":
+    main()
