@@ -1,4 +1,4 @@
-"""Compose a run, generate and record what is missing of it, score it, report. `python run.py --help` teaches the rest."""
+"""Compose a run, generate and record what is missing of it, score it, report. `python run.py --help` teaches more."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ class Cell:
         name, device = str(choices["method"]), device_of(run.device)
         speed = run.speed if has_point(str(choices["model"]), name, run.speed) else None
         try:
-            base, model = (backbone(kind, json.dumps(asdict(s)), device) for s in (settings, method.reschedule(settings)))
+            wanted_settings = (settings, method.reschedule(settings))
+            base, model = (backbone(kind, json.dumps(asdict(s)), device) for s in wanted_settings)
             method.check(model)
         except WeightsError:
             raise
@@ -107,10 +108,11 @@ class Job:
         """Everything that the frames depend on, and nothing else: no names, paths or dates."""
         settings = {k: v for k, v in asdict(self.model.settings).items() if k not in ("name", "checkpoint")}
         kind = type(self.method)
+        method = {"class": f"{kind.__module__}.{kind.__name__}", "code": code_of(kind), **_parameters(self.method)}
         return {
             "model": {"class": type(self.model).__name__, **settings},
             "weights": self.model.weights_id,
-            "method": {"class": f"{kind.__module__}.{kind.__name__}", "code": code_of(kind), **_parameters(self.method)},
+            "method": method,
             "prompt": self.prompt,
             "seed": self.seed,
             "device": self.model.device.type,
@@ -144,7 +146,7 @@ def make(cell: Cell, store: Store) -> list[str]:
             videos, rows = bars.add_task("videos", total=len(todo)), bars.add_task("")
             for job in todo:
                 bars.reset(rows, total=len(job.model.schedule()), description=f"{job.label}: {escape(job.prompt[:40])}")
-                record = video(job, cell, store, texts, seconds, lambda row: bars.advance(rows))  # noqa: B023
+                record = video(job, cell, store, texts, seconds, lambda row: bars.advance(rows))
                 bars.advance(videos)
                 if not bars.console.is_terminal:
                     out.print(f"{cell.model.name} {job.label} {escape(job.prompt[:60])}: {summary(record)}")
@@ -289,7 +291,7 @@ def finish() -> int:
 def command_line(arguments: list[str]) -> list[str]:
     """Without a word about what to compare, the quickstart comparison is meant."""
     named = any(a.lstrip("+~").split("=")[0] in ("model", "method", "experiment", "dry_run") for a in arguments)
-    asked = any(a.startswith(("-h", "--h", "-c", "--cfg", "-i", "--info", "--version", "-sc", "--shell")) for a in arguments)
+    asked = any(a.startswith(("-h", "--h", "-c", "--cfg", "-i", "--info", "--version", "-s")) for a in arguments)
     return arguments if named or asked else [*arguments, QUICKSTART]
 
 

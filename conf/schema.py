@@ -87,13 +87,13 @@ def _class(node: DictConfig, group: str) -> type:
 def _typed(kind: type, node: DictConfig, where: str) -> Any:
     """An instance of the dataclass `kind` with the values of `node`, every one checked for name and type."""
     prefix = f"{where}." if where else ""
-    values = {key: node._get_node(key) for key in node if key != "_target_"}
+    given = [str(key) for key in node if key != "_target_"]
     known = [f.name for f in fields(kind)]
-    for key in values:
+    for key in given:
         if key not in known:
-            raise ConfigError(f"{prefix}{key} is no setting of {kind.__name__}{nearest(str(key), known)}")
+            raise ConfigError(f"{prefix}{key} is no setting of {kind.__name__}{nearest(key, known)}")
     try:
-        missing = [key for key in node if OmegaConf.is_missing(node, key)]
+        missing = [key for key in given if OmegaConf.is_missing(node, key)]
         if missing:
             raise ConfigError(
                 f"{prefix}{missing[0]} has no value: no operating point gives one here; set it, e.g. "
@@ -141,7 +141,7 @@ def _keys() -> list[str]:
     known = [f.name for f in fields(Run)] + [f"prompts.{f.name}" for f in fields(Prompts)]
     for group in ("model", "method"):
         for path in (CONF / group).glob("*.yaml"):
-            known += [f"{group}.{key}" for key in OmegaConf.load(path)]
+            known += [f"{group}.{key!s}" for key in OmegaConf.load(path)]
     return known
 
 
@@ -170,7 +170,7 @@ def device_of(name: str) -> str:
     except RuntimeError:
         raise ConfigError(f"device={name} is none; want auto, cpu, cuda or cuda:1") from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device={name}, but torch {torch.__version__} sees no GPU here; use device=cpu or device=auto")
+        raise ConfigError(f"device={name}, but torch {torch.__version__} sees no GPU; use device=cpu or device=auto")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"device={name}, but there are only {torch.cuda.device_count()} GPUs, cuda:0 being the first")
     return str(device)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import inspect
 import sys
-from functools import cache
 from types import ModuleType
 
 NEUTRAL = ("engine.loop", "engine.visit", "engine.history", "engine.forecast", "engine.discrepancy")
 
 
-@cache
 def code_of(kind: type) -> str:
     """12 hex digits over the source of the class's modules, their siblings that they import, and the loop."""
     modules = {base.__module__ for base in kind.__mro__ if base is not object}

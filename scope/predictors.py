@@ -73,7 +73,7 @@ class Predictor:
 
     def _waits(self, slot: int, level: float) -> bool:
         """A slot whose level has not moved adds no anchor: differences over it would divide by zero."""
-        past = self.history.levels.get(slot)
+        past = self.history.levels.get(slot, [])
         return bool(past) and past[-1] == level
 
     def orders(self, slots: Sequence[int], at: Sequence[float]) -> list[int]:

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from diffusers import SkyReelsV2Transformer3DModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from engine.method import Row, Site
 from engine.visit import Visit
@@ -111,7 +112,7 @@ def forward(
 
 
 def run_block(
-    block: nn.Module,
+    block: Any,  # a SkyReelsV2TransformerBlock
     number: int,
     h: Tensor,
     modulation: Tensor,

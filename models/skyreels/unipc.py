@@ -88,8 +88,7 @@ class UniPC:
 
         `x`, `velocity`: (n, C, H, W) float32; `index`: (n,) long, 0 for a slot's first step. Returns the next x.
         """
-        c = self.table[index].unbind(1)
-        c = [k.view(-1, 1, 1, 1) for k in c]
+        c = [k.view(-1, 1, 1, 1) for k in self.table[index].unbind(1)]
         m0, m1, last = self.m0[slots], self.m1[slots], self.last[slots]
         m = x - self.sigma[index].view(-1, 1, 1, 1) * velocity.float()
         corrected = c[CORRECT_LAST] * last + c[CORRECT_M0] * m0 + c[CORRECT_M1] * m1 + c[CORRECT_NOW] * m

@@ -1,0 +1,75 @@
+"""What every benchmark needs: composed objects from the same menu as run.py, and frames in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+
+from conf.schema import CONF, Run, device_of, parse, read_prompts
+from engine.backbone import Backbone
+from engine.ledger import Entry
+from engine.loop import generate
+from engine.method import VELOCITY, Method, Row, Site
+from engine.visit import Visit
+
+
+def composed(overrides: Sequence[str]) -> tuple[Run, Any, Method]:
+    """The run, the backbone (weights not loaded) and the method that `overrides` choose from the menu."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", overrides=list(overrides))
+    run, kind, settings, method = parse(config)
+    return run, kind(method.reschedule(settings), torch.device(device_of(run.device))), method
+
+
+def prompts_of(run: Run, count: int) -> list[str]:
+    """The first `count` prompts of the run's suite."""
+    run.prompts.limit = count
+    return read_prompts(run.prompts)
+
+
+def video(model: Backbone, method: Method, text: Any, seed: int = 0) -> tuple[np.ndarray, list[Entry]]:
+    """The decoded frames (T, H, W, 3) uint8 of one video, and its ledger."""
+    ledger: list[Entry] = []
+    latents = generate(model, method, text, seed, ledger)
+    return torch.cat(list(model.decode(latents))).numpy(), ledger
+
+
+class Rehearsal:
+    """A backbone whose forwards are free: its schedule and its timestep signals are real, its velocities are zero.
+
+    Decisions that look at timesteps alone come out as in a real run, thousands of times faster.
+    """
+
+    def __init__(self, model: Any, text: Any) -> None:
+        self.model, self.text = model, text
+        self.branches, self.depth, self.offers = model.branches, model.depth, model.offers
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+    def velocity(self, latents: torch.Tensor, row: Row, visit: Visit) -> torch.Tensor:
+        window = latents[row.slots.start : row.slots.stop]
+        hidden = torch.zeros(len(row.slots), 1, 1)
+
+        def forward(x: torch.Tensor, parts: Sequence[Row]) -> torch.Tensor:
+            for branch in self.branches:
+                stop = visit.stop("blocks", 0)
+                if stop:
+                    visit(Site("blocks", range(stop), branch), hidden, lambda h, parts: h)
+            return torch.zeros_like(x)
+
+        return visit(VELOCITY, window, forward)
+
+    def advance(self, latents: torch.Tensor, row: Row, velocity: torch.Tensor) -> torch.Tensor:
+        return latents
+
+
+def rehearse(model: Any, method: Method, text: Any) -> list[Entry]:
+    """The ledger that `method` would write if every velocity were zero."""
+    ledger: list[Entry] = []
+    generate(Rehearsal(model, text), method, text, 0, ledger)
+    return ledger

@@ -1,0 +1,100 @@
+"""Fit TeaCache's polynomial for a model: how much the block stack's output changes for a change of its input signal.
+
+    python -m benchmarks.fit_teacache [model=skyreels_tiny] [count=24] [signal=time_projection]
+
+Runs the last `count` prompts of the suite unaccelerated, and records for every active slot of every row
+
+    r = mean|m_i - m_{i-1}| / mean|m_{i-1}|   of the signal,    y = the same of the stack's output,
+
+then fits y = p(r) of degree 4 by least squares (Liu et al. 2025, Sec. 3.3). Prints the coefficients, highest power
+first, the range of r they hold for, R^2, and whether p rises over that range; the last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from benchmarks.common import composed, prompts_of
+from engine.discrepancy import Discrepancy
+from engine.loop import generate
+from engine.method import Decision, Method, Mode, Probe, Row, Site
+
+
+@dataclass
+class Watch(Method):
+    """The Original, noting how much each slot's signal and its block stack's output move between steps."""
+
+    signal: str = "time_projection"
+
+    def __post_init__(self) -> None:
+        self.pairs: list[tuple[float, float]] = []
+        self.reset()
+
+    def reset(self) -> None:
+        self.input, self.output = Discrepancy(eps=0.0), Discrepancy(eps=0.0)
+        self.r: list[float | None] = []
+
+    def decide(self, part: Row, probe: Probe, branch: str = "") -> Decision:
+        slots = part.updating
+        signal = probe(self.signal)[slots[0] - part.slots.start : slots[-1] + 1 - part.slots.start]
+        self.r = self.input.measure(slots, signal)
+        self.input.remember(slots, signal)
+        return Decision(Mode.RECOMPUTE)
+
+    def sites(self, depth: int, row: Row) -> Sequence[Site]:
+        return (Site("blocks", range(depth)),)
+
+    def keep(self, site: Site, part: Row, x: Tensor, out: Tensor) -> None:
+        if site.branch != "cond":
+            return
+        slots = part.updating
+        stack = out[slots[0] - part.slots.start : slots[-1] + 1 - part.slots.start].clone()
+        moved = self.output.measure(slots, stack)
+        self.output.remember(slots, stack)
+        self.pairs += [(r, y) for r, y in zip(self.r, moved, strict=True) if r is not None and y is not None]
+
+
+def fit(pairs: Sequence[tuple[float, float]]) -> dict:
+    """The polynomial of degree 4 through (r, y), with the evidence for it."""
+    r, y = np.array(pairs).T
+    coefficients = np.polyfit(r, y, 4)
+    guess = np.polyval(coefficients, r)
+    low, high = np.quantile(r, [0.005, 0.995])
+    curve = np.polyval(coefficients, np.linspace(low, high, 200))
+    return {
+        "coefficients": [float(f"{c:.8g}") for c in coefficients],
+        "samples": len(r),
+        "range": [float(low), float(high)],
+        "r_squared": float(1 - ((y - guess) ** 2).sum() / ((y - y.mean()) ** 2).sum()),
+        "rises": bool((np.diff(curve) >= 0).all()),
+        "least": float(curve.min()),
+    }
+
+
+def main(arguments: Sequence[str]) -> None:
+    own = dict(a.split("=", 1) for a in arguments if a.split("=")[0] in ("count", "signal"))
+    rest = [a for a in arguments if a.split("=")[0] not in own]
+    run, model, _ = composed(["method=original", *rest])
+    watch = Watch(own.get("signal", "time_projection"))
+    watch.check(model)
+    model.load()
+    prompts = prompts_of(run, 0)[-int(own.get("count", 24)) :]  # the tail of the suite: not what is reported on
+    texts = model.texts(prompts)
+    for number, prompt in enumerate(track(prompts, "watching")):
+        with torch.inference_mode():
+            generate(model, watch, model.conditioning(prompt, texts), 10_000 + number, [])
+    found = fit(watch.pairs)
+    print("coefficients:", found["coefficients"])
+    print(json.dumps({"model": model.name, "signal": watch.signal, "prompts": len(prompts), **found}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
