@@ -18,7 +18,7 @@ import yaml
 
 from reports import style
 from reports.curves import MODES, decisions
-from reports.records import Study, label
+from reports.records import Study, label, settings
 from reports.tables import METRICS, best, blanks, dagger, notes, shown
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -121,11 +121,11 @@ def _cells(study: Study) -> list[dict[str, str]]:
     for row, group in study.rows():
         record = study.record(group.iloc[0])
         environment = record.run.get("environment") or {}
-        settings = yaml.safe_dump(record.config, allow_unicode=True, sort_keys=True)
+        made_by = {name: value for name, value in settings(record).items() if name not in ("prompt", "seed")}
         found.append({
             "name": f"{label({**row, 'label': group['label'].iloc[0]})} on {row['model']}",
             "command": str(record.run.get("command") or environment.get("command") or ""),
-            "settings": settings if record.config else "", "counts": _decided(record.run),
+            "settings": yaml.safe_dump(made_by, allow_unicode=True) if made_by else "", "counts": _decided(record.run),
             "environment": json.dumps(environment, indent=1, ensure_ascii=False) if environment else "",
         })  # fmt: skip
     return found

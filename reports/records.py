@@ -85,6 +85,11 @@ def label(row: Mapping[str, Any]) -> str:
     return f"{name}{speed} ({row['variant']})" if row["variant"] else name + speed
 
 
+def settings(record: Record) -> dict[str, Any]:
+    """What produced a video: `produced_by` of its run.json, or its config.yaml where an older version wrote it."""
+    return record.run.get("produced_by") or record.config
+
+
 def number(value: Any) -> float:
     """A float, NaN for what is absent or no number.
 
@@ -141,10 +146,10 @@ def _variants(videos: pd.DataFrame, records: list[Record]) -> pd.Series:
     for _, group in videos.groupby(["model", "method", "speed"], sort=False):
         if not group.duplicated(["prompt", "seed"]).any():
             continue
-        settings = {n: dict(_flat(records[r].config)) for n, r in group["record"].items()}
-        everything = sorted(set().union(*settings.values()))
-        differ = [s for s in everything if len({str(flat.get(s)) for flat in settings.values()}) > 1]
-        for n, flat in settings.items():
+        made_by = {n: dict(_flat(settings(records[r]))) for n, r in group["record"].items()}
+        everything = sorted(set().union(*made_by.values()))
+        differ = [s for s in everything if len({str(flat.get(s)) for flat in made_by.values()}) > 1]
+        for n, flat in made_by.items():
             names[n] = ", ".join(f"{s.removeprefix('method.')}={flat.get(s)}" for s in differ)
     return names
 

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from reports import published
-from reports.records import Study
+from reports.records import Study, settings
 from reports.tables import BY_NAME
 
 TOLERANCE = {  # how far from the printed number still matches; a share of it where `relative`
@@ -118,7 +118,7 @@ def _find(study: Study, frame: pd.DataFrame, claim: Claim) -> pd.Series | None:
 def _taus(study: Study, line: pd.Series) -> tuple[float, float] | None:
     names = ["model", "method", "speed", "variant"]
     video = study.videos[(study.videos[names] == line[names]).all(axis=1)].iloc[0]
-    method = study.record(video).config.get("method") or {}
+    method = settings(study.record(video)).get("method") or {}
     return (method["tau_cache"], method["tau_predict"]) if {"tau_cache", "tau_predict"} <= set(method) else None
 
 
