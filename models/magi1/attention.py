@@ -67,12 +67,18 @@ class Call:
 
     def take(self, chunks: Sequence[int]) -> Call:
         """The same call for some of its chunks only. The others are then read from the cache, as last written."""
-        if self.cache is None:
+        if self.cache is None and any(slot is not None for slot in self.slots):
             raise ValueError("a call without a cache cannot be cut: the chunks left out would have no keys to be seen")
         where = torch.as_tensor(chunks, device=self.condition.device)
-        cut = {name: getattr(self, name)[where] for name in ("condition", "cos", "sin")}
-        listed = {name: [getattr(self, name)[j] for j in chunks] for name in ("text", "slots", "visible")}
-        return replace(self, **cut, **listed)
+        return replace(
+            self,
+            condition=self.condition[where],
+            cos=self.cos[where],
+            sin=self.sin[where],
+            text=[self.text[j] for j in chunks],
+            slots=[self.slots[j] for j in chunks],
+            visible=[self.visible[j] for j in chunks],
+        )
 
 
 class Projections(nn.Module):

@@ -18,6 +18,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from engine.weights import WeightsError
+
 from .config import ModelConfig
 from .dit import Magi1DiT, stays_float32
 from .embed import OnePlusLayerNorm
@@ -28,7 +30,7 @@ _BASE = "inference_weight"
 _LISTED = 6  # names shown of a longer list
 
 
-class CheckpointError(ValueError):
+class CheckpointError(WeightsError):
     """A checkpoint that cannot be used; the message is one line and says what to do."""
 
 

@@ -160,11 +160,11 @@ class RuntimeConfig:
         entries = {**runtime, **(engine or {})}
         known = _known(cls, entries)
         known.setdefault("distill", entries.get("cfg_number", 1) == 1)
-        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in known.items()})
+        return cls(**_frozen(known))
 
     def with_(self, **changes: Any) -> RuntimeConfig:
         """A checked copy with some fields changed."""
-        return replace(self, **{name: tuple(v) if isinstance(v, list) else v for name, v in changes.items()})
+        return replace(self, **_frozen(changes))
 
 
 def read_config(path: Path) -> tuple[ModelConfig, RuntimeConfig]:
@@ -183,6 +183,10 @@ def read_config(path: Path) -> tuple[ModelConfig, RuntimeConfig]:
         raise ValueError(f"{path} lacks {', '.join(missing)}; give the config.json of a MAGI-1 4.5B model")
     runtime = RuntimeConfig.from_dict(entries["runtime_config"], entries["engine_config"])
     return ModelConfig.from_dict(entries["model_config"]), runtime
+
+
+def _frozen(entries: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in entries.items()}
 
 
 def _known(cls: type, entries: Mapping[str, Any]) -> dict[str, Any]:

@@ -59,7 +59,7 @@ class Gates(nn.Module):
 
 
 class Layer(nn.Module):
-    """One transformer layer. `attend`, `merge` and `feed_forward` are its branches, for methods that replace one."""
+    """One transformer layer. `mix` and `mlp` are its branches before their gates, for methods that replace one."""
 
     def __init__(self, config: ModelConfig, index: int, proj_precision: str, reference: bool) -> None:
         super().__init__()
@@ -74,27 +74,22 @@ class Layer(nn.Module):
         """The gates of the attention and of the MLP branch, each (n, hidden)."""
         return self.ada_modulate_layer(call.condition)
 
-    def attend(self, hidden: Tensor, call: Call, gate: Tensor) -> Tensor:
-        """The attention branch's increment (n, tokens, hidden), float32: self and cross, gated and normed."""
-        video, text = self.self_attention(hidden, call)
-        return self.merge(video, text, gate)
+    def mix(self, hidden: Tensor, call: Call) -> Tensor:
+        """Self- and cross-attention merged, (n, tokens, hidden); `self_attention` gives the two apart."""
+        return self.self_attention.merge(*self.self_attention(hidden, call))
 
-    def merge(self, video: Tensor, text: Tensor, gate: Tensor) -> Tensor:
-        """The increment of given self- and cross-attention outputs, each (n, tokens, heads·head_dim)."""
-        return _gated(self.self_attention.merge(video, text), gate, self.self_attn_post_norm)
+    def gate_attention(self, mixed: Tensor, gate: Tensor) -> Tensor:
+        """The attention branch's increment, float32, of what `mix` or a stand-in gave."""
+        return self.self_attn_post_norm(mixed.float() * gate.float()[:, None])
 
-    def feed_forward(self, hidden: Tensor, gate: Tensor) -> Tensor:
-        """The MLP branch's increment (n, tokens, hidden), float32."""
-        return _gated(self.mlp(hidden), gate, self.mlp_post_norm)
+    def gate_mlp(self, inner: Tensor, gate: Tensor) -> Tensor:
+        """The MLP branch's increment, float32, of what `mlp` or a stand-in gave."""
+        return self.mlp_post_norm(inner.float() * gate.float()[:, None])
 
     def forward(self, hidden: Tensor, call: Call) -> Tensor:
         gate_attention, gate_mlp = self.gates(call)
-        hidden = add(hidden, self.attend(hidden, call, gate_attention))
-        return add(hidden, self.feed_forward(hidden, gate_mlp))
-
-
-def _gated(branch: Tensor, gate: Tensor, norm: nn.Module) -> Tensor:
-    return norm(branch.float() * gate.float()[:, None])
+        hidden = add(hidden, self.gate_attention(self.mix(hidden, call), gate_attention))
+        return add(hidden, self.gate_mlp(self.mlp(hidden), gate_mlp))
 
 
 def add(hidden: Tensor, increment: Tensor) -> Tensor:

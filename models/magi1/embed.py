@@ -83,7 +83,7 @@ class TimeEmbedder(nn.Module):
         # Angles reach 4000 radians, where float32 resolves 2e-4: the order of these products is part of the model.
         angles = times.float()[:, None] * frequencies * 1000
         sinusoid = torch.cat([angles.cos(), angles.sin()], -1).to(self.stream_dtype)
-        return self.mlp(sinusoid.to(self.mlp[0].weight.dtype))
+        return self.mlp(sinusoid.to(next(self.mlp.parameters()).dtype))
 
 
 class CaptionEmbedder(nn.Module):

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from engine.ledger import Entry
+from engine.method import Mode
+
 from .config import ModelConfig, RuntimeConfig
+from .dispatch import BRANCHES
 from .embed import CaptionEmbedder
 from .schedule import Forward, Schedule
 
@@ -70,37 +74,45 @@ def call_flops(
     return constant + sum(chunk_flops(config, tokens, k, n, distill) for k, n in zip(seen, text, strict=True))
 
 
-def forward_flops(
+def branch_flops(
     config: ModelConfig,
     settings: RuntimeConfig,
     forward: Forward,
+    branch: str,
     text: int,
     chunks: Sequence[int] | None = None,
 ) -> float:
-    """One forward of the pipeline with its refresh, duplicate and guidance passes.
+    """One guidance pass of a forward, with the refresh and the duplicate that travel along.
 
     Args:
+        branch: one of `BRANCHES`.
         text: caption tokens of a generated chunk, special tokens included.
         chunks: which of those in flight are computed; all by default.
     """
-    tokens = tokens_per_chunk(config, settings)
+    tokens, null = tokens_per_chunk(config, settings), CaptionEmbedder.null_tokens
     chosen = list(forward.chunks) if chunks is None else sorted(chunks)
-    spans = [forward.visible[chunk - forward.chunks.start] for chunk in chosen]
-    seen = [stop - start for start, stop in spans]
-    reads: list[int] = []
-    if forward.refresh is not None:
-        reads = [forward.refresh_visible[1] - forward.refresh_visible[0]]
-    null = CaptionEmbedder.null_tokens
+    seen = [1 if branch == "none" else visible_chunks(forward, chunk) for chunk in chosen]
+    texts = [text if branch == "cond" else null] * len(chosen)
+    if branch == "cond" and forward.duplicate and forward.chunks.start in chosen:
+        seen, texts = [*seen, 1], [*texts, text]
+    writer = "cond" if settings.cfg_number == 1 else "past"  # runs for a refresh even if no chunk is computed
+    if forward.refresh is not None and (branch == writer or (branch == "cond" and chosen)):
+        seen, texts = [forward.refresh_visible[1] - forward.refresh_visible[0], *seen], [null, *texts]
+    return call_flops(config, tokens, seen, texts, settings.distill) if seen else 0.0
 
-    def call(chunks_seen: list[int], texts: list[int]) -> float:
-        return call_flops(config, tokens, chunks_seen, texts, settings.distill) if chunks_seen else 0.0
 
-    if settings.cfg_number == 1:
-        twin = [1] if forward.duplicate and forward.chunks.start in chosen else []
-        return call(reads + seen + twin, [null] * len(reads) + [text] * len(seen + twin))
-    cond = call(reads + seen, [null] * len(reads) + [text] * len(seen)) if seen else 0.0
-    past = call(reads + seen, [null] * len(reads + seen))
-    return cond + past + call([1] * len(seen), [null] * len(seen))
+def visible_chunks(forward: Forward, chunk: int) -> int:
+    """How many chunks a chunk in flight attends to, itself included."""
+    start, stop = forward.visible[chunk - forward.chunks.start]
+    return stop - start
+
+
+def forward_flops(
+    config: ModelConfig, settings: RuntimeConfig, forward: Forward, text: int, chunks: Sequence[int] | None = None
+) -> float:
+    """One forward of the pipeline with all its guidance passes; arguments as for `branch_flops`."""
+    branches = BRANCHES[settings.cfg_number]
+    return sum(branch_flops(config, settings, forward, branch, text, chunks) for branch in branches)
 
 
 def video_flops(config: ModelConfig, settings: RuntimeConfig, plan: Schedule, text: int = 40) -> float:
@@ -110,3 +122,54 @@ def video_flops(config: ModelConfig, settings: RuntimeConfig, plan: Schedule, te
     visible and 61.05 with the default ranges.
     """
     return sum(forward_flops(config, settings, forward, text) for forward in plan.forwards)
+
+
+class Price:
+    """Prices a run's ledger, one iteration at a time.
+
+    Args:
+        text: caption tokens, special ones included, that a generated chunk is taken to see.
+    """
+
+    def __init__(self, config: ModelConfig, settings: RuntimeConfig, plan: Schedule, text: int) -> None:
+        self.config, self.settings, self.plan, self.text = config, settings, plan, text
+        self.tokens = tokens_per_chunk(config, settings)
+
+    def iteration(self, entries: Sequence[Entry]) -> float:
+        """FLOPs of one iteration given all its ledger entries."""
+        forward, total = self.plan.forwards[entries[0].iteration], 0.0
+        for branch in BRANCHES[self.settings.cfg_number]:
+            mine = [entry for entry in entries if entry.branch in ("", branch)]
+            partly = [e for e in mine if e.mode is not Mode.RECOMPUTE and "velocity" not in e.sites]
+            run = [e for e in mine if e.mode is Mode.RECOMPUTE] + partly
+            chosen = [chunk for entry in run for chunk in self._chunks(entry)]
+            total += branch_flops(self.config, self.settings, forward, branch, self.text, chosen)
+            for entry in partly:
+                total -= sum(self._saved(site, forward, branch, self._chunks(entry)) for site in entry.sites)
+        return total
+
+    def _chunks(self, entry: Entry) -> range:
+        width = self.settings.chunk_width
+        return range(entry.slots[0] // width, entry.slots[1] // width)
+
+    def _saved(self, site: str, forward: Forward, branch: str, chunks: range) -> float:
+        """What standing in at `site` for `chunks` saves of a pass."""
+        kind, _, span = site.partition(" ")
+        start, stop = (int(number) for number in span.split(":"))
+        seen = [1 if branch == "none" else visible_chunks(forward, chunk) for chunk in chunks]
+        if branch == "cond" and forward.chunks.start in chunks and self._skips_duplicate(forward):
+            seen.append(1)
+        if kind == "feed_forward":
+            return (stop - start) * len(seen) * feed_forward_flops(self.config, self.tokens)
+        cost = {"blocks": layer_flops, "attention": attention_flops}.get(kind)
+        if cost is None:
+            raise ValueError(f"no price for a stand-in at {site!r}")
+        text = self.text if branch == "cond" else CaptionEmbedder.null_tokens
+        return (stop - start) * sum(cost(self.config, self.tokens, n, text) for n in seen)
+
+    def _skips_duplicate(self, forward: Forward) -> bool:
+        """Whether a stand-in serves the duplicate too: not in its first forward, when it has no history."""
+        if not forward.duplicate or forward.index == 0:
+            return False
+        before = self.plan.forwards[forward.index - 1]
+        return before.duplicate and before.chunks.start == forward.chunks.start

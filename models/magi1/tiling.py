@@ -25,7 +25,7 @@ class Tiling:
 
     def sizes(self, factors: Size = (1, 1, 1)) -> Size:
         """A tile measured in units of `factors` pixels."""
-        return tuple(n // f for n, f in zip((self.length, self.height, self.width), factors, strict=True))
+        return self.length // factors[0], self.height // factors[1], self.width // factors[2]
 
     def overlaps(self) -> tuple[float, float, float]:
         return self.temporal_overlap, self.spatial_overlap, self.spatial_overlap
@@ -40,7 +40,7 @@ def encode_tiled(x: Tensor, run: Callable[[Tensor], Tensor], tiling: Tiling, fac
 def decode_tiled(z: Tensor, run: Callable[[Tensor], Tensor], tiling: Tiling, factors: Size) -> Tensor:
     """`run` maps latents to videos larger by `factors`. Tiles blend into their neighbours as decoded."""
     latent = tiling.sizes(factors)
-    pixels = tuple(n * f for n, f in zip(latent, factors, strict=True))
+    pixels = latent[0] * factors[0], latent[1] * factors[1], latent[2] * factors[2]
     return _tiled(z, run, latent, pixels, tiling.overlaps(), in_place=False)
 
 

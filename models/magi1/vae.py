@@ -157,7 +157,7 @@ class Encoder(Trunk):
 
     def forward(self, video: Tensor) -> Tensor:
         patches = self.patch_embed.proj(video)
-        grid = patches.shape[2:]
+        grid = (patches.shape[2], patches.shape[3], patches.shape[4])
         moments = self.last_layer(self._through(patches.flatten(2).transpose(1, 2), grid))
         return moments.transpose(1, 2).unflatten(2, grid)
 
@@ -172,7 +172,8 @@ class Decoder(Trunk):
         self.last_layer = nn.Conv3d(config.embed_dim // (pt * ph * pw), 3, kernel_size=3, padding=1)
 
     def forward(self, latents: Tensor) -> Tensor:
-        n, _, *grid = latents.shape
+        n, _, t, h, w = latents.shape
+        grid = (t, h, w)
         x = self._through(self.proj_in(latents.flatten(2).transpose(1, 2)), grid)
         x = x.view(n, *grid, *self.config.patch, -1)
         x = x.permute(0, 7, 1, 4, 2, 5, 3, 6)  # channels, then each grid axis with its patch axis
@@ -210,7 +211,7 @@ class ViTVAE(nn.Module):
     @torch.no_grad()
     def frames(self, latents: Tensor, scale_factor: float, tiling: Tiling | None = None) -> Tensor:
         """Scaled latents (C, t, h, w) of one chunk -> uint8 RGB frames (4t, 8h, 8w, 3)."""
-        weight = self.decoder.proj_in.weight
+        weight = self.decoder.proj_in.weight  # where and in what precision the autoencoder works
         video = self.decode_tiled((latents[None] / scale_factor).to(weight), tiling)[0].float()
         return (video * 127.5 + 127.5).clamp(0, 255).to(torch.uint8).permute(1, 2, 3, 0)
 

@@ -1,0 +1,160 @@
+"""Finding, checking and loading what a MAGI-1 run needs besides its settings. Nothing here downloads.
+
+    FOLDER/config.json or ckpt/magi/4.5B_<kind>/   the transformer (layout: checkpoint.py)
+    FOLDER/vae or ckpt/vae                         the autoencoder
+    FOLDER/t5 or ckpt/t5/t5-v1_1-xxl               the text encoder and its tokenizer
+    FOLDER/special_tokens.npz                      from example/assets of the official code
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from engine.weights import digest
+
+from .checkpoint import CheckpointError, load_dit, locate, random_dit, shards
+from .config import ModelConfig
+from .dit import Magi1DiT
+from .settings import Magi1
+from .text import SpecialTokens, TextEncoder
+from .vae import WEIGHTS, VaeConfig, ViTVAE, load_vae
+
+ROOT = Path(__file__).resolve().parents[2]
+_TEXT_WEIGHTS = ("*.safetensors", "*.bin", "*.json", "*.model")
+
+
+def root(settings: Magi1) -> Path:
+    """The checkpoint's folder; relative paths also count from the project's root."""
+    name = settings.checkpoint
+    for folder in (Path(name).expanduser(), ROOT / name):
+        if name and folder.is_dir():
+            return folder
+    kind = "distill" if settings.distill else "base"
+    raise CheckpointError(
+        f"no weights for model={settings.name}: {name!r} is no folder here. Fetch them once with `hf download "
+        f'sand-ai/MAGI-1 --include "ckpt/magi/4.5B_{kind}/*" "ckpt/vae/*" "ckpt/t5/*" --local-dir {name or "FOLDER"}`, '
+        "give a folder with model.checkpoint=FOLDER, or use model.weights=random to measure cost without quality"
+    )
+
+
+def _part(settings: Magi1, *places: str) -> Path:
+    """The first of `places` that exists in the checkpoint's folder; the first if none does."""
+    folder = root(settings)
+    return next((folder / place for place in places if (folder / place).exists()), folder / places[0])
+
+
+def transformer_folder(settings: Magi1) -> Path:
+    return locate(_part(settings, f"ckpt/magi/4.5B_{'distill' if settings.distill else 'base'}", "."), settings.distill)
+
+
+def model_config(settings: Magi1) -> ModelConfig:
+    """The transformer's shape: from the settings if given there, else from a config.json beside the weights."""
+    if settings.architecture:
+        return settings.model_config(settings.architecture)
+    place = transformer_folder(settings)
+    for folder in (place, place.parent, root(settings)):
+        if (folder / "config.json").is_file():
+            entries = json.loads((folder / "config.json").read_text())
+            if "model_config" in entries:
+                return settings.model_config(entries["model_config"])
+    raise CheckpointError(f"no config.json with a model_config in {place} or above; give model.architecture")
+
+
+def weight_files(settings: Magi1) -> list[Path]:
+    """Every file that the frames depend on. Raises CheckpointError if one is missing."""
+    files = list(shards(transformer_folder(settings)))
+    vae, text = _part(settings, "vae", "ckpt/vae"), _text_folder(settings)
+    files += [vae / "config.json", vae / WEIGHTS, _tokens_path(settings)]
+    files += [path for pattern in _TEXT_WEIGHTS for path in sorted(text.glob(pattern))]
+    for path in files:
+        if not path.is_file():
+            raise CheckpointError(f"{path} is missing; fetch the whole checkpoint of model={settings.name}")
+    return files
+
+
+def _text_folder(settings: Magi1) -> Path:
+    return _part(settings, "t5", "ckpt/t5/t5-v1_1-xxl", "ckpt/t5")
+
+
+def _tokens_path(settings: Magi1) -> Path:
+    return _part(settings, "special_tokens.npz", "example/assets/special_tokens.npz")
+
+
+def load_transformer(settings: Magi1, device: torch.device) -> Magi1DiT:
+    config = model_config(settings)
+    if settings.weights == "random":
+        return random_dit(config, 0, device, settings.proj_precision)
+    place = transformer_folder(settings)
+    return load_dit(config, place, settings.distill, device, settings.proj_precision)
+
+
+def load_autoencoder(settings: Magi1, device: torch.device) -> ViTVAE:
+    dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
+    if settings.weights == "random":
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.device(device):
+            torch.manual_seed(0)
+            return ViTVAE(VaeConfig.from_dict(settings.vae)).to(dtype).eval().requires_grad_(False)
+    return load_vae(_part(settings, "vae", "ckpt/vae"), device, dtype)
+
+
+def load_tokens(settings: Magi1) -> SpecialTokens | None:
+    """The special tokens; random rows for random weights, None where none are asked for."""
+    if not settings.special_tokens:
+        return None
+    if settings.weights == "random":
+        rows = _noise("special tokens", (17, model_config(settings).caption_channels))
+        return SpecialTokens.of(rows, rows[:1], rows[1:2])
+    return SpecialTokens.load(_tokens_path(settings))
+
+
+def embed(prompts: Iterable[str], settings: Magi1, device: torch.device, cache: Path | None) -> dict[str, Tensor]:
+    """Token embeddings (L, caption channels) of every prompt, float32 on the CPU.
+
+    Those found in `cache` are read, the others are computed by the text encoder, which then leaves, and written there.
+    With random weights they are seeded noise of the length that prices assume.
+    """
+    prompts = sorted(set(prompts))
+    if settings.weights == "random":
+        length = max(1, settings.text_tokens - len(settings.special_tokens))
+        channels = model_config(settings).caption_channels
+        return {prompt: _noise(prompt, (length, channels)) for prompt in prompts}
+    folder = _text_folder(settings)
+    identity = digest(path for pattern in _TEXT_WEIGHTS for path in folder.glob(pattern))
+    paths = {p: _cached(cache, identity, p) for p in prompts}
+    found = {p: load_file(path)["embedding"] for p, path in paths.items() if path and path.is_file()}
+    missing = [prompt for prompt in prompts if prompt not in found]
+    if missing:
+        encoder = TextEncoder(folder, device)
+        for prompt, embedding in zip(missing, encoder.encode(missing), strict=True):
+            found[prompt] = embedding.cpu().contiguous()
+            _write(paths[prompt], found[prompt])
+    return found
+
+
+def _cached(cache: Path | None, identity: str, prompt: str) -> Path | None:
+    if cache is None:
+        return None
+    return cache / f"text-{hashlib.sha256(f'{identity}|{prompt}'.encode()).hexdigest()[:24]}.safetensors"
+
+
+def _write(path: Path | None, embedding: Tensor) -> None:
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = path.with_suffix(f".{os.getpid()}.part")
+    save_file({"embedding": embedding}, staging)
+    staging.replace(path)
+
+
+def _noise(name: str, shape: tuple[int, ...]) -> Tensor:
+    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+

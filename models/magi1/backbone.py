@@ -1,0 +1,209 @@
+"""MAGI-1 behind the backbone protocol.
+
+Facts that shape it: a row is one forward of the chunk pipeline, all its slots are active, and an AR unit is a chunk;
+sigma runs from 0 (noise) to 1 (clean). Chunks attend causally, so some of a row can be computed without the others,
+which are then seen through the keys of their last computed step. A row that carries a clean refresh is never skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from engine.ledger import Entry
+from engine.method import VELOCITY, Row, Site
+from engine.visit import Visit
+from engine.weights import digest
+
+from . import assets
+from .checkpoint import empty_dit
+from .config import ModelConfig
+from .dispatch import BRANCHES, Dispatcher
+from .dit import Blocks, Layer, Magi1DiT
+from .prefix import read_prefix
+from .price import Price
+from .schedule import Forward
+from .settings import Magi1
+from .sites import SitedBlocks
+from .text import SpecialTokens, chunk_texts
+from .tiling import Tiling
+from .vae import ViTVAE
+
+SIGNALS = frozenset({"patch_embedding", "latent", "time_embedding", "time_projection"})
+
+
+class Magi1Backbone:
+    """One MAGI-1 model at one setting. Built cheaply; `load` brings the weights."""
+
+    Settings = Magi1
+    offers = frozenset({"blocks", "branches", "partial"}) | SIGNALS
+
+    def __init__(self, settings: Magi1, device: torch.device) -> None:
+        self.settings, self.device, self.name = settings, device, settings.name
+        self.branches = BRANCHES[settings.runtime.cfg_number]
+        self.plan, self.rows = settings.plan, settings.rows()
+
+    # --- before any weight is read -----------------------------------------------------------------------------
+
+    @cached_property
+    def config(self) -> ModelConfig:
+        return assets.model_config(self.settings)
+
+    @property
+    def depth(self) -> int:
+        return self.config.num_layers
+
+    @cached_property
+    def parameters(self) -> int:
+        """Parameters of the denoiser."""
+        return sum(parameter.numel() for parameter in empty_dit(self.config).parameters())
+
+    def advice(self, lacking: str) -> str:
+        if lacking == "narrow":
+            return (
+                "every chunk in MAGI-1's window is active, so selective computation has nothing to leave out; "
+                "turn it off (method.selective=none)"
+            )
+        return "choose another method or another signal"
+
+    def schedule(self) -> Sequence[Row]:
+        return self.rows
+
+    def price(self, entries: Sequence[Entry]) -> tuple[float, float]:
+        """(dense, masked) FLOPs of one iteration; equal, since attention covers exactly the visible chunks."""
+        cost = self.prices.iteration(entries)
+        return cost, cost
+
+    @cached_property
+    def prices(self) -> Price:
+        s = self.settings
+        return Price(self.config, s.runtime, self.plan, s.text_tokens)
+
+    def plan_counts(self) -> dict[str, int]:
+        """What the pipeline's forwards are made of."""
+        return {"chunk_steps": self.plan.chunk_steps, "chunk_passes": self.plan.chunk_passes}
+
+    @cached_property
+    def weights_id(self) -> str:
+        """Changes with the content of the weight files; "random" without them."""
+        return "random" if self.settings.weights == "random" else digest(assets.weight_files(self.settings))
+
+    # --- one video -----------------------------------------------------------------------------------------------
+
+    transformer: Magi1DiT
+    vae: ViTVAE
+    tokens: SpecialTokens | None
+
+    def load(self) -> None:
+        self.tokens = assets.load_tokens(self.settings)
+        self.vae = assets.load_autoencoder(self.settings, self.device)
+        self.transformer = assets.load_transformer(self.settings, self.device)
+
+    def texts(self, prompts: Iterable[str], cache: Path | None = None) -> dict[str, Tensor]:
+        """Token embeddings (L, caption channels) of `prompts`; see assets.embed."""
+        return assets.embed(prompts, self.settings, self.device, cache)
+
+    def conditioning(self, prompt: str, texts: dict[str, Tensor]) -> Tensor:
+        return texts[prompt]
+
+    @torch.no_grad()
+    def start(self, text: Tensor, seed: int) -> Tensor:
+        generated = self.plan.chunks - self.plan.given
+        texts = chunk_texts(text.to(self.device), self.tokens, generated, self.settings.special_tokens)
+        self._dispatcher = Dispatcher(
+            self.transformer, self.settings.runtime, self.plan, texts, self._prefix() if self.settings.prefix else None
+        )
+        self._twins: set[tuple[int, Site]] = set()
+        self._noise = torch.Generator().manual_seed(seed)
+        return torch.zeros(self.plan.chunks * self.settings.chunk, *self._latent_shape, device=self.device)
+
+    @property
+    def _latent_shape(self) -> tuple[int, int, int]:
+        return self.config.latent_channels, *self.settings.runtime.latent_size
+
+    def _prefix(self) -> Tensor:
+        s = self.settings
+        frames = read_prefix(Path(s.prefix), s.prefix_frames, s.fps, s.height, s.width)
+        return self.vae.latents(frames.to(self.device), s.scale_factor, self._tiling)
+
+    @property
+    def _tiling(self) -> Tiling:
+        return Tiling(length=max(self.settings.fps // 2, 4), height=self.settings.tile, width=self.settings.tile)
+
+    def open(self, latents: Tensor, row: Row) -> Tensor:
+        # drawn for the whole video and channel first, as the released pipeline does
+        channels, height, width = self._latent_shape
+        noise = torch.randn(1, channels, len(latents), height, width, generator=self._noise)
+        latents.copy_(noise[0].transpose(0, 1))
+        self._dispatcher.begin()
+        return latents
+
+    def probe(self, name: str, latents: Tensor, row: Row) -> Tensor:
+        """`patch_embedding`, `latent`: of the chunks in flight. `time_embedding`, `time_projection` (the first layer's
+        gates): known from the times alone, hence the same for every prompt. All float32, one entry per slot."""
+        forward, unit = self._forward(row), self.settings.chunk
+        if name in ("patch_embedding", "latent"):
+            chunks = self._chunks(latents)
+            x = torch.stack([self._dispatcher.chunk(chunks, k) for k in forward.chunks])
+            if name == "latent":
+                return _slots(x.float())
+            return self.transformer.patches(x).float().unflatten(1, (unit, -1)).flatten(0, 1)
+        times = torch.tensor(forward.times, device=self.device)
+        condition = self.transformer.t_embedder(times)
+        if self.settings.distill:
+            condition = condition + self.transformer.t_embedder(torch.full_like(times, forward.step_length))
+        if name == "time_projection":
+            layer = self.transformer.layers[0]
+            assert isinstance(layer, Layer)
+            condition = condition + self.transformer.y_embedder.condition(dropped=False)
+            condition = torch.stack(layer.ada_modulate_layer(condition.to(self.config.dtype)), 1)
+        elif name != "time_embedding":
+            raise ValueError(f"no signal {name!r}; this backbone offers {', '.join(sorted(SIGNALS))}")
+        return condition.float().repeat_interleave(unit, 0)
+
+    def velocity(self, latents: Tensor, row: Row, visit: Visit) -> Tensor:
+        forward, chunks, unit = self._forward(row), self._chunks(latents), self.settings.chunk
+        window = latents[row.slots.start : row.slots.stop]
+
+        def guided(x: Tensor, parts: Sequence[Row]) -> Tensor:
+            if visit.watches(VELOCITY):
+                some = [chunk for part in parts for chunk in range(part.slots.start // unit, part.slots.stop // unit)]
+                return _slots(self._dispatcher.velocity(chunks, forward, some))
+
+            def blocks(branch: str) -> Blocks:
+                return SitedBlocks(self.transformer, visit, forward, branch, self._twins)
+
+            return _slots(self._dispatcher.velocity(chunks, forward, blocks=blocks if visit.kinds else None))
+
+        return visit(VELOCITY, window, guided)
+
+    def advance(self, latents: Tensor, row: Row, velocity: Tensor) -> Tensor:
+        stepped = self._dispatcher.advance(self._chunks(latents), self._forward(row), self._chunks(velocity))
+        return _slots(stepped)
+
+    def _forward(self, row: Row) -> Forward:
+        return self.plan.forwards[row.iteration]
+
+    def _chunks(self, latents: Tensor) -> Tensor:
+        """(slots, C, H, W) -> (chunks, C, chunk, H, W)."""
+        return latents.unflatten(0, (-1, self.settings.chunk)).transpose(1, 2)
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor) -> Iterator[Tensor]:
+        """One chunk at a time, (T, H, W, 3) uint8 on the CPU, without what was given and what is past `frames`."""
+        video, left = latents.transpose(0, 1), self.settings.frames
+        if self.settings.given == 1:
+            left += self.vae.config.patch_length  # the image opens its video
+        for span in filter(None, map(self.plan.emitted, self.plan.forwards)):
+            frames = self.vae.frames(video[:, span[0] : span[1]], self.settings.scale_factor, self._tiling)[:left]
+            left -= len(frames)
+            yield frames.cpu()
+
+
+def _slots(chunks: Tensor) -> Tensor:
+    """(chunks, C, chunk, H, W) -> (slots, C, H, W)."""
+    return chunks.transpose(1, 2).flatten(0, 1)

@@ -1,0 +1,133 @@
+"""What there is to choose about a MAGI-1 run, and the choices that cannot work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from engine.method import Row
+
+from .config import ModelConfig, RuntimeConfig
+from .schedule import Forward, Schedule, schedule
+
+_DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
+_FRAMES = 4  # pixel frames of a latent
+
+
+@dataclass
+class Magi1:
+    """Settings of one MAGI-1 run; the YAML files in conf/model/ hold the values.
+
+    Raises ValueError, saying what would work, for any combination that the backbone cannot run.
+    """
+
+    name: str = "magi1"
+    weights: str = "pretrained"  # "random" builds the real size without a checkpoint: cost only, no quality
+    checkpoint: str = ""  # folder with the transformer, the autoencoder, the text encoder and the special tokens
+    frames: int = 240  # pixel frames to generate
+    height: int = 480
+    width: int = 480
+    fps: int = 24
+    steps: int = 64  # updates of every chunk; raising it: better, proportionally slower
+    window: int = 4  # chunks in flight; raising it: fewer, larger forwards
+    chunk: int = 6  # latent frames per chunk; raising it: longer stretches are denoised together
+    distill: bool = True  # the distilled model, one pass per forward; the base model takes three
+    kv_range: list[int] = field(default_factory=list)  # chunks seen, by share of the steps; [] sees all history
+    clean_kv_range: int = 1  # chunks that a finished chunk sees when it is read again; unused with kv_range []
+    clean_t: float = 0.9999  # time at which finished chunks are read again
+    nearly_clean: float = 0.3  # time from which the oldest chunk also runs without its past; 1 turns that off
+    shortcut: str = "8,16,16"  # which quarter of a 12-step grid has the long step; or "16,16,8"
+    guidance_t: list[float] = field(default_factory=lambda: [0.0, 0.0217, 0.1, 0.3, 0.999])  # base model only
+    guidance_past: list[float] = field(default_factory=lambda: [1.5, 1.5, 1.5, 1.0, 1.0])  # raising: follows the past
+    guidance_text: list[float] = field(default_factory=lambda: [7.5, 7.5, 7.5, 0.0, 0.0])  # raising: follows the text
+    scale_factor: float = 0.18215  # of the latents
+    special_tokens: list[str] = field(default_factory=lambda: ["hq", "duration"])  # put before every caption
+    prefix: str = ""  # an image or a video to go on from
+    prefix_frames: int = 32  # pixel frames of it that are used; an image counts as 1
+    precision: str = "bf16"
+    proj_precision: str = "fp32"  # of the projection after attention: "fp32" as released, "bf16" faster
+    text_tokens: int = 40  # caption tokens, special ones included, that prices assume
+    tile: int = 256  # pixels of a tile of the autoencoder; raising it: fewer seams, more memory
+    architecture: dict[str, Any] = field(default_factory=dict)  # of the transformer; empty: read from the checkpoint
+    vae: dict[str, Any] = field(default_factory=dict)  # of the autoencoder, for weights=random
+
+    def __post_init__(self) -> None:
+        self._one_of("weights", "pretrained", "random")
+        self._one_of("precision", *_DTYPES)
+        self._one_of("proj_precision", *_DTYPES)
+        self._one_of("shortcut", "8,16,16", "16,16,8")
+        for name in ("steps", "window", "chunk", "fps", "text_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"model.{name} must be at least 1, got {getattr(self, name)}")
+        if self.prefix and self.prefix_frames != 1 and self.prefix_frames % _FRAMES:
+            raise ValueError(
+                f"model.prefix_frames must be 1 (an image) or a multiple of {_FRAMES}, got {self.prefix_frames}"
+            )
+        _ = self.runtime  # refuses what the pipeline cannot run
+
+    def _one_of(self, name: str, *allowed: str) -> None:
+        if getattr(self, name) not in allowed:
+            raise ValueError(f"model.{name} is one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+
+    @cached_property
+    def runtime(self) -> RuntimeConfig:
+        """The same in the official terms."""
+        return RuntimeConfig(
+            distill=self.distill,
+            cfg_number=1 if self.distill else 3,
+            cfg_t_range=tuple(self.guidance_t),
+            prev_chunk_scales=tuple(self.guidance_past),
+            text_scales=tuple(self.guidance_text),
+            noise2clean_kvrange=tuple(self.kv_range),
+            clean_chunk_kvrange=self.clean_kv_range,
+            clean_t=self.clean_t,
+            distill_nearly_clean_chunk_threshold=self.nearly_clean,
+            shortcut_mode=self.shortcut,
+            num_frames=self.frames,
+            video_size_h=self.height,
+            video_size_w=self.width,
+            num_steps=self.steps,
+            window_size=self.window,
+            chunk_width=self.chunk,
+            fps=self.fps,
+            scale_factor=self.scale_factor,
+        )
+
+    def model_config(self, entries: dict[str, Any]) -> ModelConfig:
+        """The transformer's shape from `entries`, in the precision of this run."""
+        return ModelConfig.from_dict({**entries, "params_dtype": _DTYPES[self.precision]})
+
+    @property
+    def given(self) -> int:
+        """Latent frames of the prefix."""
+        if not self.prefix:
+            return 0
+        return 1 if self.prefix_frames == 1 else self.prefix_frames // _FRAMES
+
+    @cached_property
+    def plan(self) -> Schedule:
+        return schedule(self.runtime, self.given)
+
+    def rows(self) -> list[Row]:
+        """The forwards of the plan in the engine's terms: a slot is a latent frame, a unit is a chunk."""
+        return [self._row(forward) for forward in self.plan.forwards]
+
+    def _row(self, forward: Forward) -> Row:
+        def per_slot(values: tuple[Any, ...]) -> tuple[Any, ...]:
+            return tuple(value for value in values for _ in range(self.chunk))
+
+        slots = range(forward.chunks.start * self.chunk, forward.chunks.stop * self.chunk)
+        return Row(
+            iteration=forward.index,
+            segment=0,
+            slots=slots,
+            steps=self.steps,
+            step=per_slot(forward.steps),
+            sigma=per_slot(forward.times),
+            sigma_next=per_slot(forward.times_next),
+            active=(True,) * len(slots),
+            unit=self.chunk,
+            forced="" if forward.refresh is None else "clean refresh",
+            last=forward.index + 1 == len(self.plan.forwards),
+        )

@@ -1,0 +1,120 @@
+"""The transformer's layers with every block and branch offered to a method.
+
+A call may hold more than the chunks in flight: a finished chunk to be read again, which no method may skip, and the
+duplicate of the oldest chunk, which shares that chunk's decision but has a history of its own (branch "<name>+alone").
+As long as all of it is computed, it runs in one call, as without a method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from engine.method import Decision, Mode, Row, Site
+from engine.visit import Visit
+
+from .attention import Call
+from .dit import Layer, Magi1DiT, add
+from .schedule import Forward
+
+Run = Callable[[Tensor, Call], Tensor]
+BRANCH_SITES = ("attention", "feed_forward")
+
+
+class SitedBlocks:
+    """What to run instead of all layers in turn, for one forward and one guidance branch.
+
+    `twins` outlives the forward: the (chunk, site) whose duplicate has been computed before.
+    """
+
+    def __init__(
+        self, model: Magi1DiT, visit: Visit, forward: Forward, branch: str, twins: set[tuple[int, Site]]
+    ) -> None:
+        self.model, self.visit, self.forward, self.branch, self.twins = model, visit, forward, branch, twins
+
+    def __call__(self, hidden: Tensor, call: Call) -> Tensor:
+        layers, i = self.model.layers, 0
+        while i < len(layers):
+            stop = self.visit.stop("blocks", i)
+            if stop is None:
+                hidden = self._layer(i, hidden, call)
+                i += 1
+                continue
+            span = range(i, stop)
+
+            def run(x: Tensor, part: Call, span: range = span) -> Tensor:
+                for j in span:
+                    x = layers[j](x, part)
+                return x
+
+            hidden = self._at(Site("blocks", span, self.branch), hidden, call, run)
+            i = stop
+        return hidden
+
+    def _layer(self, i: int, hidden: Tensor, call: Call) -> Tensor:
+        layer = self.model.layers[i]
+        assert isinstance(layer, Layer)
+        if not self.visit.kinds & set(BRANCH_SITES):
+            return layer(hidden, call)
+        gates = layer.gates(call)  # a stand-in for a branch meets today's gate
+        where = range(i, i + 1)
+        mixed = self._at(Site("attention", where, self.branch), hidden, call, layer.mix)
+        hidden = add(hidden, layer.gate_attention(mixed, gates[0]))
+        inner = self._at(Site("feed_forward", where, self.branch), hidden, call, lambda x, _: layer.mlp(x))
+        return add(hidden, layer.gate_mlp(inner, gates[1]))
+
+    def _at(self, site: Site, x: Tensor, call: Call, run: Run) -> Tensor:
+        """`x` (members, tokens, width) through `site`: the chunks in flight by the method's decision."""
+        if not self.visit.watches(site):
+            return run(x, call)
+        n = len(self.forward.chunks)
+        before = 0 if self.branch == "none" or self.forward.refresh is None else 1
+        twin = len(x) > before + n
+        done: dict[str, Tensor] = {}
+
+        def compute(window: Tensor, parts: Sequence[Row]) -> Tensor:
+            chosen = [c - self.forward.chunks.start for part in parts for c in _chunks(part)]
+            members = [*range(before), *(before + j for j in chosen), *([before + n] if twin and 0 in chosen else [])]
+            whole = len(members) == len(x)
+            out = run(x, call) if whole else run(x[members], call.take(members))
+            done["before"], done["twin"] = out[:before], out[before + len(chosen) :]
+            return _to_slots(out[before : before + len(chosen)], self.visit.row.unit)
+
+        flight = self.visit(site, _to_slots(x[before : before + n], self.visit.row.unit), compute)
+        pieces = [_to_chunks(flight, self.visit.row.unit)]
+        if before:
+            pieces.insert(0, done["before"] if "before" in done else run(x[:1], call.take([0])))
+        if twin:
+            alone = done.get("twin", x[:0])
+            pieces.append(self._twin(site, x[before + n :], alone, lambda: run(x[-1:], call.take([before + n]))))
+        return torch.cat(pieces)
+
+    def _twin(self, site: Site, x: Tensor, computed: Tensor, compute: Callable[[], Tensor]) -> Tensor:
+        """The duplicate at `site`: as its chunk, but computed the first time, when it has no history."""
+        unit, oldest = self.visit.row.unit, self.forward.chunks.start
+        row = self.visit.row.only(range(oldest * unit, (oldest + 1) * unit))
+        known = (oldest, site) in self.twins
+        self.twins.add((oldest, site))
+        parts = self.visit.plan.get(self.branch) or self.visit.plan[""]
+        decision = next(d for part, d in parts if row.slots.start in part.slots)
+        if len(computed) or not known:
+            decision = Decision(Mode.RECOMPUTE)
+        visit = Visit(self.visit.method, row, len(self.model.layers), {"": [(row, decision)]})
+        own = site._replace(branch=f"{site.branch}+alone")
+        out = visit(own, _to_slots(x, unit), lambda _x, _p: _to_slots(computed if len(computed) else compute(), unit))
+        return _to_chunks(out, unit)
+
+
+def _chunks(part: Row) -> range:
+    return range(part.slots.start // part.unit, part.slots.stop // part.unit)
+
+
+def _to_slots(x: Tensor, width: int) -> Tensor:
+    """(chunks, tokens, channels) -> (slots, tokens per slot, channels); tokens run through time first."""
+    return x.unflatten(1, (width, -1)).flatten(0, 1)
+
+
+def _to_chunks(x: Tensor, width: int) -> Tensor:
+    return x.unflatten(0, (-1, width)).flatten(1, 2)
