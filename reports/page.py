@@ -111,6 +111,7 @@ def _player(study: Study, video: pd.Series) -> dict[str, Any]:
         "name": label(video), "original": video["method"] == "original", "colour": style.colour(video["method"]),
         "video": f"../{path}/video.mp4" if exists else "", "numbers": ", ".join(numbers), "slots": steps,
         "status": "" if video["status"] == "ok" else f"{video['status']}: {video['reason'] or 'no reason recorded'}",
+        "warning": "; ".join(((record.quality or {}).get("validity") or {}).get("warnings") or ()),
         "errors": [round(float(value), 4) for value in errors], "measure": name,
     }  # fmt: skip
 

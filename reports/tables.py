@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -178,12 +178,12 @@ def notes(study: Study, frame: pd.DataFrame) -> list[str]:
     """What a reader must know to read the table, one sentence per line, without a line break."""
     videos = study.videos
     counts = videos["status"].value_counts()
-    measures = {json_text(m) for m in (((study.record(v).quality or {}).get("measures")) for _, v in
-                videos.drop_duplicates(["model", "method", "speed"]).iterrows()) if m}  # fmt: skip
+    firsts = [study.record(video).quality or {} for _, video in videos.drop_duplicates(["model", "method"]).iterrows()]
+    measures = {_versions(quality["metric_versions"]) for quality in firsts if quality.get("metric_versions")}
     counted = f"{len(videos)} videos, invalid {counts.get('invalid', 0)}, failed {counts.get('failed', 0)}"
     prompts = f"{videos['prompt'].nunique()} prompts, set {prompt_hash(videos)}"
     lines = [f"{counted} (left out of the numbers). {prompts}.", *CONVENTIONS]
-    lines += [f"Measures: {'; '.join(sorted(measures))}."] if measures else []
+    lines += [f"Measured: {'; or '.join(sorted(measures))}."] if measures else []
     marks = " ".join(frame["marks"])
     lines += ["† an operating point that the paper does not state and that we estimated."] * ("estimated" in marks)
     lines += ["‡ random weights: speed, memory and FLOPs only."] * ("random" in marks)
@@ -193,11 +193,9 @@ def notes(study: Study, frame: pd.DataFrame) -> list[str]:
     return lines + [f"Left out: {path}, {why}." for path, why in study.damaged.items()]
 
 
-def json_text(measures: Any) -> str:
-    """Metric versions as words: `psnr pooled, lpips alex 0.1`."""
-    if isinstance(measures, dict):
-        return ", ".join(f"{name} {json_text(value)}" for name, value in sorted(measures.items()))
-    return str(measures)
+def _versions(measures: Mapping[str, str]) -> str:
+    """Metric versions as words: `lpips alex 0.1; psnr pooled`."""
+    return "; ".join(f"{name} {value}" for name, value in sorted(measures.items()))
 
 
 def dagger(line: pd.Series) -> str:

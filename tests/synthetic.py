@@ -70,7 +70,7 @@ def quality_of(frames: np.ndarray, reference: np.ndarray, key: str) -> dict:
                  "ssim": (1 - 8 * error).tolist(), "lpips": (4 * error).tolist()}  # fmt: skip
     return {"psnr": None if identical else float(-10 * np.log10(error.mean())), "ssim": float(1 - 8 * error.mean()),
             "lpips": float(4 * error.mean()), "identical": identical, "per_frame": per_frame, "reference": key,
-            "validity": {"status": "ok", "reasons": []}, "measures": {"psnr": "pooled", "lpips": "alex 0.1"},
+            "validity": {"status": "ok", "reasons": []}, "metric_versions": {"psnr": "pooled", "lpips": "alex 0.1"},
             "adherence": {"colour": True, "shape": True, "direction": True}}  # fmt: skip
 
 

@@ -103,6 +103,7 @@ class Prompt {
     }
     if (facts.status) screen.append(element("div", "status", facts.status));
     box.append(title, screen);
+    if (facts.warning) box.append(element("div", "warning", facts.warning));
     if (facts.slots.length) this.strip(made, 34, (c) => drawDecisions(c, facts.slots), "decisions", facts.slots.length + " slots");
     if (facts.errors.length) {
       const peak = Math.max(...facts.errors);
