@@ -4,7 +4,7 @@ Same arithmetic as the stock forward (a test holds both to 1e-5), with what a ha
 
 * every block and branch is offered to a `visit`, so that a method may stand in for it;
 * modulation is broadcast over a frame's tokens instead of being repeated for each (0.9 GiB a forward at full size);
-* keys and values of the text are computed once per video, not once per forward;
+* keys and values of the text are computed once per video, not once per forward, and padding counts as one token;
 * block-causal attention runs block by block instead of under a dense mask (2.4 GiB at full size).
 
 Hidden states are (slots, tokens per slot, width) between blocks.
@@ -12,6 +12,7 @@ Hidden states are (slots, tokens per slot, width) between blocks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,10 +30,15 @@ FPS_ID = {16: 0}  # any other frame rate, 24 above all, is id 1
 
 @dataclass(frozen=True)
 class Text:
-    """What every block needs of one prompt: its keys and values, [(1, heads, length, head width)] x 2."""
+    """What every block needs of one prompt: its keys and values, [(1, heads, length, head width)] x 2.
+
+    Padding tokens are all alike and the stock forward attends to each of them; one of them with the logarithm of their
+    number added to its score does the same in the softmax.
+    """
 
     keys: list[Tensor]
     values: list[Tensor]
+    bias: Tensor | None  # (1, 1, 1, length) added to the scores
 
 
 @dataclass(frozen=True)
@@ -45,13 +51,26 @@ class Condition:
 
 def read_text(model: SkyReelsV2Transformer3DModel, embedding: Tensor, depth: int | None = None) -> Text:
     """Project a text embedding (1, length, text width) once for all (or the first `depth`) blocks and forwards."""
+    words, bias = _words(embedding), None
+    padding = embedding.shape[1] - words
+    if words and padding > 1:
+        embedding = embedding[:, : words + 1]
+        bias = torch.zeros(1, 1, 1, words + 1, device=embedding.device, dtype=embedding.dtype)
+        bias[..., -1] = math.log(padding)
     context = model.condition_embedder.text_embedder(embedding)
     keys, values = [], []
     for block in model.blocks[:depth]:
         attn = block.attn2
         keys.append(_heads(attn.norm_k(attn.to_k(context)), attn.heads))
         values.append(_heads(attn.to_v(context), attn.heads))
-    return Text(keys, values)
+    return Text(keys, values, bias)
+
+
+def _words(embedding: Tensor) -> int:
+    """Tokens before the zero padding; 0 where padding is not to be folded (bfloat16 would round its logarithm)."""
+    if embedding.device.type == "meta" or embedding.dtype != torch.float32 or not bool(embedding.any()):
+        return 0
+    return int(embedding[0].any(-1).nonzero().max()) + 1
 
 
 def condition(model: SkyReelsV2Transformer3DModel, timesteps: Tensor, fps: int, dtype: torch.dtype) -> Condition:
@@ -136,7 +155,7 @@ def run_block(
     def cross_attention(z: Tensor, parts: Sequence[Row]) -> Tensor:
         attn, flat = block.attn2, z.flatten(0, 1)[None]
         q = _heads(attn.norm_q(attn.to_q(flat)), attn.heads)
-        out = F.scaled_dot_product_attention(q, text.keys[number], text.values[number])
+        out = F.scaled_dot_product_attention(q, text.keys[number], text.values[number], attn_mask=text.bias)
         return attn.to_out[0](out.transpose(1, 2).flatten(2)).view_as(z)
 
     def feed_forward(z: Tensor, parts: Sequence[Row]) -> Tensor:
