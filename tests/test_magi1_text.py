@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from engine.weights import WeightsError
 from models.magi1.caption import clean_caption
 from models.magi1.text import SpecialTokens, TextEncoder, chunk_texts, negative_text
 
@@ -68,7 +69,7 @@ def test_the_negative_prompt_keeps_its_length(tokens):
 
 def test_special_tokens_are_rounded_to_half_precision_and_checked(tmp_path):
     path = tmp_path / "special_tokens.npz"
-    with pytest.raises(FileNotFoundError, match="copy example/assets"):
+    with pytest.raises(WeightsError, match="copy example/assets"):
         SpecialTokens.load(path)
     rows = np.full((100, 4), 0.1)
     np.savez(path, other_tokens=rows, caption_token=rows[:1], logo_token=rows[:1])
@@ -77,19 +78,19 @@ def test_special_tokens_are_rounded_to_half_precision_and_checked(tmp_path):
     with pytest.raises(ValueError, match="17 or more"):
         SpecialTokens.load(path)
     path.write_bytes(b"not an archive")
-    with pytest.raises(ValueError, match="does not hold"):
+    with pytest.raises(WeightsError, match="does not hold"):
         SpecialTokens.load(path)
 
 
 def test_pickled_special_tokens_are_not_opened(tmp_path):
     path = tmp_path / "special_tokens.npz"
     np.savez(path, other_tokens=np.array([{"run": "me"}], dtype=object), caption_token=[0], logo_token=[0])
-    with pytest.raises(ValueError, match="does not hold"):
+    with pytest.raises(WeightsError, match="does not hold"):
         SpecialTokens.load(path)
 
 
 def test_a_missing_text_encoder_says_how_to_get_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match="hf download DeepFloyd/t5-v1_1-xxl"):
+    with pytest.raises(WeightsError, match="hf download DeepFloyd/t5-v1_1-xxl"):
         TextEncoder(tmp_path)
 
 

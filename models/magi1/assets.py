@@ -69,10 +69,13 @@ def model_config(settings: Magi1) -> ModelConfig:
 
 
 def weight_files(settings: Magi1) -> list[Path]:
-    """Every file that the frames depend on. Raises CheckpointError if one is missing."""
+    """Every file that the frames depend on. Raises WeightsError if one is missing."""
     files = list(shards(transformer_folder(settings)))
     vae, text = _part(settings, "vae", "ckpt/vae"), _text_folder(settings)
-    files += [vae / "config.json", vae / WEIGHTS, _tokens_path(settings)]
+    files += [vae / "config.json", vae / WEIGHTS]
+    if settings.special_tokens:
+        SpecialTokens.load(_tokens_path(settings))
+        files.append(_tokens_path(settings))
     files += [path for pattern in _TEXT_WEIGHTS for path in sorted(text.glob(pattern))]
     for path in files:
         if not path.is_file():

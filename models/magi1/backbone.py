@@ -99,6 +99,9 @@ class Magi1Backbone:
     tokens: SpecialTokens | None
 
     def load(self) -> None:
+        """Raises WeightsError if a file is missing, before any is read."""
+        if self.settings.weights == "pretrained":
+            assets.weight_files(self.settings)
         self.tokens = assets.load_tokens(self.settings)
         self.vae = assets.load_autoencoder(self.settings, self.device)
         self.transformer = assets.load_transformer(self.settings, self.device)
@@ -132,7 +135,8 @@ class Magi1Backbone:
 
     @property
     def _tiling(self) -> Tiling:
-        return Tiling(length=max(self.settings.fps // 2, 4), height=self.settings.tile, width=self.settings.tile)
+        length = max(self.settings.fps // 2, self.vae.config.patch_length)
+        return Tiling(length=length, height=self.settings.tile, width=self.settings.tile)
 
     def open(self, latents: Tensor, row: Row) -> Tensor:
         # drawn for the whole video and channel first, as the released pipeline does

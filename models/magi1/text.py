@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.weights import WeightsError
+
 from .caption import clean_caption
 
 MAX_TOKENS = 800
@@ -41,19 +43,18 @@ class SpecialTokens:
         """Read special_tokens.npz of the official repository.
 
         Raises:
-            FileNotFoundError: it is not there; the message says where to get it.
-            ValueError: it is no such archive.
+            WeightsError: it is not there, or no such archive; the message says where to get it.
         """
         path = Path(path)
         if not path.is_file():
-            raise FileNotFoundError(
+            raise WeightsError(
                 f"no special tokens at {path}; copy example/assets/special_tokens.npz of SandAI-org/MAGI-1 there"
             )
         try:
             with np.load(path, allow_pickle=False) as archive:
                 arrays = [archive[name] for name in ("other_tokens", "caption_token", "logo_token")]
         except (OSError, ValueError, KeyError, EOFError) as error:
-            raise ValueError(f"{path} does not hold MAGI-1's special tokens ({error}); copy it again") from error
+            raise WeightsError(f"{path} does not hold MAGI-1's special tokens ({error}); copy it again") from error
         return cls.of(*(torch.from_numpy(np.asarray(array, dtype=np.float64)) for array in arrays))
 
     def row(self, name: str) -> Tensor:
@@ -111,12 +112,15 @@ class TextEncoder:
     Args:
         folder: holds config.json, spiece.model and the weights.
         device: where it runs; 19 GB in float32.
+
+    Raises:
+        WeightsError: nothing is there.
     """
 
     def __init__(self, folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> None:
         folder = Path(folder)
         if not (folder / "config.json").is_file():
-            raise FileNotFoundError(
+            raise WeightsError(
                 f"no T5 encoder in {folder}; run: hf download DeepFloyd/t5-v1_1-xxl --local-dir {folder}"
             )
         from transformers import AutoTokenizer, T5EncoderModel

@@ -210,9 +210,13 @@ class ViTVAE(nn.Module):
 
     @torch.no_grad()
     def frames(self, latents: Tensor, scale_factor: float, tiling: Tiling | None = None) -> Tensor:
-        """Scaled latents (C, t, h, w) of one chunk -> uint8 RGB frames (4t, 8h, 8w, 3)."""
+        """Scaled latents (C, t, h, w) of one chunk -> uint8 RGB frames (4t, 8h, 8w, 3).
+
+        A tile of a single latent gives four frames, where `decode` would take it for an image and give one.
+        """
         weight = self.decoder.proj_in.weight  # where and in what precision the autoencoder works
-        video = self.decode_tiled((latents[None] / scale_factor).to(weight), tiling)[0].float()
+        z = (latents[None] / scale_factor).to(weight)
+        video = decode_tiled(z, self.decoder, tiling or Tiling(), self.config.patch)[0].float()
         return (video * 127.5 + 127.5).clamp(0, 255).to(torch.uint8).permute(1, 2, 3, 0)
 
     @torch.no_grad()
