@@ -94,7 +94,7 @@ def _curves(study: Study, model: str, name: str) -> list[tuple[dict, str, np.nda
     """(row, label, seconds (T,), values (n, T)) of every row but the Original that has per-frame values."""
     found = []
     for row, group in study.rows(model):
-        valid = group[group["status"] == "ok"]
+        valid = group[(group["status"] == "ok") & (group["weights"] != "random")]
         scored = [study.record(video).quality or {} for _, video in valid.iterrows()]
         lists = [(quality.get("per_frame") or {}).get(name) for quality in scored]
         kept = [values for values in lists if values and None not in values]  # identical frames have no finite PSNR

@@ -97,7 +97,8 @@ def _prompts(study: Study) -> tuple[list[dict[str, Any]], int]:
 def _player(study: Study, video: pd.Series) -> dict[str, Any]:
     """What the script needs to show one video: where it is, its decisions and its errors over time."""
     record = study.record(video)
-    per_frame = (record.quality or {}).get("per_frame") or {}
+    random = video["weights"] == "random"
+    per_frame = {} if random else (record.quality or {}).get("per_frame") or {}
     name, errors = "LPIPS", per_frame.get("lpips") or []
     if not errors and per_frame.get("ssim"):
         name, errors = "1 − SSIM", [1 - value for value in per_frame["ssim"]]
@@ -106,7 +107,7 @@ def _player(study: Study, video: pd.Series) -> dict[str, Any]:
     exists = (record.path / "video.mp4").exists()
     path = "/".join(quote(part) for part in record.path.relative_to(study.root).parts)
     numbers = [f"{video['speedup']:.2f}×"] if not math.isnan(video["speedup"]) else []
-    numbers += [f"{video['psnr']:.1f} dB"] if math.isfinite(video["psnr"]) else []
+    numbers += [f"{video['psnr']:.1f} dB"] if math.isfinite(video["psnr"]) and not random else []
     return {
         "name": label(video), "original": video["method"] == "original", "colour": style.colour(video["method"]),
         "video": f"../{path}/video.mp4" if exists else "", "numbers": ", ".join(numbers), "slots": steps,

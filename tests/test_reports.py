@@ -162,6 +162,7 @@ def test_estimated_points_and_random_weights_are_marked_and_have_no_quality(tmp_
     assert main[["psnr", "ssim", "lpips", "vbench"]].isna().all(axis=None) and main["speedup"].notna().all()
     assert tables.dagger(main.loc["SCOPE fast"]) == "†‡" and tables.dagger(main.loc["Uniform"]) == "‡"
     text = " ".join(tables.notes(study, main.reset_index()))
+    assert curves.drift(study, "skyreels_tiny") is None
     assert "random weights: speed, memory and FLOPs only" in text and "we estimated" in text
 
 
