@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from diffusers import SkyReelsV2Transformer3DModel
+from diffusers.models.transformers.transformer_skyreels_v2 import SkyReelsV2Attention
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
@@ -90,7 +91,9 @@ def rms_norm(norm: nn.RMSNorm, x: Tensor) -> Tensor:
     return F.rms_norm(x, norm.normalized_shape, norm.weight.to(x.dtype), norm.eps)
 
 
-def attend(attn: nn.Module, x: Tensor, context: Tensor, bias: Tensor | None, turns: Tensor | None) -> Tensor:
+def attend(
+    attn: SkyReelsV2Attention, x: Tensor, context: Tensor, bias: Tensor | None, turns: Tensor | None
+) -> Tensor:
     """The attention of a transformer block, for batches with a bias on the scores.
 
     Written out, because on a CPU in bfloat16 this takes half the time of the fused kernel's forward and backward.

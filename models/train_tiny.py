@@ -98,7 +98,7 @@ def build(config: DictConfig, work: Path) -> SkyReelsV2DiffusionForcingPipeline:
     transformer = new_transformer(**config.transformer)
     if config.flow.steps > 0:
         specs = [sample(i) for i in range(config.latents.videos)]
-        latents = make_latents(vae, specs, config.latents.frames, config.size, work / "latents.pt")
+        latents = make_latents(work / "vae", **config.latents, size=config.size, path=work / "latents.pt")
         train_flow(transformer, encoder, tokenizer, latents, specs, **config.flow, **common)
     scheduler = UniPCMultistepScheduler(
         prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=config.flow_shift

@@ -1,5 +1,8 @@
 """Train the tiny video autoencoder, and turn rendered videos into latents with it."""
 
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -8,7 +11,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import WanResample
 from rich.progress import track
 from torch import Tensor, nn
 
-from models.shapes import Spec, render_batch, sample
+from models.shapes import render_batch, sample
 from models.train_loop import fit, save_atomic
 
 
@@ -25,7 +28,7 @@ def new_vae(base_dim: int) -> AutoencoderKLWan:
     for module in vae.modules():
         if isinstance(module, (nn.Conv2d, nn.Conv3d)):
             nn.init.xavier_normal_(module.weight)
-            nn.init.zeros_(module.bias)
+            module.bias.data.zero_()
         if isinstance(module, nn.Conv3d) and module.kernel_size[0] == 3:
             nn.init.zeros_(module.weight[:, :, :2])
         if isinstance(module, WanResample) and hasattr(module, "time_conv"):
@@ -34,7 +37,7 @@ def new_vae(base_dim: int) -> AutoencoderKLWan:
             copies = torch.eye(weight.shape[1]).repeat(weight.shape[0] // weight.shape[1], 1)
             weight.data[:, :, 2, 0, 0] = copies
     nn.init.zeros_(vae.quant_conv.weight[16:])
-    nn.init.constant_(vae.quant_conv.bias[16:], -6.0)  # start with little noise, or the decoder learns to ignore z
+    vae.quant_conv.state_dict()["bias"][16:] = -6.0  # start with little noise, or the decoder learns to ignore z
     return vae
 
 
@@ -127,14 +130,27 @@ def normalise(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def make_latents(vae: AutoencoderKLWan, specs: list[Spec], frames: int, size: int, path: Path) -> Tensor:
-    """Normalised latents of whole videos, float16 (N, 16, 1+k, h, w), kept at `path` and read back when present."""
+def encode_some(folder: Path, seeds: range, frames: int, size: int) -> Tensor:
+    """Normalised latents, float16 (N, 16, 1+k, h, w), of the videos of some seeds."""
+    vae = AutoencoderKLWan.from_pretrained(folder)
+    parts = []
+    for seed in seeds:  # one by one: larger batches fall out of a processor's cache
+        video, _ = render_batch([sample(seed)], frames, size)
+        parts.append(normalise(vae, encode(vae, to_input(video))[:, :16]).half())
+    return torch.cat(parts)
+
+
+def make_latents(folder: Path, videos: int, frames: int, size: int, workers: int, path: Path) -> Tensor:
+    """Latents of the training videos 0..videos-1 by the autoencoder in `folder`, kept at `path` and read when there."""
     if path.exists():
         return torch.load(path, weights_only=True)["latents"]
-    parts = []
-    for spec in track(specs, description="latents"):  # one by one: larger batches fall out of a processor's cache
-        video, _ = render_batch([spec], frames, size)
-        parts.append(normalise(vae, encode(vae, to_input(video))[:, :16]).half())
-    latents = torch.cat(parts)
+    pieces = [range(first, min(first + 20, videos)) for first in range(0, videos, 20)]
+    if workers == 1:
+        latents = torch.cat([encode_some(folder, piece, frames, size) for piece in track(pieces, "latents")])
+    else:
+        start = partial(torch.set_num_threads, 1)
+        with ProcessPoolExecutor(workers, get_context("spawn"), start) as pool:
+            jobs = [pool.submit(encode_some, folder, piece, frames, size) for piece in pieces]
+            latents = torch.cat([job.result() for job in track(jobs, "latents")])
     save_atomic({"latents": latents}, path)
     return latents

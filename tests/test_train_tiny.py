@@ -134,8 +134,9 @@ def test_a_loss_that_is_not_a_number_stops_the_training(tmp_path: Path) -> None:
 def small_config(tmp_path: Path) -> DictConfig:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         overrides = ["vae.base_dim=4", "vae.image_steps=2", "vae.image_batch=1", "vae.video_steps=1", "vae.frames=5"]
-        overrides += ["vae.video_batch=1", "latents.videos=2", "latents.frames=41", "flow.frames=10", "flow.steps=2"]
-        overrides += ["flow.batch=2", "transformer.layers=1", "transformer.heads=2", "transformer.ffn_dim=32"]
+        overrides += ["vae.video_batch=1", "latents.videos=2", "latents.workers=1", "latents.frames=41"]
+        overrides += ["flow.frames=10", "flow.steps=2", "flow.batch=2"]
+        overrides += ["transformer.layers=1", "transformer.heads=2", "transformer.ffn_dim=32"]
         overrides += ["size=32", f"work={tmp_path}/work", f"out={tmp_path}/model"]
         return compose("skyreels_tiny", overrides)
 
