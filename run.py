@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
 from conf.schema import ConfigError, Run, device_of, explain, has_point, parse, read_prompts
 from engine.code import code_of
@@ -32,7 +33,10 @@ from store import Record, Store, StoreError, fingerprint
 
 QUICKSTART = "experiment=quickstart"
 out = Console(highlight=False, soft_wrap=True)
+if not out.is_terminal:
+    out.width = 120  # a log file has no width of its own
 touched: dict[Path, list[str]] = {}  # every results folder of this command, and what failed in it
+planned: list[dict[str, Any]] = []  # what dry runs found
 unscored: set[Path] = set()  # the folders among them whose new videos are to be scored when all are made
 
 
@@ -257,7 +261,8 @@ def main(config: DictConfig) -> None:
     try:
         cell = Cell.of(config)
         if not cell.prompts or cell.run.dry_run:
-            print(json.dumps(dry_run(cell)), flush=True)
+            planned.append(dry_run(cell))
+            print(json.dumps(planned[-1]), flush=True)
             return
         store = Store(Path(cell.run.results).expanduser().absolute())
         failures += make(cell, store)
@@ -270,8 +275,22 @@ def main(config: DictConfig) -> None:
         failures.append(f"{type(error).__name__}: {error}".splitlines()[0])
 
 
+def print_plans() -> None:
+    """The dry runs of a sweep as one table."""
+    columns = ("model", "method", "speed", "videos", "iterations", "forwards", "PFLOP dense", "masked", "all videos")
+    table = Table(*columns, title="what it would cost if no step were skipped", box=None, title_justify="left")
+    for plan_ in planned:
+        pf = plan_["flops_pf"]
+        cells = [plan_[name] for name in ("model", "method", "speed", "videos", "iterations", "forwards")]
+        cells += [f"{pf['dense']:.4g}", f"{pf['masked']:.4g}", f"{pf['dense'] * plan_['videos']:.4g}"]
+        table.add_row(*("" if cell is None else str(cell) for cell in cells))
+    out.print(table)
+
+
 def finish() -> int:
     """Report on every store that was touched; 1 if anything failed."""
+    if len(planned) > 1:
+        print_plans()
     for results, failures in touched.items():
         if results.is_dir() and any(results.glob("*/*/*/run.json")):
             from eval.__main__ import score_store
