@@ -3,6 +3,7 @@
 import csv
 import math
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def load_average(average: dict[str, Tensor], modules: dict[str, nn.Module]) -> N
 
 
 def write_losses(losses: list[float], path: Path) -> None:
-    """The loss curve as csv: step, loss. Written to a staging name, then renamed."""
+    """The loss curve as csv: step, loss; written to a staging name, then renamed."""
     staging = path.with_name(path.name + ".partial")
     with staging.open("w", newline="") as file:
         writer = csv.writer(file)
@@ -78,18 +79,21 @@ def fit(
     optimiser = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.98), weight_decay=weight_decay)
     average = {f"{n}.{k}": v.detach().clone() for n, m in modules.items() for k, v in m.state_dict().items()}
     losses: list[float] = []
+    before = 0.0  # seconds of earlier runs that this one goes on from
     path = work / f"{stage}.ckpt"
     if path.exists():
         saved = torch.load(path, weights_only=True)
         for name, module in modules.items():
             module.load_state_dict(saved["modules"][name])
         optimiser.load_state_dict(saved["optimiser"])
-        average, losses = saved["average"], saved["losses"]
+        average, losses, before = saved["average"], saved["losses"], saved.get("seconds", 0.0)
+    start = time.perf_counter()
 
     def checkpoint() -> None:
         weights = {name: module.state_dict() for name, module in modules.items()}
+        seconds = before + time.perf_counter() - start
         state = {"modules": weights, "optimiser": optimiser.state_dict(), "average": average, "losses": losses}
-        save_atomic(state, path)
+        save_atomic({**state, "seconds": seconds}, path)
         write_losses(losses, work / f"{stage}.csv")
 
     with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn()) as progress:
