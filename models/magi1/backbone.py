@@ -27,7 +27,7 @@ from .dit import Blocks, Layer, Magi1DiT
 from .prefix import read_prefix
 from .price import Price
 from .schedule import Forward
-from .settings import Magi1
+from .settings import FRAMES, Magi1
 from .sites import SitedBlocks
 from .text import SpecialTokens, chunk_texts
 from .tiling import Tiling
@@ -61,6 +61,12 @@ class Magi1Backbone:
     def parameters(self) -> int:
         """Parameters of the denoiser."""
         return sum(parameter.numel() for parameter in empty_dit(self.config).parameters())
+
+    @property
+    def frame_borders(self) -> list[int]:
+        """The first pixel frame of every chunk after the first, among the frames that `decode` gives."""
+        spans = list(filter(None, map(self.plan.emitted, self.plan.forwards)))
+        return [FRAMES * (start - spans[0][0]) for start, _ in spans[1:]]
 
     def advice(self, lacking: str) -> str:
         if lacking == "narrow":
@@ -198,10 +204,9 @@ class Magi1Backbone:
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Iterator[Tensor]:
-        """One chunk at a time, (T, H, W, 3) uint8 on the CPU, without what was given and what is past `frames`."""
+        """One chunk at a time, (T, H, W, 3) uint8 on the CPU, without a given video (an image opens its own) and
+        without what a last chunk holds past `frames`."""
         video, left = latents.transpose(0, 1), self.settings.frames
-        if self.settings.given == 1:
-            left += self.vae.config.patch_length  # the image opens its video
         for span in filter(None, map(self.plan.emitted, self.plan.forwards)):
             frames = self.vae.frames(video[:, span[0] : span[1]], self.settings.scale_factor, self._tiling)[:left]
             left -= len(frames)

@@ -12,7 +12,7 @@ from .config import ModelConfig, RuntimeConfig
 from .schedule import Forward, Schedule, schedule
 
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
-_FRAMES = 4  # pixel frames of a latent
+FRAMES = 4  # pixel frames of a latent
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Magi1:
     name: str = "magi1"
     weights: str = "pretrained"  # "random" builds the real size without a checkpoint: cost only, no quality
     checkpoint: str = ""  # folder with the transformer, the autoencoder, the text encoder and the special tokens
-    frames: int = 240  # pixel frames to generate
+    frames: int = 240  # pixel frames of the video, a multiple of 4
     height: int = 480
     width: int = 480
     fps: int = 24
@@ -60,9 +60,12 @@ class Magi1:
         for name in ("steps", "window", "chunk", "fps", "text_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"model.{name} must be at least 1, got {getattr(self, name)}")
-        if self.prefix and self.prefix_frames != 1 and self.prefix_frames % _FRAMES:
+        if self.frames < 1 or self.frames % FRAMES:
+            near = max(FRAMES, round(self.frames / FRAMES) * FRAMES)
+            raise ValueError(f"model.frames must be a multiple of {FRAMES}, got {self.frames}; nearest: {near}")
+        if self.prefix and self.prefix_frames != 1 and self.prefix_frames % FRAMES:
             raise ValueError(
-                f"model.prefix_frames must be 1 (an image) or a multiple of {_FRAMES}, got {self.prefix_frames}"
+                f"model.prefix_frames must be 1 (an image) or a multiple of {FRAMES}, got {self.prefix_frames}"
             )
         _ = self.runtime  # refuses what the pipeline cannot run
 
@@ -103,7 +106,7 @@ class Magi1:
         """Latent frames of the prefix."""
         if not self.prefix:
             return 0
-        return 1 if self.prefix_frames == 1 else self.prefix_frames // _FRAMES
+        return 1 if self.prefix_frames == 1 else self.prefix_frames // FRAMES
 
     @cached_property
     def plan(self) -> Schedule:
