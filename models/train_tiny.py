@@ -21,6 +21,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from models.shapes import sample, vocabulary
+from models.train_card import write_card
 from models.train_flow import TEXT_LENGTH, train_flow
 from models.train_vae import make_latents, measure_latents, train_vae
 
@@ -113,7 +114,9 @@ def build(config: DictConfig, work: Path) -> SkyReelsV2DiffusionForcingPipeline:
 def main(config: DictConfig) -> None:
     """Train what is not yet trained and write the model folder."""
     torch.set_num_threads(config.threads)
-    write_folder(build(config, Path(config.work)), Path(config.out))
+    work, out = Path(config.work), Path(config.out)
+    write_folder(build(config, work), out)
+    write_card(config, work, out)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from torch import nn
 
-from models import train_flow, train_loop, train_tiny, train_vae
+from models import train_card, train_flow, train_loop, train_tiny, train_vae
 from models.shapes import render_batch, sample
 
 CONFIGS = Path(__file__).parent.parent / "conf" / "train"
@@ -144,6 +144,7 @@ def small_config(tmp_path: Path) -> DictConfig:
 def test_training_writes_a_folder_that_the_stock_pipeline_runs(tmp_path: Path) -> None:
     config = small_config(tmp_path)
     train_tiny.write_folder(train_tiny.build(config, Path(config.work)), Path(config.out))
+    train_card.write_card(config, Path(config.work), Path(config.out))
     pipeline = SkyReelsV2DiffusionForcingPipeline.from_pretrained(config.out)
     pipeline.set_progress_bar_config(disable=True)
     frames = pipeline(
@@ -153,4 +154,6 @@ def test_training_writes_a_folder_that_the_stock_pipeline_runs(tmp_path: Path) -
     assert frames.shape == (1, 9, 32, 32, 3)
     assert pipeline.transformer.config.num_frame_per_block == 1
     assert pipeline.scheduler.config.prediction_type == "flow_prediction"
-    assert (Path(config.work) / "flow.csv").read_text().count("\n") == 3
+    assert (Path(config.out) / "losses.csv").read_text().count("\n") == 1 + 3 + 2
+    card = (Path(config.out) / "README.md").read_text()
+    assert "| flow | 2 | 2 windows |" in card and "Not measured yet" in card

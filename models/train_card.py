@@ -1,0 +1,134 @@
+"""The model card and the loss curves of a trained small model, written from what the training left behind."""
+
+import json
+import platform
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import torch
+from matplotlib import pyplot
+from omegaconf import DictConfig
+
+from models.shapes import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES
+
+CARD = """---
+license: apache-2.0
+library_name: diffusers
+pipeline_tag: text-to-video
+---
+# skyreels_tiny
+
+A small text-to-video model in the classes of SkyReels-V2 (`SkyReelsV2Transformer3DModel`, `AutoencoderKLWan`,
+`UMT5EncoderModel`, `UniPCMultistepScheduler`), trained from nothing by this project. It runs on a laptop's processor in
+seconds, so that methods of acceleration can be compared without a GPU. It knows one world: a coloured shape that moves
+over a gradient on a torus. It is no preview of what SkyReels-V2 can show.
+
+* **Prompts**: {colours}; {shapes}; {directions}; {backgrounds}. For example "a red circle moving left over a dusk
+  background". Words it does not know become one unknown token.
+* **Size**: {size}x{size} pixels, 1+4k frames; window of 25 latent frames (97 frames), longer videos by overlap.
+  Transformer {transformer_m:.2f} M parameters (width {width}, {layers} layers), autoencoder {vae_m:.2f} M, text
+  encoder {text_m:.2f} M; float32 weights.
+* **Sampling**: 50 steps, flow shift {flow_shift}, asynchronous (`ar_step=5`, blocks of 5 latents) or synchronous,
+  full or block-causal attention, guidance about {guidance}.
+
+## Training
+
+| | steps | batch | hours | last loss |
+|---|---|---|---|---|
+{stages}
+
+* **Data**: procedural videos (`models/shapes.py`), 216 of 288 combinations of colour, shape, direction and background;
+  the other 72 are held out. The autoencoder saw a fresh video at every step, the transformer {videos} videos of
+  {frames} frames.
+* **Objective**: flow matching with an own noise level for each block of 5 latents: staircase, synchronous and
+  independent levels, 35 % of the windows behind a clean block, {causal:.0%} of the batches under the block-causal
+  mask, {drop:.0%} empty prompts; AdamW, average of the weights over about {memory:.0f} steps.
+* **Hardware**: {threads} thread(s) of {machine}; PyTorch {torch}. Seed {seed}.
+* **Again**: `python -m models.train_tiny`. Losses: `losses.csv`, `losses.png`.
+
+## What it shows
+
+{adherence}
+
+## Licence
+
+Apache-2.0, as the project. No data or weights of others went into it.
+"""
+
+
+def parameters(path: Path) -> float:
+    """Millions of numbers in a safetensors file, read from its header."""
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    count = 0
+    for name, entry in header.items():
+        if name != "__metadata__":
+            count += int(torch.Size(entry["shape"]).numel())
+    return count / 1e6
+
+
+def plot_losses(curves: dict[str, list[float]], path: Path) -> None:
+    """Draw each curve with its running mean over 50 steps."""
+    figure, axes = pyplot.subplots(1, len(curves), figsize=(5 * len(curves), 3.2), squeeze=False)
+    for axis, (name, losses) in zip(axes[0], curves.items(), strict=True):
+        values = torch.tensor(losses)
+        axis.plot(values, color="0.8", linewidth=0.5)
+        if len(values) >= 50:
+            axis.plot(torch.arange(25, len(values) - 24), values.unfold(0, 50, 1).mean(1), color="C0")
+        axis.set(title=name, xlabel="step", ylabel="loss", yscale="log")
+    figure.tight_layout()
+    figure.savefig(path, dpi=80)
+    pyplot.close(figure)
+
+
+def adherence_text(path: Path) -> str:
+    """The measured figures of `adherence.json`, or a sentence that says they are not there."""
+    if not path.exists():
+        return "Not measured yet: `python -m benchmarks.adherence` measures it and writes `adherence.json`."
+    rows = json.loads(path.read_text())
+    lines = ["Read from generated videos of held-out prompts by `eval/adherence.py`:", ""]
+    lines += ["| setting | videos | colour | shape | direction | object present | jumps a video |", "|" + "---|" * 7]
+    for row in rows:
+        shares = " | ".join(f"{row[key]:.1%}" for key in ("colour", "shape", "direction", "present"))
+        lines.append(f"| {row['setting']} | {row['videos']} | {shares} | {row['jumps']:.2f} |")
+    return "\n".join(lines)
+
+
+def processor() -> str:
+    """The name of the processor."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def write_card(config: DictConfig, work: Path, out: Path) -> None:
+    """Write README.md, losses.csv and losses.png into the model folder `out` from the checkpoints in `work`."""
+    curves, stages = {}, []
+    images = f"{config.vae.image_batch} frames, then {config.vae.video_batch} videos"
+    batches = {"vae": images, "flow": f"{config.flow.batch} windows"}
+    for stage in ("vae", "flow"):
+        path = work / f"{stage}.ckpt"
+        if path.exists():
+            saved = torch.load(path, weights_only=True, mmap=True)
+            curves[stage] = saved["losses"]
+            last = torch.tensor(saved["losses"][-100:]).mean()
+            hours = saved.get("seconds", 0.0) / 3600
+            stages.append(f"| {stage} | {len(saved['losses'])} | {batches[stage]} | {hours:.2f} | {last:.4f} |")
+    plot_losses(curves, out / "losses.png")
+    rows = [f"{stage},{i},{loss:.5f}" for stage, losses in curves.items() for i, loss in enumerate(losses)]
+    (out / "losses.csv").write_text("\n".join(["stage,step,loss", *rows]) + "\n")
+    width = config.transformer.heads * config.transformer.head_dim
+    card = CARD.format(
+        colours=", ".join(COLOURS), shapes=", ".join(SHAPES), directions=", ".join(DIRECTIONS),
+        backgrounds=", ".join(BACKGROUNDS), size=config.size, width=width, layers=config.transformer.layers, flow_shift=config.flow_shift, guidance=config.guidance,
+        transformer_m=parameters(out / "transformer" / "diffusion_pytorch_model.safetensors"),
+        vae_m=parameters(out / "vae" / "diffusion_pytorch_model.safetensors"),
+        text_m=parameters(out / "text_encoder" / "model.safetensors"), stages="\n".join(stages),
+        videos=config.latents.videos, frames=config.latents.frames, causal=config.flow.causal,
+        drop=config.flow.drop_text, memory=1 / (1 - config.flow.decay), threads=config.threads, machine=processor(),
+        torch=torch.__version__.split("+")[0], seed=config.seed, adherence=adherence_text(out / "adherence.json"),
+    )  # fmt: skip
+    (out / "README.md").write_text(card)
