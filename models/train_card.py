@@ -123,7 +123,8 @@ def write_card(config: DictConfig, work: Path, out: Path) -> None:
     width = config.transformer.heads * config.transformer.head_dim
     card = CARD.format(
         colours=", ".join(COLOURS), shapes=", ".join(SHAPES), directions=", ".join(DIRECTIONS),
-        backgrounds=", ".join(BACKGROUNDS), size=config.size, width=width, layers=config.transformer.layers, flow_shift=config.flow_shift, guidance=config.guidance,
+        backgrounds=", ".join(BACKGROUNDS), size=config.size, width=width,
+        layers=config.transformer.layers, flow_shift=config.flow_shift, guidance=config.guidance,
         transformer_m=parameters(out / "transformer" / "diffusion_pytorch_model.safetensors"),
         vae_m=parameters(out / "vae" / "diffusion_pytorch_model.safetensors"),
         text_m=parameters(out / "text_encoder" / "model.safetensors"), stages="\n".join(stages),
