@@ -18,7 +18,7 @@ from diffusers import AutoencoderKLWan, SkyReelsV2Transformer3DModel, UniPCMulti
 from torch import Tensor
 
 from engine.ledger import Entry
-from engine.method import VELOCITY, Row
+from engine.method import VELOCITY, Row, Site
 from engine.visit import Visit
 from engine.weights import digest
 from models.skyreels import checkpoint, text
@@ -35,7 +35,7 @@ class SkyReelsV2:
     """One SkyReels-V2 model at one setting. Built cheaply; `load` brings the weights."""
 
     Settings = SkyReels
-    offers = frozenset({"blocks", "branches", "narrow"}) | SIGNALS
+    offers = frozenset({"blocks", "branches", "cross_attention", "guidance", "nested", "narrow"}) | SIGNALS
 
     def __init__(self, settings: SkyReels, device: torch.device) -> None:
         self.settings, self.device = settings, device
@@ -48,7 +48,7 @@ class SkyReelsV2:
         self.timesteps: list[int] = [int(t) for t in scheduler.timesteps]
         self.rows = settings.rows(self.sigmas)
         self.causal_block = settings.block if settings.attention == "block_causal" else 0
-        self._sampler = UniPC(self.sigmas, device)
+        self._sampler = UniPC(self.sigmas, device, in_place=True)
 
     # --- before any weight is read -----------------------------------------------------------------------------
 
@@ -156,10 +156,15 @@ class SkyReelsV2:
         def guided(x: Tensor, parts: Sequence[Row]) -> Tensor:
             x, dtype = self._noised_overlap(x, row), self.transformer.dtype
             when = condition(self.transformer, self._timesteps(row), self.settings.fps, dtype)
-            results = [
-                forward(self.transformer, x.to(dtype), when, self._text[b], visit, b, self.causal_block).float()
-                for b in self.branches
-            ]
+
+            def one(branch: str) -> Tensor:
+                def run(x: Tensor, parts: Sequence[Row]) -> Tensor:
+                    text = self._text[branch]
+                    return forward(self.transformer, x.to(dtype), when, text, visit, branch, self.causal_block).float()
+
+                return visit(Site("guidance", branch=branch), x, run)
+
+            results = [one(branch) for branch in self.branches]
             if len(results) == 1:
                 return results[0]
             v, v_uncond = results

@@ -72,12 +72,18 @@ def _corrector(grid: np.ndarray, lam: np.ndarray, k: int) -> tuple[float, float,
 
 
 class UniPC:
-    """The sampler state of every slot of one segment."""
+    """The sampler state of every slot of one segment.
 
-    def __init__(self, sigmas: Sequence[float], device: torch.device) -> None:
+    The stock pipelines, official and diffusers alike, hand each scheduler a view of the latents, which the scheduler
+    remembers as its last sample and the pipeline then overwrites with the result. So the first corrector starts from
+    x_1 where it should from x_0. `in_place` does as they do, and only so are their videos ours; without it this is
+    UniPC as published.
+    """
+
+    def __init__(self, sigmas: Sequence[float], device: torch.device, in_place: bool = False) -> None:
         self.table = torch.tensor(coefficients(sigmas), dtype=torch.float32, device=device)
         self.sigma = torch.tensor(list(sigmas), dtype=torch.float32, device=device)
-        self.device = device
+        self.device, self.in_place = device, in_place
 
     def reset(self, latents: Tensor) -> None:
         """Forget all; `latents` (slots, C, H, W) gives the shape."""
@@ -94,5 +100,7 @@ class UniPC:
         corrected = c[CORRECT_LAST] * last + c[CORRECT_M0] * m0 + c[CORRECT_M1] * m1 + c[CORRECT_NOW] * m
         x = torch.where((index == 0).view(-1, 1, 1, 1), x, corrected)
         following = c[PREDICT_X] * x + c[PREDICT_M0] * m + c[PREDICT_M1] * m0
+        if self.in_place:
+            x = torch.where((index == 0).view(-1, 1, 1, 1), following, x)
         self.m1[slots], self.m0[slots], self.last[slots] = m0.clone(), m, x
         return following

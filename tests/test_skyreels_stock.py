@@ -1,0 +1,108 @@
+"""Our SkyReels-V2 against diffusers' own classes, at the same random weights: every way of running it is the stock one."""
+
+from unittest import mock
+
+import pytest
+import torch
+
+from engine.method import Original
+from models.skyreels.forward import condition, forward, read_text
+from tests.tiny import LONG, SHORT, THREE, build, stock, video
+
+CASES = {
+    "sync short": {"frames": SHORT, "ar_step": 0},
+    "sync long": {"frames": LONG, "ar_step": 0},
+    "async short": {"frames": SHORT},
+    "async long": {"frames": THREE},
+    "async long, last segment shorter": {"frames": 53},
+    "lag longer than the steps": {"frames": SHORT, "ar_step": 9},
+    "no guidance": {"frames": LONG, "guidance": 1.0},
+    "another frame rate": {"frames": SHORT, "fps": 16},
+}
+
+
+@pytest.mark.parametrize("attention", ["full", "block_causal"])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_original_equals_the_stock_pipeline(case, attention):
+    model = build(**case, attention=attention, addnoise=0)
+    torch.testing.assert_close(video(model, Original(), seed=3), stock(model, seed=3), atol=1e-5, rtol=0)
+
+
+def test_blocks_of_one_equal_the_stock_pipeline():
+    """Only under full attention: the stock model takes a block of one to mean no mask."""
+    model = build(frames=LONG, block=1, ar_step=1, addnoise=0)
+    torch.testing.assert_close(video(model, Original(), seed=3), stock(model, seed=3), atol=1e-5, rtol=0)
+
+
+def test_the_attention_setting_changes_the_video():
+    ways = [video(build(attention=attention), Original()) for attention in ("full", "block_causal")]
+    assert (ways[0] - ways[1]).abs().max() > 1e-3
+
+
+def test_original_equals_the_stock_pipeline_with_noise_on_the_overlap():
+    """The stock pipeline draws that noise from the global generator at every row; it is handed ours instead."""
+    model = build(frames=LONG, addnoise=20)
+    drawn = []
+    row_noise = model._noised_overlap
+
+    def listen(x, row):
+        noised = row_noise(x, row)
+        prefix = model.settings.segments[row.segment].prefix
+        if prefix and not row.slots.start == 0:
+            noise = (noised[:prefix] - 0.98 * x[:prefix]) / 0.02
+            drawn.append(noise.transpose(0, 1)[None])
+        return noised
+
+    with mock.patch.object(model, "_noised_overlap", listen):
+        ours = video(model, Original(), seed=3)
+    assert len(drawn) == sum(row.segment == 1 for row in model.schedule())
+    assert not torch.equal(drawn[0], drawn[1])
+    with mock.patch.object(torch, "randn_like", lambda like: drawn.pop(0)):
+        theirs = stock(model, seed=3)
+    assert not drawn
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
+def test_noise_on_the_overlap_ignores_the_global_generator():
+    model = build(frames=LONG)
+    torch.manual_seed(1)
+    first = video(model, Original())
+    torch.manual_seed(2)
+    assert torch.equal(video(model, Original()), first)
+    assert not torch.equal(video(build(frames=LONG, addnoise=0), Original()), first)
+
+
+@pytest.mark.parametrize("block", [1, 2, 5])
+@pytest.mark.parametrize("fps", [16, 24])
+@torch.inference_mode()
+def test_forward_equals_the_stock_forward(block, fps):
+    model = build().transformer
+    x, text = torch.randn(10, 16, 4, 6), torch.randn(1, 8, 32)
+    steps = torch.tensor([20, 0, 300, 300, 999, 999, 7, 512, 999, 140])
+    ours = forward(
+        model, x, condition(model, steps, fps, torch.float32), read_text(model, text), causal_block=block if block > 1 else 0
+    )
+    model._set_ar_attention(block)
+    theirs = model(
+        hidden_states=x.transpose(0, 1)[None],
+        timestep=steps[None],
+        encoder_hidden_states=text,
+        enable_diffusion_forcing=True,
+        fps=[0 if fps == 16 else 1],
+    ).sample
+    torch.testing.assert_close(ours, theirs[0].transpose(0, 1), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("frames", [1, SHORT])
+@torch.inference_mode()
+def test_decoding_latent_by_latent_equals_decoding_the_whole(frames):
+    model = build(frames=frames, block=1)
+    latents = torch.randn(model.settings.latents, 16, 4, 6)
+    mean, std = (torch.tensor(v).view(1, -1, 1, 1, 1) for v in (model.vae.config.latents_mean, model.vae.config.latents_std))
+    whole = model.vae.decode(latents.transpose(0, 1)[None] * std + mean).sample[0].permute(1, 2, 3, 0)
+    whole = ((whole / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+    batches = list(model.decode(latents))
+    assert [len(batch) for batch in batches] == [1] + [4] * (model.settings.latents - 1)
+    assert torch.equal(torch.cat(batches), whole)
+    assert whole.shape == (frames, 32, 48, 3)
+    assert torch.equal(torch.cat(list(model.decode(latents))), whole)  # nothing is left over in the decoder

@@ -1,0 +1,95 @@
+"""A SkyReels-V2 of random weights that denoises a video in a fraction of a second, for the tests of the engine."""
+
+from dataclasses import replace
+
+import torch
+from diffusers import SkyReelsV2DiffusionForcingPipeline, UniPCMultistepScheduler
+
+from engine.ledger import Entry
+from engine.loop import generate
+from engine.method import Method
+from models.skyreels.backbone import SkyReelsV2
+from models.skyreels.settings import SkyReels
+
+CPU = torch.device("cpu")
+ARCHITECTURE = {
+    "patch_size": [1, 2, 2], "num_attention_heads": 2, "attention_head_dim": 12, "in_channels": 16, "out_channels": 16,
+    "text_dim": 32, "freq_dim": 256, "ffn_dim": 32, "num_layers": 2, "cross_attn_norm": True,
+    "qk_norm": "rms_norm_across_heads", "eps": 1e-6, "rope_max_seq_len": 64, "inject_sample_info": True,
+}  # fmt: skip
+VAE = {
+    "base_dim": 3, "z_dim": 16, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1, "temperal_downsample": [False, True, True],
+}  # fmt: skip
+SHORT, LONG, THREE = 37, 61, 85  # frames: 10 latents; 16 in segments of 10 and 10; 22 in three segments
+TINY = SkyReels(
+    name="tiny", weights="random", frames=SHORT, height=32, width=48, base_frames=37, overlap=13, steps=6, ar_step=2,
+    block=2, guidance=4.0, text_length=8, precision="fp32", architecture=ARCHITECTURE, vae=VAE,
+)  # fmt: skip
+
+
+def build(**changes: object) -> SkyReelsV2:
+    """The tiny model with some settings changed, weights drawn."""
+    model = SkyReelsV2(replace(TINY, **changes), CPU)
+    model.load()
+    return model
+
+
+def texts_of(model: SkyReelsV2, prompt: str) -> dict[str, torch.Tensor]:
+    """Embeddings as the text encoder gives them: zero past the last token."""
+    found = model.texts([prompt])
+    return {p: torch.cat([e[:, : 1 + len(p)], 0 * e[:, 1 + len(p) :]], dim=1) for p, e in found.items()}
+
+
+def video(
+    model: SkyReelsV2, method: Method, prompt: str = "a fox", seed: int = 0, ledger: list[Entry] | None = None
+) -> torch.Tensor:
+    """The latents of one video, (slots, C, H, W)."""
+    text = model.conditioning(prompt, texts_of(model, prompt))
+    return generate(model, method, text, seed, [] if ledger is None else ledger)
+
+
+def ledger_of(model: SkyReelsV2, method: Method) -> list[Entry]:
+    """What was decided in one video."""
+    ledger: list[Entry] = []
+    video(model, method, ledger=ledger)
+    return ledger
+
+
+def stock(model: SkyReelsV2, prompt: str = "a fox", seed: int = 0) -> torch.Tensor:
+    """The same video by diffusers' own pipeline, (slots, C, H, W)."""
+    s, transformer = model.settings, model.transformer
+    pipe = SkyReelsV2DiffusionForcingPipeline(
+        tokenizer=None,
+        text_encoder=None,
+        transformer=transformer,
+        vae=model.vae,
+        scheduler=UniPCMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=s.shift
+        ),
+    )
+    pipe.set_progress_bar_config(disable=True)
+    texts = texts_of(model, prompt)
+    if s.attention == "full":  # the stock pipeline turns its mask on whenever blocks are asked for
+        transformer._set_ar_attention = lambda block: None
+    try:
+        return pipe(
+            prompt=None,
+            prompt_embeds=texts[prompt],
+            negative_prompt_embeds=texts.get(s.negative_prompt),
+            height=s.height,
+            width=s.width,
+            num_frames=s.frames,
+            num_inference_steps=s.steps,
+            guidance_scale=s.guidance,
+            generator=torch.Generator().manual_seed(seed),
+            output_type="latent",
+            overlap_history=s.overlap if s.frames > s.base_frames else None,
+            addnoise_condition=s.addnoise,
+            base_num_frames=s.base_frames,
+            ar_step=s.ar_step,
+            causal_block_size=s.block,
+            fps=s.fps,
+        ).frames[0].transpose(0, 1)
+    finally:
+        transformer.__dict__.pop("_set_ar_attention", None)
+        transformer.register_to_config(num_frame_per_block=1)
