@@ -79,10 +79,10 @@ class TeaCache(Method):
         score = max(self.total[branch, slot] for slot in changes)
         if any(r is None for r in changes.values()):
             return Decision(Mode.RECOMPUTE, score, "no history")
-        done, left = (count - 1, part.steps) if self.pool == "row" else _own_steps(part)
+        done, left = (count - 1, part.steps - min(part.step)) if self.pool == "row" else _own_steps(part)
         if done < self.warmup:
             return Decision(Mode.RECOMPUTE, score, "warm-up")
-        if left <= self.cooldown or (self.pool == "row" and part.last and self.cooldown):
+        if left <= self.cooldown:
             return Decision(Mode.RECOMPUTE, score, "cool-down")
         if score < self.threshold and self.threshold > 0:  # a negative score may not undo "0 never reuses"
             return Decision(Mode.CACHE, score)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -27,10 +28,11 @@ def generate(
     seed: int,
     ledger: list[Entry],
     on_row: Callable[[Row], None] | None = None,
+    counters: Counter[str] | None = None,
 ) -> Tensor:
     """Denoise one video along the backbone's own schedule and return its latents (slots, C, H, W), float32.
 
-    `ledger` receives one entry per decision; `on_row` is told of every finished row.
+    `ledger` receives one entry per decision, `counters` what fired in every segment; `on_row` is told of every row.
     Raises NonFinite at the end of the first segment whose latents hold NaN or infinity.
     """
     latents = model.start(text, seed)
@@ -45,6 +47,8 @@ def generate(
         latents = model.advance(latents, row, model.velocity(latents, row, visit))
         sites = method.sites(model.depth, row)
         ledger.extend(Entry.of(p, d, branch, sites) for branch, parts in plan.items() for p, d in parts)
+        if row.last and counters is not None:
+            counters.update(method.counters())
         if row.last and not bool(torch.isfinite(latents[row.slots.start : row.slots.stop]).all()):
             raise NonFinite(f"latents of segment {row.segment} are not finite after iteration {row.iteration}")
         if on_row:

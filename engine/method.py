@@ -167,7 +167,7 @@ class Method:
         return ()
 
     def counters(self) -> dict[str, int]:
-        """How often each stability control fired in this video."""
+        """How often each stability control fired since `reset`."""
         return {}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,7 +30,7 @@ class Produced:
     decode: Cost = field(default_factory=Cost)
     reason: str = ""
     state_bytes: int = 0  # held by the method at the end
-    counters: dict[str, int] = field(default_factory=dict)
+    counters: Counter[str] = field(default_factory=Counter)
 
 
 def produce(
@@ -40,12 +41,11 @@ def produce(
     made = Produced()
     try:
         with meter(model.device) as made.denoise:
-            latents = generate(model, method, text, seed, made.ledger, on_row)
+            latents = generate(model, method, text, seed, made.ledger, on_row, made.counters)
     except NonFinite as error:
         made.reason = str(error)
         return made
     made.state_bytes = sum(tensor.numel() * tensor.element_size() for tensor in method.state())
-    made.counters = method.counters()
     with meter(model.device) as made.decode:
         batches = list(model.decode(latents))
     sink(batches)
@@ -76,6 +76,6 @@ def account(model: Backbone, made: Produced, original: Backbone) -> dict[str, An
         "iterations": sum(map(len, segments.values())),
         "segments": [len(rows) for rows in segments.values()],
         "decisions": decisions(made.ledger),
-        "counters": made.counters,
+        "counters": dict(made.counters),
         "state_bytes": made.state_bytes,
     }

@@ -123,7 +123,7 @@ class Scope(Method):
         history = self.predictor_.history
         if any(history.count(slot) == 0 for slot in slots):
             return Mode.RECOMPUTE, "no history"
-        if not math.isfinite(score):
+        if not all(math.isfinite(self.score[slot]) for slot in slots):  # max() may step over a NaN
             return Mode.RECOMPUTE, "signal not finite"
         if any(steps[slot] < self.warmup for slot in slots):
             return Mode.RECOMPUTE, "warm-up"

@@ -1,4 +1,4 @@
-"""Our SkyReels-V2 against diffusers' own classes, at the same random weights: every way of running it is the stock one."""
+"""Our SkyReels-V2 against diffusers' own classes at the same random weights: however it is run, it is the stock one."""
 
 from unittest import mock
 
@@ -48,7 +48,7 @@ def test_original_equals_the_stock_pipeline_with_noise_on_the_overlap():
     def listen(x, row):
         noised = row_noise(x, row)
         prefix = model.settings.segments[row.segment].prefix
-        if prefix and not row.slots.start == 0:
+        if prefix and row.slots.start != 0:
             noise = (noised[:prefix] - 0.98 * x[:prefix]) / 0.02
             drawn.append(noise.transpose(0, 1)[None])
         return noised
@@ -79,9 +79,8 @@ def test_forward_equals_the_stock_forward(block, fps):
     model = build().transformer
     x, text = torch.randn(10, 16, 4, 6), torch.randn(1, 8, 32)
     steps = torch.tensor([20, 0, 300, 300, 999, 999, 7, 512, 999, 140])
-    ours = forward(
-        model, x, condition(model, steps, fps, torch.float32), read_text(model, text), causal_block=block if block > 1 else 0
-    )
+    when = condition(model, steps, fps, torch.float32)
+    ours = forward(model, x, when, read_text(model, text), causal_block=block if block > 1 else 0)
     model._set_ar_attention(block)
     theirs = model(
         hidden_states=x.transpose(0, 1)[None],
@@ -98,7 +97,8 @@ def test_forward_equals_the_stock_forward(block, fps):
 def test_decoding_latent_by_latent_equals_decoding_the_whole(frames):
     model = build(frames=frames, block=1)
     latents = torch.randn(model.settings.latents, 16, 4, 6)
-    mean, std = (torch.tensor(v).view(1, -1, 1, 1, 1) for v in (model.vae.config.latents_mean, model.vae.config.latents_std))
+    stats = model.vae.config.latents_mean, model.vae.config.latents_std
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1, 1) for values in stats)
     whole = model.vae.decode(latents.transpose(0, 1)[None] * std + mean).sample[0].permute(1, 2, 3, 0)
     whole = ((whole / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
     batches = list(model.decode(latents))

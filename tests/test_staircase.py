@@ -1,6 +1,7 @@
 """SkyReels-V2's schedule in closed form against the stock pipeline's own matrix, and the counts that follow."""
 
 from collections import Counter
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -34,7 +35,7 @@ COUNTS = {  # rows per segment with 50 steps, base 97 and overlap 17
     "latents,steps,ar_step,block,prefix",
     [
         (latents, steps, ar_step, block, prefix)
-        for latents, block, prefixes in ((25, 5, (0, 5, 10)), (25, 1, (0, 5)), (15, 5, (5,)), (10, 2, (0, 4)), (1, 1, (0,)))
+        for latents, block, prefixes in ((25, 5, (0, 5, 10)), (25, 1, (5,)), (15, 5, (5,)), (10, 2, (0, 4)), (1, 1, (0,)))
         for prefix in prefixes
         for steps, ar_step in ((1, 5), (6, 0), (6, 2), (6, 60), (50, 0), (50, 1), (50, 5), (50, 60))
     ],
@@ -97,7 +98,7 @@ def test_new_latents_of_the_segments_partition_the_video(frames):
     cut = segments(latents_of(frames), 25, 5, 5)
     new = [slot for s in cut for slot in range(s.first + s.prefix, s.first + s.length)]
     assert new == list(range(latents_of(frames)))
-    for before, after in zip(cut, cut[1:], strict=False):
+    for before, after in pairwise(cut):
         assert after.first + after.prefix == before.first + before.length
 
 

@@ -18,7 +18,8 @@ ARCHITECTURE = {
     "qk_norm": "rms_norm_across_heads", "eps": 1e-6, "rope_max_seq_len": 64, "inject_sample_info": True,
 }  # fmt: skip
 VAE = {
-    "base_dim": 3, "z_dim": 16, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1, "temperal_downsample": [False, True, True],
+    "base_dim": 3, "z_dim": 16, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1,
+    "temperal_downsample": [False, True, True],
 }  # fmt: skip
 SHORT, LONG, THREE = 37, 61, 85  # frames: 10 latents; 16 in segments of 10 and 10; 22 in three segments
 TINY = SkyReels(
