@@ -8,11 +8,16 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan, SkyReelsV2Transformer3DModel
+from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+from transformers.utils import logging as transformers_logging
 
 from engine.weights import WeightsError, read_header
 from models.skyreels.settings import SkyReels
+
+for library in (diffusers_logging, transformers_logging):
+    library.disable_progress_bar()  # a bar per file and video says nothing; the run has its own
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = {"transformer": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
