@@ -2,6 +2,8 @@
 
 No paper needs it, every paper should beat it: it spends the same forwards without looking at anything. Order 0 hands
 back the last velocity; orders 1 and 2 read Newton's polynomial through the last computed ones at the present level.
+`reuse: increment` adds the latent's last increment instead, as the released FlowCache and TeaCache do on MAGI-1: with
+steps of unequal length that is another velocity.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor
 
 from engine.forecast import newton
-from engine.history import History
+from engine.history import History, column, steps_of
 from engine.method import VELOCITY, Decision, Method, Mode, Probe, Row, Site
 
 
@@ -21,18 +23,22 @@ from engine.method import VELOCITY, Decision, Method, Mode, Probe, Row, Site
 class Uniform(Method):
     interval: float  # one row in `interval` is computed; raising it: faster, and drifts more; 2.5 alternates 2 and 3
     order: int = 0  # of the stand-in; raising it: follows a smooth trajectory better, amplifies noise more
+    reuse: str = "velocity"  # of order 0: hand back the "velocity", or the latent's last "increment" whatever the step
 
     def __post_init__(self) -> None:
         if not self.interval >= 1:
             raise ValueError(f"interval must be at least 1 (1 computes every row), got {self.interval}")
         if self.order not in (0, 1, 2):
             raise ValueError(f"order is 0, 1 or 2, got {self.order}")
+        if self.reuse not in ("velocity", "increment") or (self.reuse == "increment" and self.order):
+            raise ValueError(f"reuse is velocity, or increment at order 0; got {self.reuse!r} at order {self.order}")
         self.reset()
 
     def reset(self) -> None:
         self.rows = 0  # decisions in this segment
         self.computed = -1  # index of the last interval that was computed
         self.history = History(self.order + 1)
+        self.step: dict[int, float] = {}  # of each slot's last computed velocity, in noise level
 
     def decide(self, part: Row, probe: Probe, branch: str = "") -> Decision:
         due = int(self.rows / self.interval) > self.computed
@@ -53,6 +59,7 @@ class Uniform(Method):
     def keep(self, site: Site, part: Row, x: Tensor, out: Tensor) -> None:
         a, b, levels = _active(part)
         self.history.push(part.updating, levels, out[a:b])
+        self.step |= steps_of(part)
 
     def fill(self, site: Site, part: Row, mode: Mode, x: Tensor) -> Tensor:
         a, b, levels = _active(part)
@@ -60,6 +67,9 @@ class Uniform(Method):
         orders = [min(self.order, self.history.count(slot) - 1) for slot in slots]
         out = torch.zeros_like(x)
         out[a:b] = self.history.predict(slots, newton, levels, orders)
+        if self.reuse == "increment":
+            now = steps_of(part)
+            out[a:b] *= column([self.step[slot] / now[slot] for slot in slots], out)
         return out
 
     def state(self) -> Iterable[Tensor]:

@@ -8,6 +8,18 @@ import torch
 from torch import Tensor
 
 from engine.forecast import Formula, weights
+from engine.method import Row
+
+
+def steps_of(part: Row) -> dict[int, float]:
+    """How far this row moves each active slot, in noise level (signed)."""
+    moves = zip(part.slots, part.sigma, part.sigma_next, part.active, strict=True)
+    return {slot: after - before for slot, before, after, on in moves if on}
+
+
+def column(values: Sequence[float], like: Tensor) -> Tensor:
+    """One float32 factor per slot, shaped to multiply a slot-first tensor."""
+    return torch.tensor(values, dtype=torch.float32, device=like.device).view(-1, *[1] * (like.dim() - 1))
 
 
 class History:
@@ -45,16 +57,16 @@ class History:
 
     def predict(self, slots: Sequence[int], formula: Formula, at: Sequence[float], orders: Sequence[int]) -> Tensor:
         """`formula` through the newest order + 1 values of every slot, read at its own level; float32 arithmetic."""
-        columns: list[list[float]] = [[] for _ in range(max(orders) + 1)]
+        shares: list[list[float]] = [[] for _ in range(max(orders) + 1)]
         for slot, level, order in zip(slots, at, orders, strict=True):
             known = self.levels[slot][-(order + 1) :]
             newest_first = weights(formula, known, level)[::-1]
-            for k, column in enumerate(columns):
-                column.append(newest_first[k] if k < len(newest_first) else 0.0)
+            for k, share in enumerate(shares):
+                share.append(newest_first[k] if k < len(newest_first) else 0.0)
         total: Tensor | None = None
-        for k, column in enumerate(columns):
+        for k, share in enumerate(shares):
             past = self._past(slots, k).float()
-            weight = torch.tensor(column, dtype=torch.float32, device=past.device).view(-1, *[1] * (past.dim() - 1))
+            weight = column(share, past)
             # a slot without a k-th value has weight 0, but its row of the buffer may hold anything
             term = torch.where(weight == 0, torch.zeros((), device=past.device), past * weight)
             total = term if total is None else total + term

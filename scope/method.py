@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from engine.discrepancy import Discrepancy
+from engine.history import column, steps_of
 from engine.method import VELOCITY, Decision, Method, Mode, Probe, Row, Site
 from scope import selective
 from scope.predictors import ORDER, Guards, Predictor
@@ -45,6 +46,7 @@ class Scope(Method):
     reference: str = "previous"  # compare with the "previous" step or with the last "recompute"
     rescale: str = "none"  # "poly": map the discrepancy through `coefficients` first, as TeaCache does
     coefficients: list[float] = field(default_factory=list)  # highest power first
+    reuse: str = "velocity"  # what Cache hands back: the "velocity", or the latent's last "increment" whatever the step
     selective: str = "prefix"  # none | prefix | hull: which frames a forward covers
     decide_per: str = "row"  # "unit": a decision per chunk, where the backbone can forward a part of a row
     warmup: int = 1  # first steps of a slot that are always computed; raising it: slower, safer start
@@ -73,6 +75,7 @@ class Scope(Method):
         _one_of("history", self.history, "lower", "recompute")
         _one_of("reference", self.reference, "previous", "recompute")
         _one_of("rescale", self.rescale, "none", "poly")
+        _one_of("reuse", self.reuse, "velocity", "increment")
         _one_of("selective", self.selective, *selective.CHOICES)
         _one_of("decide_per", self.decide_per, "row", "unit")
         if self.rescale == "poly" and not self.coefficients:
@@ -97,6 +100,7 @@ class Scope(Method):
         self.score: dict[int, float] = {}  # A, per slot
         self.skipped: dict[int, int] = {}  # steps since the slot's last forward
         self.predictor_ = Predictor(self.predictor, Guards(self.rho_max, self.min_gap), self.beta)
+        self.step: dict[int, float] = {}  # of each slot's last forward, in noise level
         self.tally: Counter[str] = Counter()
         self._clipped: list[Tensor] = []
 
@@ -177,11 +181,18 @@ class Scope(Method):
     def keep(self, site: Site, part: Row, x: Tensor, out: Tensor) -> None:
         slots = part.updating
         self.predictor_.keep(slots, _levels(part, slots), out[_cut(part, slots)])
+        self.step |= steps_of(part)
 
     def fill(self, site: Site, part: Row, mode: Mode, x: Tensor) -> Tensor:
         slots = part.updating
         last = self.predictor_.history.last(slots)
-        velocity = last if mode is Mode.CACHE else self._steadied(slots, _levels(part, slots), last)
+        if mode is Mode.PREDICT:
+            velocity = self._steadied(slots, _levels(part, slots), last)
+        elif self.reuse == "velocity":
+            velocity = last
+        else:
+            now = steps_of(part)
+            velocity = last * column([self.step[slot] / now[slot] for slot in slots], last)
         if len(slots) == len(part.slots):
             return velocity
         out = torch.zeros_like(x)  # idle frames are not stepped, so their velocity is never read
