@@ -37,6 +37,7 @@ if not out.is_terminal:
     out.width = 120  # a log file has no width of its own
 touched: dict[Path, list[str]] = {}  # every results folder of this command, and what failed in it
 planned: list[dict[str, Any]] = []  # what dry runs found
+unreported: set[Path] = set()  # the folders among them whose report is to be made when all videos are
 unscored: set[Path] = set()  # the folders among them whose new videos are to be scored when all are made
 
 
@@ -268,6 +269,8 @@ def main(config: DictConfig) -> None:
         failures += make(cell, store)
         if cell.run.score:
             unscored.add(store.root)
+        if cell.run.report:
+            unreported.add(store.root)
     except (ConfigError, WeightsError, StoreError) as error:
         failures.append(str(error))
     except Exception as error:
@@ -288,20 +291,21 @@ def print_plans() -> None:
 
 
 def finish() -> int:
-    """Report on every store that was touched; 1 if anything failed."""
+    """Score and report on every store that was written to; 1 if anything failed."""
     if len(planned) > 1:
         print_plans()
     for results, failures in touched.items():
-        if results.is_dir() and any(results.glob("*/*/*/run.json")):
+        if results in unscored | unreported and any(results.glob("*/*/*/run.json")):
             from eval.__main__ import score_store
             from reports.build import build
             from reports.tables import print_main
 
             if results in unscored:
                 score_store(Store(results), console=out)
-            page = build(results)
-            print_main(results)
-            out.print(f"tables, figures and the page with all videos: {page}")
+            if results in unreported:
+                page = build(results)
+                print_main(results)
+                out.print(f"tables, figures and the page with all videos: {page}")
         for line in failures:
             out.print(f"[bold red]error:[/] {escape(line)}")
     return int(any(touched.values()))
@@ -314,11 +318,19 @@ def command_line(arguments: list[str]) -> list[str]:
     return arguments if named or asked else [*arguments, QUICKSTART]
 
 
-if __name__ == "__main__":
+def command(arguments: list[str]) -> int:
+    """What `python run.py ARGUMENTS` does; returns its exit status."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # so that errors arrive here instead of being printed with a trace
-    sys.argv[1:] = command_line(sys.argv[1:])
+    sys.argv[1:] = command_line(arguments)
+    for past in (touched, unscored, unreported, planned):
+        past.clear()
     try:
         main()
     except (HydraException, OmegaConfBaseException) as error:
-        sys.exit(f"error: {explain(str(error))}")
-    sys.exit(0 if not touched else finish())
+        print(f"error: {explain(str(error))}", file=sys.stderr)
+        return 1
+    return finish() if touched else 0
+
+
+if __name__ == "__main__":
+    sys.exit(command(sys.argv[1:]))

@@ -179,4 +179,5 @@ def device_of(name: str) -> str:
 def has_point(model: str, method: str, speed: str) -> bool:
     """Whether the menu, ours or a plug-in's, has an operating point of this name."""
     wanted = Path("point") / model / f"{method}_{speed}.yaml"
-    return any((Path(s.path) / wanted).is_file() for s in HydraConfig.get().runtime.config_sources if s.path)
+    plugged_in = [Path(source.path) for source in HydraConfig.get().runtime.config_sources if source.path]
+    return any((folder / wanted).is_file() for folder in (CONF, *plugged_in))
