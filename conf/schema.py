@@ -81,7 +81,7 @@ def _class(node: DictConfig, group: str) -> type:
     try:
         return get_class(node["_target_"])
     except Exception as error:
-        raise ConfigError(f"{group}._target_ cannot be imported: {error}") from error
+        raise ConfigError(f"{group}._target_ cannot be imported: {' '.join(str(error).split())}") from error
 
 
 def _typed(kind: type, node: DictConfig, where: str) -> Any:

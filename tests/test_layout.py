@@ -1,0 +1,81 @@
+"""Who may import whom: the arrows of the README, kept true. And what files may be."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MAY = {  # besides themselves
+    "store": set(),
+    "engine": set(),
+    "models": {"engine"},
+    "scope": {"engine"},
+    "baselines": {"engine"},
+    "eval": {"store"},
+    "reports": {"store"},
+    "conf": {"engine"},
+}
+OURS = {*MAY, "benchmarks", "run", "tests"}
+LONGEST = 300  # lines; a file that outgrows ~250 has two subjects
+
+
+def files(name):
+    return sorted((ROOT / name).rglob("*.py")) if (ROOT / name).is_dir() else [ROOT / f"{name}.py"]
+
+
+def imports(file):
+    """(module, whether it is bound to a bare name) of every import in the file, nested ones too."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, "." not in alias.name and not alias.asname) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module, False
+
+
+@pytest.mark.parametrize("name", MAY)
+def test_imports_point_one_way(name):
+    assert files(name) and all(file.exists() for file in files(name))
+    reached = {
+        (str(file.relative_to(ROOT)), module)
+        for file in files(name)
+        for module, _ in imports(file)
+        if module.split(".")[0] in OURS - MAY[name] - {name}
+    }
+    assert not reached
+
+
+def test_models_do_not_know_each_other():
+    for folder, other in (("skyreels", "magi1"), ("magi1", "skyreels")):
+        for file in files(f"models/{folder}"):
+            assert not [module for module, _ in imports(file) if module.startswith(f"models.{other}")], file
+
+
+@pytest.mark.parametrize("name", sorted(OURS - {"tests"}))
+def test_nothing_hides_the_builtin_eval(name):
+    """`import eval` would bind a package to the builtin's name; `from eval.metrics import ...` does not."""
+    for file in files(name):
+        assert not [module for module, bare in imports(file) if bare and module == "eval"], file
+
+
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_no_file_is_too_long_and_none_is_called_utils(name):
+    for file in files(name):
+        assert "util" not in file.stem and not [part for part in file.parts if part in ("utils", "helpers", "common")]
+        if name != "tests":
+            assert len(file.read_text().splitlines()) <= LONGEST + 40 * (name == "run"), file
+
+
+@pytest.mark.parametrize("name", sorted(OURS - {"tests"}))
+def test_nothing_is_loaded_that_could_run_code(name):
+    """Weights come as safetensors or with weights_only; what unpickles names the few classes that it lets through."""
+    for file in files(name):
+        tree = ast.parse(file.read_text())
+        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+            what, given = ast.unparse(call.func), {k.arg: ast.unparse(k.value) for k in call.keywords}
+            assert what not in ("pickle.load", "pickle.loads", "pickle.Unpickler", "joblib.load"), file
+            assert what != "torch.load" or given.get("weights_only") == "True", file
+            assert given.get("allow_pickle", "False") == "False", file
+        for node in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
+            if "pickle.Unpickler" in map(ast.unparse, node.bases):
+                assert "find_class" in {part.name for part in node.body if isinstance(part, ast.FunctionDef)}, file
