@@ -65,14 +65,92 @@ def taylorseer(points: Points, at: float) -> Any:
     >>> taylorseer([(0.0, 0.0), (1.0, 1.0), (2.0, 4.0)], at=3.0)
     8.0
     """
+    distance = at - points[-1][0]
+    return sum(factor * distance**k / math.factorial(k) for k, factor in enumerate(_factors(points)))
+
+
+def _factors(points: Points) -> list[Any]:
+    """TaylorSeer's F_0, F_1, ... at the newest point."""
     factors = [points[0][1]]
     for (before, _), (now, value) in pairwise(points):
         fresh = [value]
         for k in range(len(factors)):
             fresh.append((fresh[k] - factors[k]) / (now - before))
         factors = fresh
-    distance = at - points[-1][0]
-    return sum(factor * distance**k / math.factorial(k) for k, factor in enumerate(factors))
+    return factors
+
+
+def hicache(points: Points, at: float, scale: float = 0.5) -> Any:
+    """TaylorSeer's recursion on Hermite polynomials (HiCache, arXiv 2508.16984): d^k becomes scale^k H_k(scale d).
+
+    H_k are the physicists' polynomials; `scale` in (0, 1) contracts both their argument and their size. The constant
+    and the slope term keep TaylorSeer's limits: H_0 = 1, and scale H_1(scale d) = 2 scale^2 d, equal to d at sqrt(1/2).
+
+    >>> hicache([(0.0, 0.0), (1.0, 1.0)], at=2.0, scale=0.5)
+    1.5
+    """
+    factors = _factors(points)
+    x = scale * (at - points[-1][0])
+    hermite = [1.0, 2.0 * x]
+    while len(hermite) < len(factors):
+        k = len(hermite)
+        hermite.append(2.0 * x * hermite[-1] - 2.0 * (k - 1) * hermite[-2])
+    return sum(factor * scale**k * hermite[k] / math.factorial(k) for k, factor in enumerate(factors))
+
+
+def foca(points: Points, at: float) -> Any:
+    """Forecast, then calibrate (FoCa, arXiv 2508.16211): a BDF2 forecast, corrected by Heun's rule.
+
+    With the feature as the state of an ODE, s0 the last full step and h1 the gap before it, the slope f0 there comes
+    from the second-order backward difference formula (one-sided, any spacing), the slope at the target from the value
+    forecast with it, and the result is y0 + h/2 (f0 + f1): two points make it linear, three are exact on a line and
+    follow a parabola up to a term in h h1.
+
+    >>> foca([(0.0, 0.0), (1.0, 1.0)], at=3.0)
+    3.0
+    >>> foca([(0.0, 0.0), (1.0, 1.0), (2.0, 4.0)], at=3.0)
+    8.5
+    """
+    (s0, v0), older = points[-1], points[:-1]
+    if not older:
+        return v0
+    (s1, v1), h = older[-1], at - s0
+    d1 = (v0 - v1) / (s0 - s1)
+    if len(older) == 1:
+        return v0 + h * d1
+    s2, v2 = older[-2]
+    bend = (d1 - (v1 - v2) / (s1 - s2)) / (s0 - s2)
+    slope = d1 + (s0 - s1) * bend  # BDF2 at s0
+    forecast = v0 + h * slope
+    slope_there = (forecast - v0) / h + h * bend if h else slope  # BDF2 at the target, over (s1, s0, target)
+    return v0 + 0.5 * h * (slope + slope_there)
+
+
+def adams_bashforth(points: Points, at: float) -> Any:
+    """Two-step Adams-Bashforth with slopes by backward differences (the predictor of PrediT, arXiv 2602.18093).
+
+    y = y0 + h [(1 + w/2) f0 - w/2 f1],  w = h / h1,  f0 = (y0 - y1) / h1,  f1 = (y1 - y2) / h2; at uniform spacing
+    5/2 y0 - 2 y1 + 1/2 y2. With two points f1 is unknown and the rule is Euler's.
+
+    >>> adams_bashforth([(0.0, 0.0), (1.0, 1.0), (2.0, 4.0)], at=3.0)
+    8.0
+    """
+    (s0, v0), older = points[-1], points[:-1]
+    if not older:
+        return v0
+    (s1, v1), h = older[-1], at - s0
+    f0 = (v0 - v1) / (s0 - s1)
+    if len(older) == 1:
+        return v0 + h * f0
+    s2, v2 = older[-2]
+    w = h / (s0 - s1)
+    return v0 + h * ((1 + w / 2) * f0 - w / 2 * (v1 - v2) / (s1 - s2))
+
+
+FORECASTERS: dict[str, Formula] = {
+    "newton": newton, "taylor": taylor, "taylorseer": taylorseer, "hicache": hicache, "foca": foca,
+    "adams_bashforth": adams_bashforth,
+}  # fmt: skip
 
 
 def weights(formula: Formula, levels: Sequence[float], at: float) -> list[float]:

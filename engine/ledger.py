@@ -27,7 +27,7 @@ class Entry:
     mode: Mode
     score: float | None
     why: str
-    sites: tuple[str, ...]  # what a stand-in replaces when the mode is not RECOMPUTE
+    sites: tuple[str, ...]  # what was stood in for; none if the mode is RECOMPUTE
 
     @classmethod
     def of(cls, part: Row, decision: Decision, branch: str, sites: Sequence[object]) -> Entry:

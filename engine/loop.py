@@ -45,8 +45,7 @@ def generate(
         plan = decide(model, method, latents, row)
         visit = Visit(method, row, model.depth, plan)
         latents = model.advance(latents, row, model.velocity(latents, row, visit))
-        sites = method.sites(model.depth, row)
-        ledger.extend(Entry.of(p, d, branch, sites) for branch, parts in plan.items() for p, d in parts)
+        ledger.extend(visit.entries())
         if row.last and counters is not None:
             counters.update(method.counters())
         if row.last and not bool(torch.isfinite(latents[row.slots.start : row.slots.stop]).all()):

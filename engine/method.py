@@ -73,8 +73,9 @@ class Site(NamedTuple):
     """A place in the forward where a stand-in may replace the computation.
 
     `kind`: "velocity" (the whole model, after guidance); "blocks" (a span of transformer blocks); or one branch of
-    the block `span.start`: "attention", "cross_attention", "feed_forward". Tensors at a site are slot-first:
-    velocity (slots, C, H, W), hidden states (slots, tokens per slot, width).
+    the block `span.start`: "attention", "cross_attention", "feed_forward"; or "guidance", the velocity of one guidance
+    branch before they are combined. Tensors at a site are slot-first: velocities (slots, C, H, W), hidden states
+    (slots, tokens per slot, width).
     """
 
     kind: str
@@ -82,7 +83,7 @@ class Site(NamedTuple):
     branch: str = ""  # guidance branch, "" at the velocity site
 
     def __str__(self) -> str:
-        return self.kind if self.kind == "velocity" else f"{self.kind} {self.span.start}:{self.span.stop}"
+        return self.kind if not self.span else f"{self.kind} {self.span.start}:{self.span.stop}"
 
 
 VELOCITY = Site("velocity")
@@ -102,7 +103,8 @@ class Method:
     """The Original pipeline. Accelerators override what they change.
 
     Subclasses are dataclasses whose fields are the method's parameters; running state is made in `reset`, so that it
-    dies whole. `requires` names what the backbone must offer ("blocks", "branches", "partial", "narrow", or a signal).
+    dies whole. `requires` names what the backbone must offer ("blocks", "branches", "cross_attention", "guidance",
+    "nested", "partial", "narrow", or a signal).
     """
 
     @property
@@ -154,6 +156,15 @@ class Method:
     def sites(self, depth: int, row: Row) -> Sequence[Site]:
         """Where this method stands in a backbone of `depth` blocks. Spans must not overlap."""
         return ()
+
+    def revise(self, site: Site, part: Row, decision: Decision) -> Decision:
+        """The last word at `site`, for a part that `decide` did not leave to be recomputed as a whole.
+
+        Called as the forward arrives there, after what earlier sites kept, so a method may look at its first blocks
+        before it decides on the rest, or treat kinds of site differently. One decision for all guidance branches must
+        come out alike in each.
+        """
+        return decision
 
     def keep(self, site: Site, part: Row, x: Tensor, out: Tensor) -> None:
         """Remember a fresh result `out` of the input `x` at `site`."""

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from engine.ledger import Entry
 from engine.method import Decision, Method, Mode, Row, Site
 
 Compute = Callable[[Tensor, Sequence[Row]], Tensor]
 """(x of all slots, the parts to compute) -> results of those parts, concatenated slot-first."""
 
+Settled = list[tuple[Row, Decision]]
+
 
 class Visit:
-    """What a backbone calls at every site it passes. Holds one row's decisions."""
+    """What a backbone calls at every site it passes. Holds one row's decisions, and what became of them."""
 
     def __init__(self, method: Method, row: Row, depth: int, plan: dict[str, list[tuple[Row, Decision]]]) -> None:
         self.method, self.row, self.plan = method, row, plan
         sites = list(method.sites(depth, row))
         self.kinds = {site.kind for site in sites}
         self._stops = {(site.kind, site.span.start): site.span.stop for site in sites}
+        self._done: dict[tuple[str, int], list[tuple[Site, Decision]]] = {}  # by plan key and part
 
     def stop(self, kind: str, start: int) -> int | None:
         """The end of the span that the method watches from block `start` on, None if it does not."""
@@ -34,10 +39,10 @@ class Visit:
 
         Slots that belong to no part (waiting or finished ones under unit grain) pass through as they are.
         """
-        plan = self.plan.get(site.branch) or next(iter(self.plan.values()))
-        fresh = [part for part, decision in plan if decision.mode is Mode.RECOMPUTE]
         if not self.watches(site):
-            return compute(x, fresh or [self.row])
+            return compute(x, [self.row])
+        plan = self._settle(site)
+        fresh = [part for part, decision in plan if decision.mode is Mode.RECOMPUTE]
         if len(fresh) == len(plan):
             out = compute(x, fresh)
             if len(plan) == 1 and plan[0][0].slots == self.row.slots:
@@ -54,6 +59,44 @@ class Visit:
             if decision.mode is not Mode.RECOMPUTE
         ]
         return self._merge(out, stand_ins)
+
+    def entries(self) -> list[Entry]:
+        """The ledger's lines of this row: every decision with the sites that were really stood in for."""
+        return [
+            self._entry(branch, i, part, decision)
+            for branch, parts in self.plan.items()
+            for i, (part, decision) in enumerate(parts)
+        ]
+
+    def _settle(self, site: Site) -> Settled:
+        """What every part does at `site`: computed where the row's decision says so, else as the method says here."""
+        key = site.branch if site.branch in self.plan else next(iter(self.plan))
+        settled = []
+        for i, (part, decision) in enumerate(self.plan[key]):
+            if decision.mode is not Mode.RECOMPUTE:
+                decision = self.method.revise(site, part, decision)
+                for name in [key] if site.branch else self.plan:  # the velocity belongs to every branch
+                    self._done.setdefault((name, i), []).append((site, decision))
+            settled.append((part, decision))
+        return settled
+
+    def _entry(self, branch: str, number: int, part: Row, decision: Decision) -> Entry:
+        done = self._done.get((branch, number), [])
+        stood: dict[str, list[Site]] = {site.branch: [] for site, _ in done}
+        for site, last in done:
+            if last.mode is not Mode.RECOMPUTE:
+                stood[site.branch].append(site._replace(branch=""))
+        whole = stood.pop("", [])
+        if len({tuple(sites) for sites in stood.values()}) > 1:
+            raise RuntimeError(
+                f"{type(self.method).__name__} stood in at {stood}: a decision for all guidance branches must do the "
+                "same in each; make the method branchwise"
+            )
+        for _, last in done:  # the last word has the score
+            decision = last if last.score is not None or last.why else decision
+        modes = {d.mode for _, d in done}
+        mode = next((m for m in (Mode.PREDICT, Mode.CACHE) if m in modes), Mode.RECOMPUTE)
+        return Entry.of(part, replace(decision, mode=mode), branch, joined([*whole, *next(iter(stood.values()), [])]))
 
     def _scatter(self, site: Site, x: Tensor, out: Tensor, fresh: Sequence[Row]) -> Tensor:
         pieces = torch.split(out, [len(part.slots) for part in fresh])
@@ -72,3 +115,15 @@ class Visit:
         for part, piece in pieces:
             self._cut(merged, part).copy_(piece)
         return merged
+
+
+def joined(sites: Sequence[Site]) -> list[Site]:
+    """The same places with adjoining spans of one kind as one."""
+    spans: list[Site] = []
+    for site in sorted(sites, key=lambda s: (s.kind, s.span.start)):
+        last = spans[-1] if spans else None
+        if last and last.kind == site.kind and len(site.span) and last.span.stop == site.span.start:
+            spans[-1] = last._replace(span=range(last.span.start, site.span.stop))
+        else:
+            spans.append(site)
+    return spans
