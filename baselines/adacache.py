@@ -1,0 +1,115 @@
+"""AdaCache (Kahatapitiya et al., ICCV 2025, arXiv 2411.02397, Sec. 3): the measured change sets how long to reuse.
+
+    c = mean over blocks of  mean|r_now - r_then| / mean|r_then| / gap     r: attention outputs, last computed steps
+    c <- c (1 + motion m),  m = mean|r_{j+1} - r_j| / mean|r_j|            between neighbouring latents: moving content
+    the codebook maps c to a rate: compute again after so many steps, and reuse the branches' outputs until then
+
+The released 30-step codebook of Open-Sora ("fast") is the default. Outputs before the gate are reused.
+
+Site: self-attention, cross-attention and feed-forward of every block.
+Signal: attention outputs of the last two computed steps; depends on the content.
+Memory: 3 L hidden tensors per guidance branch (2 L where the attention branch holds cross-attention too).
+Changed: c is measured per latent slot over the updating ones and the largest decides; the motion term is a plain ratio
+instead of the paper's score and its gradient, and off by default.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from baselines.cadence import Cadence, own_steps, within
+from baselines.memory import Memory
+from engine.discrepancy import relative_l1
+from engine.method import Decision, Method, Mode, Probe, Row, Site
+
+KINDS = ("attention", "cross_attention", "feed_forward")
+
+
+@dataclass
+class AdaCache(Method):
+    codebook: list[float] = field(default_factory=lambda: [0.08, 0.16, 0.24, 0.32, 0.40])  # rising bounds of c
+    rates: list[int] = field(default_factory=lambda: [6, 5, 4, 3, 2, 1])  # one more; raising them: faster, drifts more
+    scale: float = 1.0  # of the codebook's bounds; raising it: longer reuse, faster; 0 computes every step
+    motion: float = 0.0  # weight of motion; raising it: moving content is recomputed sooner, slower
+    warmup: int = 1  # first steps of a slot that are always computed; raising it: slower, safer start
+    cooldown: int = 0  # last steps of a slot that are always computed; raising it: slower, sharper
+
+    def __post_init__(self) -> None:
+        if len(self.rates) != len(self.codebook) + 1:
+            raise ValueError(
+                f"want one rate more than bounds, got {len(self.rates)} rates for {len(self.codebook)} bounds"
+            )
+        if any(a >= b for a, b in pairwise(self.codebook)) or any(bound < 0 for bound in self.codebook):
+            raise ValueError(f"codebook must rise from 0 on, got {self.codebook}")
+        within("the least of rates", min(self.rates), 1, float("inf"))
+        for name in ("scale", "motion", "warmup", "cooldown"):
+            within(name, getattr(self, name), 0, float("inf"))
+        self.reset()
+
+    @property
+    def requires(self) -> frozenset[str]:
+        return frozenset({"branches"})
+
+    def reset(self) -> None:
+        self.cadence, self.past = Cadence(), Memory()
+        self.changes: dict[int, list[Tensor]] = {}  # per slot, of the last computed row
+        self.row = -1
+
+    def decide(self, part: Row, probe: Probe, branch: str = "") -> Decision:
+        if not self.past.knows(part) or not all(self.changes.get(slot) for slot in part.updating):
+            return Decision(Mode.RECOMPUTE, why="no history")
+        found = torch.stack([torch.stack(self.changes[slot]).mean() for slot in part.updating])
+        change = float(found.max())
+        done, left = own_steps(part)
+        if done < self.warmup:
+            return Decision(Mode.RECOMPUTE, change, "warm-up")
+        if left <= self.cooldown:
+            return Decision(Mode.RECOMPUTE, change, "cool-down")
+        if self.cadence.waited(part) + 1 >= self.rate(change):
+            return Decision(Mode.RECOMPUTE, change, "rate")
+        return Decision(Mode.CACHE, change)
+
+    def rate(self, change: float) -> int:
+        """Steps until the next computed one, for a measured change."""
+        if not self.scale or change != change:
+            return 1
+        return self.rates[bisect_right(self.codebook, change / self.scale)]
+
+    def settle(self, part: Row, decision: Decision, branch: str = "") -> None:
+        self.cadence.settle(part, decision)
+
+    def sites(self, depth: int, row: Row) -> Sequence[Site]:
+        return tuple(Site(kind, range(i, i + 1)) for i in range(depth) for kind in KINDS)
+
+    def keep(self, site: Site, part: Row, x: Tensor, out: Tensor) -> None:
+        if part.iteration != self.row:
+            self.row, self.changes = part.iteration, {}
+        if site.kind == "attention" and site in self.past.at and "+" not in site.branch:
+            self._measure(self.past.at[site].levels, site, part, out)
+        self.past.push(site, part, out)
+
+    def _measure(self, levels: dict[int, list[float]], site: Site, part: Row, out: Tensor) -> None:
+        where = [i for i, slot in enumerate(part.slots) if slot in levels and slot in part.updating]
+        if not where:
+            return
+        slots = [part.slots[i] for i in where]
+        now = out[where]
+        gap = torch.tensor([part.iteration - levels[slot][-1] for slot in slots], device=out.device)
+        change = relative_l1(now, self.past.at[site].last(slots), 1e-12) / gap
+        if self.motion and len(now) > 1:
+            steps = relative_l1(now[1:], now[:-1], 1e-12)
+            change = change * (1 + self.motion * steps.mean())
+        for slot, value in zip(slots, change, strict=True):
+            self.changes.setdefault(slot, []).append(value)
+
+    def fill(self, site: Site, part: Row, mode: Mode, x: Tensor) -> Tensor:
+        return self.past.last(site, part)
+
+    def state(self) -> Iterable[Tensor]:
+        return self.past.tensors()

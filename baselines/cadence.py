@@ -1,0 +1,46 @@
+"""When a method that computes every N-th step is due: counted by slot, because slots begin at different rows."""
+
+from __future__ import annotations
+
+from engine.method import Decision, Mode, Row
+
+
+class Cadence:
+    """Steps since each slot was last computed, and rows of the segment."""
+
+    def __init__(self) -> None:
+        self.since: dict[int, int] = {}
+        self.rows: dict[str, int] = {}  # decisions so far, by what they cover
+
+    def count(self, part: Row, branch: str = "") -> int:
+        """Note a decision; returns how many there were before it in this segment, for this part of the rows."""
+        key = f"{branch}/{part.slots.start}" if len(part.slots) == part.unit else branch
+        self.rows[key] = self.rows.get(key, -1) + 1
+        return self.rows[key]
+
+    def waited(self, part: Row) -> int:
+        """Steps that the longest-waiting updating slot has gone without a fresh result."""
+        return max((self.since.get(slot, 0) for slot in part.updating), default=0)
+
+    def settle(self, part: Row, decision: Decision) -> None:
+        fresh = decision.mode is Mode.RECOMPUTE
+        for slot in part.slots:
+            self.since[slot] = 0 if fresh else self.since.get(slot, 0) + 1
+
+
+def own_steps(part: Row) -> tuple[int, int]:
+    """Steps done by the youngest updating slot, and steps left to the oldest."""
+    own = [k for k, on in zip(part.step, part.active, strict=True) if on]
+    return (min(own), part.steps - max(own)) if own else (part.steps, 0)
+
+
+def within(name: str, value: float, low: float, high: float) -> None:
+    """Raises ValueError unless low <= value <= high."""
+    if not low <= value <= high:
+        raise ValueError(f"{name} must lie in [{low}, {high}], got {value}")
+
+
+def one_of(name: str, value: str, *allowed: str) -> None:
+    """Raises ValueError unless `value` is one of `allowed`."""
+    if value not in allowed:
+        raise ValueError(f"{name} is one of {', '.join(allowed)}, got {value!r}")

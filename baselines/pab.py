@@ -1,0 +1,84 @@
+"""Pyramid Attention Broadcast (Zhao et al., ICLR 2025, arXiv 2408.12588, Sec. 3): reuse attention outputs, by kind.
+
+    inside a window of the denoising:  o_k(t) = o_k(last computed),  kind k computed every range_k-th step
+    outside it:                        everything is computed
+
+Differences between steps form a U over the denoising, and are smaller for cross-attention than for self-attention,
+whose range is therefore longer. Outputs before the gate are reused, so they meet today's gate.
+
+Site: self-attention, cross-attention and, if asked for, feed-forward of every block.
+Signal: none, fixed ranges.
+Memory: 1 hidden tensor per block and kind and guidance branch.
+Changed: the window is given in a slot's own progress, since a staircase has no common timestep; a row is inside when
+all its updating slots are. Spatial and temporal attention are one here. On a backbone whose attention branch holds
+cross-attention too (MAGI-1), only `attention` counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from baselines.cadence import Cadence, own_steps, within
+from baselines.memory import Memory
+from engine.method import Decision, Method, Mode, Probe, Row, Site
+
+KINDS = ("attention", "cross_attention", "feed_forward")
+
+
+@dataclass
+class PAB(Method):
+    attention: int = 2  # compute self-attention every so many steps; raising it: faster, and drifts more
+    cross_attention: int = 3  # the same for cross-attention
+    feed_forward: int = 1  # the same for feed-forward; 1 never reuses
+    begin: float = 0.15  # of a slot's steps, where broadcasting begins; raising it: slower, safer start
+    end: float = 0.9  # where it ends; raising it: faster, less sharp
+
+    def __post_init__(self) -> None:
+        for kind in KINDS:
+            within(kind, getattr(self, kind), 1, float("inf"))
+        within("begin", self.begin, 0, 1)
+        within("end", self.end, self.begin, 1)
+        self.ranges = {kind: getattr(self, kind) for kind in KINDS if getattr(self, kind) > 1}
+        self.reset()
+
+    @property
+    def requires(self) -> frozenset[str]:
+        return frozenset({"branches"})
+
+    def reset(self) -> None:
+        self.past = Memory()
+        self.cadence = {kind: Cadence() for kind in self.ranges}
+        self.due: set[str] = set()
+
+    def decide(self, part: Row, probe: Probe, branch: str = "") -> Decision:
+        done, left = own_steps(part)
+        self.due = {k for k, every in self.ranges.items() if self.cadence[k].waited(part) + 1 >= every}
+        if not self.past.knows(part):
+            return Decision(Mode.RECOMPUTE, why="no history")
+        if done < self.begin * part.steps or part.steps - left >= self.end * part.steps:
+            return Decision(Mode.RECOMPUTE, why="outside the window")
+        if len(self.due) == len(self.ranges):
+            return Decision(Mode.RECOMPUTE, why="interval")
+        return Decision(Mode.CACHE)
+
+    def settle(self, part: Row, decision: Decision, branch: str = "") -> None:
+        for kind, cadence in self.cadence.items():
+            cadence.settle(part, Decision(Mode.RECOMPUTE) if kind in self.due else decision)
+
+    def sites(self, depth: int, row: Row) -> Sequence[Site]:
+        return tuple(Site(kind, range(i, i + 1)) for i in range(depth) for kind in self.ranges)
+
+    def revise(self, site: Site, part: Row, decision: Decision) -> Decision:
+        return Decision(Mode.RECOMPUTE) if site.kind in self.due else decision
+
+    def keep(self, site: Site, part: Row, x: Tensor, out: Tensor) -> None:
+        self.past.push(site, part, out)
+
+    def fill(self, site: Site, part: Row, mode: Mode, x: Tensor) -> Tensor:
+        return self.past.last(site, part)
+
+    def state(self) -> Iterable[Tensor]:
+        return self.past.tensors()

@@ -1,0 +1,118 @@
+"""PrediT (arXiv 2602.18093): Adams-Bashforth prediction of the model's output, corrected at real evaluations.
+
+    predict   v(s) = v0 + h [(1 + w/2) f0 - w/2 f1],  h = s - s0,  w = h / (s0 - s1)          two-step Adams-Bashforth
+    correct   f0 = d + c (d - f1),  d = (v0 - v1) / (s0 - s1)                   slope at s0, after a real evaluation
+              c = 1: the trapezoid rule (Adams-Moulton) solved for the slope at its end, so that it meets v0 exactly
+              c = 0: the plain backward difference
+    horizon   k = floor(k_max (1 - r / r_max)),  r = mean|v0 - v1| / mean|v1|            steps predicted after it
+
+s is the noise level, f the slope of the velocity along it. The faster the velocity changes, the sooner it is evaluated
+again; r >= r_max evaluates every step.
+
+Site: velocity.
+Signal: the change between the last two evaluations; depends on the content.
+Memory: 3 latents (one velocity, two slopes).
+Changed: only the abstract was available: coefficients for unequal gaps, the horizon's form and the damped corrector
+(c < 1, because c = 1 carries an error of the slope on undamped, with alternating sign) are ours.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from baselines.cadence import own_steps, within
+from engine.discrepancy import relative_l1
+from engine.history import History
+from engine.method import VELOCITY, Decision, Method, Mode, Probe, Row, Site
+
+
+@dataclass
+class PrediT(Method):
+    max_horizon: int  # k_max, steps predicted after an evaluation at most; raising it: faster, and drifts more
+    max_change: float  # r_max, the change at which every step is evaluated; raising it: longer horizons, faster
+    corrector: float = 0.5  # c; raising it to 1: slopes of second order, noisier; 0: backward differences
+    warmup: int = 3  # first steps of a slot that are always computed; raising it: slower, safer start
+    cooldown: int = 1  # last steps of a slot that are always computed; raising it: slower, sharper
+
+    def __post_init__(self) -> None:
+        for name in ("max_horizon", "max_change", "warmup", "cooldown"):
+            within(name, getattr(self, name), 0, math.inf)
+        within("corrector", self.corrector, 0, 1)
+        self.reset()
+
+    def reset(self) -> None:
+        self.velocity, self.slope = History(1), History(2)
+        self.rate: dict[int, Tensor] = {}  # r, on the device
+        self.skipped: dict[int, int] = {}
+
+    def decide(self, part: Row, probe: Probe, branch: str = "") -> Decision:
+        slots = part.updating
+        if any(slot not in self.rate for slot in slots):
+            return Decision(Mode.RECOMPUTE, why="no history")
+        rate = float(torch.stack([self.rate[slot] for slot in slots]).max())
+        done, left = own_steps(part)
+        if done < self.warmup:
+            return Decision(Mode.RECOMPUTE, rate, "warm-up")
+        if left <= self.cooldown:
+            return Decision(Mode.RECOMPUTE, rate, "cool-down")
+        if max(self.skipped.get(slot, 0) for slot in slots) >= self.horizon(rate):
+            return Decision(Mode.RECOMPUTE, rate, "horizon")
+        return Decision(Mode.PREDICT, rate)
+
+    def horizon(self, rate: float) -> int:
+        """Steps that may be predicted after an evaluation that changed the velocity by `rate`."""
+        if not rate < self.max_change:  # also a rate that is no number
+            return 0
+        return math.floor(self.max_horizon * (1 - rate / self.max_change))
+
+    def settle(self, part: Row, decision: Decision, branch: str = "") -> None:
+        fresh = decision.mode is Mode.RECOMPUTE
+        for slot in part.updating:
+            self.skipped[slot] = 0 if fresh else self.skipped.get(slot, 0) + 1
+
+    def sites(self, depth: int, row: Row) -> Sequence[Site]:
+        return (VELOCITY,)
+
+    def keep(self, site: Site, part: Row, x: Tensor, out: Tensor) -> None:
+        for slot, level, v in zip(part.updating, _levels(part), out[_active(part)].unsqueeze(1), strict=True):
+            if self.velocity.count(slot):
+                before = self.velocity.last([slot])
+                self.rate[slot] = relative_l1(v, before, 1e-12)[0]
+                slope = (v - before) / (level - self.velocity.levels[slot][-1])
+                if self.corrector and self.slope.count(slot):
+                    slope = slope + self.corrector * (slope - self.slope.last([slot]))
+                self.slope.push([slot], [level], slope)
+            self.velocity.push([slot], [level], v)
+
+    def fill(self, site: Site, part: Row, mode: Mode, x: Tensor) -> Tensor:
+        slots, at = part.updating, _levels(part)
+        reach = [level - self.velocity.levels[slot][-1] for slot, level in zip(slots, at, strict=True)]
+        h = torch.tensor(reach, device=x.device).view(-1, *[1] * (x.dim() - 1))
+        # the average of the slope over the step: the straight line through f1 and f0, read half-way to the target
+        halfway = [level - step / 2 for level, step in zip(at, reach, strict=True)]
+        slope = self.slope.predict(slots, _line, halfway, [min(1, self.slope.count(slot) - 1) for slot in slots])
+        out = torch.zeros_like(x)  # idle frames are not stepped, so their velocity is never read
+        out[_active(part)] = self.velocity.last(slots) + h * slope
+        return out
+
+    def state(self) -> Iterable[Tensor]:
+        return (*self.velocity.tensors(), *self.slope.tensors(), *self.rate.values())
+
+
+def _line(points: Sequence[tuple[float, Tensor]], at: float) -> Tensor:
+    (s0, f0), older = points[-1], points[:-1]
+    return f0 + (at - s0) / (s0 - older[-1][0]) * (f0 - older[-1][1]) if older else f0
+
+
+def _levels(part: Row) -> list[float]:
+    return list(part.sigma[_active(part)])
+
+
+def _active(part: Row) -> slice:
+    """Where the updating slots, which are contiguous, lie in the part's tensors."""
+    return slice(part.updating[0] - part.slots.start, part.updating[-1] + 1 - part.slots.start)

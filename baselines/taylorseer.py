@@ -1,0 +1,113 @@
+"""TaylorSeer (Liu et al., ICCV 2025, arXiv 2503.06923, Sec. 3): extrapolate the features of skipped steps.
+
+    F_0 = y,  F_{k+1} = (F_k - F_k of the last full step) / gap         at every full step, gap in step indices (Eq. 3)
+    y(t) = sum_{k <= order} F_k d^k / k!,  d = steps since the full step                                      (Eq. 4)
+
+`variant: full` forecasts the output of every attention, cross-attention and feed-forward before its gate, so the
+residual path is recomputed under today's modulation. `variant: lite` forecasts the last block's output only and skips
+all blocks; the authors report little loss for a small share of the memory. One step in `interval` is full.
+
+Two counters. `counter: slot` (ours): a slot is full in its own first `warmup` steps, and only the anchors of its own
+denoising enter its forecast. `counter: segment`: one count of rows for all slots, as a wrapper around the whole window
+keeps it; a frame that has just begun is then forecast from features of when it was waiting noise. SCOPE's Table 1 has
+TaylorSeer at LPIPS 0.68 for interval 2-3, which suggests the latter.
+
+Site: every branch of every block, or the whole block stack.
+Signal: none, a fixed interval.
+Memory: 3 L (order + 1) hidden tensors per guidance branch (full), order + 1 (lite).
+Changed: values are kept instead of factors, from which the same recursion follows; the formula can be exchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from baselines.cadence import Cadence, one_of, own_steps, within
+from baselines.memory import Memory
+from engine.forecast import FORECASTERS
+from engine.method import Decision, Method, Mode, Probe, Row, Site
+
+BRANCHES = ("attention", "cross_attention", "feed_forward")
+
+
+@dataclass
+class TaylorSeer(Method):
+    interval: int  # one step in `interval` is full; raising it: faster, and drifts more
+    order: int = 1  # of the expansion, 0 reuses; raising it: follows smooth features, amplifies noise, more memory
+    variant: str = "full"  # "lite": forecast the last block's output only
+    counter: str = "slot"  # "segment": one count for all slots, as a wrapper around the window would keep it
+    warmup: int = 1  # first full steps ("first enhance"); raising it: slower, safer start
+    cooldown: int = 0  # last full steps; raising it: slower, sharper
+    formula: str = "taylorseer"  # newton | taylor | hicache | foca | adams_bashforth
+    decide_per: str = "row"  # "unit": a decision per chunk, where the backbone can forward a part of a row
+
+    def __post_init__(self) -> None:
+        within("interval", self.interval, 1, float("inf"))
+        within("order", self.order, 0, 3)
+        within("warmup", self.warmup, 1, float("inf"))
+        within("cooldown", self.cooldown, 0, float("inf"))
+        one_of("variant", self.variant, "full", "lite")
+        one_of("counter", self.counter, "slot", "segment")
+        one_of("formula", self.formula, *FORECASTERS)
+        one_of("decide_per", self.decide_per, "row", "unit")
+        if self.counter == "segment" and self.decide_per == "unit":
+            raise ValueError("counter=segment counts rows for all slots; it goes with decide_per=row")
+        self.reset()
+
+    @property
+    def grain(self) -> str:
+        return self.decide_per
+
+    @property
+    def requires(self) -> frozenset[str]:
+        needs = {"blocks" if self.variant == "lite" else "branches"}
+        return frozenset(needs | ({"partial"} if self.decide_per == "unit" else set()))
+
+    def reset(self) -> None:
+        self.cadence = Cadence()
+        self.past = Memory(self.order + 1)
+        self.born: dict[int, int] = {}  # the row in which a slot's denoising began
+
+    def decide(self, part: Row, probe: Probe, branch: str = "") -> Decision:
+        count = self.cadence.count(part)
+        for slot, k in zip(part.slots, part.step, strict=True):
+            if k == 0 and slot in part.updating:
+                self.born[slot] = part.iteration
+        done, left = own_steps(part)
+        if self.counter == "segment":
+            done = count
+        if not self.past.knows(part):
+            return Decision(Mode.RECOMPUTE, why="no history")
+        if done < self.warmup:
+            return Decision(Mode.RECOMPUTE, why="warm-up")
+        if left <= self.cooldown:
+            return Decision(Mode.RECOMPUTE, why="cool-down")
+        if self.cadence.waited(part) + 1 >= self.interval:
+            return Decision(Mode.RECOMPUTE, why="interval")
+        return Decision(Mode.PREDICT if self.order else Mode.CACHE)
+
+    def settle(self, part: Row, decision: Decision, branch: str = "") -> None:
+        self.cadence.settle(part, decision)
+
+    def sites(self, depth: int, row: Row) -> Sequence[Site]:
+        if self.variant == "lite":
+            return (Site("blocks", range(depth)),)
+        return tuple(Site(kind, range(i, i + 1)) for i in range(depth) for kind in BRANCHES)
+
+    def keep(self, site: Site, part: Row, x: Tensor, out: Tensor) -> None:
+        self.past.push(site, part, out)
+
+    def fill(self, site: Site, part: Row, mode: Mode, x: Tensor) -> Tensor:
+        levels = self.past.at[site].levels
+        orders = []
+        for slot in part.slots:
+            since = self.born.get(slot, -1) if self.counter == "slot" else -1
+            own = sum(level >= since for level in levels[slot])  # anchors from before its first step are of pure noise
+            orders.append(max(own - 1, 0))
+        return self.past.predict(site, part, FORECASTERS[self.formula], orders)
+
+    def state(self) -> Iterable[Tensor]:
+        return self.past.tensors()
