@@ -1,9 +1,12 @@
 """A SkyReels-V2 of random weights that denoises a video in a fraction of a second, for the tests of the engine."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from diffusers import SkyReelsV2DiffusionForcingPipeline, UniPCMultistepScheduler
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from engine.ledger import Entry
 from engine.loop import generate
@@ -94,3 +97,26 @@ def stock(model: SkyReelsV2, prompt: str = "a fox", seed: int = 0) -> torch.Tens
     finally:
         transformer.__dict__.pop("_set_ar_attention", None)
         transformer.register_to_config(num_frame_per_block=1)
+
+
+def save_checkpoint(folder: Path) -> Path:
+    """A whole diffusers-format checkpoint of the tiny model, text encoder and tokenizer included."""
+    model = build()
+    model.transformer.save_pretrained(folder / "transformer")
+    model.vae.save_pretrained(folder / "vae")
+    config = UMT5Config(
+        vocab_size=64, d_model=32, d_kv=8, d_ff=37, num_layers=2, num_heads=4, relative_attention_num_buckets=8,
+        feed_forward_proj="gated-gelu", pad_token_id=0, eos_token_id=1,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        UMT5EncoderModel(config).save_pretrained(folder / "text_encoder")
+    letters = {c: i for i, c in enumerate(["<pad>", "</s>", "<unk>", *"abcdefghijklmnopqrstuvwxyz ,.'<>&"])}
+    tokenizer = Tokenizer(models.WordLevel(letters, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    ).save_pretrained(folder / "tokenizer")
+    return folder
