@@ -1,0 +1,121 @@
+"""Train the small MAGI-1 on procedural videos: `python -m models.train_magi1`.
+
+Autoencoder, then latents, then transformer with text encoder; the result is a folder that `models.magi1` reads.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import hydra
+import torch
+from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import save_file
+from torch import nn
+from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
+
+from models.magi1.checkpoint import SINGLE, initialise
+from models.magi1.config import ModelConfig, RuntimeConfig
+from models.magi1.dit import Layer, Magi1DiT
+from models.magi1.vae import ViTVAE, load_vae
+from models.shapes import sample
+from models.train_magi1_flow import train_flow
+from models.train_magi1_vae import make_latents, save_vae, train_vae
+from models.train_tiny import new_tokenizer
+
+
+def new_text_encoder(channels: int, words: int) -> T5EncoderModel:
+    """A text encoder of two layers in the class of the released one."""
+    return T5EncoderModel(
+        T5Config(
+            vocab_size=words, d_model=channels, d_kv=16, d_ff=2 * channels, num_layers=2, num_heads=4,
+            relative_attention_num_buckets=8, relative_attention_max_distance=16, dropout_rate=0.0,
+            feed_forward_proj="gated-gelu", pad_token_id=0, eos_token_id=1,
+        )
+    )  # fmt: skip
+
+
+def new_transformer(config: ModelConfig, seed: int) -> Magi1DiT:
+    """The transformer with fresh weights: open gates that hardly depend on time, and branches that add little."""
+    model = Magi1DiT(config)
+    initialise(model, seed)
+    with torch.no_grad():
+        for layer in model.layers:
+            assert isinstance(layer, Layer)
+            gates = layer.ada_modulate_layer.proj[0]
+            assert isinstance(gates, nn.Linear)
+            gates.weight.mul_(0.3)
+            gates.bias.fill_(1.0)
+            layer.self_attn_post_norm.weight.fill_(-0.7)  # offsets from one: a gain of 0.3
+            layer.mlp_post_norm.weight.fill_(-0.7)
+    return model
+
+
+def write_folder(
+    config: ModelConfig, runtime: RuntimeConfig, model: Magi1DiT, vae: ViTVAE, encoder: T5EncoderModel,
+    tokenizer: PreTrainedTokenizerFast, out: Path,
+) -> None:  # fmt: skip
+    """Write the model folder to a staging name, then put its parts in the place of the old ones; other files stay.
+
+    Transformer and autoencoder are kept in float16 and run in float32.
+    """
+    staging = out.with_name(out.name + ".partial")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    sections = {
+        "model_config": asdict(config),
+        "runtime_config": {k: v for k, v in asdict(runtime).items() if k not in ("distill", "shortcut_mode")},
+        "engine_config": {
+            "distill": True, "shortcut_mode": runtime.shortcut_mode,
+            "distill_nearly_clean_chunk_threshold": runtime.distill_nearly_clean_chunk_threshold,
+        },
+    }  # fmt: skip
+    (staging / "config.json").write_text(json.dumps(sections, indent=2) + "\n")
+    save_file({name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}, staging / SINGLE)
+    save_vae(vae, staging / "vae")
+    encoder.save_pretrained(staging / "t5")
+    tokenizer.save_pretrained(staging / "t5")
+    out.mkdir(parents=True, exist_ok=True)
+    for new in staging.iterdir():
+        old = out / new.name
+        if old.is_dir():
+            shutil.rmtree(old)
+        new.replace(old)
+    staging.rmdir()
+
+
+def build(config: DictConfig, work: Path, out: Path) -> None:
+    """Run the stages of the config that are not yet done and write the model folder."""
+    common = {"seed": config.seed, "checkpoint_every": config.checkpoint_every, "work": work}
+    if not (work / "vae" / "config.json").exists():
+        save_vae(train_vae(**OmegaConf.to_container(config.vae), size=config.size, **common), work / "vae")
+    vae = load_vae(work / "vae", dtype=torch.float32)
+    runtime = RuntimeConfig(
+        noise2clean_kvrange=(), video_size_h=config.size, video_size_w=config.size, scale_factor=1.0,
+        **OmegaConf.to_container(config.runtime),
+    )  # fmt: skip
+    shape = ModelConfig.from_dict({**config.transformer, "params_dtype": "float32"})
+    torch.manual_seed(config.seed)
+    tokenizer = new_tokenizer()
+    encoder = new_text_encoder(shape.caption_channels, len(tokenizer))
+    model = new_transformer(shape, config.seed)
+    if config.flow.steps > 0:
+        chunks = runtime.latent_frames // runtime.chunk_width
+        latents = make_latents(vae, config.latents.videos, chunks, config.size, work / "latents.pt")
+        specs = [sample(i) for i in range(len(latents))]
+        train_flow(model, encoder, tokenizer, latents, specs, runtime, **config.flow, **common)
+    write_folder(shape, runtime, model.eval(), vae, encoder.eval(), tokenizer, out)
+
+
+@hydra.main(version_base="1.3", config_path="../conf/train", config_name="magi1_tiny")
+def main(config: DictConfig) -> None:
+    """Train what is not yet trained and write the model folder."""
+    torch.set_num_threads(config.threads)
+    build(config, Path(config.work), Path(config.out))
+
+
+if __name__ == "__main__":
+    main()

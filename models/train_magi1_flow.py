@@ -1,0 +1,147 @@
+"""Train a small MAGI-1 transformer and its text encoder by flow matching, on the forwards its pipeline will run.
+
+A training window is one forward of `models.magi1.schedule`: finished chunks at `clean_t` without text, the chunks in
+flight with noise that grows along the window, and, where the pipeline runs it, the oldest of them once more alone
+(arXiv:2505.13211, Sec. 2). The velocity is clean minus noise; time runs from 0 (noise) to 1 (clean).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast, T5EncoderModel
+
+from models.magi1.attention import Range
+from models.magi1.config import RuntimeConfig
+from models.magi1.dit import Magi1DiT
+from models.magi1.schedule import Forward, Schedule, schedule
+from models.shapes import WORDINGS, Spec, caption
+from models.train_loop import fit
+
+
+@dataclass(frozen=True)
+class Window:
+    """The chunks of one transformer call on one video, and what they should become."""
+
+    latents: Tensor  # (n, C, chunk_width, h, w), as noisy as `times` say
+    times: list[float]  # 0 noise, 1 clean
+    text: list[Tensor]  # n × (L, caption channels)
+    positions: list[int]  # numbers of the chunks in the video
+    visible: list[Range]  # chunks of this window that each one sees
+    slots: list[int | None]  # None: sees only itself
+    target: Tensor  # clean minus noise, of the shape of `latents`
+    learned: list[bool]  # False for finished chunks, which are only seen
+
+
+def window_of(
+    forward: Forward, clean: Tensor, noise: Tensor, text: Tensor, null_text: Tensor, clean_t: float
+) -> Window:
+    """The window of a forward on a video whose latents are `clean` (chunks, C, chunk_width, h, w), `noise` alike."""
+    flight, past = forward.chunks, forward.chunks.start
+    times = [clean_t] * past + list(forward.times)
+    mixed = [clean[:past], *(_mix(clean[k], noise[k], t)[None] for k, t in zip(flight, forward.times, strict=True))]
+    whose = [*range(flight.stop)]
+    visible: list[Range] = [(0, k + 1) for k in range(past)] + list(forward.visible)
+    slots: list[int | None] = [*whose]
+    positions = [*whose]
+    if forward.duplicate:
+        mixed.append(mixed[1])
+        times.append(forward.times[0])
+        whose.append(past)
+        positions.append(flight.stop)
+        visible.append((0, 1))
+        slots.append(None)
+    learned = [i >= past for i in range(len(whose))]
+    texts = [text if here else null_text for here in learned]
+    target = (clean - noise)[whose]
+    return Window(torch.cat(mixed), times, texts, positions, visible, slots, target, learned)
+
+
+def _mix(clean: Tensor, noise: Tensor, time: float) -> Tensor:
+    return time * clean + (1 - time) * noise
+
+
+def velocities(model: Magi1DiT, windows: Sequence[Window], step_length: float) -> Tensor:
+    """The velocities of all chunks of all windows, one after the other, in one call of the transformer.
+
+    Chunks see by number, so those of one video never see another's.
+    """
+    visible, slots, first = [], [], 0
+    for window in windows:
+        visible += [(first + start, first + stop) for start, stop in window.visible]
+        slots += [None if slot is None else first + slot for slot in window.slots]
+        first += len(window.slots)
+    return model(
+        torch.cat([window.latents for window in windows]),
+        torch.tensor([time for window in windows for time in window.times]),
+        [text for window in windows for text in window.text],
+        [position for window in windows for position in window.positions],
+        visible, slots, step_length=step_length,
+    )  # fmt: skip
+
+
+def embed_prompts(tokenizer: PreTrainedTokenizerFast, encoder: T5EncoderModel, texts: list[str]) -> list[Tensor]:
+    """Token embeddings (L, D) of every prompt, without padding."""
+    tokens = tokenizer(texts, padding=True, return_tensors="pt")
+    hidden = encoder(tokens.input_ids, attention_mask=tokens.attention_mask).last_hidden_state
+    return [rows[: int(mask.sum())] for rows, mask in zip(hidden, tokens.attention_mask, strict=True)]
+
+
+def draw_forwards(plan: Schedule, windows: int, generator: torch.Generator) -> list[Forward]:
+    """Random forwards of a pipeline, its stages in turn, so that a batch holds every one of them about equally."""
+    stages = plan.forwards[-1].stage + 1
+    inner = len(plan.forwards) // stages
+    first = int(torch.randint(stages, (1,), generator=generator))
+    places = torch.randint(inner, (windows,), generator=generator).tolist()
+    return [plan.forwards[(first + i) % stages * inner + place] for i, place in enumerate(places)]
+
+
+def train_flow(
+    model: Magi1DiT, encoder: T5EncoderModel, tokenizer: PreTrainedTokenizerFast, latents: Tensor, specs: list[Spec],
+    runtime: RuntimeConfig, *, steps: int, batch: int, lr: float, decay: float, fewer_steps: float, bfloat16: bool,
+    seed: int, checkpoint_every: int, work: Path,
+) -> list[float]:  # fmt: skip
+    """Train transformer and text encoder together, in place, on `latents` (N, chunks, C, chunk_width, h, w) of `specs`.
+
+    `fewer_steps` is the share of batches on the grid of a run with half, a quarter or an eighth of the steps, so that
+    the second time embedding, which says how long a step is, is known there too. Returns the loss of every step.
+    """
+    fractions = (1, 2, 4, 8)
+    plans = [schedule(runtime.with_(num_steps=runtime.num_steps // part)) for part in fractions]
+
+    def loss_of(step: int) -> Tensor:
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        rand = torch.rand(2, generator=generator).tolist()
+        plan = plans[1 + int(3 * rand[1])] if rand[0] < fewer_steps else plans[0]
+        forwards = draw_forwards(plan, batch, generator)
+        chosen = torch.randint(len(latents), (batch,), generator=generator).tolist()
+        wording = int(torch.randint(len(WORDINGS), (1,), generator=generator))
+        noise = torch.randn(batch, *latents.shape[1:], generator=generator)
+        prompts = [_worded(specs[i], wording) for i in chosen]  # equally long, which keeps the batch in few calls
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            texts, null = embed_prompts(tokenizer, encoder, prompts), model.y_embedder.null_text
+            windows = [
+                window_of(forward, latents[i].float(), noise[b], texts[b], null, runtime.clean_t)
+                for b, (i, forward) in enumerate(zip(chosen, forwards, strict=True))
+            ]
+            found = velocities(model, windows, forwards[0].step_length)
+        return flow_loss(found, windows)
+
+    modules: dict[str, nn.Module] = {"transformer": model, "text_encoder": encoder}
+    return fit("flow", modules, loss_of, steps=steps, lr=lr, warmup=100, decay=decay, weight_decay=0.01,
+               checkpoint_every=checkpoint_every, work=work)  # fmt: skip
+
+
+def flow_loss(found: Tensor, windows: Sequence[Window]) -> Tensor:
+    """Mean squared error of the velocities over the chunks that are learned."""
+    keep = torch.tensor([here for window in windows for here in window.learned])
+    target = torch.cat([window.target for window in windows])
+    return (found.float() - target)[keep].square().mean()
+
+
+def _worded(spec: Spec, wording: int) -> str:
+    return caption(Spec(**{**vars(spec), "wording": wording}))

@@ -1,0 +1,197 @@
+"""Train a small MAGI-1 autoencoder, and turn rendered videos into latents with it, 12 frames at a time.
+
+The official decoder makes the pixels of a patch from embed_dim / 256 channels by one convolution, so three colours
+need a width of 768; a small model is one of few blocks. It starts as a principal component analysis of the patches,
+written into the weights, and learns the rest.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import track
+from safetensors.torch import save_file
+from torch import Tensor
+
+from models.magi1.vae import WEIGHTS, VaeConfig, ViTVAE
+from models.shapes import render_batch, sample
+from models.train_loop import fit, save_atomic
+
+FRAMES = 12  # of a tile: half of a chunk, which the pipeline codes independently of the other half
+_INPUT_SCALE = 0.3  # of a patch beside the constant that keeps the encoder's norm almost linear; smaller: more linear
+_CARRIER = 2.0  # the same in the decoder, as a pattern of pixels that the last convolution removes
+_MEASURED = 128  # tiles that statistics are taken from
+
+
+def tile_of(seeds: list[int], size: int) -> tuple[Tensor, Tensor]:
+    """12 frames of the videos of `seeds`: (B, 3, 12, size, size) in [-1, 1] and the shapes' coverage."""
+    start = FRAMES * (seeds[0] % 10)
+    video, mask = render_batch([sample(seed) for seed in seeds], FRAMES, size, start)
+    return video.permute(0, 4, 1, 2, 3).contiguous() * 2 - 1, mask
+
+
+def patches_of(video: Tensor, config: VaeConfig) -> Tensor:
+    """Videos (B, 3, T, H, W) as patches (N, pt, ph, pw, 3)."""
+    pt, ph, pw = config.patch
+    x = video.unflatten(4, (-1, pw)).unflatten(3, (-1, ph)).unflatten(2, (-1, pt))  # B C T pt H ph W pw
+    return x.permute(0, 2, 4, 6, 3, 5, 7, 1).flatten(0, 3)
+
+
+def principal(config: VaeConfig, size: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean (P,), directions (channels, P) and deviations (channels,) of patches, P running over (pt, ph, pw, colour).
+
+    Patches with a part of a shape count five times as much.
+    """
+    video, mask = zip(*(tile_of([seed + i], size) for i in range(_MEASURED)), strict=True)
+    patches = patches_of(torch.cat(video), config).flatten(1).double()
+    shown = patches_of(torch.cat(mask)[:, None], config).flatten(1).mean(1, keepdim=True).double()
+    weight = (1 + 4 * shown) / (1 + 4 * shown).sum()
+    mean = (weight * patches).sum(0)
+    centred = patches - mean
+    values, vectors = torch.linalg.eigh(centred.T @ (weight * centred))
+    keep = slice(-config.z_chans, None)
+    return mean.float(), vectors[:, keep].T.float(), values[keep].sqrt().float()
+
+
+@torch.no_grad()
+def start_as_components(vae: ViTVAE, mean: Tensor, directions: Tensor, deviations: Tensor) -> None:
+    """Write principal components into the weights: latents are then their coordinates, of unit variance.
+
+    Both norms see a large constant beside the signal and act almost linearly. Raises ValueError if the width is not
+    the number of values in a patch.
+    """
+    config = vae.config
+    pt, ph, pw = config.patch
+    width, values = config.embed_dim, 3 * pt * ph * pw
+    if width != values:
+        raise ValueError(f"embed_dim={width}: this start needs the {values} values of a patch; set embed_dim={values}")
+    for block in [*vae.encoder.blocks, *vae.decoder.blocks]:
+        block.attn.proj.weight.mul_(0.05)
+        block.mlp.fc2.weight.mul_(0.1)
+    colour_first = lambda rows: rows.view(-1, pt, ph, pw, 3).permute(0, 4, 1, 2, 3)  # noqa: E731
+    turn = torch.linalg.qr(torch.randn(width, values))[0]
+    vae.encoder.patch_embed.proj.weight.copy_(_INPUT_SCALE * colour_first(turn))
+    vae.encoder.patch_embed.proj.bias.copy_(-_INPUT_SCALE * turn @ mean)
+    read = directions @ turn.T  # (channels, width), orthonormal
+    constant = torch.randn(width)
+    constant = constant - constant.mean() - read.T @ (read @ constant)
+    vae.encoder.pos_embed.add_(constant)
+    spread = (constant.square().mean() + _INPUT_SCALE**2 * deviations.square().sum() / width).sqrt()
+    vae.encoder.last_layer.weight.zero_()
+    vae.encoder.last_layer.weight[: config.z_chans] = spread / _INPUT_SCALE * read / deviations[:, None]
+    vae.encoder.last_layer.bias.zero_()
+    vae.encoder.last_layer.bias[config.z_chans :] = -6.0  # little noise at first
+    _start_decoder(vae, mean, directions * deviations[:, None])
+
+
+def _start_decoder(vae: ViTVAE, mean: Tensor, parts: Tensor) -> None:
+    """A token becomes its patch. The norm takes the mean away, so the signal passes it with alternating signs."""
+    pt, ph, pw = vae.config.patch
+    t, h, w = torch.meshgrid(torch.arange(pt), torch.arange(ph), torch.arange(pw), indexing="ij")
+    spread = lambda sign: (1 - 2 * (sign % 2)).float()[..., None].expand(-1, -1, -1, 3).flatten()  # noqa: E731
+    signs, checkers = spread(t), spread(h + w)
+    vae.decoder.proj_in.weight.copy_((signs * parts).T)
+    vae.decoder.proj_in.bias.copy_(signs * mean)
+    vae.decoder.pos_embed.add_(_CARRIER * signs * checkers)
+    size = (_CARRIER**2 + mean.square().mean() + parts.square().sum() / len(mean)).sqrt()
+    vae.decoder.norm.weight.copy_(size * signs)
+    comb = torch.tensor([-0.25, 0.5, -0.25])
+    kernel = -comb[:, None] * comb
+    kernel[1, 1] += 1.0  # passes everything but the finest chequers
+    vae.decoder.last_layer.weight.zero_()
+    for colour in range(3):
+        vae.decoder.last_layer.weight[colour, colour, 1] = kernel
+    vae.decoder.last_layer.bias.zero_()
+
+
+def autoencoder_loss(
+    vae: ViTVAE, video: Tensor, mask: Tensor, generator: torch.Generator, kl: float, jitter: float
+) -> Tensor:
+    """Squared plus 0.2 absolute error, five times as heavy on the shape, plus `kl` times the KL divergence.
+
+    `video` (B, 3, T, H, W) in [-1, 1], `mask` (B, T, H, W). `jitter` adds that much relative noise to the latents.
+    """
+    mean, logvar = vae.encoder(video).float().chunk(2, 1)
+    logvar = logvar.clamp(-12, 4)
+    noise = torch.randn(2, *mean.shape, generator=generator)
+    z = mean + (0.5 * logvar).exp() * noise[0] + jitter * mean.detach().std() * noise[1]
+    weight = 1 + 4 * mask[:, None]
+    error = vae.decoder(z).float() - video
+    divergence = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+    return ((error.square() + 0.2 * error.abs()) * weight).mean() / weight.mean() + kl * divergence
+
+
+def train_vae(
+    *, architecture: dict[str, Any], steps: int, batch: int, lr: float, kl: float, jitter: float, bfloat16: bool,
+    seed: int, size: int, checkpoint_every: int, work: Path,
+) -> ViTVAE:  # fmt: skip
+    """Train on fresh tiles of 12 frames; the result's latents have zero mean and unit variance in each channel."""
+    torch.manual_seed(seed)
+    vae = ViTVAE(VaeConfig(**architecture))
+    start_as_components(vae, *principal(vae.config, size, 20_000_000))
+
+    def loss_of(step: int) -> Tensor:
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        seeds = torch.randint(2**31, (batch,), generator=generator).tolist()
+        video, mask = tile_of(seeds, size)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            return autoencoder_loss(vae, video, mask, generator, kl, jitter)
+
+    fit("vae", {"vae": vae}, loss_of, steps=steps, lr=lr, warmup=30, decay=0.99, weight_decay=0.0,
+        checkpoint_every=checkpoint_every, work=work)  # fmt: skip
+    standardise(vae, size)
+    return vae
+
+
+@torch.no_grad()
+def standardise(vae: ViTVAE, size: int) -> None:
+    """Fold mean and deviation of each latent channel into the weights, so that a scale factor of 1 serves."""
+    latents = torch.cat([vae.encode(tile_of([10_000_000 + i], size)[0]) for i in range(_MEASURED)])
+    mean, deviation = latents.mean((0, 2, 3, 4)), latents.std((0, 2, 3, 4))
+    last, first, n = vae.encoder.last_layer, vae.decoder.proj_in, vae.config.z_chans
+    first.bias.add_(first.weight @ mean)
+    first.weight.mul_(deviation)
+    last.weight[:n] /= deviation[:, None]
+    last.bias[:n] = (last.bias[:n] - mean) / deviation
+    last.bias[n:] -= 2 * deviation.log()
+
+
+@torch.no_grad()
+def reconstruction(vae: ViTVAE, size: int, tiles: int = 32) -> float:
+    """Mean PSNR, dB, of tiles of held-out videos through the autoencoder."""
+    found = []
+    for i in range(tiles):
+        video, _ = render_batch([sample(30_000_000 + i, "held_out")], FRAMES, size, FRAMES * (i % 10))
+        target = video.permute(0, 4, 1, 2, 3) * 2 - 1
+        error = (vae.decode(vae.encode(target)).clamp(-1, 1) - target) / 2
+        found.append(-10 * error.square().mean().log10())
+    return float(torch.stack(found).mean())
+
+
+def save_vae(vae: ViTVAE, folder: Path) -> None:
+    """Write the official layout, weights in float16."""
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = {"_class_name": "ViTVAE", "model_type": "vit", "ddconfig": asdict(vae.config)}
+    (folder / "config.json").write_text(json.dumps(entries, indent=2) + "\n")
+    save_file({name: tensor.half().contiguous() for name, tensor in vae.state_dict().items()}, folder / WEIGHTS)
+
+
+@torch.no_grad()
+def make_latents(vae: ViTVAE, videos: int, chunks: int, size: int, path: Path) -> Tensor:
+    """Latents of the training videos 0..videos-1, float16 (videos, chunks, 16, 6, h, w), kept at `path`."""
+    if path.exists():
+        return torch.load(path, weights_only=True)["latents"]
+    found = []
+    for seed in track(range(videos), "latents"):
+        video, _ = render_batch([sample(seed)], 2 * FRAMES * chunks, size)
+        tiles = (video[0].permute(3, 0, 1, 2) * 2 - 1).unflatten(1, (2 * chunks, FRAMES)).transpose(0, 1)
+        with torch.autocast("cpu", torch.bfloat16):
+            halves = vae.encode(tiles)
+        found.append(halves.unflatten(0, (chunks, 2)).transpose(1, 2).flatten(2, 3).half())
+    latents = torch.stack(found)
+    save_atomic({"latents": latents}, path)
+    return latents
