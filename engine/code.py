@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import inspect
 import sys
 from types import ModuleType
 
-NEUTRAL = ("engine.loop", "engine.visit", "engine.history", "engine.forecast", "engine.discrepancy")
+ALWAYS = ("engine.loop", "engine.visit")  # every video passes through these
+SHARED = ("engine.history", "engine.forecast", "engine.discrepancy")  # and through these if its method uses them
 
 
 def code_of(kind: type) -> str:
-    """12 hex digits over the source of the class's modules, their siblings that they import, and the loop."""
-    modules = {base.__module__ for base in kind.__mro__ if base is not object}
-    for name in list(modules):
-        modules |= {other for other in _imported(sys.modules[name]) if other.split(".")[0] == name.split(".")[0]}
-    modules |= set(NEUTRAL) & set(sys.modules)
-    text = "\n".join(_source(sys.modules[name]) for name in sorted(modules))
+    """12 hex digits over the source of the class's modules, all that they import of their own folder, and the loop.
+
+    The same whatever else the process has imported.
+    """
+    waiting = [base.__module__ for base in kind.__mro__ if base is not object]
+    folders = {name.split(".")[0] for name in waiting} - {"engine"}
+    found: set[str] = set(ALWAYS)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += [n for n in _imported(sys.modules[name]) if n.split(".")[0] in folders or n in SHARED]
+    text = "\n".join(_source(importlib.import_module(name)) for name in sorted(found))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -1,7 +1,10 @@
 """One video from noise to frames: what is measured, what a broken one leaves behind, and what the account says."""
 
 import inspect
+import subprocess
+import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +22,8 @@ from models.skyreels import backbone
 from scope.method import Scope
 from tests.tiny import LONG, build, texts_of
 from tests.toy import Toy, run
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +157,15 @@ def test_a_fingerprint_of_code_follows_the_class_and_what_it_imports(monkeypatch
     assert code_of(Uniform) == before[Uniform]
     monkeypatch.setattr(code.inspect, "getsource", lambda m: source(m) + ("#" if m.__name__ == "engine.loop" else ""))
     assert all(code_of(kind) != before[kind] for kind in before)
+
+
+def test_a_fingerprint_does_not_depend_on_what_else_is_imported():
+    """In a process that has nothing but the method, and in this one, which has everything."""
+    source = "from {0} import {1}; from engine.code import code_of; print(code_of({1}))"
+    for kind in (Original, Scope):
+        script = source.format(kind.__module__, kind.__name__)
+        alone = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+        assert alone.stdout.strip() == code_of(kind)
 
 
 def test_the_environment_says_what_a_number_was_measured_on():
