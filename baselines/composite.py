@@ -1,0 +1,174 @@
+"""Several methods at once, each at its own sites: the velocity, a guidance branch, spans of blocks, branches of blocks.
+
+    parts, from the outermost site to the innermost:   velocity > guidance > blocks > attention, feed_forward
+    where an outer part stands in, the inner ones are not reached, and are told that nothing was computed
+    where it computes, they decide for themselves, and what they stand in for enters what the outer part keeps
+
+Makes sense where parts save different things: FasterCache's CFG cache saves a guidance branch, SCOPE whole steps. Parts
+at the same place (two spans of blocks that overlap) are refused.
+
+Site: those of its parts.
+Signal: those of its parts.
+Memory: the sum of its parts.
+Changed: not from a paper; an anchor that an outer part keeps may hold an inner part's approximation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from importlib import import_module
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from engine.method import Decision, Method, Mode, Probe, Row, Site
+
+if TYPE_CHECKING:
+    from engine.backbone import Backbone
+
+DEPTHS = ("velocity", "guidance", "blocks")  # from the outside in; anything else lies within a block
+
+
+@dataclass
+class Composite(Method):
+    parts: dict[str, dict[str, Any]]  # name: settings of a method with its `_target_`, the outermost site first
+
+    def __post_init__(self) -> None:
+        if len(self.parts) < 2:
+            raise ValueError(f"want at least two parts to combine, got {len(self.parts)}")
+        self.methods = {name: build(name, dict(settings)) for name, settings in self.parts.items()}
+        grains = {name: method.grain for name, method in self.methods.items()}
+        if len(set(grains.values())) > 1:
+            raise ValueError(f"parts decide per row or per unit, all alike; got {grains}")
+        self.reset()
+
+    @property
+    def grain(self) -> str:
+        return next(iter(self.methods.values())).grain
+
+    @property
+    def branchwise(self) -> bool:
+        return any(method.branchwise for method in self.methods.values())
+
+    def check(self, model: Backbone) -> None:
+        for method in self.methods.values():
+            method.check(model)
+        found = {name: method.sites(model.depth, model.schedule()[0]) for name, method in self.methods.items()}
+        for (one, mine), (other, theirs) in combinations(found.items(), 2):
+            _check_apart(one, mine, other, theirs)
+        levels = {_level(site) for sites in found.values() for site in sites}
+        if levels & {0, 1} and len(levels) > 1 and "nested" not in model.offers:
+            raise ValueError(
+                f"{model.name} does not reach into a forward whose velocity a method watches; combine methods at "
+                "blocks or their branches only"
+            )
+
+    def reschedule(self, settings: Any) -> Any:
+        for method in self.methods.values():
+            settings = method.reschedule(settings)
+        return settings
+
+    def reset(self) -> None:
+        for method in self.methods.values():
+            method.reset()
+        self.own: dict[tuple[str, str, int], Decision] = {}  # by part, guidance branch and first slot
+        self.owner: dict[tuple[str, int], str] = {}
+        self.level: dict[str, int] = {}
+        self.row = (-1, "")  # whose first branch decides for the parts that decide once for all
+
+    def narrow(self, row: Row) -> Row:
+        for method in self.methods.values():
+            row = method.narrow(row)
+        return row
+
+    def decide(self, part: Row, probe: Probe, branch: str = "") -> Decision:
+        if part.iteration != self.row[0]:
+            self.row = part.iteration, branch
+        found = []
+        for name, method in self.methods.items():
+            key = self._key(name, part, branch)
+            if method.branchwise or branch == self.row[1]:
+                self.own[key] = method.decide(part, probe, key[1])
+            found.append(self.own[key])
+        lead = next((d for d in found if d.mode is not Mode.RECOMPUTE), found[0])
+        return replace(lead, mode=Mode.RECOMPUTE if lead.mode is Mode.RECOMPUTE else Mode.CACHE)
+
+    def settle(self, part: Row, decision: Decision, branch: str = "") -> None:
+        for name, method in self.methods.items():
+            if not method.branchwise and branch != self.row[1]:
+                continue
+            key = self._key(name, part, branch)
+            if decision.mode is Mode.RECOMPUTE:
+                self.own[key] = decision
+            reached = not any(
+                self.own[self._key(outer, part, branch)].mode is not Mode.RECOMPUTE
+                for outer, level in self.level.items()
+                if level < self.level.get(name, 0)
+            )
+            method.settle(part, self.own[key] if reached else Decision(Mode.CACHE, why="not reached"), key[1])
+
+    def _key(self, name: str, part: Row, branch: str) -> tuple[str, str, int]:
+        return name, branch if self.methods[name].branchwise else "", part.slots.start
+
+    def sites(self, depth: int, row: Row) -> Sequence[Site]:
+        found = {name: method.sites(depth, row) for name, method in self.methods.items()}
+        self.owner = {(site.kind, site.span.start): name for name, sites in found.items() for site in sites}
+        self.level = {name: min(map(_level, sites), default=0) for name, sites in found.items()}
+        return [site for sites in found.values() for site in sites]
+
+    def revise(self, site: Site, part: Row, decision: Decision) -> Decision:
+        name = self.owner[site.kind, site.span.start]
+        own = self.own[self._key(name, part, site.branch.partition("+")[0])]
+        return own if own.mode is Mode.RECOMPUTE else self.methods[name].revise(site, part, own)
+
+    def keep(self, site: Site, part: Row, x: Tensor, out: Tensor) -> None:
+        self.methods[self.owner[site.kind, site.span.start]].keep(site, part, x, out)
+
+    def fill(self, site: Site, part: Row, mode: Mode, x: Tensor) -> Tensor:
+        return self.methods[self.owner[site.kind, site.span.start]].fill(site, part, mode, x)
+
+    def state(self) -> Iterable[Tensor]:
+        return (tensor for method in self.methods.values() for tensor in method.state())
+
+    def counters(self) -> dict[str, int]:
+        return {f"{name}: {what}": n for name, m in self.methods.items() for what, n in m.counters().items()}
+
+
+def build(name: str, settings: dict[str, Any]) -> Method:
+    """A method from its settings. Raises ValueError naming the part and what is wrong with it."""
+    target = str(settings.pop("_target_", ""))
+    module, _, attribute = target.rpartition(".")
+    try:
+        kind = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"parts.{name}._target_={target!r} cannot be imported: {error}") from error
+    if not (isinstance(kind, type) and issubclass(kind, Method) and is_dataclass(kind)):
+        raise ValueError(f"parts.{name}._target_: {target} is no dataclass derived from engine.method.Method")
+    known = [field.name for field in fields(kind)]
+    for key, value in settings.items():
+        if key not in known:
+            raise ValueError(f"parts.{name}.{key} is no setting of {kind.__name__}; there are: {', '.join(known)}")
+        if value == "???":
+            raise ValueError(f"parts.{name}.{key} has no value; set method.parts.{name}.{key}")
+    try:
+        made = kind(**settings)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"parts.{name}: {error}") from error
+    assert isinstance(made, Method)
+    return made
+
+
+def _level(site: Site) -> int:
+    return DEPTHS.index(site.kind) if site.kind in DEPTHS else len(DEPTHS)
+
+
+def _check_apart(one: str, mine: Sequence[Site], other: str, theirs: Sequence[Site]) -> None:
+    for a in mine:
+        for b in theirs:
+            same = a.kind == b.kind and (not a.span or set(a.span) & set(b.span))
+            if same:
+                raise ValueError(f"parts {one} and {other} both stand at {a if a == b else f'{a} and {b}'}; drop one")
+    if mine and theirs and min(map(_level, mine)) > min(map(_level, theirs)):
+        raise ValueError(f"part {other} stands outside {one}; name it first")
