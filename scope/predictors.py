@@ -4,6 +4,8 @@
     newton2   v0 + h d1 + h (h + h1) (d1 - d2) / (h1 + h2)     exact on quadratics at any spacing              (Eq. 7)
     taylor2   v0 + h d1 + h^2/2 c,  c = 2 (d1 - d2) / (h1 + h2)    Eq. 7 read literally; first order only
     momentum  v0 + h m,  m <- beta m + (1 - beta) d1 at each recompute, bias-corrected       (named in the paper only)
+    hicache   TaylorSeer's recursion on scaled Hermite polynomials, levels in units of the last gap      (its paper)
+    foca      a BDF2 forecast corrected by Heun's rule                                                    (its paper)
     auto      whichever of the others had the least error, predicted before each recompute   (named in the paper only)
 
 Predicted values never enter the history: its anchors are forwards.
@@ -13,15 +15,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from engine.forecast import Formula, newton, taylor
+from engine.forecast import Formula, Points, foca, hicache, newton, taylor
 from engine.history import History
 
-ORDER: dict[str, int] = {"taylor1": 1, "newton2": 2, "taylor2": 2, "momentum": 1, "auto": 2}
-FORMULA: dict[str, Formula] = {"taylor1": newton, "newton2": newton, "taylor2": taylor}
+ORDER: dict[str, int] = {"taylor1": 1, "newton2": 2, "taylor2": 2, "momentum": 1, "hicache": 2, "foca": 2, "auto": 2}
+
+
+def _hicache(points: Points, at: float) -> Any:
+    """Its polynomials have a fixed scale, made for steps of about 1: noise levels are measured in the last gap."""
+    gap = points[-1][0] - points[-2][0] if len(points) > 1 else 1.0
+    return hicache([(level / gap, value) for level, value in points], at / gap)
+
+
+FORMULA: dict[str, Formula] = {
+    "taylor1": newton, "newton2": newton, "taylor2": taylor, "hicache": _hicache, "foca": foca,
+}  # fmt: skip
 TRIED_BY_AUTO = ("taylor1", "newton2", "momentum")  # from cheap to dear: a tie goes to the lower order
 
 

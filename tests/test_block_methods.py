@@ -1,0 +1,193 @@
+"""Methods of a fixed rhythm, by hand and, for TaylorSeer, against diffusers: Delta-DiT, PAB, CFG cache, forecasters."""
+
+import math
+
+import pytest
+import torch
+from diffusers.hooks.taylorseer_cache import TaylorSeerState
+
+from baselines.cfg_cache import CfgCache, low_frequencies
+from baselines.delta_dit import DeltaDiT
+from baselines.pab import PAB
+from baselines.taylorseer import TaylorSeer
+from engine.forecast import FORECASTERS, adams_bashforth, foca, hicache, newton, taylorseer, weights
+from engine.method import Decision, Mode, Site
+from scope.method import Scope
+from tests.by_hand import modes, row_at, through
+from tests.tiny import build, ledger_of, video
+
+LAST = Site("blocks", range(2), "cond")
+
+
+@pytest.mark.parametrize("order", [0, 1, 2, 3])
+def test_taylorseer_is_diffusers_recursion(order):
+    """Full steps at unequal gaps; what lies between is forecast by both."""
+    torch.manual_seed(0)
+    method, state = TaylorSeer(5, order, "lite", "segment"), TaylorSeerState(torch.float32, order)
+    for k in range(16):
+        state.current_step += 1
+        row = row_at(k, 16, 3)
+        if k in (0, 1, 4, 6, 11):
+            features = torch.randn(3, 2, 4)
+            state.update((features,))
+            method.keep(LAST, row, features, features)
+        else:
+            found = method.fill(LAST, row, Mode.PREDICT, torch.zeros(3, 2, 4))
+            torch.testing.assert_close(found, state.predict()[0], rtol=1e-4, atol=1e-4)
+
+
+def test_taylorseer_by_hand():
+    """One block that adds k^2 at step k, interval 3, order 1: 0, 1 are full, 2 and 3 on the line through them."""
+    inputs = [torch.full((1, 1, 1), float(k * k)) for k in range(7)]
+    outputs, ledger = through(TaylorSeer(3, 1, "lite", warmup=2), [lambda x: x], inputs)
+    assert modes(ledger) == "rrpprpp"
+    assert [float(out) for out in outputs] == [0, 1, 2, 3, 16, 16 + 5, 16 + 10]
+    assert [e.why for e in ledger[:5]] == ["no history", "warm-up", "", "", "interval"]
+
+
+def test_a_slot_is_forecast_from_its_own_denoising_or_from_its_noise_too():
+    """Two units, the second begins at row 3: with one counter its forecast at row 4 looks back to when it waited."""
+    rows = [
+        row_at(k, 8, 2, unit=1, step=(k, max(k - 3, 0)), sigma=(1 - k / 8, 1 - max(k - 3, 0) / 8),
+               active=(True, k >= 3))
+        for k in range(6)
+    ]  # fmt: skip
+    inputs = [torch.tensor([1.0, 5.0 if k < 3 else 9.0]).view(2, 1, 1) for k in range(6)]
+    found = {}
+    for counter in ("slot", "segment"):
+        outputs, ledger = through(TaylorSeer(3, 1, "lite", counter, warmup=1), [lambda x: x], inputs, rows)
+        found[counter] = modes(ledger), [float(out[1]) for out in outputs]
+    assert found["slot"] == ("rpprpp", [5, 5, 5, 9, 9, 9]), "computed as it begins, and then constant: one anchor"
+    slope = (9 - 5) / 3
+    assert found["segment"][0] == "rpprpp"
+    assert found["segment"][1] == pytest.approx([5, 5, 5, 9, 9 + slope, 9 + 2 * slope])
+
+
+def test_delta_dit_adds_what_the_range_added_to_the_input_of_now():
+    """Blocks x2, x3, x5, x7 and a range of 2. Outline: x2 and x3 run on x, the rear's delta (6 x 34) is added."""
+    blocks = [lambda x, f=f: f * x for f in (2, 3, 5, 7)]
+    inputs = [torch.full((1, 1, 1), value) for value in (1.0, 1.1, 1.2, 1.3, 2.0, 3.0)]
+    outputs, ledger = through(DeltaDiT(2, blocks=0.5, boundary=0.5), blocks, inputs)
+    assert modes(ledger) == "rcrrcr"
+    rear, front = (35 - 1) * 6, 6 - 1
+    expected = [210, 6 * 1.1 + rear * 1.0, 252, 273, 35 * (2.0 + front * 1.3), 630]
+    assert [float(out) for out in outputs] == pytest.approx(expected, rel=1e-5)
+    assert [e.sites for e in ledger if e.sites] == [("blocks 2:4",), ("blocks 0:2",)]
+    assert ledger[3].why == "no history", "a new stage begins with a full step, for its range was never measured"
+
+
+def test_a_new_unit_begins_with_a_full_step():
+    ledger = ledger_of(build(steps=6, guidance=1.0), DeltaDiT(9, blocks=1.0, boundary=1.0))
+    begins = {entry.iteration for entry in ledger if entry.why == "warm-up"}
+    assert begins == {2, 4, 6, 8}, "units 1 to 4 lag by 2 rows each; unit 0 has no history at its first"
+
+
+def test_pab_broadcasts_each_kind_at_its_own_rate_inside_the_window_only():
+    ledger = ledger_of(build(steps=12, frames=5, base_frames=5, overlap=0), PAB(2, 3, 1, begin=0.25, end=0.75))
+    skipped = ["".join(sorted(site[0] for site in entry.sites)) for entry in ledger]
+    assert skipped == ["", "", "", "ac", "c", "a", "c", "ac", "", "", "", ""]
+    assert [entry.why for entry in ledger if entry.why][:2] == ["no history", "outside the window"]
+
+
+def test_low_frequencies_are_a_projection_that_keeps_constants():
+    torch.manual_seed(1)
+    x = torch.randn(2, 3, 8, 12)
+    low = low_frequencies(x, 0.2)
+    torch.testing.assert_close(low_frequencies(low, 0.2), low)
+    torch.testing.assert_close(low.mean((-2, -1)), x.mean((-2, -1)))
+    torch.testing.assert_close(low_frequencies(x, 0.75), x)
+    stripes = torch.cos(math.pi * torch.arange(12.0)).expand(1, 1, 8, 12)
+    assert low_frequencies(stripes, 0.2).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("k, boosted", [(4, "low"), (8, "high")])
+def test_the_unconditional_branch_is_the_conditional_one_plus_a_boosted_difference(k, boosted):
+    torch.manual_seed(2)
+    cond, uncond, now = torch.randn(3, 2, 3, 8, 8)
+    method = CfgCache(switch=0.6, boost=0.5, band=0.2)
+    before, row = row_at(k - 1, 10, 2), row_at(k, 10, 2)
+    method.keep(Site("guidance", branch="cond"), before, cond, cond)
+    method.keep(Site("guidance", branch="uncond"), before, uncond, uncond)
+    method.keep(Site("guidance", branch="cond"), row, now, now)
+    found = method.fill(Site("guidance", branch="uncond"), row, Mode.CACHE, now)
+    low = low_frequencies(uncond - cond, 0.2)
+    high = uncond - cond - low
+    w = {"low": (1.5, 1.0), "high": (1.0, 1.5)}[boosted]
+    torch.testing.assert_close(found, now + w[0] * low + w[1] * high)
+
+
+def test_only_the_unconditional_forward_is_saved():
+    model = build(steps=12, frames=5, base_frames=5, overlap=0)
+    ledger = ledger_of(model, CfgCache(3, begin=0.25))
+    assert modes([e for e in ledger if e.branch == "cond"]) == "r" * 12
+    assert modes([e for e in ledger if e.branch == "uncond"]) == "rrr" + "ccr" * 3
+    assert model.price([ledger[-1]]) == model.price([ledger[-2]]) != (0.0, 0.0) == model.price([ledger[7]])
+
+
+# --- forecasters ------------------------------------------------------------------------------------------------------
+
+PARABOLA = [(0.0, 0.0), (1.0, 1.0), (2.0, 4.0)]
+
+
+@pytest.mark.parametrize("name", FORECASTERS)
+def test_every_forecaster_hands_back_constants_and_its_only_point(name):
+    formula = FORECASTERS[name]
+    assert formula([(1.0, 4.0)], 7.0) == 4.0
+    assert formula([(0.0, 4.0), (1.0, 4.0), (2.0, 4.0)], 9.0) == pytest.approx(4.0)
+    assert sum(weights(formula, [0.0, 1.0, 2.5], 4.0)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("formula", [foca, adams_bashforth])
+def test_these_follow_a_straight_line_at_any_spacing(formula):
+    points = [(s, 3 - 2 * s) for s in (1.0, 0.7, 0.6)]
+    assert formula(points, 0.35) == pytest.approx(3 - 0.7)
+
+
+def test_adams_bashforth_at_uniform_spacing_has_the_textbook_weights():
+    assert weights(adams_bashforth, [0.0, 1.0, 2.0], 3.0) == pytest.approx([0.5, -2.0, 2.5])
+
+
+def test_hicache_is_taylorseer_with_hermite_polynomials():
+    """F = (4, 3, 2) at 2; H_1(x) = 2x, H_2(x) = 4x^2 - 2 at x = scale d."""
+    for scale in (0.3, 0.5, math.sqrt(0.5)):
+        x = scale * 3.0
+        expected = 4 + 3 * scale * 2 * x + 2 * scale**2 * (4 * x * x - 2) / 2
+        assert hicache(PARABOLA, 5.0, scale) == pytest.approx(expected)
+    line = [(0.0, 1.0), (1.0, 3.0)]
+    assert hicache(line, 4.0, math.sqrt(0.5)) == pytest.approx(taylorseer(line, 4.0)), "equal slopes at this scale"
+
+
+def test_foca_is_heuns_average_of_the_slopes_at_both_ends():
+    """y = s^2 at 0, 1, 2: BDF2's slope at 2 is exact, 4. Target 3: forecast 8, BDF2 over (1, 2, 3) there: 4 + 1."""
+    assert foca(PARABOLA, 3.0) == pytest.approx(4 + (4 + 5) / 2)
+    assert newton(PARABOLA, 3.0) == 9.0
+
+
+@pytest.mark.parametrize("predictor", ["hicache", "foca"])
+def test_scope_predicts_with_them(predictor):
+    model = build(steps=12)
+    with_it, with_newton = (
+        Scope(0.05, 0.9, predictor=name, selective="none", max_skip=2) for name in (predictor, "newton2")
+    )
+    ledger = []
+    found = video(model, with_it, ledger=ledger)
+    assert torch.isfinite(found).all() and any(entry.mode is Mode.PREDICT for entry in ledger)
+    assert not torch.equal(found, video(model, with_newton))
+
+
+@pytest.mark.parametrize("formula", FORECASTERS)
+def test_taylorseer_forecasts_with_any_of_them(formula):
+    method = TaylorSeer(3, 2, "lite", formula=formula)
+    for k, value in ((0, 1.0), (3, 2.0), (6, 4.0)):
+        method.keep(LAST, row_at(k, 12), *[torch.full((1, 1, 1), value)] * 2)
+    found = method.fill(LAST, row_at(8, 12), Mode.PREDICT, torch.zeros(1, 1, 1))
+    assert float(found) == pytest.approx(FORECASTERS[formula]([(0.0, 1.0), (3.0, 2.0), (6.0, 4.0)], 8.0), rel=1e-5)
+
+
+def test_a_joint_decision_may_not_differ_between_guidance_branches():
+    class Lopsided(TaylorSeer):
+        def revise(self, site, part, decision):
+            return Decision(Mode.RECOMPUTE) if site.branch == "uncond" else decision
+
+    with pytest.raises(RuntimeError, match="make the method branchwise"):
+        ledger_of(build(steps=6), Lopsided(3, 1, "lite"))
