@@ -57,8 +57,9 @@ def score_record(folder: str | Path, reference: str | Path | None = None, run: M
             quality["reference_missing"] = str(error)
     expected = gate.Expected(*(run.get(name) or (getattr(original, name) if original else None)
                                for name in ("frames", "height", "width")))
-    verdicts = (_recorded(run), gate.judge(seen, original, expected, fps, thresholds), verdict,
-                gate.judge_decisions(run, _max_skip(folder), bool(quality["identical"]), thresholds))
+    verdicts = [_recorded(run), gate.judge_decisions(run, _max_skip(folder), bool(quality["identical"]), thresholds)]
+    if run.get("weights") != "random":  # untrained weights draw noise, which says nothing of what it cost
+        verdicts[1:1] = [gate.judge(seen, original, expected, fps, thresholds), verdict]
     quality["validity"] = gate.Verdict(*(tuple(dict.fromkeys(text for v in verdicts for text in getattr(v, kind)))
                                          for kind in ("reasons", "warnings"))).to_json()
     return quality
