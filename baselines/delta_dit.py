@@ -11,7 +11,7 @@ steps, and a new unit starts with a full step. One decision per row takes the st
 
 Site: the front or the rear range of blocks.
 Signal: none, a fixed interval.
-Memory: 1 hidden tensor per guidance branch (up to 2 with decide_per: unit).
+Memory: 1 hidden tensor per guidance branch and range, so 2 once the stage has changed.
 Changed: the official code was never released and its hyperparameters are not stated; interval, Nc and boundary are
 ours.
 """

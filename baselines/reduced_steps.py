@@ -2,6 +2,11 @@
 
 The staircase's lag shrinks with the steps. The paper's 10-step row of SkyReels-V2 fits 40 iterations, that is
 ar_step 1 where 50 steps have ar_step 5; with ar_step 5 it would have been 80.
+
+Site: none; the sampler itself is changed.
+Signal: none.
+Memory: none.
+Changed: a control; the lag's scaling is inferred from the paper's time.
 """
 
 from __future__ import annotations

@@ -10,6 +10,11 @@ included, and uses Wan's coefficients unchanged; on an asynchronous schedule tha
 not move, and the maintainers call the combination unsupported. `pool: slot` is our clean version: an accumulator per
 latent slot, warm-up and cool-down by a slot's own steps, and the row is computed when any active slot asks for it.
 Both sets of Wan's coefficients have negative values in part of their range, so A may fall; `nonnegative` forbids it.
+
+Site: the whole block stack.
+Signal: the time projection or embedding, the same for every prompt; a patch embedding depends on the content.
+Memory: 1 hidden tensor per guidance branch.
+Changed: counters cannot wrap within a segment, as the released ones do; `pool: slot` is ours.
 """
 
 from __future__ import annotations

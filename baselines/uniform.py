@@ -4,6 +4,11 @@ No paper needs it, every paper should beat it: it spends the same forwards witho
 back the last velocity; orders 1 and 2 read Newton's polynomial through the last computed ones at the present level.
 `reuse: increment` adds the latent's last increment instead, as the released FlowCache and TeaCache do on MAGI-1: with
 steps of unequal length that is another velocity.
+
+Site: velocity.
+Signal: none, a fixed interval.
+Memory: order + 1 latents.
+Changed: a control of our own.
 """
 
 from __future__ import annotations

@@ -15,6 +15,11 @@ What the paper leaves open, and what we chose: state is kept per latent slot, be
 row is the largest of its active slots'; a slot that has just begun has no history, which recomputes its row. The
 decay multiplies the score by less than 1 and so *delays* the next recompute, although the text says it hastens it;
 `decay: 1` turns it off.
+
+Site: velocity, and the interval of a forward.
+Signal: the time projection by default, known from the timesteps alone; any other signal of the backbone by choice.
+Memory: order + 1 latents, and the signal's last value.
+Changed: per-slot state, explicit stability guards and switches for every point that the paper leaves open, as above.
 """
 
 from __future__ import annotations
@@ -40,7 +45,7 @@ class Scope(Method):
     tau_predict: float  # raising it: more steps are extrapolated instead of computed; faster, and drifts more
     decay: float = 0.75  # of the score after a Predict; raising it to 1: sooner recomputed, slower
     max_skip: int = 5  # steps without a forward; raising it: faster, and drifts more
-    predictor: str = "newton2"  # taylor1 | newton2 | taylor2 | momentum | auto
+    predictor: str = "newton2"  # taylor1 | newton2 | taylor2 | momentum | hicache | foca | auto
     history: str = "lower"  # too few anchors for the order: "lower" it, or "recompute"
     signal: str = "time_projection"  # what the discrepancy is measured on; "latent" depends on the content
     reference: str = "previous"  # compare with the "previous" step or with the last "recompute"

@@ -1,0 +1,141 @@
+"""docs/methods.md from the docstrings and fields of the methods themselves.
+
+    python -m baselines.catalogue            write it
+    python -m baselines.catalogue --check    exit 1 if it is out of date
+
+Sources are read, not imported: the page also lists SCOPE, which this package does not know.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "methods.md"
+LABELS = ("Site", "Signal", "Memory", "Changed")
+HEAD = """# Methods
+
+Generated from the docstrings by `python -m baselines.catalogue`; edit those. A *slot* is one latent frame, a *hidden
+tensor* the state between blocks of all slots, a *latent* a tensor of the video's latent size (small beside it).
+
+| method | site | signal | memory beside the model |
+|---|---|---|---|
+"""
+
+
+@dataclass(frozen=True)
+class Page:
+    """What one method's source says of it."""
+
+    name: str  # of its YAML
+    title: str  # the first line of the docstring: paper and rule in a sentence
+    body: str
+    labels: dict[str, str]
+    fields: list[tuple[str, str, str]]  # name, default ("required" without), what raising it does
+
+
+def read(source: Path) -> Page | None:
+    """The method that `source` defines, None if it defines none."""
+    text = source.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    kind = next((node for node in tree.body if isinstance(node, ast.ClassDef) and _is_method(node)), None)
+    if kind is None:
+        return None
+    title, _, rest = (ast.get_docstring(tree) or "").partition("\n")
+    body, labels = _split(rest)
+    name = source.parent.name if source.stem == "method" else source.stem
+    return Page(name, title, body, labels, _fields(kind, text.splitlines()))
+
+
+def _is_method(node: ast.ClassDef) -> bool:
+    return any(isinstance(base, ast.Name) and base.id == "Method" for base in node.bases)
+
+
+def _split(text: str) -> tuple[str, dict[str, str]]:
+    """The prose, and the paragraphs `Label: ...` at its end."""
+    labels: dict[str, str] = {}
+    body: list[str] = []
+    last = ""
+    for line in text.strip("\n").splitlines():
+        label, colon, value = line.partition(":")
+        if colon and label in LABELS:
+            labels[last := label] = value.strip()
+        elif last and line.strip():
+            labels[last] += " " + line.strip()
+        else:
+            last = ""
+            body.append(line)
+    return "\n".join(body).strip("\n"), labels
+
+
+def _fields(kind: ast.ClassDef, lines: list[str]) -> list[tuple[str, str, str]]:
+    found = []
+    for node in kind.body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            line = lines[node.lineno - 1]
+            _, _, comment = line[(node.end_col_offset or 0) :].partition("#")
+            default = "required" if node.value is None else _plain(ast.unparse(node.value))
+            found.append((node.target.id, default, comment.strip()))
+    return found
+
+
+def _plain(default: str) -> str:
+    if default == "field(default_factory=list)":
+        return "[]"
+    return default.removeprefix("field(default_factory=").removeprefix("lambda: ").removesuffix(")").replace("'", '"')
+
+
+def render(pages: list[Page]) -> str:
+    """The whole page."""
+    lines = [HEAD.rstrip("\n")]
+    for page in pages:
+        cells = [f"[{page.name}](#{page.name})", *(page.labels.get(label, "") for label in LABELS[:3])]
+        lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
+    for page in pages:
+        lines += ["", f"## {page.name}", "", page.title, "", _fenced(page.body)]
+        if page.labels.get("Changed"):
+            lines += ["", f"**What we changed.** {_cell(page.labels['Changed'])}"]
+        lines += ["", "| parameter | default | |", "|---|---|---|"]
+        lines += [f"| `{name}` | `{default}` | {_cell(comment)} |" for name, default, comment in page.fields]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _fenced(text: str) -> str:
+    """Indented blocks as code, so that equations keep their shape."""
+    out: list[str] = []
+    inside = False
+    for line in text.splitlines():
+        if bool(line.startswith("    ")) != inside and line:
+            out.append("```")
+            inside = not inside
+        out.append(line[4:] if inside else line)
+    return "\n".join([*out, "```"] if inside else out).replace("\n\n```\n", "\n```\n\n")
+
+
+def pages() -> list[Page]:
+    """Every method of `scope` and `baselines`, SCOPE first."""
+    sources = [ROOT / "scope" / "method.py", *sorted((ROOT / "baselines").glob("*.py"))]
+    return [page for source in sources if (page := read(source))]
+
+
+def main(arguments: list[str]) -> int:
+    text = render(pages())
+    if "--check" in arguments:
+        return 0 if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == text else 1
+    PAGE.parent.mkdir(exist_ok=True)
+    staging = PAGE.with_suffix(".staging")
+    staging.write_text(text, encoding="utf-8")
+    staging.replace(PAGE)
+    print(f"{PAGE.relative_to(ROOT)}: {len(pages())} methods")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,44 @@
+"""docs/methods.md says what the sources say, of every method on the menu."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from baselines.catalogue import LABELS, PAGE, main, pages, read, render
+from conf.schema import CONF, options
+
+PAGES = {page.name: page for page in pages()}
+
+
+def test_the_page_is_up_to_date():
+    assert PAGE.read_text(encoding="utf-8") == render(pages()), "run python -m baselines.catalogue"
+    assert main(["--check"]) == 0
+
+
+def test_every_method_of_the_menu_is_on_the_page():
+    targets = {OmegaConf.load(CONF / "method" / f"{option}.yaml")._target_ for option in options("method")}
+    modules = {target.rsplit(".", 1)[0] for target in targets if not target.startswith("engine.")}
+    assert {module.removesuffix(".method").removeprefix("baselines.") for module in modules} <= set(PAGES)
+
+
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
+def test_a_method_says_where_it_stands_what_it_looks_at_what_it_holds_and_what_is_ours(page):
+    assert page.title.endswith(".") and page.body
+    for label in LABELS:
+        assert page.labels.get(label, "").endswith("."), label
+    for name, _, comment in page.fields:
+        assert comment, f"{name} has no comment"
+
+
+def test_labels_fields_and_equations_are_read_from_a_source(tmp_path):
+    source = tmp_path / "mine.py"
+    source.write_text(
+        '"""Mine (Me 2026): twice.\n\n    x = 2 x\n\nProse.\n\nSite: here,\nand there.\nMemory: none.\n"""\n'
+        "@dataclass\nclass Mine(Method):\n    a: int  # raising it: more | less\n    b: str = 'x'  # named\n"
+    )
+    page = read(source)
+    assert page.labels == {"Site": "here, and there.", "Memory": "none."}
+    assert page.fields == [("a", "required", "raising it: more | less"), ("b", '"x"', "named")]
+    text = render([page])
+    assert "```\nx = 2 x\n```\n\nProse." in text and "more \\| less" in text
+    source.write_text('"""No method."""\n')
+    assert read(source) is None
