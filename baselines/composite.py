@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from engine.code import code_of
 from engine.method import Decision, Method, Mode, Probe, Row, Site
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class Composite(Method):
         if len(self.parts) < 2:
             raise ValueError(f"want at least two parts to combine, got {len(self.parts)}")
         self.methods = {name: build(name, dict(settings)) for name, settings in self.parts.items()}
+        # a record is keyed by these settings, so they say which code each part is
+        self.parts = {name: {**given, "code": code_of(type(self.methods[name]))} for name, given in self.parts.items()}
         grains = {name: method.grain for name, method in self.methods.items()}
         if len(set(grains.values())) > 1:
             raise ValueError(f"parts decide per row or per unit, all alike; got {grains}")
@@ -139,6 +142,7 @@ class Composite(Method):
 def build(name: str, settings: dict[str, Any]) -> Method:
     """A method from its settings. Raises ValueError naming the part and what is wrong with it."""
     target = str(settings.pop("_target_", ""))
+    settings.pop("code", None)
     module, _, attribute = target.rpartition(".")
     try:
         kind = getattr(import_module(module), attribute)

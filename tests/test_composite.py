@@ -9,8 +9,10 @@ from baselines.cfg_cache import CfgCache
 from baselines.composite import Composite
 from baselines.first_block_cache import FirstBlockCache
 from conf.schema import CONF, parse
+from engine.code import code_of
 from engine.ledger import flops
 from engine.method import Mode, Original
+from scope.method import Scope
 from tests.tiny import ARCHITECTURE, build, video
 
 SCOPE = {"_target_": "scope.method.Scope", "tau_cache": 0.3, "tau_predict": 0.9}
@@ -102,6 +104,14 @@ def test_parts_that_cannot_be_built_are_named(parts, told):
 def test_parts_at_one_place_or_in_the_wrong_order_are_refused(model, parts, told):
     with pytest.raises(ValueError, match=told):
         Composite(parts).check(model)
+
+
+def test_what_a_record_is_keyed_by_names_the_code_of_every_part():
+    method = Composite({"scope": SCOPE, "cfg": CFG})
+    assert {name: part["code"] for name, part in method.parts.items()} == {
+        "scope": code_of(Scope), "cfg": code_of(CfgCache)
+    }  # fmt: skip
+    assert list(Composite(method.parts).methods) == ["scope", "cfg"], "and can be built again from its own settings"
 
 
 def test_the_menu_combines_its_own_entries(model, tmp_path):
