@@ -46,16 +46,18 @@ def test_the_originals_price_is_what_the_stock_pipeline_executes(frames, ar_step
     assert counted(lambda: stock(model)) == dense
 
 
-@pytest.mark.parametrize("attention", ["full", "block_causal"])
 @pytest.mark.parametrize(
-    "method",
+    "method,attention",
     [
-        Original(), Uniform(3, 1), Scope(9, 9, max_skip=2, signal="latent"),
-        Scope(0, 0, selective="hull", signal="latent"),
-        TeaCache(0.3, fit="none", warmup=1), TeaCache(0.3, fit="none", warmup=1, per_branch=True),
+        (Original(), "block_causal"),
+        (Uniform(3, order=1), "full"),
+        (Scope(9, 9, max_skip=2, signal="latent"), "full"),
+        (Scope(0, 0, selective="hull", signal="latent"), "block_causal"),
+        (TeaCache(0.3, fit="none", warmup=1), "full"),
+        (TeaCache(0.3, fit="none", warmup=1, per_branch=True), "block_causal"),
     ],
-    ids=lambda method: f"{type(method).__name__} {getattr(method, 'selective', '')}{getattr(method, 'per_branch', '')}",
-)  # fmt: skip
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
 def test_the_ledgers_price_is_what_torch_counts_in_a_run(method, attention, monkeypatch):
     """Modulation and text, which we compute once per row and once per video, are priced in every forward, as stock.
 

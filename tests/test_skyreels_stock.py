@@ -106,3 +106,41 @@ def test_decoding_latent_by_latent_equals_decoding_the_whole(frames):
     assert torch.equal(torch.cat(batches), whole)
     assert whole.shape == (frames, 32, 48, 3)
     assert torch.equal(torch.cat(list(model.decode(latents))), whole)  # nothing is left over in the decoder
+
+
+@torch.inference_mode()
+def test_signals_are_what_the_forward_itself_computes_first():
+    model = build(frames=LONG, addnoise=0)
+    transformer, row = model.transformer, model.schedule()[17]
+    latents = torch.randn(model.settings.latents, 16, 4, 6)
+    when = condition(transformer, model._timesteps(row), 24, torch.float32)
+    rate = transformer.fps_projection(transformer.fps_embedding(torch.tensor([1]))).unflatten(1, (6, -1))
+    torch.testing.assert_close(model.probe("time_projection", latents, row) + rate, when.blocks)
+    torch.testing.assert_close(model.probe("time_embedding", latents, row), when.time)
+    window = latents[row.slots.start : row.slots.stop]
+    patches = transformer.patch_embedding(window.transpose(0, 1)[None])[0].flatten(2).permute(1, 2, 0)
+    torch.testing.assert_close(model.probe("patch_embedding", latents, row), patches)
+    kept = model.probe("latent", latents, row)
+    latents += 1
+    assert torch.equal(kept + 1, latents[row.slots.start : row.slots.stop])  # a copy, not a view
+    with pytest.raises(ValueError, match="no signal 'sound'; this backbone offers latent, patch_embedding"):
+        model.probe("sound", latents, row)
+
+
+def test_signals_are_float32_whatever_the_precision_so_that_neighbouring_steps_differ():
+    model = build(precision="bf16", steps=50, ar_step=0)
+    first, second = model.schedule()[0], model.schedule()[1]
+    zero = torch.zeros(10, 16, 4, 6)
+    signals = [model.probe("time_projection", zero, row) for row in (first, second)]
+    assert signals[0].dtype == torch.float32 and (signals[0] - signals[1]).abs().min() > 0
+
+
+def test_timesteps_of_waiting_finished_and_overlapping_slots():
+    """999 before a slot's first step, 0 after its last, the noise level of the overlap on the prefix."""
+    model = build(frames=LONG, addnoise=20)
+    row = model.schedule()[16]
+    assert row.segment == 1 and row.step == (6, 6, 6, 6, 2, 2, 0, 0, 0, 0)
+    now, start = model.timesteps[2], model.timesteps[0]
+    assert model._timesteps(row).tolist() == [20] * 4 + [now] * 2 + [start] * 2 + [999] * 2
+    last = next(r for r in model.schedule() if r.segment == 0 and r.last)
+    assert model._timesteps(last).tolist() == [0] * 8 + [model.timesteps[5]] * 2
