@@ -86,8 +86,13 @@ def write_folder(pipeline: SkyReelsV2DiffusionForcingPipeline, out: Path) -> Non
 
 
 def build(config: DictConfig, work: Path) -> SkyReelsV2DiffusionForcingPipeline:
-    """Run the stages of the config and put the trained parts together."""
+    """Run the stages of the config and put the trained parts together.
+
+    With `start` naming a trained folder, its autoencoder is kept and its transformer and text encoder are trained on.
+    """
     common = {"seed": config.seed, "checkpoint_every": config.checkpoint_every, "work": work}
+    if config.start and not (work / "vae").exists():
+        shutil.copytree(Path(config.start) / "vae", work / "vae")
     if not (work / "vae" / "config.json").exists():
         vae = train_vae(**config.vae, size=config.size, **common)
         measure_latents(vae, videos=200, frames=33, size=config.size, seed=10_000_000)
@@ -97,6 +102,9 @@ def build(config: DictConfig, work: Path) -> SkyReelsV2DiffusionForcingPipeline:
     tokenizer = new_tokenizer()
     encoder = new_text_encoder(config.transformer.text_dim, len(tokenizer))
     transformer = new_transformer(**config.transformer)
+    if config.start:
+        transformer = SkyReelsV2Transformer3DModel.from_pretrained(Path(config.start) / "transformer")
+        encoder = UMT5EncoderModel.from_pretrained(Path(config.start) / "text_encoder")
     if config.flow.steps > 0:
         specs = [sample(i) for i in range(config.latents.videos)]
         latents = make_latents(work / "vae", **config.latents, size=config.size, path=work / "latents.pt")

@@ -1,0 +1,1 @@
+"""One adapter per backbone behind one protocol, and the tiny presets with their training."""
