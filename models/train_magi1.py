@@ -22,6 +22,7 @@ from models.magi1.config import ModelConfig, RuntimeConfig
 from models.magi1.dit import Layer, Magi1DiT
 from models.magi1.vae import ViTVAE, load_vae
 from models.shapes import sample
+from models.train_magi1_card import write_card
 from models.train_magi1_flow import train_flow
 from models.train_magi1_vae import make_latents, save_vae, train_vae
 from models.train_tiny import new_tokenizer
@@ -114,7 +115,9 @@ def build(config: DictConfig, work: Path, out: Path) -> None:
 def main(config: DictConfig) -> None:
     """Train what is not yet trained and write the model folder."""
     torch.set_num_threads(config.threads)
-    build(config, Path(config.work), Path(config.out))
+    work, out = Path(config.work), Path(config.out)
+    build(config, work, out)
+    write_card(config, work, out)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from models import train_magi1, train_magi1_flow, train_magi1_vae
+from models import train_magi1, train_magi1_card, train_magi1_flow, train_magi1_vae
 from models.magi1.backbone import Magi1Backbone
 from models.magi1.checkpoint import random_dit
 from models.magi1.config import ModelConfig, RuntimeConfig
@@ -165,6 +165,14 @@ def test_a_resumed_training_goes_on_where_it_stopped(trained: Path, tmp_path: Pa
     train_magi1.build(_config(trained, "flow.steps=4"), trained / "work", tmp_path / "more")
     assert torch.load(trained / "work" / "flow.ckpt", weights_only=True)["losses"][:2] == saved
     assert (trained / "work" / "flow.csv").read_text().count("\n") == 5
+
+
+def test_the_card_tells_what_was_trained(trained: Path) -> None:
+    train_magi1_card.write_card(_config(trained, "notes='Stopped early.'"), trained / "work", trained / "out")
+    card = (trained / "out" / "README.md").read_text()
+    assert "| vae | 2 | 1 tiles of 12 frames |" in card and "Seed 1. Stopped early." in card
+    assert "Not measured yet" in card and "216 of 288" in card
+    assert (trained / "out" / "losses.csv").read_text().startswith("stage,step,loss\nvae,0,")
 
 
 def test_latents_are_those_of_the_two_halves_of_every_chunk(trained: Path) -> None:
