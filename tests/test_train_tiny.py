@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import SkyReelsV2DiffusionForcingPipeline, SkyReelsV2Transformer3DModel
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from models import train_card, train_flow, train_loop, train_tiny, train_vae
@@ -157,3 +157,8 @@ def test_training_writes_a_folder_that_the_stock_pipeline_runs(tmp_path: Path) -
     assert (Path(config.out) / "losses.csv").read_text().count("\n") == 1 + 3 + 2
     card = (Path(config.out) / "README.md").read_text()
     assert "| flow | 2 | 2 windows |" in card and "Not measured yet" in card
+    resumed = OmegaConf.merge(config, {"start": config.out, "work": f"{tmp_path}/again", "flow": {"steps": 0}})
+    again = train_tiny.build(resumed, Path(resumed.work))
+    for part in ("transformer", "text_encoder", "vae"):
+        theirs = getattr(pipeline, part).state_dict()
+        assert all(value.equal(theirs[key]) for key, value in getattr(again, part).state_dict().items()), part
