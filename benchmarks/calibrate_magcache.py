@@ -17,6 +17,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,8 @@ from torch import Tensor
 from baselines.memory import Memory
 from benchmarks.common import composed, prompts_of
 from engine.loop import generate
-from engine.method import Method, Row, Site
+from engine.method import Decision, Method, Mode, Original, Row, Site
+from engine.visit import Visit
 
 
 @dataclass
@@ -64,6 +66,20 @@ class Weigh(Method):
         return [float(np.mean(v)) for v in values], [float(np.std(v)) for v in values]
 
 
+def refuse_untrained(model: Any, text: Any) -> None:
+    """Raises ValueError if the model's first velocity is zero everywhere, as that of untrained weights is."""
+    row = model.schedule()[0]
+    with torch.inference_mode():
+        latents = model.open(model.start(text, 0), row)
+        visit = Visit(Original(), row, model.depth, {"": [(row, Decision(Mode.RECOMPUTE))]})
+        velocity = model.velocity(latents, row, visit)
+    if not bool(velocity.abs().max() > 0):
+        raise ValueError(
+            f"{model.name} answers zero to noise: its weights are untrained and a table of them says nothing; "
+            "train the model or fetch its weights first"
+        )
+
+
 def main(arguments: Sequence[str]) -> None:
     own = dict(a.split("=", 1) for a in arguments if a.split("=")[0] == "count")
     run, model, _ = composed(["method=original", *(a for a in arguments if a.split("=")[0] not in own)])
@@ -71,6 +87,7 @@ def main(arguments: Sequence[str]) -> None:
     model.load()
     prompts = prompts_of(run, 0)[-int(own.get("count", 8)) :]  # the tail of the suite: not what is reported on
     texts = model.texts(prompts)
+    refuse_untrained(model, model.conditioning(prompts[0], texts))
     for number, prompt in enumerate(track(prompts, "weighing")):
         with torch.inference_mode():
             generate(model, weigh, model.conditioning(prompt, texts), 10_000 + number, [])
