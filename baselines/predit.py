@@ -12,8 +12,9 @@ again; r >= r_max evaluates every step.
 Site: velocity.
 Signal: the change between the last two evaluations; depends on the content.
 Memory: 3 latents (one velocity, two slopes).
-Changed: only the abstract was available: coefficients for unequal gaps, the horizon's form and the damped corrector
-(c < 1, because c = 1 carries an error of the slope on undamped, with alternating sign) are ours.
+Changed: only the abstract was available: coefficients for unequal gaps, the horizon's form and this corrector
+are ours. The corrector is off by default: it carries an error of the slope on with alternating sign (undamped at c = 1),
+and on a small partly trained model every c > 0 tried was worse than 0 at equal settings, and c = 1 diverged.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ from engine.method import VELOCITY, Decision, Method, Mode, Probe, Row, Site
 
 @dataclass
 class PrediT(Method):
-    max_horizon: int  # k_max, steps predicted after an evaluation at most; raising it: faster, and drifts more
+    max_horizon: int  # k_max, steps predicted at most (k is rounded down: 1 never predicts); raising it: faster, drifts
     max_change: float  # r_max, the change at which every step is evaluated; raising it: longer horizons, faster
-    corrector: float = 0.5  # c; raising it to 1: slopes of second order, noisier; 0: backward differences
+    corrector: float = 0.0  # c; raising it to 1: slopes of second order that amplify errors; 0: backward differences
     warmup: int = 3  # first steps of a slot that are always computed; raising it: slower, safer start
     cooldown: int = 1  # last steps of a slot that are always computed; raising it: slower, sharper
 
