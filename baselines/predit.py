@@ -13,8 +13,8 @@ Site: velocity.
 Signal: the change between the last two evaluations; depends on the content.
 Memory: 3 latents (one velocity, two slopes).
 Changed: only the abstract was available: coefficients for unequal gaps, the horizon's form and this corrector
-are ours. The corrector is off by default: it carries an error of the slope on with alternating sign (undamped at c = 1),
-and on a small partly trained model every c > 0 tried was worse than 0 at equal settings, and c = 1 diverged.
+are ours. The corrector is off by default: it carries an error of the slope on with alternating sign (undamped at c =
+1), and on a small partly trained model every c > 0 tried was worse than 0 at equal settings, and c = 1 diverged.
 """
 
 from __future__ import annotations
