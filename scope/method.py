@@ -55,7 +55,7 @@ class Scope(Method):
     selective: str = "prefix"  # none | prefix | hull: which frames a forward covers
     decide_per: str = "row"  # "unit": a decision per chunk, where the backbone can forward a part of a row
     warmup: int = 1  # first steps of a slot that are always computed; raising it: slower, safer start
-    cooldown: int = 1  # last steps of a slot that are always computed; raising it: slower, sharper
+    cooldown: int = 0  # last steps of a slot that are always computed; raising it: slower, sharper
     beta: float = 0.7  # momentum's memory of older slopes; raising it: smoother, slower to turn
     rho_max: float = 6.0  # largest reach, in units of the last gap between anchors; raising it: bolder extrapolation
     min_gap: float = 1e-6  # anchors closer than this lower the order
