@@ -92,7 +92,7 @@ def main(arguments: Sequence[str]) -> None:
     given_by_hand = {
         a.split("=")[0].removeprefix("method."): a.split("=", 1)[1] for a in rest if a.startswith("method.")
     }
-    evidence = f"{len(prompts)} prompts" if prompts else "a rehearsal: decisions depend on timesteps alone"
+    evidence = f"{len(prompts)} prompts" if prompts else "a rehearsal (decisions depend on timesteps alone)"
     if own["write"] == "true":
         path = CONF / "point" / model.name / f"{name}_{own['speed']}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
