@@ -62,12 +62,8 @@ def rivals(model: Any, scope: Scope, tea: TeaCache, text: Any, interval: float) 
     return {
         "uniform order 0": (uniform, wanted),
         "uniform order 1": (Uniform(interval, 1), wanted),
-        "uniform order 2": (Uniform(interval, 2), wanted),
         "teacache": at_forwards(lambda k: replace(tea, threshold=k), model, text, wanted, 1.0),
         "scope": at_forwards(scoped, model, text, wanted, 1.0),
-        "scope, cache only": at_forwards(
-            lambda k: replace(scope, tau_cache=k, tau_predict=k, selective="none"), model, text, wanted, 1.0
-        ),
     }
 
 

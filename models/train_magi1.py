@@ -9,6 +9,7 @@ import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import hydra
 import torch
@@ -88,15 +89,20 @@ def write_folder(
     staging.rmdir()
 
 
+def _plain(node: DictConfig) -> dict[str, Any]:
+    """A section of the config as keyword arguments."""
+    return {str(key): value for key, value in OmegaConf.to_container(node).items()}  # type: ignore[union-attr]
+
+
 def build(config: DictConfig, work: Path, out: Path) -> None:
     """Run the stages of the config that are not yet done and write the model folder."""
     common = {"seed": config.seed, "checkpoint_every": config.checkpoint_every, "work": work}
     if not (work / "vae" / "config.json").exists():
-        save_vae(train_vae(**OmegaConf.to_container(config.vae), size=config.size, **common), work / "vae")
+        save_vae(train_vae(**_plain(config.vae), size=config.size, **common), work / "vae")
     vae = load_vae(work / "vae", dtype=torch.float32)
     runtime = RuntimeConfig(
         noise2clean_kvrange=(), video_size_h=config.size, video_size_w=config.size, scale_factor=1.0,
-        **OmegaConf.to_container(config.runtime),
+        **_plain(config.runtime),
     )  # fmt: skip
     shape = ModelConfig.from_dict({**config.transformer, "params_dtype": "float32"})
     torch.manual_seed(config.seed)

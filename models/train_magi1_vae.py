@@ -75,7 +75,7 @@ def start_as_components(vae: ViTVAE, mean: Tensor, directions: Tensor, deviation
     colour_first = lambda rows: rows.view(-1, pt, ph, pw, 3).permute(0, 4, 1, 2, 3)  # noqa: E731
     turn = torch.linalg.qr(torch.randn(width, values))[0]
     vae.encoder.patch_embed.proj.weight.copy_(_INPUT_SCALE * colour_first(turn))
-    vae.encoder.patch_embed.proj.bias.copy_(-_INPUT_SCALE * turn @ mean)
+    vae.encoder.patch_embed.proj.get_parameter("bias").copy_(-_INPUT_SCALE * turn @ mean)
     read = directions @ turn.T  # (channels, width), orthonormal
     constant = torch.randn(width)
     constant = constant - constant.mean() - read.T @ (read @ constant)
@@ -105,7 +105,7 @@ def _start_decoder(vae: ViTVAE, mean: Tensor, parts: Tensor) -> None:
     vae.decoder.last_layer.weight.zero_()
     for colour in range(3):
         vae.decoder.last_layer.weight[colour, colour, 1] = kernel
-    vae.decoder.last_layer.bias.zero_()
+    vae.decoder.last_layer.get_parameter("bias").zero_()
 
 
 def autoencoder_loss(

@@ -28,7 +28,7 @@ def new_vae(base_dim: int) -> AutoencoderKLWan:
     for module in vae.modules():
         if isinstance(module, (nn.Conv2d, nn.Conv3d)):
             nn.init.xavier_normal_(module.weight)
-            module.bias.data.zero_()
+            module.get_parameter("bias").data.zero_()
         if isinstance(module, nn.Conv3d) and module.kernel_size[0] == 3:
             nn.init.zeros_(module.weight[:, :, :2])
         if isinstance(module, WanResample) and hasattr(module, "time_conv"):

@@ -26,7 +26,9 @@ def text(model):
     return model.conditioning("a fox", texts_of(model, "a fox"))
 
 
-@pytest.mark.parametrize("method", [Uniform(2.5), TeaCache(0.5, fit="none", warmup=1), Scope(0.3, 0.9, selective="none")])
+@pytest.mark.parametrize(
+    "method", [Uniform(2.5), TeaCache(0.5, fit="none", warmup=1), Scope(0.3, 0.9, selective="none")]
+)
 def test_a_rehearsal_decides_as_the_run_does(model, text, method):
     decided = [(e.iteration, e.mode) for e in rehearse(model, method, text)]
     assert decided == [(e.iteration, e.mode) for e in ledger_of(model, method)]
