@@ -132,7 +132,8 @@ def embed(prompts: Iterable[str], settings: Magi1, device: torch.device, cache: 
     folder = _text_folder(settings)
     identity = digest(path for pattern in _TEXT_WEIGHTS for path in folder.glob(pattern))
     paths = {p: _cached(cache, identity, p) for p in prompts}
-    found = {p: load_file(path)["embedding"] for p, path in paths.items() if path and path.is_file()}
+    # cloned: a mapped file lies unaligned, and unaligned products round differently
+    found = {p: load_file(path)["embedding"].clone() for p, path in paths.items() if path and path.is_file()}
     missing = [prompt for prompt in prompts if prompt not in found]
     if missing:
         encoder = TextEncoder(folder, device)

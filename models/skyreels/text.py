@@ -40,7 +40,8 @@ def embed(prompts: Iterable[str], settings: SkyReels, device: torch.device, cach
     for prompt in prompts:
         path = _path(cache, encoder_id, prompt, settings)
         if path and path.is_file():
-            found[prompt] = load_file(path)["embedding"]
+            # a mapped file lies unaligned, and unaligned products round differently
+            found[prompt] = load_file(path)["embedding"].clone()
     missing = [prompt for prompt in prompts if prompt not in found]
     if missing:
         found |= _encode(missing, settings, folder, device)
