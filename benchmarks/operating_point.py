@@ -100,7 +100,8 @@ def main(arguments: Sequence[str]) -> None:
         path.write_text(
             f"# @package _global_\n# Executes {reached:.4f} of the Original's FLOPs where {own['target']} was wanted\n"
             f"# (python -m benchmarks.operating_point {' '.join(arguments)}).\nmethod: {{{lines}}}\n"
-            f"point:\n  why: searched for a fraction of {own['target']}, reached {reached:.4f} in {evidence}\n"
+            "point:\n  estimated: false\n"
+            f"  why: searched for a fraction of {own['target']}, reached {reached:.4f} in {evidence}\n"
         )
     print(
         json.dumps(

@@ -15,7 +15,7 @@ from engine.method import Mode, Original
 from scope.method import Scope
 from tests.tiny import ARCHITECTURE, build, video
 
-SCOPE = {"_target_": "scope.method.Scope", "tau_cache": 0.3, "tau_predict": 0.9}
+SCOPE = {"_target_": "scope.method.Scope", "tau_cache": 0.3, "tau_predict": 0.9, "cooldown": 1}
 CFG = {"_target_": "baselines.cfg_cache.CfgCache", "interval": 3}
 FIRST = {"_target_": "baselines.first_block_cache.FirstBlockCache", "threshold": 0.1}
 DELTA = {"_target_": "baselines.delta_dit.DeltaDiT", "interval": 3}

@@ -73,7 +73,7 @@ def test_on_row_is_told_of_every_row_once(model):
 
 
 @pytest.mark.parametrize("iteration,segment", [(0, 0), (12, 0), (14, 1)])
-@pytest.mark.parametrize("method", [Original(), Uniform(2), Scope(9, 9)], ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize("method", [Original(), Uniform(2), Scope(9, 9, cooldown=1)], ids=lambda m: type(m).__name__)
 def test_a_velocity_that_is_no_number_ends_the_video_and_says_where(model, method, iteration, segment, monkeypatch):
     """From `iteration` on every computed velocity is NaN."""
     forward, rows = backbone.forward, []
