@@ -53,6 +53,7 @@ class Run:
     seeds: list[int] = field(default_factory=lambda: [0])
     results: str = "results"
     device: str = "auto"  # auto | cpu | cuda | cuda:1
+    task: str = "videos"  # what every cell does: fill the store with videos, or a measurement (sweep/tasks.py)
     dry_run: bool = False  # print what would be done and its FLOPs, do nothing
     score: bool = True  # PSNR, SSIM, LPIPS and validity right after a video; `python -m eval RESULTS` does it later
     report: bool = True

@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 from models.shapes import sample, vocabulary
 from models.train_card import write_card
 from models.train_flow import TEXT_LENGTH, train_flow
-from models.train_vae import make_latents, measure_latents, train_vae
+from models.train_vae import make_latents, measure_latents, refine_decoder, train_vae
 
 
 def new_tokenizer() -> PreTrainedTokenizerFast:
@@ -98,6 +98,7 @@ def build(config: DictConfig, work: Path) -> SkyReelsV2DiffusionForcingPipeline:
         measure_latents(vae, videos=200, frames=33, size=config.size, seed=10_000_000)
         vae.save_pretrained(work / "vae")
     vae = AutoencoderKLWan.from_pretrained(work / "vae")
+    refine_decoder(vae, **config.decoder, size=config.size, **common)
     torch.manual_seed(config.seed)
     tokenizer = new_tokenizer()
     encoder = new_text_encoder(config.transformer.text_dim, len(tokenizer))

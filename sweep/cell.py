@@ -1,0 +1,135 @@
+"""What a sweep is made of: cells (model x method x operating point) and, in each, one job for every video."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from conf.schema import ConfigError, Run, device_of, has_point, parse, read_prompts
+from engine.code import code_of
+from engine.environment import environment
+from engine.method import Method, Original
+from engine.weights import WeightsError
+from store import fingerprint
+
+
+@lru_cache(maxsize=2)
+def backbone(kind: Any, settings: str, device: str) -> Any:
+    """One model in memory per setting, shared by the jobs of a sweep."""
+    return kind(kind.Settings(**json.loads(settings)), torch.device(device))
+
+
+@dataclass
+class Cell:
+    """One row of a table: a model, a method and its operating point."""
+
+    run: Run
+    model: Any
+    base: Any  # the same backbone as its own settings have it: what the reference is run with
+    method: Method
+    name: str
+    speed: str | None
+    composed: dict[str, Any]
+
+    @classmethod
+    def of(cls, config: DictConfig) -> Cell:
+        """Check all that can be checked before a model is built. Raises ConfigError."""
+        run, kind, settings, method = parse(config)
+        choices = HydraConfig.get().runtime.choices
+        name, device = str(choices["method"]), device_of(run.device)
+        speed = run.speed if has_point(str(choices["model"]), name, run.speed) else None
+        try:
+            wanted_settings = (settings, method.reschedule(settings))
+            base, model = (backbone(kind, json.dumps(asdict(s)), device) for s in wanted_settings)
+            method.check(model)
+        except WeightsError:
+            raise
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        composed = {str(k): v for k, v in OmegaConf.to_container(config, resolve=True).items()}  # type: ignore[union-attr]
+        return cls(run, model, base, method, name, speed, composed)
+
+    @cached_property
+    def prompts(self) -> list[str]:
+        return read_prompts(self.run.prompts)
+
+    def jobs(self) -> list[Job]:
+        """Every video of the cell, each after the Original that it is compared with."""
+        found = []
+        for seed in self.run.seeds:
+            for number, prompt in enumerate(self.prompts):
+                reference = Job(self.base, Original(), "original", None, prompt, number, seed)
+                found.append(reference)
+                if self.name != "original":
+                    own_seed = self.method.reseed(seed)
+                    job = Job(self.model, self.method, self.name, self.speed, prompt, number, own_seed, reference)
+                    found.append(job)
+        return found
+
+
+@dataclass
+class Job:
+    """One video: what produces it, and the Original it is paired with (None for an Original)."""
+
+    model: Any
+    method: Method
+    name: str
+    speed: str | None
+    prompt: str
+    number: int
+    seed: int
+    reference: Job | None = None
+
+    @cached_property
+    def produced_by(self) -> dict[str, Any]:
+        """Everything that the frames depend on, and nothing else: no names, paths or dates."""
+        settings = {k: v for k, v in asdict(self.model.settings).items() if k not in ("name", "checkpoint")}
+        kind = type(self.method)
+        method = {"class": f"{kind.__module__}.{kind.__name__}", "code": code_of(kind), **_parameters(self.method)}
+        return {
+            "model": {"class": type(self.model).__name__, **settings},
+            "weights": self.model.weights_id,
+            "method": method,
+            "prompt": self.prompt,
+            "seed": self.seed,
+            "device": self.model.device.type,
+        }
+
+    @cached_property
+    def key(self) -> str:
+        return fingerprint(self.produced_by)
+
+    @property
+    def label(self) -> str:
+        return self.name if self.speed is None else f"{self.name}-{self.speed}"
+
+
+def _parameters(method: Method) -> dict[str, Any]:
+    """Infinity is no JSON number; written as text it keeps the key well defined."""
+    values = asdict(method)  # type: ignore[call-overload]
+    return {k: str(v) if isinstance(v, float) and v in (float("inf"), float("-inf")) else v for k, v in values.items()}
+
+
+def identity(job: Job, cell: Cell) -> dict[str, Any]:
+    """What the record says of itself before anything is run."""
+    return {
+        "prompt": job.prompt,
+        "prompt_id": f"{job.number:04d}",
+        "seed": job.seed,
+        "reference_key": job.reference.key if job.reference else None,
+        "estimated": bool(cell.run.point.estimated) and job.reference is not None,
+        "weights": job.model.settings.weights,
+        **{name: getattr(job.model.settings, name) for name in ("fps", "frames", "height", "width")},
+        "frame_borders": job.model.frame_borders,
+        "site": ", ".join(map(str, job.method.sites(job.model.depth, job.model.schedule()[0]))),
+        "produced_by": job.produced_by,
+        "environment": environment(job.model.device),
+        "command": " ".join(["python", "run.py", *sys.argv[1:]]),
+    }

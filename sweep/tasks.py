@@ -1,0 +1,24 @@
+"""What a cell may do instead of filling the store with videos: `task=NAME`, usually set by an experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+
+from conf.schema import ConfigError, nearest
+from store import Store
+from sweep.cell import Cell
+
+VIDEOS = "videos"
+TASKS: dict[str, str] = {}  # name -> module with run(cell, store)
+
+Task = Callable[[Cell, Store], list[str]]
+"""Does its work in the store's folder; returns what failed, a line each."""
+
+
+def task_of(name: str) -> Task:
+    """The function behind `task=NAME`. Raises ConfigError for a name that is not on the menu."""
+    if name not in TASKS:
+        raise ConfigError(f"task={name} is not on the menu{nearest(name, [VIDEOS, *TASKS])}")
+    task: Task = import_module(TASKS[name]).run
+    return task
