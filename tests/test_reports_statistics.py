@@ -5,18 +5,35 @@ import math
 import numpy as np
 import pytest
 
+from benchmarks import coverage
 from reports import statistics
 
 
-def test_mean_and_interval_against_scipys_bootstrap():
-    from scipy.stats import bootstrap
-
-    values = np.random.default_rng(5).gamma(3.0, 2.0, 60)
+def test_mean_and_interval_against_a_loop_that_draws_prompts_and_divides_by_each_draws_own_error():
+    rng, values = np.random.default_rng(5), np.random.default_rng(5).gamma(3.0, 2.0, 60)
+    studentised = []
+    for _ in range(5000):
+        drawn = rng.choice(values, 60)
+        studentised.append((drawn.mean() - values.mean()) / (drawn.std(ddof=1) / math.sqrt(60)))
+    error = values.std(ddof=1) / math.sqrt(60)
+    low, high = values.mean() - np.quantile(studentised, [0.975, 0.025]) * error
     ours = statistics.mean(values, np.arange(60))
-    theirs = bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=1).confidence_interval
     assert ours.value == pytest.approx(values.mean())
-    width = theirs.high - theirs.low
-    assert abs(ours.low - theirs.low) < 0.05 * width and abs(ours.high - theirs.high) < 0.05 * width
+    assert (ours.low, ours.high) == pytest.approx((low, high), abs=0.05 * (high - low))
+
+
+def test_two_prompts_have_students_interval():
+    from scipy.stats import ttest_1samp
+
+    values = np.array([1.0, 2.0, 4.0])
+    theirs = ttest_1samp(values, 0).confidence_interval(0.95)
+    assert statistics.mean(values, np.arange(3))[1:] == pytest.approx((theirs.low, theirs.high))
+
+
+def test_values_that_are_nearly_all_equal_still_have_a_finite_interval():
+    estimate = statistics.mean(np.array([0.0] * 9 + [1.0]), np.arange(10))
+    assert np.isfinite(estimate).all() and estimate.low < 0.1 < estimate.high
+    assert statistics.mean(np.full(9, 0.3), np.arange(9)) == pytest.approx((0.3, 0.3, 0.3))
 
 
 def test_the_interval_is_over_prompts_and_not_over_videos():
@@ -30,7 +47,20 @@ def test_the_interval_is_over_prompts_and_not_over_videos():
 def test_ratios_are_averaged_as_ratios():
     estimate = statistics.mean(np.array([0.5, 2.0, 4.0]), np.array([0, 1, 2]), geometric=True)
     assert estimate.value == pytest.approx(4 ** (1 / 3))
-    assert 0.5 <= estimate.low < estimate.value < estimate.high <= 4.0
+    logs = statistics.mean(np.log([0.5, 2.0, 4.0]), np.arange(3))
+    assert estimate == pytest.approx(np.exp(logs)) and estimate.low < estimate.value < estimate.high
+
+
+def test_the_number_of_videos_that_a_claim_needs_finds_it_in_four_of_five_repeats():
+    """A difference of half a standard deviation wants 2 × (1.96 + 0.84)² = 31.4 prompts: the textbook's paired test."""
+    differences = np.tile([-0.5, 1.5], 50) * 1.0  # mean 0.5, deviation 1.005
+    assert statistics.videos_needed(differences, np.arange(100)) == 32
+    assert statistics.videos_needed(np.repeat(differences, 3), np.repeat(np.arange(100), 3)) == 96
+    rng = np.random.default_rng(0)
+    found = [statistics.mean(rng.normal(0.5, 1, 32), np.arange(32)).low > 0 for _ in range(400)]
+    assert 0.72 <= np.mean(found) <= 0.86
+    assert math.isinf(statistics.videos_needed(np.zeros(4), np.arange(4)))
+    assert math.isnan(statistics.videos_needed(np.ones(4), np.zeros(4)))
 
 
 @pytest.mark.parametrize(
@@ -47,3 +77,9 @@ def test_a_band_holds_its_mean_and_is_nan_for_one_curve():
     middle, low, high = statistics.band(curves_)
     assert middle == pytest.approx(curves_.mean(0)) and (low < middle).all() and (middle < high).all()
     assert np.isnan(statistics.band(curves_[:1])[1]).all()
+
+
+@pytest.mark.parametrize("column", coverage.COLUMNS)
+def test_intervals_hold_the_truth_as_often_as_they_say(column):
+    """At 32 prompts of three seeds and one video in twenty lost; benchmarks/coverage.py has more sizes."""
+    assert coverage.coverage(column, 32, 3, 1500)["ours"] == pytest.approx(95, abs=2)

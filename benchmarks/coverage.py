@@ -1,0 +1,110 @@
+"""How often the tables' 95 % intervals hold the truth, in simulations where the truth is known.
+
+    python -m benchmarks.coverage [tables=2000]
+
+Each simulated table draws prompts, several seeds of each and the videos that fail, from distributions shaped like the
+columns of the main table, and asks reports/statistics.py for the interval; the percentile bootstrap and BCa of the same
+tables stand beside it. The last line is one JSON object: coverage in percent by column and number of prompts.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from rich.progress import track
+from scipy.stats import norm
+
+from reports import statistics
+
+PROMPTS = ((3, 2), (5, 2), (8, 2), (12, 2), (32, 3), (64, 3))  # prompts, seeds
+LOST = 0.05  # share of videos that are invalid: prompts then count unequally
+Draw = Callable[[np.random.Generator, int, int], np.ndarray]
+
+
+def lpips(rng: np.random.Generator, prompts: int, seeds: int) -> np.ndarray:
+    """Right-skewed: some prompts come out far from the Original, and differ more between seeds; mean 0.2."""
+    return rng.gamma(2, 0.1, (prompts, 1)) * rng.gamma(4, 0.25, (prompts, seeds))
+
+
+def ssim(rng: np.random.Generator, prompts: int, seeds: int) -> np.ndarray:
+    """Left-skewed below 1; mean 6 / 7.2."""
+    return rng.beta(6, 1.2, (prompts, 1)) + 0.03 * rng.normal(size=(prompts, seeds))
+
+
+def psnr(rng: np.random.Generator, prompts: int, seeds: int) -> np.ndarray:
+    """Normal between prompts and between seeds; mean 22."""
+    return 22 + 3 * rng.normal(size=(prompts, 1)) + 1.5 * rng.normal(size=(prompts, seeds))
+
+
+def time(rng: np.random.Generator, prompts: int, seeds: int) -> np.ndarray:
+    """Log-normal: strongly skewed, as of a machine that is sometimes shared; mean exp(0.305)."""
+    return np.exp(0.6 * rng.normal(size=(prompts, 1)) + 0.5 * rng.normal(size=(prompts, seeds)))
+
+
+def delta(rng: np.random.Generator, prompts: int, seeds: int) -> np.ndarray:
+    """A paired difference of two LPIPS that share what the prompt does; mean -0.02."""
+    shared = rng.gamma(2, 0.1, (prompts, 1))
+    return shared * (0.9 * rng.gamma(6, 1 / 6, (prompts, seeds)) - rng.gamma(6, 1 / 6, (prompts, seeds)))
+
+
+def speedup(rng: np.random.Generator, prompts: int, seeds: int) -> np.ndarray:
+    """A ratio of two times, averaged geometrically: adaptive methods skip less on some prompts; log mean -0.3."""
+    return np.exp(0.9 - rng.gamma(1.5, 0.8, (prompts, 1)) + 0.1 * rng.normal(size=(prompts, seeds)))
+
+
+COLUMNS: dict[str, tuple[Draw, float, bool]] = {  # the draw, the truth, whether it is a ratio
+    "lpips": (lpips, 0.2, False), "ssim": (ssim, 6 / 7.2, False), "psnr": (psnr, 22.0, False),
+    "time": (time, float(np.exp((0.6**2 + 0.5**2) / 2)), False), "delta": (delta, -0.02, False),
+    "speedup": (speedup, float(np.exp(-0.3)), True),
+}  # fmt: skip
+
+
+def coverage(column: str, prompts: int, seeds: int, tables: int, others: bool = False) -> dict[str, float]:
+    """The share of intervals that hold the truth, in percent: `ours`, with `others` also `percentile` and `bca`."""
+    draw, truth, ratio = COLUMNS[column]
+    rng, hits = np.random.default_rng([prompts, list(COLUMNS).index(column)]), {"ours": 0, "percentile": 0, "bca": 0}
+    for _ in range(tables):
+        values = np.where(rng.random((prompts, seeds)) < LOST, np.nan, draw(rng, prompts, seeds))
+        values[:, 0] = np.where(np.isnan(values).all(1), draw(rng, prompts, seeds)[:, 0], values[:, 0])
+        names = np.repeat(np.arange(prompts), seeds)
+        _, low, high = statistics.mean(values.ravel(), names, ratio)
+        hits["ours"] += low <= truth <= high
+        if others:
+            known, logs = ~np.isnan(values), np.log(values) if ratio else values
+            sums, counts = np.where(known, logs, 0).sum(1), known.sum(1)
+            goal = np.log(truth) if ratio else truth
+            for name, (low, high) in _others(sums, counts, rng).items():
+                hits[name] += low <= goal <= high
+    return {name: 100 * hit / tables for name, hit in hits.items() if others or name == "ours"}
+
+
+def _others(sums: np.ndarray, counts: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """The percentile and the BCa interval (Efron 1987, acceleration by the jackknife over prompts)."""
+    times = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), 1000)
+    means = np.sort((times @ sums) / (times @ counts))
+    kept = (sums.sum() - sums) / (counts.sum() - counts)
+    skew = kept.mean() - kept
+    acceleration = (skew**3).sum() / (6 * (skew**2).sum() ** 1.5)
+    below = np.clip((means < sums.sum() / counts.sum()).mean(), 1e-3, 1 - 1e-3)
+    shifted = norm.ppf(below) + norm.ppf([0.025, 0.975])
+    levels = norm.cdf(norm.ppf(below) + shifted / (1 - acceleration * shifted))
+    return {"percentile": np.quantile(means, [0.025, 0.975]), "bca": np.quantile(means, levels)}
+
+
+def main(arguments: Sequence[str]) -> None:
+    tables = int(dict(a.split("=", 1) for a in arguments).get("tables", 2000))
+    cells = [(column, *size) for column in COLUMNS for size in PROMPTS]
+    found = {}
+    for column, prompts, seeds in track(cells, "tables"):
+        found[f"{column} {prompts}x{seeds}"] = coverage(column, prompts, seeds, tables, others=True)
+    print(f"coverage of 95 % intervals over {tables} tables each\n{'prompts x seeds':20} ours  percentile  bca")
+    for name, shares in found.items():
+        print(f"{name:20} {shares['ours']:5.1f} {shares['percentile']:8.1f} {shares['bca']:8.1f}")
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
