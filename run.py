@@ -20,6 +20,7 @@ from engine.weights import WeightsError
 from store import Store, StoreError
 from sweep.cell import Cell
 from sweep.cost import dry_run, print_plans
+from sweep.experiments import expanded
 from sweep.tasks import VIDEOS, task_of
 from sweep.work import make, out
 
@@ -61,7 +62,7 @@ def finish() -> int:
     if len(planned) > 1:
         print_plans(planned)
     for results, failures in touched.items():
-        if results in unscored | unreported and any(results.glob("*/*/*/run.json")):
+        if results in unscored | unreported and (any(results.glob("*/*/*/run.json")) or (results / "plan").is_dir()):
             from eval.__main__ import score_store
             from reports.build import build
             from reports.tables import print_main
@@ -87,12 +88,13 @@ def command_line(arguments: list[str]) -> list[str]:
 def command(arguments: list[str]) -> int:
     """What `python run.py ARGUMENTS` does; returns its exit status."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # so that errors arrive here instead of being printed with a trace
-    sys.argv[1:] = command_line(arguments)
     for past in (touched, unscored, unreported, planned):
         past.clear()
     try:
-        main()
-    except (HydraException, OmegaConfBaseException) as error:
+        for line in expanded(command_line(arguments)):
+            sys.argv[1:] = line
+            main()
+    except (ConfigError, HydraException, OmegaConfBaseException) as error:
         print(f"error: {explain(str(error))}", file=sys.stderr)
         return 1
     return finish() if touched else 0

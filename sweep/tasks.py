@@ -10,7 +10,10 @@ from store import Store
 from sweep.cell import Cell
 
 VIDEOS = "videos"
-TASKS: dict[str, str] = {}  # name -> module with run(cell, store)
+TASKS: dict[str, str] = {  # name -> module with run(cell, store)
+    "plan": "sweep.plans",
+    "trajectory": "benchmarks.trajectory",
+}
 
 Task = Callable[[Cell, Store], list[str]]
 """Does its work in the store's folder; returns what failed, a line each."""

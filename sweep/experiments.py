@@ -1,0 +1,83 @@
+"""conf/experiment/NAME.yaml: the sweeps of one table or figure, for every model that is asked for.
+
+    models: skyreels_tiny,magi1_tiny     what `model=` on the command line replaces
+    includes: [table1, fig7]             other experiments, whose sweeps come first
+    sweeps:                              each is one Hydra multirun, a product of its settings
+      - {method: 'teacache,scope', speed: 'slow,fast'}
+      - {on: 'skyreels*', method: scope, method.selective: none}     only on models of that name
+      - {model: 'skyreels,magi1', task: plan}                        on these models, whatever is asked for
+
+A file with neither `sweeps` nor `includes` is an ordinary Hydra option and is left to Hydra.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from conf.schema import CONF, ConfigError, nearest
+
+MULTIRUN = ("-m", "--multirun")
+
+
+def expanded(arguments: Sequence[str]) -> list[list[str]]:
+    """The command lines that `arguments` stand for: one per sweep of the experiment, or `arguments` themselves.
+
+    Settings given by hand replace those of the sweeps. Raises ConfigError for an experiment that is not there, or has
+    nothing for the models that are asked for.
+    """
+    given = {key: value for key, _, value in (a.partition("=") for a in arguments) if key in ("experiment", "model")}
+    folders = _folders(arguments)
+    name = given.get("experiment", "")
+    if "," in name or not name:
+        return [list(arguments)]
+    content = read(name, folders)
+    if not {"sweeps", "includes"} & set(content):
+        return [list(arguments)]
+    rest = [a for a in arguments if a.partition("=")[0] not in given and a not in MULTIRUN]
+    models = given.get("model") or str(content["models"])
+    found: list[list[str]] = []
+    for line in _lines(name, models.split(","), rest, folders):
+        if line not in found:  # two figures of one sweep
+            found.append(line)
+    if not found:
+        raise ConfigError(f"experiment={name} has no sweep for model={models}; it was written for {content['models']}")
+    return found
+
+
+def read(name: str, folders: Sequence[Path] = (CONF,)) -> Mapping[str, Any]:
+    """What an experiment's file says. Raises ConfigError if there is none."""
+    paths = [folder / "experiment" / f"{name}.yaml" for folder in folders]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        known = sorted(file.stem for folder in folders for file in (folder / "experiment").glob("*.yaml"))
+        raise ConfigError(f"experiment={name} is not on the menu{nearest(name, known)}")
+    content: Any = OmegaConf.to_container(OmegaConf.load(path))
+    return content or {}
+
+
+def _lines(name: str, models: Sequence[str], rest: list[str], folders: Sequence[Path]) -> Iterator[list[str]]:
+    content = read(name, folders)
+    for other in content.get("includes", ()):
+        yield from _lines(other, models, rest, folders)
+    by_hand = {a.lstrip("+~").partition("=")[0] for a in rest}
+    for sweep in content.get("sweeps", ()):
+        settings = dict(sweep)
+        pattern = settings.pop("on", "*")
+        here = settings.pop("model", None) or ",".join(m for m in models if fnmatch(m, pattern))
+        if here:
+            yield ["-m", f"model={here}", *(f"{k}={v}" for k, v in settings.items() if k not in by_hand), *rest]
+
+
+def _folders(arguments: Sequence[str]) -> list[Path]:
+    """Where experiments may lie: in a plugged-in menu (--config-dir) before our own."""
+    found = []
+    for argument, after in zip(arguments, [*arguments[1:], ""], strict=True):
+        flag, _, value = argument.partition("=")
+        if flag in ("--config-dir", "-cd"):
+            found.append(Path(value or after))
+    return [*found, CONF]

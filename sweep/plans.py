@@ -1,0 +1,23 @@
+"""`task=plan`: RESULTS/plan/<model>/<cell>.json, what a video would forward and cost, counted without weights."""
+
+from __future__ import annotations
+
+import json
+
+from store import Store, writing
+from sweep.cell import Cell
+from sweep.cost import dry_run
+from sweep.work import out
+
+
+def run(cell: Cell, store: Store) -> list[str]:
+    """Write the dry run of the cell, and of every iteration the slots forwarded and updated, as [first, last + 1)."""
+    rows = [cell.method.narrow(row) for row in cell.model.schedule()]
+    matrix = [[row.slots.start, row.slots.stop, row.updating[0], row.updating[-1] + 1] for row in rows]
+    settings = {name: getattr(cell.model.settings, name) for name in ("frames", "height", "width", "fps", "steps")}
+    found = dry_run(cell) | {"unit": rows[0].unit, "settings": settings, "matrix": matrix}
+    with writing(store.root / "plan" / f"{store.cell(cell.model.name, cell.name, cell.speed)}.json") as draft:
+        draft.write_text(json.dumps(found))
+    out.print(f"{cell.model.name} {cell.name}: {found['iterations']} iterations, {found['forwards']} forwards, "
+              f"{found['flops_pf']['dense']:.4g} PFLOP if nothing is skipped")  # fmt: skip
+    return []
