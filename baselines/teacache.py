@@ -108,10 +108,8 @@ class TeaCache(Method):
         return dict(zip(slots, measured, strict=True))
 
     def _estimate(self, r: float) -> float:
-        total = 0.0
-        for c in self.polynomial:
-            total = total * r + c
-        return max(total, 0.0) if self.nonnegative else total
+        estimate = polynomial(self.polynomial, r)
+        return max(estimate, 0.0) if self.nonnegative else estimate
 
     def settle(self, part: Row, decision: Decision, branch: str = "") -> None:
         if decision.mode is Mode.RECOMPUTE:
@@ -133,6 +131,14 @@ class TeaCache(Method):
             yield from residual.tensors()
         for moved in self.moved.values():
             yield from moved.tensors()
+
+
+def polynomial(coefficients: Sequence[float], r: float) -> float:
+    """p(r) for `coefficients` with the highest power first."""
+    total = 0.0
+    for c in coefficients:
+        total = total * r + c
+    return total
 
 
 def _own_steps(part: Row) -> tuple[int, int]:

@@ -104,6 +104,7 @@ class RuntimeConfig:
     noise2clean_kvrange: tuple[int, ...] = (5, 4, 3, 2)  # chunks seen, by quarter of the steps; () sees all
     clean_chunk_kvrange: int = 1  # chunks a clean chunk sees, itself included; -1 takes the last of the list
     clean_t: float = 0.9999  # time at which finished chunks are read again
+    clean_refresh: bool = True  # read finished chunks again; without it, their keys are those of their last step
     distill_nearly_clean_chunk_threshold: float = 0.3  # higher: the duplicate starts later
     nearly_clean_weight: float = 0.7  # share of the context velocity where a duplicate runs
     shortcut_mode: str = "8,16,16"  # which quarter of a 12-step grid has the long step

@@ -157,7 +157,8 @@ def _forward(
     grid = time_grid(settings.num_steps, settings.shortcut_mode)
     per_stage = settings.num_steps // settings.window_size
     steps = tuple(share * per_stage + inner for share in reversed(shares))
-    refresh = flight.start - 1 if flight.start > given and inner == 0 else None
+    due = settings.clean_refresh and flight.start > given and inner == 0
+    refresh = flight.start - 1 if due else None
     one_pass = settings.cfg_number == 1
     return Forward(
         index=index,

@@ -36,6 +36,7 @@ class Magi1:
     kv_range: list[int] = field(default_factory=list)  # chunks seen, by share of the steps; [] sees all history
     clean_kv_range: int = 1  # chunks that a finished chunk sees when it is read again; unused with kv_range []
     clean_t: float = 0.9999  # time at which finished chunks are read again
+    clean_refresh: bool = True  # read finished chunks again, cleanly; false: remember them as they were last seen
     nearly_clean: float = 0.3  # time from which the oldest chunk also runs without its past; 1 turns that off
     shortcut: str = "8,16,16"  # which quarter of a 12-step grid has the long step; or "16,16,8"
     guidance_t: list[float] = field(default_factory=lambda: [0.0, 0.0217, 0.1, 0.3, 0.999])  # base model only
@@ -85,6 +86,7 @@ class Magi1:
             noise2clean_kvrange=tuple(self.kv_range),
             clean_chunk_kvrange=self.clean_kv_range,
             clean_t=self.clean_t,
+            clean_refresh=self.clean_refresh,
             distill_nearly_clean_chunk_threshold=self.nearly_clean,
             shortcut_mode=self.shortcut,
             num_frames=self.frames,

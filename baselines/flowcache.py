@@ -1,0 +1,126 @@
+"""FlowCache (ICLR 2026, arXiv 2602.10825): every chunk decides for itself whether to reuse.
+
+    r_i = mean|m_i - m_{i-1}| / mean|m_{i-1}|      m: the signal of one chunk, at successive steps of that chunk
+    A  += p(r_i);  A < threshold: reuse;  else compute the chunk and A = 0
+
+Chunks that compute are forwarded without the others and see the keys and values that those left when they were last
+computed. This changes the function itself (`function: released`), so that a threshold of 0 is not the Original:
+finished chunks stay as their last noisy step left them, MAGI-1 does not read them again cleanly, and its duplicate of
+the oldest chunk is left out unless `nearly_clean`. `function: stock` leaves the model's own function alone; a
+threshold of 0 is then the Original to the last bit.
+
+What is reused is, on MAGI-1, the last increment of the latent, v dt, as released (`reuse: increment`): it is not
+rescaled to the present step, so that growing steps fall short. `velocity` rescales it. `residual` is that of the block
+stack.
+
+Site: velocity, or the whole block stack.
+Signal: the patch embedding on MAGI-1, depends on the content.
+Memory: 1 latent (1 hidden tensor per guidance branch with `residual`) and the last signal of every chunk.
+Changed: chunks that compute together are forwarded together, which gives the same numbers as one after another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import Tensor
+
+from baselines.cadence import one_of, own_steps, within
+from baselines.memory import Memory
+from baselines.teacache import COEFFICIENTS, polynomial
+from engine.discrepancy import Discrepancy
+from engine.history import column, steps_of
+from engine.method import VELOCITY, Decision, Method, Mode, Probe, Row, Site
+
+RELEASED = {"clean_refresh": False}  # what the released code changes of a model that has such a setting
+
+
+@dataclass
+class FlowCache(Method):
+    threshold: float  # raising it: more chunk-steps reuse; faster, and drifts more
+    reuse: str = "increment"  # of the latent, as released on MAGI-1 | velocity | residual of the block stack
+    signal: str = "patch_embedding"
+    fit: str = "none"  # polynomial p: none (p(r) = r) | wan_retention | wan | own (see `coefficients`)
+    coefficients: list[float] = field(default_factory=list)  # of fit: own, highest power first
+    warmup: int = 5  # first steps of a chunk that are always computed; raising it: slower, safer start
+    cooldown: int = 0  # last steps of a chunk that are always computed; the video's last step always is
+    function: str = "released"  # stock: the model's own function
+    nearly_clean: bool = False  # with `released`: keep MAGI-1's duplicate of the oldest chunk
+
+    def __post_init__(self) -> None:
+        within("threshold", self.threshold, 0, float("inf"))
+        within("warmup", self.warmup, 0, float("inf"))
+        within("cooldown", self.cooldown, 0, float("inf"))
+        one_of("reuse", self.reuse, "increment", "velocity", "residual")
+        one_of("function", self.function, "released", "stock")
+        one_of("fit", self.fit, *COEFFICIENTS, "own")
+        if self.fit == "own" and not self.coefficients:
+            raise ValueError("fit=own needs coefficients, highest power first")
+        self.reset()
+
+    @property
+    def grain(self) -> str:
+        return "unit"
+
+    @property
+    def requires(self) -> frozenset[str]:
+        return frozenset({"partial", self.signal} | ({"blocks"} if self.reuse == "residual" else set()))
+
+    def reschedule(self, settings: Any) -> Any:
+        if self.function == "stock":
+            return settings
+        wanted = RELEASED | ({} if self.nearly_clean else {"nearly_clean": 1.0})
+        return replace(settings, **{name: value for name, value in wanted.items() if hasattr(settings, name)})
+
+    def reset(self) -> None:
+        self.moved = Discrepancy()
+        self.total: dict[int, float] = {}  # A, by a chunk's first slot
+        self.memory = Memory(1)
+
+    def decide(self, part: Row, probe: Probe, branch: str = "") -> Decision:
+        slots, now, chunk = list(part.slots), probe(self.signal), part.slots.start
+        moved = self.moved.pooled(slots, now)
+        self.moved.remember(slots, now)
+        if moved is None:
+            return Decision(Mode.RECOMPUTE, why="no history")
+        done, left = own_steps(part)
+        if done < self.warmup:
+            return Decision(Mode.RECOMPUTE, why="warm-up")
+        coefficients = self.coefficients if self.fit == "own" else COEFFICIENTS[self.fit]
+        score = self.total[chunk] = self.total.get(chunk, 0.0) + polynomial(coefficients, moved)
+        if part.last or left <= self.cooldown:
+            return Decision(Mode.RECOMPUTE, score, "cool-down")
+        if score < self.threshold and self.threshold > 0:  # a negative score may not undo "0 never reuses"
+            return Decision(Mode.CACHE, score)
+        return Decision(Mode.RECOMPUTE, score, "score")
+
+    def settle(self, part: Row, decision: Decision, branch: str = "") -> None:
+        if decision.mode is Mode.RECOMPUTE:
+            self.total[part.slots.start] = 0.0
+
+    def sites(self, depth: int, row: Row) -> Sequence[Site]:
+        return (Site("blocks", range(depth)),) if self.reuse == "residual" else (VELOCITY,)
+
+    def keep(self, site: Site, part: Row, x: Tensor, out: Tensor) -> None:
+        if self.reuse == "residual":
+            out = out - x
+        elif self.reuse == "increment":
+            out = out * _lengths(part, out)
+        self.memory.push(site, part, out)
+
+    def fill(self, site: Site, part: Row, mode: Mode, x: Tensor) -> Tensor:
+        kept = self.memory.last(site, part)
+        if self.reuse == "residual":
+            return x + kept
+        return kept / _lengths(part, kept) if self.reuse == "increment" else kept
+
+    def state(self) -> Iterable[Tensor]:
+        return (*self.moved.tensors(), *self.memory.tensors())
+
+
+def _lengths(part: Row, like: Tensor) -> Tensor:
+    """How far this row moves each slot, in noise level; chunks that decide are moved as a whole."""
+    moves = steps_of(part)
+    return column([moves[slot] for slot in part.slots], like)
