@@ -5,6 +5,7 @@ Same arithmetic as the stock forward (a test holds both to 1e-5), with what a ha
 * every block and branch is offered to a `visit`, so that a method may stand in for it;
 * modulation is broadcast over a frame's tokens instead of being repeated for each (0.9 GiB a forward at full size);
 * keys and values of the text are computed once per video, not once per forward, and padding counts as one token;
+* what comes before the text, the first self-attention included, is computed once for both guidance branches;
 * block-causal attention runs block by block instead of under a dense mask (2.4 GiB at full size).
 
 Hidden states are (slots, tokens per slot, width) between blocks.
@@ -85,6 +86,30 @@ def condition(model: SkyReelsV2Transformer3DModel, timesteps: Tensor, fps: int, 
     return Condition(time, blocks)
 
 
+@dataclass(frozen=True)
+class Opening:
+    """The part of a forward that no text enters: all guidance branches of one input have it in common."""
+
+    hidden: Tensor  # (slots, tokens, width)
+    rotary: Tensor
+    attended: bool  # whether `hidden` has been through the first block's self-attention
+
+
+def opening(
+    model: SkyReelsV2Transformer3DModel, latents: Tensor, cond: Condition, causal_block: int = 0, attend: bool = True
+) -> Opening:
+    """Begin a forward of `latents` (slots, C, H, W); with `attend` as far as the first block's cross-attention."""
+    x = latents.transpose(0, 1)[None]
+    rotary = rotary_table(model, x)
+    h = model.patch_embedding(x).flatten(3)[0].permute(1, 2, 0)
+    if attend:
+        block, causal = model.blocks[0], causal_block * h.shape[1]
+        h = attend_to_video(
+            block, 0, h, modulation(block, cond), rotary, lambda q, k, v: attention(q, k, v, causal), None, ""
+        )
+    return Opening(h, rotary, attend)
+
+
 def forward(
     model: SkyReelsV2Transformer3DModel,
     latents: Tensor,
@@ -94,22 +119,25 @@ def forward(
     branch: str = "",
     causal_block: int = 0,
     depth: int | None = None,
+    begun: Opening | None = None,
 ) -> Tensor:
     """Velocity (slots, C, H, W) of `latents` (slots, C, H, W) in the model's dtype.
 
     `causal_block` > 0 lets a block of so many slots attend to itself and earlier blocks only; 0 is full attention.
-    `depth` runs only the first blocks (used to price one block).
+    `depth` runs only the first blocks (used to price one block). `begun` is the `opening` of the same latents.
     """
-    x = latents.transpose(0, 1)[None]
-    rotary = rotary_table(model, x)
-    h = model.patch_embedding(x).flatten(3)[0].permute(1, 2, 0)  # (slots, tokens, width)
+    begun = begun or opening(model, latents, cond, attend=False)
+    h, rotary, attended = begun.hidden, begun.rotary, begun.attended
     blocks = model.blocks if depth is None else model.blocks[:depth]
 
     def run(i: int, h: Tensor) -> Tensor:
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             return attention(q, k, v, causal_block * h.shape[1])
 
-        return run_block(blocks[i], i, h, cond.blocks, text, rotary, attend, visit, branch)
+        table = modulation(blocks[i], cond)
+        if i or not attended:
+            h = attend_to_video(blocks[i], i, h, table, rotary, attend, visit, branch)
+        return finish_block(blocks[i], i, h, table, text, visit, branch)
 
     i = 0
     while i < len(blocks):
@@ -130,20 +158,23 @@ def forward(
     return _head(model, h, cond.time, latents.shape)
 
 
-def run_block(
+def modulation(block: Any, cond: Condition) -> Tensor:
+    """Shift, scale and gate of self-attention, then of the feed-forward: (slots, 6, 1, width) float32."""
+    return (block.scale_shift_table + cond.blocks.float()).unsqueeze(2)
+
+
+def attend_to_video(
     block: Any,  # a SkyReelsV2TransformerBlock
     number: int,
     h: Tensor,
-    modulation: Tensor,
-    text: Text,
+    table: Tensor,
     rotary: Tensor,
     attend: Callable[[Tensor, Tensor, Tensor], Tensor],
     visit: Visit | None,
     branch: str,
 ) -> Tensor:
-    """One transformer block; the gates act after a branch's site, so a reused branch meets today's gate."""
-    table = (block.scale_shift_table + modulation.float()).unsqueeze(2)  # (slots, 6, 1, width)
-    shift, scale, gate, ff_shift, ff_scale, ff_gate = table.unbind(1)
+    """The first branch of a block; the gate acts after its site, so that a reused branch meets today's gate."""
+    shift, scale, gate = table[:, :3].unbind(1)
 
     def self_attention(z: Tensor, parts: Sequence[Row]) -> Tensor:
         attn, flat = block.attn1, z.flatten(0, 1)[None]
@@ -151,6 +182,16 @@ def run_block(
         k = rotate(_heads(attn.norm_k(attn.to_k(flat)), attn.heads), rotary)
         out = attend(q, k, _heads(attn.to_v(flat), attn.heads))
         return attn.to_out[0](out.transpose(1, 2).flatten(2)).view_as(z)
+
+    z = (block.norm1(h.float()) * (1 + scale) + shift).type_as(h)
+    return (h.float() + _at("attention", number, z, self_attention, visit, branch) * gate).type_as(h)
+
+
+def finish_block(
+    block: Any, number: int, h: Tensor, table: Tensor, text: Text, visit: Visit | None, branch: str
+) -> Tensor:
+    """The other branches of a block: attention to the text, then the feed-forward."""
+    shift, scale, gate = table[:, 3:].unbind(1)
 
     def cross_attention(z: Tensor, parts: Sequence[Row]) -> Tensor:
         attn, flat = block.attn2, z.flatten(0, 1)[None]
@@ -161,14 +202,20 @@ def run_block(
     def feed_forward(z: Tensor, parts: Sequence[Row]) -> Tensor:
         return block.ffn(z)
 
-    def at(kind: str, z: Tensor, compute: Callable[[Tensor, Sequence[Row]], Tensor]) -> Tensor:
-        return visit(Site(kind, range(number, number + 1), branch), z, compute) if visit else compute(z, ())
+    h = h + _at("cross_attention", number, block.norm2(h.float()).type_as(h), cross_attention, visit, branch)
+    z = (block.norm3(h.float()) * (1 + scale) + shift).type_as(h)
+    return (h.float() + _at("feed_forward", number, z, feed_forward, visit, branch).float() * gate).type_as(h)
 
-    z = (block.norm1(h.float()) * (1 + scale) + shift).type_as(h)
-    h = (h.float() + at("attention", z, self_attention) * gate).type_as(h)
-    h = h + at("cross_attention", block.norm2(h.float()).type_as(h), cross_attention)
-    z = (block.norm3(h.float()) * (1 + ff_scale) + ff_shift).type_as(h)
-    return (h.float() + at("feed_forward", z, feed_forward).float() * ff_gate).type_as(h)
+
+def _at(
+    kind: str,
+    number: int,
+    z: Tensor,
+    compute: Callable[[Tensor, Sequence[Row]], Tensor],
+    visit: Visit | None,
+    branch: str,
+) -> Tensor:
+    return visit(Site(kind, range(number, number + 1), branch), z, compute) if visit else compute(z, ())
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, causal_tokens: int) -> Tensor:
