@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import torch
@@ -22,7 +22,7 @@ from engine.method import VELOCITY, Row, Site
 from engine.visit import Visit
 from engine.weights import digest
 from models.skyreels import checkpoint, text
-from models.skyreels.forward import Text, condition, forward, read_text
+from models.skyreels.forward import Opening, Text, condition, forward, opening, read_text
 from models.skyreels.price import Price
 from models.skyreels.settings import SPATIAL, SkyReels
 from models.skyreels.unipc import UniPC
@@ -157,10 +157,17 @@ class SkyReelsV2:
             x, dtype = self._noised_overlap(x, row), self.transformer.dtype
             when = condition(self.transformer, self._timesteps(row), self.settings.fps, dtype)
 
+            @cache
+            def begun() -> Opening | None:
+                """What all branches share, unless a method has a word to say inside the blocks."""
+                shared = len(self.branches) > 1 and visit.kinds <= {"velocity", "guidance"}
+                return opening(self.transformer, x.to(dtype), when, self.causal_block) if shared else None
+
             def one(branch: str) -> Tensor:
                 def run(x: Tensor, parts: Sequence[Row]) -> Tensor:
-                    text = self._text[branch]
-                    return forward(self.transformer, x.to(dtype), when, text, visit, branch, self.causal_block).float()
+                    text, causal = self._text[branch], self.causal_block
+                    v = forward(self.transformer, x.to(dtype), when, text, visit, branch, causal, begun=begun())
+                    return v.float()
 
                 return visit(Site("guidance", branch=branch), x, run)
 
