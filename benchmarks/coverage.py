@@ -3,8 +3,8 @@
     python -m benchmarks.coverage [tables=2000]
 
 Each simulated table draws prompts, several seeds of each and the videos that fail, from distributions shaped like the
-columns of the main table, and asks reports/statistics.py for the interval; the percentile bootstrap and BCa of the same
-tables stand beside it. The last line is one JSON object: coverage in percent by column and number of prompts.
+columns of the main table, and asks reports/statistics.py for the interval; Student's t, the percentile bootstrap and
+BCa of the same tables stand beside it. The last line is one JSON object: coverage in percent by column and size.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from rich.progress import track
-from scipy.stats import norm
+from scipy.stats import norm, t
 
 from reports import statistics
 
 PROMPTS = ((3, 2), (5, 2), (8, 2), (12, 2), (32, 3), (64, 3))  # prompts, seeds
 LOST = 0.05  # share of videos that are invalid: prompts then count unequally
+METHODS = ("ours", "student", "percentile", "bca")
 Draw = Callable[[np.random.Generator, int, int], np.ndarray]
 
 
@@ -63,9 +64,9 @@ COLUMNS: dict[str, tuple[Draw, float, bool]] = {  # the draw, the truth, whether
 
 
 def coverage(column: str, prompts: int, seeds: int, tables: int, others: bool = False) -> dict[str, float]:
-    """The share of intervals that hold the truth, in percent: `ours`, with `others` also `percentile` and `bca`."""
+    """The share of intervals that hold the truth, in percent: `ours`, with `others` all of METHODS."""
     draw, truth, ratio = COLUMNS[column]
-    rng, hits = np.random.default_rng([prompts, list(COLUMNS).index(column)]), {"ours": 0, "percentile": 0, "bca": 0}
+    rng, hits = np.random.default_rng([prompts, list(COLUMNS).index(column)]), dict.fromkeys(METHODS, 0)
     for _ in range(tables):
         values = np.where(rng.random((prompts, seeds)) < LOST, np.nan, draw(rng, prompts, seeds))
         values[:, 0] = np.where(np.isnan(values).all(1), draw(rng, prompts, seeds)[:, 0], values[:, 0])
@@ -82,7 +83,7 @@ def coverage(column: str, prompts: int, seeds: int, tables: int, others: bool = 
 
 
 def _others(sums: np.ndarray, counts: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """The percentile and the BCa interval (Efron 1987, acceleration by the jackknife over prompts)."""
+    """Student's t, the percentile bootstrap, and BCa (Efron 1987, acceleration by the jackknife over prompts)."""
     times = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), 1000)
     means = np.sort((times @ sums) / (times @ counts))
     kept = (sums.sum() - sums) / (counts.sum() - counts)
@@ -91,7 +92,9 @@ def _others(sums: np.ndarray, counts: np.ndarray, rng: np.random.Generator) -> d
     below = np.clip((means < sums.sum() / counts.sum()).mean(), 1e-3, 1 - 1e-3)
     shifted = norm.ppf(below) + norm.ppf([0.025, 0.975])
     levels = norm.cdf(norm.ppf(below) + shifted / (1 - acceleration * shifted))
-    return {"percentile": np.quantile(means, [0.025, 0.975]), "bca": np.quantile(means, levels)}
+    middle, error = sums.sum() / counts.sum(), statistics.standard_error(sums[:, None], counts)[0]
+    student = middle + np.array([-1, 1]) * t.ppf(0.975, len(sums) - 1) * error
+    return {"student": student, "percentile": np.quantile(means, [0.025, 0.975]), "bca": np.quantile(means, levels)}
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -100,9 +103,9 @@ def main(arguments: Sequence[str]) -> None:
     found = {}
     for column, prompts, seeds in track(cells, "tables"):
         found[f"{column} {prompts}x{seeds}"] = coverage(column, prompts, seeds, tables, others=True)
-    print(f"coverage of 95 % intervals over {tables} tables each\n{'prompts x seeds':20} ours  percentile  bca")
+    print(f"coverage of 95 % intervals over {tables} tables each\n{'prompts x seeds':20}", *METHODS)
     for name, shares in found.items():
-        print(f"{name:20} {shares['ours']:5.1f} {shares['percentile']:8.1f} {shares['bca']:8.1f}")
+        print(f"{name:20}", *(f"{shares[method]:{len(method)}.1f}" for method in METHODS))
     print(json.dumps(found))
 
 

@@ -9,14 +9,17 @@ from benchmarks import coverage
 from reports import statistics
 
 
-def test_mean_and_interval_against_a_loop_that_draws_prompts_and_divides_by_each_draws_own_error():
+def test_mean_and_interval_against_a_loop_that_draws_prompts_again_and_students_t():
     rng, values = np.random.default_rng(5), np.random.default_rng(5).gamma(3.0, 2.0, 60)
     studentised = []
     for _ in range(5000):
         drawn = rng.choice(values, 60)
         studentised.append((drawn.mean() - values.mean()) / (drawn.std(ddof=1) / math.sqrt(60)))
     error = values.std(ddof=1) / math.sqrt(60)
-    low, high = values.mean() - np.quantile(studentised, [0.975, 0.025]) * error
+    right, left = np.quantile(studentised, [0.975, 0.025])
+    student = 2.001  # of 59 degrees of freedom
+    assert left < -student < -right  # values skewed to the right: their mean errs further downwards
+    low, high = values.mean() - student * error, values.mean() - left * error
     ours = statistics.mean(values, np.arange(60))
     assert ours.value == pytest.approx(values.mean())
     assert (ours.low, ours.high) == pytest.approx((low, high), abs=0.05 * (high - low))
