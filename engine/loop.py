@@ -35,7 +35,18 @@ def generate(
     `ledger` receives one entry per decision, `counters` what fired in every segment; `on_row` is told of every row.
     Raises NonFinite at the end of the first segment whose latents hold NaN or infinity.
     """
-    latents = model.start(text, seed)
+    with method.attached(model):
+        return _denoise(model, method, model.start(text, seed), ledger, on_row, counters)
+
+
+def _denoise(
+    model: Backbone,
+    method: Method,
+    latents: Tensor,
+    ledger: list[Entry],
+    on_row: Callable[[Row], None] | None,
+    counters: Counter[str] | None,
+) -> Tensor:
     segment = None
     for row in model.schedule():
         if row.segment != segment:

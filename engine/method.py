@@ -8,6 +8,7 @@ is the group of slots that shares a noise level (a block of SkyReels-V2, a chunk
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -75,7 +76,8 @@ class Site(NamedTuple):
     `kind`: "velocity" (the whole model, after guidance); "blocks" (a span of transformer blocks); or one branch of
     the block `span.start`: "attention", "cross_attention", "feed_forward"; or "guidance", the velocity of one guidance
     branch before they are combined. Tensors at a site are slot-first: velocities (slots, C, H, W), hidden states
-    (slots, tokens per slot, width).
+    (slots, tokens per slot, width). "transformer" is no such place: it asks for the forward of the model's own class,
+    with the hooks that a library put on its modules, and the backbone reports what they left out.
     """
 
     kind: str
@@ -87,6 +89,7 @@ class Site(NamedTuple):
 
 
 VELOCITY = Site("velocity")
+TRANSFORMER = Site("transformer")
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ class Method:
 
     Subclasses are dataclasses whose fields are the method's parameters; running state is made in `reset`, so that it
     dies whole. `requires` names what the backbone must offer ("blocks", "branches", "cross_attention", "guidance",
-    "nested", "partial", "narrow", or a signal).
+    "nested", "partial", "narrow", "transformer", or a signal).
     """
 
     @property
@@ -138,6 +141,10 @@ class Method:
     def reseed(self, seed: int) -> int:
         """The seed of the noise; only a row that measures the spread between seeds returns another."""
         return seed
+
+    def attached(self, model: Backbone) -> AbstractContextManager[object]:
+        """Held open while one video is denoised: the place to put hooks on the model's modules and take them off."""
+        return nullcontext()
 
     def reset(self) -> None:
         """Forget everything: a video or a segment begins."""

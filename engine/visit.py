@@ -60,6 +60,14 @@ class Visit:
         ]
         return self._merge(out, stand_ins)
 
+    def left_out(self, branch: str, sites: Sequence[Site]) -> None:
+        """Hooks inside the model's own forward of `branch` skipped `sites`, without asking here."""
+        key = branch if branch in self.plan else next(iter(self.plan))
+        for i, (part, decision) in enumerate(self.plan[key]):
+            if sites and decision.mode is Mode.RECOMPUTE:
+                raise RuntimeError(f"iteration {part.iteration} is to be recomputed, but hooks skipped {joined(sites)}")
+            self._done.setdefault((key, i), []).extend((site._replace(branch=branch), decision) for site in sites)
+
     def entries(self) -> list[Entry]:
         """The ledger's lines of this row: every decision with the sites that were really stood in for."""
         return [

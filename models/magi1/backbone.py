@@ -74,6 +74,8 @@ class Magi1Backbone:
                 "every chunk in MAGI-1's window is active, so selective computation has nothing to leave out; "
                 "turn it off (method.selective=none)"
             )
+        if lacking == "transformer":
+            return "its classes are our own, which the libraries do not know; use our method of the same name instead"
         return "choose another method or another signal"
 
     def schedule(self) -> Sequence[Row]:

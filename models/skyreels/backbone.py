@@ -18,24 +18,26 @@ from diffusers import AutoencoderKLWan, SkyReelsV2Transformer3DModel, UniPCMulti
 from torch import Tensor
 
 from engine.ledger import Entry
-from engine.method import VELOCITY, Row, Site
+from engine.method import TRANSFORMER, VELOCITY, Row, Site
 from engine.visit import Visit
 from engine.weights import digest
 from models.skyreels import checkpoint, text
 from models.skyreels.forward import Opening, Text, condition, forward, opening, read_text
+from models.skyreels.own_forward import Place, own_forward
 from models.skyreels.price import Price
 from models.skyreels.settings import SPATIAL, SkyReels
 from models.skyreels.unipc import UniPC
 
 WAITING = 999  # the timestep that the stock schedule gives to a frame that has not started
 SIGNALS = frozenset({"time_projection", "time_embedding", "latent", "patch_embedding"})
+SITES = frozenset({"blocks", "branches", "cross_attention", "guidance", "nested", "narrow", "transformer"})
 
 
 class SkyReelsV2:
     """One SkyReels-V2 model at one setting. Built cheaply; `load` brings the weights."""
 
     Settings = SkyReels
-    offers = frozenset({"blocks", "branches", "cross_attention", "guidance", "nested", "narrow"}) | SIGNALS
+    offers = SITES | SIGNALS
 
     def __init__(self, settings: SkyReels, device: torch.device) -> None:
         self.settings, self.device = settings, device
@@ -108,8 +110,9 @@ class SkyReelsV2:
 
     def start(self, text: dict[str, Tensor], seed: int) -> Tensor:
         dtype = self.transformer.dtype
+        self._embedding = {branch: embedding.to(self.device, dtype) for branch, embedding in text.items()}
         self._text: dict[str, Text] = {
-            branch: read_text(self.transformer, embedding.to(self.device, dtype)) for branch, embedding in text.items()
+            branch: read_text(self.transformer, embedding) for branch, embedding in self._embedding.items()
         }
         self._seed = seed
         self._noise = torch.Generator().manual_seed(seed)
@@ -154,8 +157,9 @@ class SkyReelsV2:
         window = latents[row.slots.start : row.slots.stop]
 
         def guided(x: Tensor, parts: Sequence[Row]) -> Tensor:
-            x, dtype = self._noised_overlap(x, row), self.transformer.dtype
-            when = condition(self.transformer, self._timesteps(row), self.settings.fps, dtype)
+            x, dtype, fps = self._noised_overlap(x, row), self.transformer.dtype, self.settings.fps
+            timesteps = self._timesteps(row)
+            when = condition(self.transformer, timesteps, fps, dtype)
 
             @cache
             def begun() -> Opening | None:
@@ -165,6 +169,13 @@ class SkyReelsV2:
 
             def one(branch: str) -> Tensor:
                 def run(x: Tensor, parts: Sequence[Row]) -> Tensor:
+                    if visit.watches(TRANSFORMER):
+                        place, embedding = Place.of(row, self.rows), self._embedding[branch]
+                        v, skipped = own_forward(
+                            self.transformer, x.to(dtype), timesteps, embedding, fps, branch, place, self.causal_block
+                        )
+                        visit.left_out(branch, skipped)
+                        return v.float()
                     text, causal = self._text[branch], self.causal_block
                     v = forward(self.transformer, x.to(dtype), when, text, visit, branch, causal, begun=begun())
                     return v.float()
