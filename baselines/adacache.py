@@ -26,6 +26,7 @@ from torch import Tensor
 from baselines.cadence import Cadence, own_steps, within
 from baselines.memory import Memory
 from engine.discrepancy import relative_l1
+from engine.knob import Knob
 from engine.method import Decision, Method, Mode, Probe, Row, Site
 
 KINDS = ("attention", "cross_attention", "feed_forward")
@@ -39,6 +40,8 @@ class AdaCache(Method):
     motion: float = 0.0  # weight of motion; raising it: moving content is recomputed sooner, slower
     warmup: int = 1  # first steps of a slot that are always computed; raising it: slower, safer start
     cooldown: int = 0  # last steps of a slot that are always computed; raising it: slower, sharper
+
+    knobs = (Knob("scale", 1e-3, 100.0), Knob("warmup", 20, 1, whole=True))
 
     def __post_init__(self) -> None:
         if len(self.rates) != len(self.codebook) + 1:

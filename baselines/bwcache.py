@@ -24,6 +24,7 @@ from torch import Tensor
 from baselines.cadence import Cadence, own_steps, within
 from baselines.memory import Memory
 from engine.discrepancy import relative_l1
+from engine.knob import Knob
 from engine.method import Decision, Method, Mode, Probe, Row, Site
 
 
@@ -33,6 +34,8 @@ class BWCache(Method):
     reuse: int = 3  # steps of reuse after a calm computed one; raising it: faster, and drifts more
     warmup: int = 2  # first steps of a slot that are always computed; raising it: slower, safer start
     cooldown: int = 1  # last steps of a slot that are always computed; raising it: slower, sharper
+
+    knobs = (Knob("threshold", 1e-4, 10.0), Knob("reuse", 0, 12, whole=True))
 
     def __post_init__(self) -> None:
         for name in ("threshold", "reuse", "warmup", "cooldown"):

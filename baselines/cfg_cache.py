@@ -25,6 +25,7 @@ from torch import Tensor
 
 from baselines.cadence import Cadence, own_steps, within
 from baselines.memory import Memory
+from engine.knob import Knob
 from engine.method import Decision, Method, Mode, Probe, Row, Site
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class CfgCache(Method):
     switch: float = 0.6  # of a slot's steps, from where high frequencies are boosted instead of low ones
     boost: float = 0.1  # of the boosted band; raising it: stronger guidance in that band; 0: plain reuse of D
     band: float = 0.2  # radius of the low band, of the sampling frequency; raising it: more counts as low
+
+    knobs = (Knob("interval", 1, 10, whole=True), Knob("begin", 1.0, 0.02))
 
     def __post_init__(self) -> None:
         within("interval", self.interval, 1, float("inf"))

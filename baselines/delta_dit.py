@@ -26,6 +26,7 @@ from torch import Tensor
 
 from baselines.cadence import Cadence, one_of, own_steps, within
 from baselines.memory import Memory
+from engine.knob import Knob
 from engine.method import Decision, Method, Mode, Probe, Row, Site
 
 
@@ -36,6 +37,12 @@ class DeltaDiT(Method):
     boundary: float = 0.5  # share of a slot's steps in the outline stage; raising it: the rear is reused for longer
     warmup: int = 1  # first steps of a slot that are always full; raising it: slower, safer start
     decide_per: str = "row"  # "unit": a decision per chunk, where the backbone can forward a part of a row
+
+    knobs = (
+        Knob("blocks", 0.02, 1.0),
+        Knob("interval", 1, 10, whole=True),
+        Knob("warmup", 24, 1, whole=True),
+    )
 
     def __post_init__(self) -> None:
         within("interval", self.interval, 1, float("inf"))

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from baselines.cadence import own_steps, within
 from engine.history import History
+from engine.knob import Knob
 from engine.method import VELOCITY, Decision, Method, Mode, Probe, Row, Site
 
 
@@ -34,6 +35,8 @@ class EasyCache(Method):
     threshold: float  # raising it: more steps reuse; faster, and drifts more
     warmup: int = 10  # first steps of a slot that are always computed; raising it: slower, safer start
     cooldown: int = 1  # last steps of a slot that are always computed; raising it: slower, sharper
+
+    knobs = (Knob("threshold", 1e-4, 10.0), Knob("warmup", 20, 1, whole=True))
 
     def __post_init__(self) -> None:
         within("threshold", self.threshold, 0, float("inf"))

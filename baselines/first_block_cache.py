@@ -26,6 +26,7 @@ from torch import Tensor
 from baselines.cadence import one_of, own_steps, within
 from baselines.memory import Memory
 from engine.discrepancy import relative_l1
+from engine.knob import Knob
 from engine.method import Decision, Method, Mode, Probe, Row, Site
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class FirstBlockCache(Method):
     max_skip: int = 1000  # steps without a full forward; raising it: faster, and drifts more
     pool: str = "row"  # "row": one mean over the window, as released; "slot": the largest of the updating slots'
     decide_per: str = "row"  # "unit": a decision per chunk, where the backbone can forward a part of a row
+
+    knobs = (Knob("threshold", 1e-4, 10.0), Knob("warmup", 20, 0, whole=True))
 
     def __post_init__(self) -> None:
         within("threshold", self.threshold, 0, float("inf"))

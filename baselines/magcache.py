@@ -23,6 +23,7 @@ from torch import Tensor
 
 from baselines.cadence import own_steps, within
 from baselines.memory import Memory
+from engine.knob import Knob
 from engine.method import Decision, Method, Mode, Probe, Row, Site
 
 
@@ -33,6 +34,8 @@ class MagCache(Method):
     ratios_uncond: list[float] = field(default_factory=list)  # of the others, which then decide apart; empty: together
     max_skip: int = 4  # K, steps without a forward; raising it: faster, and drifts more
     retention: float = 0.2  # share of the first steps that are computed; raising it: slower, safer start
+
+    knobs = (Knob("threshold", 1e-4, 10.0), Knob("max_skip", 0, 12, whole=True))
 
     def __post_init__(self) -> None:
         within("threshold", self.threshold, 0, float("inf"))

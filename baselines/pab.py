@@ -23,6 +23,7 @@ from torch import Tensor
 
 from baselines.cadence import Cadence, own_steps, within
 from baselines.memory import Memory
+from engine.knob import Knob
 from engine.method import Decision, Method, Mode, Probe, Row, Site
 
 KINDS = ("attention", "cross_attention", "feed_forward")
@@ -35,6 +36,8 @@ class PAB(Method):
     feed_forward: int = 1  # the same for feed-forward; 1 never reuses
     begin: float = 0.15  # of a slot's steps, where broadcasting begins; raising it: slower, safer start
     end: float = 0.9  # where it ends; raising it: faster, less sharp
+
+    knobs = (Knob("attention", 1, 10, whole=True), Knob("feed_forward", 1, 10, whole=True))
 
     def __post_init__(self) -> None:
         for kind in KINDS:

@@ -29,6 +29,7 @@ from torch import Tensor
 from baselines.cadence import own_steps, within
 from engine.discrepancy import relative_l1
 from engine.history import History
+from engine.knob import Knob
 from engine.method import VELOCITY, Decision, Method, Mode, Probe, Row, Site
 
 
@@ -39,6 +40,8 @@ class PrediT(Method):
     corrector: float = 0.0  # c; raising it to 1: slopes of second order that amplify errors; 0: backward differences
     warmup: int = 3  # first steps of a slot that are always computed; raising it: slower, safer start
     cooldown: int = 1  # last steps of a slot that are always computed; raising it: slower, sharper
+
+    knobs = (Knob("max_change", 1e-3, 100.0), Knob("max_horizon", 1, 10, whole=True))
 
     def __post_init__(self) -> None:
         for name in ("max_horizon", "max_change", "warmup", "cooldown"):

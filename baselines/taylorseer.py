@@ -28,6 +28,7 @@ from torch import Tensor
 from baselines.cadence import Cadence, one_of, own_steps, within
 from baselines.memory import Memory
 from engine.forecast import FORECASTERS
+from engine.knob import Knob
 from engine.method import Decision, Method, Mode, Probe, Row, Site
 
 BRANCHES = ("attention", "cross_attention", "feed_forward")
@@ -43,6 +44,8 @@ class TaylorSeer(Method):
     cooldown: int = 0  # last full steps; raising it: slower, sharper
     formula: str = "taylorseer"  # newton | taylor | hicache | foca | adams_bashforth
     decide_per: str = "row"  # "unit": a decision per chunk, where the backbone can forward a part of a row
+
+    knobs = (Knob("interval", 1, 10, whole=True), Knob("warmup", 24, 1, whole=True))
 
     def __post_init__(self) -> None:
         within("interval", self.interval, 1, float("inf"))

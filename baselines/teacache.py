@@ -26,6 +26,7 @@ from torch import Tensor
 
 from engine.discrepancy import Discrepancy
 from engine.history import History
+from engine.knob import Knob
 from engine.method import Decision, Method, Mode, Probe, Row, Site
 
 COEFFICIENTS = {  # of Wan 2.1 T2V 1.3B, which SkyReels-V2 uses for its own model of that size; highest power first
@@ -46,6 +47,8 @@ class TeaCache(Method):
     pool: str = "row"  # "row": one accumulator over all frames, as released; "slot": one per latent slot
     per_branch: bool = False  # an accumulator per guidance branch, as released; the decisions agree, the state doubles
     nonnegative: bool = False  # p below 0 counts as 0
+
+    knobs = (Knob("threshold", 1e-4, 10.0), Knob("warmup", 12, 1, whole=True))
 
     def __post_init__(self) -> None:
         if not self.threshold >= 0:

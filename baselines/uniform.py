@@ -21,6 +21,7 @@ from torch import Tensor
 
 from engine.forecast import newton
 from engine.history import History, column, steps_of
+from engine.knob import Knob
 from engine.method import VELOCITY, Decision, Method, Mode, Probe, Row, Site
 
 
@@ -29,6 +30,8 @@ class Uniform(Method):
     interval: float  # one row in `interval` is computed; raising it: faster, and drifts more; 2.5 alternates 2 and 3
     order: int = 0  # of the stand-in; raising it: follows a smooth trajectory better, amplifies noise more
     reuse: str = "velocity"  # of order 0: hand back the "velocity", or the latent's last "increment" whatever the step
+
+    knobs = (Knob("interval", 1.0, 50.0),)
 
     def __post_init__(self) -> None:
         if not self.interval >= 1:

@@ -7,6 +7,7 @@ settings is the schema of the rest. Only subclasses of Method and classes that c
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -54,6 +55,8 @@ class Run:
     results: str = "results"
     device: str = "auto"  # auto | cpu | cuda | cuda:1
     task: str = "videos"  # what every cell does: fill the store with videos, or a measurement (sweep/tasks.py)
+    target: str = ""  # of a calibration: flops:0.447 (of the Original's), speedup:2.1 or lpips:0.05; "": the paper's
+    into: str = ""  # where a calibration writes; "": the menu, or the results where the menu may not be written to
     dry_run: bool = False  # print what would be done and its FLOPs, do nothing
     score: bool = True  # PSNR, SSIM, LPIPS and validity right after a video; `python -m eval RESULTS` does it later
     report: bool = True
@@ -63,6 +66,28 @@ class Run:
     def __post_init__(self) -> None:
         if not self.seeds:
             raise ConfigError("seeds is empty; want at least one, e.g. seeds=[0]")
+        if self.target:
+            read_target(self.target)
+
+
+TARGETS = {"flops": (0.0, 1.0), "speedup": (1.0, math.inf), "lpips": (0.0, math.inf)}  # and what they may be
+
+
+def read_target(text: str) -> tuple[str, float]:
+    """The quantity and the value of a calibration's target. Raises ConfigError.
+
+    >>> read_target("flops:0.447")
+    ('flops', 0.447)
+    """
+    quantity, _, number = text.partition(":")
+    try:
+        low, high = TARGETS[quantity.strip()]
+        value = float(number)
+    except (KeyError, ValueError):
+        raise ConfigError(f"target={text} is none; want flops:0.447, speedup:2.1 or lpips:0.05") from None
+    if not (low < value <= high and math.isfinite(value)):
+        raise ConfigError(f"target={text}: {quantity} lies between {low:g} and {high:g}")
+    return quantity.strip(), value
 
 
 def parse(config: DictConfig) -> tuple[Run, type, Any, Method]:
@@ -75,7 +100,16 @@ def parse(config: DictConfig) -> tuple[Run, type, Any, Method]:
     method = _class(config.method, "method")
     if not issubclass(method, Method):
         raise ConfigError(f"method._target_ names {method.__name__}, which is no subclass of engine.method.Method")
-    return run, backbone, _typed(backbone.Settings, config.model, "model"), _typed(method, config.method, "method")
+    own_method = _begun(config.method, method) if run.task == "calibrate" else config.method
+    return run, backbone, _typed(backbone.Settings, config.model, "model"), _typed(method, own_method, "method")
+
+
+def _begun(node: DictConfig, method: type[Method]) -> DictConfig:
+    """`node` with a first value for every knob that has none: what a search is for need not be given."""
+    for knob in method.knobs:
+        given = {key: value for key, value in knob.at(knob.begin).items() if OmegaConf.is_missing(node, key)}
+        node = OmegaConf.merge(node, given)  # type: ignore[assignment]
+    return node
 
 
 def _class(node: DictConfig, group: str) -> type:

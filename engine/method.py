@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from torch import Tensor
+
+from engine.knob import Knob
 
 if TYPE_CHECKING:
     from engine.backbone import Backbone
@@ -109,6 +111,8 @@ class Method:
     dies whole. `requires` names what the backbone must offer ("blocks", "branches", "cross_attention", "guidance",
     "nested", "partial", "narrow", "transformer", or a signal).
     """
+
+    knobs: ClassVar[tuple[Knob, ...]] = ()  # what a calibration turns, the main one first; the others refine it
 
     @property
     def grain(self) -> str:

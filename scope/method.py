@@ -34,6 +34,7 @@ from torch import Tensor
 
 from engine.discrepancy import Discrepancy
 from engine.history import column, steps_of
+from engine.knob import Knob
 from engine.method import VELOCITY, Decision, Method, Mode, Probe, Row, Site
 from scope import selective
 from scope.predictors import ORDER, Guards, Predictor
@@ -63,6 +64,12 @@ class Scope(Method):
     reject: float = math.inf  # a larger relative correction recomputes; costs a prediction before each decision
     amplitude: float = math.inf  # widening of the history's range per channel that a prediction may reach; inf: free
     eps: float = 1e-8  # in Eq. 4
+
+    knobs = (
+        Knob("tau_predict", 1e-3, 10.0, follows={"tau_cache": 0.43}),
+        Knob("max_skip", 1, 10, whole=True),
+        Knob("warmup", 8, 1, whole=True),
+    )
 
     def __post_init__(self) -> None:
         if not (0 <= self.tau_cache <= self.tau_predict):
