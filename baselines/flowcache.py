@@ -13,6 +13,10 @@ What is reused is, on MAGI-1, the last increment of the latent, v dt, as release
 rescaled to the present step, so that growing steps fall short. `velocity` rescales it. `residual` is that of the block
 stack.
 
+On MAGI-1 the keys and values held can be bounded to `capacity` chunks' worth. As a chunk is about to enter a full
+memory, finished chunks give up one chunk's worth of theirs, for each head those that score lowest: importance to the
+youngest chunk's last queries against redundancy among keys (baselines/kv_compression.py, after R-KV). 0 holds all.
+
 Site: velocity, or the whole block stack.
 Signal: the patch embedding on MAGI-1, depends on the content.
 Memory: 1 latent (1 hidden tensor per guidance branch with `residual`) and the last signal of every chunk.
@@ -28,10 +32,12 @@ from typing import Any
 from torch import Tensor
 
 from baselines.cadence import one_of, own_steps, within
+from baselines.kv_compression import score
 from baselines.memory import Memory
 from baselines.teacache import COEFFICIENTS, polynomial
 from engine.discrepancy import Discrepancy
 from engine.history import column, steps_of
+from engine.knob import Knob
 from engine.method import VELOCITY, Decision, Method, Mode, Probe, Row, Site
 
 RELEASED = {"clean_refresh": False}  # what the released code changes of a model that has such a setting
@@ -48,6 +54,11 @@ class FlowCache(Method):
     cooldown: int = 0  # last steps of a chunk that are always computed; the video's last step always is
     function: str = "released"  # stock: the model's own function
     nearly_clean: bool = False  # with `released`: keep MAGI-1's duplicate of the oldest chunk
+    capacity: int = 0  # chunks' worth of keys and values held, 0 for all; raising it: more memory, less forgotten
+    queries: str = "frame"  # whose looks count in compression: the youngest chunk's last token | frame | chunk
+    importance: float = 0.07  # of looks against novelty in compression; raising it: keeps what is looked at
+
+    knobs = (Knob("threshold", 1e-4, 10.0), Knob("warmup", 12, 1, whole=True))
 
     def __post_init__(self) -> None:
         within("threshold", self.threshold, 0, float("inf"))
@@ -55,6 +66,9 @@ class FlowCache(Method):
         within("cooldown", self.cooldown, 0, float("inf"))
         one_of("reuse", self.reuse, "increment", "velocity", "residual")
         one_of("function", self.function, "released", "stock")
+        within("capacity", self.capacity, 0, float("inf"))
+        within("importance", self.importance, 0, 1)
+        one_of("queries", self.queries, "token", "frame", "chunk")
         one_of("fit", self.fit, *COEFFICIENTS, "own")
         if self.fit == "own" and not self.coefficients:
             raise ValueError("fit=own needs coefficients, highest power first")
@@ -66,12 +80,13 @@ class FlowCache(Method):
 
     @property
     def requires(self) -> frozenset[str]:
-        return frozenset({"partial", self.signal} | ({"blocks"} if self.reuse == "residual" else set()))
+        needs = {"blocks": self.reuse == "residual", "kv_capacity": self.capacity > 0}
+        return frozenset({"partial", self.signal} | {name for name, needed in needs.items() if needed})
 
     def reschedule(self, settings: Any) -> Any:
-        if self.function == "stock":
-            return settings
-        wanted = RELEASED | ({} if self.nearly_clean else {"nearly_clean": 1.0})
+        wanted: dict[str, Any] = {"kv_capacity": self.capacity, "kv_queries": self.queries} if self.capacity else {}
+        if self.function == "released":
+            wanted |= RELEASED | ({} if self.nearly_clean else {"nearly_clean": 1.0})
         return replace(settings, **{name: value for name, value in wanted.items() if hasattr(settings, name)})
 
     def reset(self) -> None:
@@ -115,6 +130,9 @@ class FlowCache(Method):
         if self.reuse == "residual":
             return x + kept
         return kept / _lengths(part, kept) if self.reuse == "increment" else kept
+
+    def rank(self, keys: Tensor, queries: Tensor) -> Tensor:
+        return score(keys, queries, self.importance)
 
     def state(self) -> Iterable[Tensor]:
         return (*self.moved.tensors(), *self.memory.tensors())

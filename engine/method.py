@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 
 from engine.knob import Knob
@@ -183,6 +184,14 @@ class Method:
     def fill(self, site: Site, part: Row, mode: Mode, x: Tensor) -> Tensor:
         """Stand in for the computation in CACHE or PREDICT mode; must not write to `x`."""
         raise RuntimeError(f"{type(self).__name__} chose {mode} but has no stand-in at {site}")
+
+    def rank(self, keys: Tensor, queries: Tensor) -> Tensor:
+        """What each key of finished units is worth where a backbone holds only some of them ("kv_capacity").
+
+        `keys` (tokens, groups, d) in the order of the video, `queries` (n, heads, d) of the youngest unit's last
+        tokens -> (tokens, groups), float32; the highest stay. By default the newest.
+        """
+        return torch.arange(len(keys), dtype=torch.float32, device=keys.device)[:, None].expand(keys.shape[:2])
 
     def state(self) -> Iterable[Tensor]:
         """The tensors held between rows, for the memory account."""

@@ -22,6 +22,7 @@ NOTES = json.loads((FOLDER / "reuse_baselines.json").read_text())
 RELEASED = {
     "flow": FlowCache(0.05, warmup=2),
     "flow_keepnear": FlowCache(0.05, warmup=2, nearly_clean=True),
+    "flow_kvcompress5": FlowCache(0.05, warmup=2, capacity=5),
     "flow_never_reuse": FlowCache(0.0, warmup=0, nearly_clean=True),
     "flow_never_reuse_discardnear": FlowCache(0.0, warmup=0),
 }

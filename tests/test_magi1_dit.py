@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from models.magi1.attention import KVCache
+from models.magi1.cache import KVCache
 from models.magi1.checkpoint import empty_dit, initialise, random_dit
 from models.magi1.config import ModelConfig, RuntimeConfig
 from models.magi1.dispatch import Dispatcher, from_chunks, rollout, to_chunks

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.magi1.attention import KVCache
+from models.magi1.cache import KVCache
 from models.magi1.checkpoint import empty_dit
 from models.magi1.config import ModelConfig, RuntimeConfig
 from models.magi1.dispatch import Dispatcher

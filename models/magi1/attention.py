@@ -1,4 +1,4 @@
-"""Parallel self- and cross-attention of a MAGI-1 layer, and the cache that carries keys and values between forwards.
+"""Parallel self- and cross-attention of a MAGI-1 layer.
 
 Tokens are chunk-first everywhere: (chunks, tokens per chunk, channels). A chunk's queries see a contiguous range of
 chunks, without any mask inside the range: attention is bidirectional in a chunk and causal across chunks.
@@ -15,38 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from .cache import KVCache, Range
 from .config import ModelConfig
 from .embed import OnePlusLayerNorm, rotate
 
 _INTERLEAVE = 8  # groups in which the two attention outputs alternate before their common projection
-
-Range = tuple[int, int]
-
-
-class KVCache:
-    """Keys and values of every chunk of one video, one tensor (chunks, tokens, groups, 2·head_dim) per layer.
-
-    A row holds what was last written for that chunk: a finished chunk's come from its clean pass, an unfinished
-    one's from its last computed step.
-    """
-
-    def __init__(
-        self, config: ModelConfig, chunks: int, tokens: int, device: torch.device | str, fill: float = 0.0
-    ) -> None:
-        shape = (chunks, tokens, config.num_query_groups, 2 * config.kv_channels)
-        self.layers = [torch.full(shape, fill, device=device, dtype=config.dtype) for _ in range(config.num_layers)]
-
-    def write(self, layer: int, slot: int, keys: Tensor, values: Tensor) -> None:
-        """Store one chunk's keys and values, each (tokens, groups, head_dim)."""
-        rows = self.layers[layer][slot]
-        rows[..., : keys.shape[-1]].copy_(keys)
-        rows[..., keys.shape[-1] :].copy_(values)
-
-    def read(self, layer: int, visible: Range) -> tuple[Tensor, Tensor]:
-        """Keys and values of the chunks [start, stop), each (tokens, groups, head_dim), without a copy."""
-        rows = self.layers[layer][visible[0] : visible[1]].flatten(0, 1)
-        keys, values = rows.chunk(2, dim=-1)
-        return keys, values
 
 
 @dataclass(frozen=True)
@@ -130,6 +103,8 @@ class ParallelAttention(nn.Module):
         queries = rotate(self.q_layernorm(self._heads(project.q(normed))), call.cos, call.sin).to(normed.dtype)
         keys = rotate(self.k_layernorm(self._heads(project.k(normed))), call.cos, call.sin).to(normed.dtype)
         values = self._heads(project.v(normed))
+        if call.cache is not None and (writers := [j for j, slot in enumerate(call.slots) if slot is not None]):
+            call.cache.notice(self.index, queries[writers[-1]])
         seen = self._visible(keys, values, call)
         return self._attend(queries, seen, batch=call.cache is None)
 

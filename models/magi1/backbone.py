@@ -40,7 +40,7 @@ class Magi1Backbone:
     """One MAGI-1 model at one setting. Built cheaply; `load` brings the weights."""
 
     Settings = Magi1
-    offers = frozenset({"blocks", "branches", "partial"}) | SIGNALS
+    offers = frozenset({"blocks", "branches", "kv_capacity", "partial"}) | SIGNALS
 
     def __init__(self, settings: Magi1, device: torch.device) -> None:
         self.settings, self.device, self.name = settings, device, settings.name
@@ -191,7 +191,9 @@ class Magi1Backbone:
 
             return _slots(self._dispatcher.velocity(chunks, forward, blocks=blocks if visit.kinds else None))
 
-        return visit(VELOCITY, window, guided)
+        velocity = visit(VELOCITY, window, guided)
+        self._dispatcher.compress(forward, visit.method.rank)
+        return velocity
 
     def advance(self, latents: Tensor, row: Row, velocity: Tensor) -> Tensor:
         stepped = self._dispatcher.advance(self._chunks(latents), self._forward(row), self._chunks(velocity))

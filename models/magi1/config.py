@@ -105,6 +105,8 @@ class RuntimeConfig:
     clean_chunk_kvrange: int = 1  # chunks a clean chunk sees, itself included; -1 takes the last of the list
     clean_t: float = 0.9999  # time at which finished chunks are read again
     clean_refresh: bool = True  # read finished chunks again; without it, their keys are those of their last step
+    kv_capacity: int = 0  # chunks' worth of keys and values held, 0 for all; higher: more memory, longer memory
+    kv_queries: str = "frame"  # whose queries say which keys matter: the youngest chunk's last token|frame|chunk
     distill_nearly_clean_chunk_threshold: float = 0.3  # higher: the duplicate starts later
     nearly_clean_weight: float = 0.7  # share of the context velocity where a duplicate runs
     shortcut_mode: str = "8,16,16"  # which quarter of a 12-step grid has the long step
@@ -142,6 +144,13 @@ class RuntimeConfig:
                 f"num_steps={self.num_steps} must be a multiple of the {len(self.noise2clean_kvrange)} entries of "
                 "noise2clean_kvrange"
             )
+        if self.kv_capacity < 0 or self.kv_queries not in ("token", "frame", "chunk"):
+            raise ValueError(
+                "want kv_capacity of 0 or more and kv_queries of token, frame, chunk; got "
+                f"{self.kv_capacity} and {self.kv_queries!r}"
+            )
+        if self.kv_capacity and self.noise2clean_kvrange:
+            raise ValueError("kv_capacity bounds a history that is seen whole; set kv_range=[]")
         if min(self.noise2clean_kvrange, default=1) < 1:
             raise ValueError(f"noise2clean_kvrange={self.noise2clean_kvrange}: a chunk sees itself, so 1 or more")
 

@@ -15,13 +15,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .attention import KVCache, Range
+from .cache import KVCache, Range, Rank
 from .config import RuntimeConfig
 from .dit import Blocks, Magi1DiT
 from .schedule import Forward, Schedule
 
 BRANCHES = {1: ("cond",), 3: ("cond", "past", "none")}
 """Passes of a forward by `cfg_number`: prompt and past; past alone; neither."""
+
+_LAST_TOKENS = 50  # queries of a chunk that kv_queries="token" looks at
 
 BranchBlocks = Callable[[str], Blocks]
 
@@ -170,6 +172,11 @@ class Dispatcher:
             latents[chunk] = self.chunk(latents, chunk) + v * (after - time)
         return latents
 
+    def compress(self, forward: Forward, rank: Rank) -> None:
+        """Make room in the cache if that is due after `forward`; `rank` says which keys are worth keeping."""
+        if forward.compresses and self.cache is not None:
+            self.cache.compress(forward.compresses, forward.chunks.stop, rank)
+
     def _member(self, latents: Tensor, forward: Forward, chunk: int) -> Member:
         j = chunk - forward.chunks.start
         text = self.text[chunk - self.schedule.given]
@@ -208,7 +215,10 @@ class Dispatcher:
     def _empty_cache(self) -> KVCache:
         h, w = self.settings.latent_size
         tokens = self.schedule.chunk_width * (h // self.model.config.patch_size) * (w // self.model.config.patch_size)
-        return KVCache(self.model.config, self.schedule.chunks, tokens, self.model.device)
+        late = {"token": _LAST_TOKENS, "frame": tokens // self.schedule.chunk_width, "chunk": tokens}
+        queries = late[self.settings.kv_queries] if self.settings.kv_capacity else 0
+        held = self.schedule.held_chunks
+        return KVCache(self.model.config, self.schedule.chunks, tokens, self.model.device, held=held, queries=queries)
 
 
 def _alone(member: Member, position: int) -> Member:

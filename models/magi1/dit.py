@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import Call, KVCache, ParallelAttention, Range
+from .attention import Call, ParallelAttention
+from .cache import KVCache, Range
 from .config import ModelConfig
 from .embed import CaptionEmbedder, OnePlusLayerNorm, Rope, TimeEmbedder
 

@@ -97,14 +97,13 @@ def branch_flops(
         seen, texts = [*seen, 1], [*texts, text]
     writer = "cond" if settings.cfg_number == 1 else "past"  # runs for a refresh even if no chunk is computed
     if forward.refresh is not None and (branch == writer or (branch == "cond" and chosen)):
-        seen, texts = [forward.refresh_visible[1] - forward.refresh_visible[0], *seen], [null, *texts]
+        seen, texts = [forward.seen(forward.refresh_visible), *seen], [null, *texts]
     return call_flops(config, tokens, seen, texts, settings.distill) if seen else 0.0
 
 
 def visible_chunks(forward: Forward, chunk: int) -> int:
     """How many chunks a chunk in flight attends to, itself included."""
-    start, stop = forward.visible[chunk - forward.chunks.start]
-    return stop - start
+    return forward.seen(forward.visible[chunk - forward.chunks.start])
 
 
 def forward_flops(

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .attention import KVCache
+from .cache import KVCache
 from .cases import Case, compare
 from .config import ModelConfig, RuntimeConfig
 from .dispatch import Dispatcher, from_chunks, to_chunks

@@ -10,11 +10,11 @@ the cleanest. Time runs from 0 (noise) to 1 (clean). Around the chunks in flight
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from .attention import Range
+from .cache import Range
 from .config import RuntimeConfig
 
 _SHIFT = 3.0
@@ -40,11 +40,17 @@ class Forward:
     refresh: int | None = None  # a finished chunk to be read again
     refresh_visible: Range = (0, 0)
     duplicate: bool = False  # whether the oldest chunk also runs without its past
+    dropped: int = 0  # chunks' worth of finished keys given up before this forward
+    compresses: int = 0  # after this forward, so many finished chunks give up one chunk's worth of their keys
 
     @property
     def passes(self) -> int:
         """Chunks that go through the transformer."""
         return len(self.chunks) + (self.refresh is not None) + self.duplicate
+
+    def seen(self, visible: Range) -> int:
+        """Chunks' worth of keys in a range of chunks."""
+        return visible[1] - visible[0] - self.dropped
 
 
 @dataclass(frozen=True)
@@ -72,9 +78,14 @@ class Schedule:
     @property
     def visible_chunks(self) -> int:
         """Chunk-sized blocks of keys seen, summed over all chunk passes."""
-        seen = sum(stop - start for f in self.forwards for start, stop in f.visible)
-        refreshed = sum(f.refresh_visible[1] - f.refresh_visible[0] for f in self.forwards)
+        seen = sum(f.seen(reach) for f in self.forwards for reach in f.visible)
+        refreshed = sum(f.seen(f.refresh_visible) for f in self.forwards if f.refresh is not None)
         return seen + refreshed + sum(f.duplicate for f in self.forwards)
+
+    @property
+    def held_chunks(self) -> int:
+        """The most chunks' worth of keys and values held at once."""
+        return max((f.chunks.stop - f.dropped for f in self.forwards), default=self.given)
 
     def emitted(self, forward: Forward) -> Range | None:
         """The latent frames that are final after `forward` and were not given, None if there are none.
@@ -137,6 +148,8 @@ def schedule(settings: RuntimeConfig, prefix: int = 0) -> Schedule:
         shares = range(max(0, newest - chunks + 1), min(window, stage + 1))
         for inner in range(settings.num_steps // window):
             forwards.append(_forward(settings, len(forwards), stage, inner, flight, shares, given))
+    if settings.kv_capacity:
+        forwards = _compressed(forwards, chunks, settings.kv_capacity)
     reach = settings.clean_chunk_kvrange
     if reach == -1:
         reach = settings.noise2clean_kvrange[-1] if settings.noise2clean_kvrange else _PREFIX_RANGE
@@ -149,6 +162,25 @@ def schedule(settings: RuntimeConfig, prefix: int = 0) -> Schedule:
         given_visible=tuple((max(0, k + 1 - reach), k + 1) for k in range(given)),
         given_step_length=step_lengths(settings.num_steps, settings.shortcut_mode)[0],
     )
+
+
+def _compressed(forwards: list[Forward], chunks: int, capacity: int) -> list[Forward]:
+    """Where a chunk is about to enter and there is no room left, finished chunks make it, if there are two or more."""
+    dropped, found = 0, []
+    for forward, after in zip(forwards, [*forwards[1:], None], strict=True):
+        forward = replace(forward, dropped=dropped)
+        if after and after.chunks.stop > forward.chunks.stop and forward.chunks.stop - dropped >= capacity:
+            finished = after.chunks.start - (after.refresh is not None)
+            if finished - dropped >= 2:
+                forward, dropped = replace(forward, compresses=finished), dropped + 1
+        found.append(forward)
+    held = max(forward.chunks.stop - forward.dropped for forward in found)
+    if held > capacity:
+        raise ValueError(
+            f"kv_capacity={capacity} has no room for the chunks in flight and a finished one; want {held} or more of "
+            f"the video's {chunks} chunks, or 0 for all"
+        )
+    return found
 
 
 def _forward(

@@ -37,6 +37,8 @@ class Magi1:
     clean_kv_range: int = 1  # chunks that a finished chunk sees when it is read again; unused with kv_range []
     clean_t: float = 0.9999  # time at which finished chunks are read again
     clean_refresh: bool = True  # read finished chunks again, cleanly; false: remember them as they were last seen
+    kv_capacity: int = 0  # chunks' worth of keys and values held, 0 for all; raising it: more memory, less forgotten
+    kv_queries: str = "frame"  # token | frame | chunk: the last queries of the youngest chunk that say what is kept
     nearly_clean: float = 0.3  # time from which the oldest chunk also runs without its past; 1 turns that off
     shortcut: str = "8,16,16"  # which quarter of a 12-step grid has the long step; or "16,16,8"
     guidance_t: list[float] = field(default_factory=lambda: [0.0, 0.0217, 0.1, 0.3, 0.999])  # base model only
@@ -87,6 +89,8 @@ class Magi1:
             clean_chunk_kvrange=self.clean_kv_range,
             clean_t=self.clean_t,
             clean_refresh=self.clean_refresh,
+            kv_capacity=self.kv_capacity,
+            kv_queries=self.kv_queries,
             distill_nearly_clean_chunk_threshold=self.nearly_clean,
             shortcut_mode=self.shortcut,
             num_frames=self.frames,
