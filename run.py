@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import shlex
+import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,52 +21,63 @@ from rich.markup import escape
 
 from conf.schema import ConfigError, explain
 from engine.weights import WeightsError
-from store import Store, StoreError
-from sweep.cell import Cell
+from store import Store
+from sweep.cell import COMMAND, Cell, Order
 from sweep.cost import dry_run, print_plans
-from sweep.experiments import expanded
-from sweep.tasks import VIDEOS, task_of
-from sweep.work import make, out
+from sweep.display import Display
+from sweep.perform import perform
+from sweep.supervisor import Supervisor
+from sweep.work import DeviceLost, out
 
 QUICKSTART = "experiment=quickstart"
-touched: dict[Path, list[str]] = {}  # every results folder of this command, and what failed in it
-planned: list[dict[str, Any]] = []  # what dry runs found
-unreported: set[Path] = set()  # the folders among them whose report is to be made when all videos are
-unscored: set[Path] = set()  # the folders among them whose new videos are to be scored when all are made
+PLANNING = ("hydra/launcher=basic",)  # composed and checked here, whoever does the work
+composed: list[Cell] = []  # every cell of this command that can be run
+refused: list[str] = []  # what is wrong with the others
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def main(config: DictConfig) -> None:
-    """One job of the sweep. Nothing that goes wrong here stops the others."""
-    failures = touched.setdefault(Path(str(config.get("results") or "results")).expanduser().absolute(), [])
+def compose(config: DictConfig) -> None:
+    """One cell of the sweep: composed and checked, before any is run."""
     try:
-        cell = Cell.of(config)
-        if not cell.prompts or cell.run.dry_run:
-            planned.append(dry_run(cell))
-            print(json.dumps(planned[-1]), flush=True)
-            return
-        store = Store(Path(cell.run.results).expanduser().absolute())
-        if cell.run.task != VIDEOS:
-            failures += task_of(cell.run.task)(cell, store)
-        else:
-            failures += make(cell, store)
-        if cell.run.score:
-            unscored.add(store.root)
-        if cell.run.report:
-            unreported.add(store.root)
-    except (ConfigError, WeightsError, StoreError) as error:
-        failures.append(str(error))
+        cell = Cell.of(Order.of(config))
+        if not cell.run.dry_run:
+            _ = cell.prompts, cell.model.weights_id
+        composed.append(cell)
+    except (ConfigError, WeightsError) as error:
+        refused.append(str(error))
     except Exception as error:
         out.print(escape(traceback.format_exc()))
-        failures.append(f"{type(error).__name__}: {error}".splitlines()[0])
+        refused.append(f"{type(error).__name__}: {error}".splitlines()[0])
 
 
-def finish() -> int:
-    """Score and report on every store that was written to; 1 if anything failed."""
-    if len(planned) > 1:
-        print_plans(planned)
-    for results, failures in touched.items():
-        if results in unscored | unreported and (any(results.glob("*/*/*/run.json")) or (results / "plan").is_dir()):
+def work(cells: Sequence[Cell], supervisor: Supervisor) -> list[str]:
+    """Do the cells one after another; returns what failed. On an interrupt nothing is left running."""
+    with Display(out, len(cells)) as display:
+        try:
+            for cell in cells:
+                if cell.run.isolate:
+                    supervisor.do(cell.order, cell.label, display)
+                else:
+                    perform_here(cell, display)
+            supervisor.close()
+        finally:
+            supervisor.close(kill=True)
+    return display.failures
+
+
+def perform_here(cell: Cell, display: Display) -> None:
+    """The cell in this process, without the protection of another."""
+    try:
+        perform(cell, display)
+    except DeviceLost as error:
+        display("failed", f"{cell.label}: the rest of it is missing ({error})")
+
+
+def finish(cells: Sequence[Cell]) -> None:
+    """Score and report on every store that was written to."""
+    unscored, unreported = ({results_of(c) for c in cells if getattr(c.run, name)} for name in ("score", "report"))
+    for results in dict.fromkeys(map(results_of, cells)):
+        if results in unscored | unreported and any(results.glob("*/*/*/run.json")):
             from eval.__main__ import score_store
             from reports.build import build
             from reports.tables import print_main
@@ -73,32 +88,75 @@ def finish() -> int:
                 page = build(results)
                 print_main(results)
                 out.print(f"tables, figures and the page with all videos: {page}")
-        for line in failures:
-            out.print(f"[bold red]error:[/] {escape(line)}")
-    return int(any(touched.values()))
+
+
+def results_of(cell: Cell) -> Path:
+    return Path(cell.run.results).expanduser().absolute()
+
+
+def show_costs(cells: Sequence[Cell]) -> None:
+    """The answer to dry_run=true."""
+    planned = []
+    for cell in cells:
+        planned.append(dry_run(cell))
+        print(json.dumps(planned[-1]), flush=True)
+    if len(planned) > 1:
+        print_plans(planned)
 
 
 def command_line(arguments: list[str]) -> list[str]:
     """Without a word about what to compare, the quickstart comparison is meant."""
     named = any(a.lstrip("+~").split("=")[0] in ("model", "method", "experiment", "dry_run") for a in arguments)
-    asked = any(a.startswith(("-h", "--h", "-c", "--cfg", "-i", "--info", "--version", "-s")) for a in arguments)
-    return arguments if named or asked else [*arguments, QUICKSTART]
+    return arguments if named or asks(arguments) else [*arguments, QUICKSTART]
+
+
+def asks(arguments: Sequence[str]) -> bool:
+    """Whether the command line only wants to know something of the menu."""
+    return any(a.startswith(("-h", "--h", "-c", "--cfg", "-i", "--info", "--version", "-s")) for a in arguments)
+
+
+def planning(arguments: Sequence[str]) -> list[str]:
+    """The arguments without those that say who does the work."""
+    kept = [a for a in arguments if not a.lstrip("+~").startswith(("hydra/launcher", "hydra.launcher"))]
+    return kept if asks(arguments) else [*kept, *PLANNING]
 
 
 def command(arguments: list[str]) -> int:
     """What `python run.py ARGUMENTS` does; returns its exit status."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # so that errors arrive here instead of being printed with a trace
-    for past in (touched, unscored, unreported, planned):
-        past.clear()
+    os.environ[COMMAND] = shlex.join(["python", "run.py", *arguments])
+    arguments = command_line(arguments)
+    composed.clear()
+    refused.clear()
+    sys.argv[1:] = planning(arguments)
+    logging.getLogger("hydra._internal.core_plugins.basic_launcher").setLevel(logging.WARNING)  # it only composes
     try:
-        for line in expanded(command_line(arguments)):
-            sys.argv[1:] = line
-            main()
-    except (ConfigError, HydraException, OmegaConfBaseException) as error:
+        compose()
+    except (HydraException, OmegaConfBaseException) as error:
         print(f"error: {explain(str(error))}", file=sys.stderr)
         return 1
-    return finish() if touched else 0
+    failures = [*refused]
+    dry = [cell for cell in composed if cell.run.dry_run]
+    show_costs(dry)
+    cells = [cell for cell in composed if not cell.run.dry_run]
+    if cells:
+        failures += work(cells, Supervisor())
+        finish(cells)
+    for line in failures:
+        out.print(f"[bold red]error:[/] {escape(line)}")
+    return int(bool(failures))
+
+
+def stopped(signum: int, frame: Any) -> None:
+    """SIGTERM ends the command as Ctrl-C does."""
+    raise KeyboardInterrupt(signal.Signals(signum).name)
 
 
 if __name__ == "__main__":
-    sys.exit(command(sys.argv[1:]))
+    signal.signal(signal.SIGTERM, stopped)
+    try:
+        sys.exit(command(sys.argv[1:]))
+    except KeyboardInterrupt as interrupt:
+        how = str(interrupt) or "SIGINT"
+        print(f"stopped by {how}; what is finished is in the store, and the same command goes on", file=sys.stderr)
+        sys.exit(128 + signal.Signals[how])

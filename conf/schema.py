@@ -61,6 +61,7 @@ class Run:
     score: bool = True  # PSNR, SSIM, LPIPS and validity right after a video; `python -m eval RESULTS` does it later
     report: bool = True
     retry_failed: bool = False
+    isolate: bool = True  # in a process of its own, so that a segfault or a kill costs one video and not the sweep
     experiment: str | None = None
 
     def __post_init__(self) -> None:

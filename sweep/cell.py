@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
@@ -19,6 +20,8 @@ from engine.method import Method, Original
 from engine.weights import WeightsError
 from store import fingerprint
 
+COMMAND = "SCOPE_COMMAND"  # what was typed, for the jobs that other processes do
+
 
 @lru_cache(maxsize=2)
 def backbone(kind: Any, settings: str, device: str) -> Any:
@@ -26,25 +29,40 @@ def backbone(kind: Any, settings: str, device: str) -> Any:
     return kind(kind.Settings(**json.loads(settings)), torch.device(device))
 
 
+@dataclass(frozen=True)
+class Order:
+    """A composed cell as text, to hand to another process."""
+
+    config: str  # YAML, interpolations unresolved
+    name: str  # of the method on the menu
+    speed: str | None  # of the operating point, if the menu has one of that name
+
+    @classmethod
+    def of(cls, config: DictConfig) -> Order:
+        """What Hydra has just composed; read inside a job of its own, where it knows the choices."""
+        choices, speed = HydraConfig.get().runtime.choices, str(config.get("speed"))
+        name = str(choices["method"])
+        return cls(OmegaConf.to_yaml(config), name, speed if has_point(str(choices["model"]), name, speed) else None)
+
+
 @dataclass
 class Cell:
     """One row of a table: a model, a method and its operating point."""
 
+    order: Order
     run: Run
     model: Any
     base: Any  # the same backbone as its own settings have it: what the reference is run with
     method: Method
-    name: str
-    speed: str | None
     composed: dict[str, Any]
 
     @classmethod
-    def of(cls, config: DictConfig) -> Cell:
-        """Check all that can be checked before a model is built. Raises ConfigError."""
+    def of(cls, order: Order) -> Cell:
+        """Check all that can be checked before a model is built. Raises ConfigError, WeightsError."""
+        config = OmegaConf.create(order.config)
+        assert isinstance(config, DictConfig)
         run, kind, settings, method = parse(config)
-        choices = HydraConfig.get().runtime.choices
-        name, device = str(choices["method"]), device_of(run.device)
-        speed = run.speed if has_point(str(choices["model"]), name, run.speed) else None
+        device = device_of(run.device)
         try:
             wanted_settings = (settings, method.reschedule(settings))
             base, model = (backbone(kind, json.dumps(asdict(s)), device) for s in wanted_settings)
@@ -54,7 +72,19 @@ class Cell:
         except ValueError as error:
             raise ConfigError(str(error)) from None
         composed = {str(k): v for k, v in OmegaConf.to_container(config, resolve=True).items()}  # type: ignore[union-attr]
-        return cls(run, model, base, method, name, speed, composed)
+        return cls(order, run, model, base, method, composed)
+
+    @property
+    def name(self) -> str:
+        return self.order.name
+
+    @property
+    def speed(self) -> str | None:
+        return self.order.speed
+
+    @property
+    def label(self) -> str:
+        return f"{self.model.name} {label(self.name, self.speed)}"
 
     @cached_property
     def prompts(self) -> list[str]:
@@ -108,7 +138,11 @@ class Job:
 
     @property
     def label(self) -> str:
-        return self.name if self.speed is None else f"{self.name}-{self.speed}"
+        return label(self.name, self.speed)
+
+
+def label(name: str, speed: str | None) -> str:
+    return name if speed is None else f"{name}-{speed}"
 
 
 def _parameters(method: Method) -> dict[str, Any]:
@@ -131,5 +165,5 @@ def identity(job: Job, cell: Cell) -> dict[str, Any]:
         "site": ", ".join(map(str, job.method.sites(job.model.depth, job.model.schedule()[0]))),
         "produced_by": job.produced_by,
         "environment": environment(job.model.device),
-        "command": " ".join(["python", "run.py", *sys.argv[1:]]),
+        "command": os.environ.get(COMMAND) or " ".join(["python", "run.py", *sys.argv[1:]]),
     }

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Any
 
+import torch
 from omegaconf import OmegaConf
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from conf.schema import Run
 from engine.ledger import write
@@ -21,26 +21,47 @@ out = Console(highlight=False, soft_wrap=True)
 if not out.is_terminal:
     out.width = 120  # a log file has no width of its own
 
+Notify = Callable[..., None]
+"""Told what happens, as plain values so that another process can be told: "cell" label, videos to do; "video" key,
+label, prompt, rows; "row"; "made" status, seconds or None; "failed" a line; "say" a text."""
 
-def make(cell: Cell, store: Store) -> list[str]:
-    """Generate, record and score every video of the cell that the store lacks; returns what failed, a line each."""
-    todo = [job for job in cell.jobs() if wanted(store.find(cell.model.name, job.name, job.speed, job.key), cell.run)]
-    failures: list[str] = []
-    if not todo:
-        out.print(f"{cell.model.name} {cell.name}: nothing to do, every video is in the store")
-    else:
+
+class DeviceLost(RuntimeError):
+    """The accelerator's context of this process is broken: what comes next needs another process."""
+
+
+def nobody(*event: Any) -> None:
+    """Tells nobody."""
+
+
+def make(cell: Cell, store: Store, notify: Notify = nobody, lost: Mapping[str, str] | None = None) -> list[str]:
+    """Generate and record every video of the cell that the store lacks; returns what failed, a line each.
+
+    Args:
+        lost: {key: reason} of videos that took an earlier process with them: recorded as failed and not tried again.
+
+    Raises DeviceLost after a fault of the accelerator that no later video of this process would survive.
+    """
+    lost, failures = lost or {}, []
+
+    def ended(job: Job, record: Record) -> None:
+        notify("made", record.status, record.run.get("seconds", {}).get("total"))
+        if record.status != "ok":
+            failures.append(f"{cell.model.name} {job.label} {job.key}: {record.run.get('reason')}")
+            notify("failed", failures[-1])
+
+    todo = []
+    for job in cell.jobs():
+        if job.key in lost:
+            bury(job, cell, store, lost[job.key])
+        elif wanted(store.find(cell.model.name, job.name, job.speed, job.key), cell.run):
+            todo.append(job)
+    notify("cell", cell.label, len(todo))
+    if todo:
         texts, seconds = prepare(todo, store)
-        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        with Progress(*(TextColumn(c) if isinstance(c, str) else c for c in columns), console=out) as bars:
-            videos, rows = bars.add_task("videos", total=len(todo)), bars.add_task("")
-            for job in todo:
-                bars.reset(rows, total=len(job.model.schedule()), description=f"{job.label}: {escape(job.prompt[:40])}")
-                record = video(job, cell, store, texts, seconds, lambda row: bars.advance(rows))
-                bars.advance(videos)
-                if not bars.console.is_terminal:
-                    out.print(f"{cell.model.name} {job.label} {escape(job.prompt[:60])}: {summary(record)}")
-                if record.status != "ok":
-                    failures.append(f"{cell.model.name} {job.label} {job.key}: {record.run.get('reason')}")
+        for job in todo:
+            notify("video", job.key, f"{cell.model.name} {job.label}", job.prompt, len(job.model.schedule()))
+            ended(job, video(job, cell, store, texts, seconds, lambda row: notify("row"), notify))
     return failures
 
 
@@ -48,9 +69,12 @@ def wanted(record: Record | None, run: Run) -> bool:
     return record is None or (run.retry_failed and record.status == "failed")
 
 
-def summary(record: Record) -> str:
-    seconds = record.run.get("seconds", {}).get("total")
-    return str(record.status) if seconds is None else f"{record.status}, {seconds:.1f} s"
+def bury(job: Job, cell: Cell, store: Store, reason: str) -> None:
+    """Record a video whose process died, unless it is there: it may have died just after."""
+    if wanted(store.find(cell.model.name, job.name, job.speed, job.key), cell.run):
+        with store.stage(cell.model.name, job.name, job.speed, job.key) as stage:
+            stage.run |= identity(job, cell) | {"status": "failed", "reason": reason}
+            (stage.path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(cell.composed)))
 
 
 def prepare(todo: list[Job], store: Store) -> tuple[dict[str, Any], dict[str, float]]:
@@ -67,11 +91,13 @@ def prepare(todo: list[Job], store: Store) -> tuple[dict[str, Any], dict[str, fl
     return texts, seconds
 
 
-def video(job: Job, cell: Cell, store: Store, texts: Any, seconds: dict[str, float], on_row: Any) -> Record:
-    """One video into the store; what goes wrong in it is recorded and stops nothing else."""
+def video(
+    job: Job, cell: Cell, store: Store, texts: Any, seconds: dict[str, float], on_row: Any, notify: Notify = nobody
+) -> Record:
+    """One video into the store; what goes wrong in it is recorded and stops nothing else, but see DeviceLost."""
     from eval.video import read, write_lossless, write_preview
 
-    model = job.model
+    model, broken = job.model, False
     with store.stage(model.name, job.name, job.speed, job.key) as stage:
         stage.run |= identity(job, cell)
 
@@ -83,9 +109,10 @@ def video(job: Job, cell: Cell, store: Store, texts: Any, seconds: dict[str, flo
         try:
             made = produce(model, job.method, model.conditioning(job.prompt, texts), job.seed, sink, on_row)
         except Exception as error:
-            out.print(escape(traceback.format_exc()))
+            notify("say", traceback.format_exc())
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             stage.run |= {"status": "failed", "reason": reason, "traceback": traceback.format_exc()}
+            broken = isinstance(error, torch.AcceleratorError)  # out of memory is no such thing, and passes
         else:
             write(made.ledger, stage.path / "trace.jsonl")
             spent = {"denoise": made.denoise.seconds, "decode": made.decode.seconds, **seconds}
@@ -96,4 +123,8 @@ def video(job: Job, cell: Cell, store: Store, texts: Any, seconds: dict[str, flo
             stage.run |= {"status": "invalid" if made.reason else "ok", "reason": made.reason}
         (stage.path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(cell.composed)))
     assert stage.record is not None
+    if broken:
+        notify("made", stage.record.status, None)
+        notify("failed", f"{cell.model.name} {job.label} {job.key}: {stage.record.run.get('reason')}")
+        raise DeviceLost(stage.record.run.get("reason"))
     return stage.record

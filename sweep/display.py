@@ -1,0 +1,100 @@
+"""What a sweep says while it runs: one display on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+
+class Display:
+    """Shows the events of sweep/work.py. Time left is that of the videos still to do, from the seconds of those made.
+
+    `failures` collects every "failed" line.
+    """
+
+    def __init__(self, console: Console, cells: int, todo: Mapping[str, int] | None = None) -> None:
+        """`todo`: {cell's label: videos that the store lacks}, as far as it is known."""
+        self.console, self.failures = console, list[str]()
+        self._todo, self._seconds = dict(todo or {}), dict[str, list[float]]()
+        self._label = self._cell = ""
+        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), "{task.fields[left]}")
+        self._bars = Progress(*(TextColumn(c) if isinstance(c, str) else c for c in columns), console=console)
+        add = self._bars.add_task
+        self._cells, self._rows = add("cells", total=cells, left=""), add("", total=None, left="")
+        self._videos = add("videos", total=sum(self._todo.values()), left="")
+        self._started = 0
+
+    def __enter__(self) -> Display:
+        if self.console.is_terminal:
+            self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.console.is_terminal:
+            self._bars.stop()
+
+    def __call__(self, *event: Any) -> None:
+        """One event: its name and its values."""
+        kind, *values = event
+        getattr(self, f"_on_{kind}")(*values)
+
+    def _on_cell(self, label: str, todo: int) -> None:
+        if label != self._cell:
+            self._started += 1
+        self._cell, self._todo[label] = label, todo
+        self._bars.update(self._cells, completed=self._started - 1, description=f"cells, now {escape(label)}")
+        done = sum(map(len, self._seconds.values()))
+        self._bars.update(self._videos, total=done + sum(self._todo.values()))
+        if not todo:
+            self.console.print(f"{label}: nothing to do, every video is in the store")
+
+    def _on_video(self, key: str, label: str, prompt: str, rows: int) -> None:
+        self._label, self._prompt = label, prompt
+        self._bars.reset(self._rows, total=rows, description=f"{escape(label)}: {escape(prompt[:40])}")
+
+    def _on_row(self) -> None:
+        self._bars.advance(self._rows)
+
+    def _on_made(self, status: str, seconds: float | None) -> None:
+        self._seconds.setdefault(self._cell, []).append(seconds or 0.0)
+        self._todo[self._cell] = max(0, self._todo.get(self._cell, 0) - 1)
+        self._bars.advance(self._videos)
+        self._bars.update(self._videos, left=self.left())
+        if not self.console.is_terminal:
+            took = f"{status}, {seconds:.1f} s" if seconds is not None else status
+            left = f" ({self.left()})" if self.left() else ""
+            self.console.print(f"{self._label} {escape(self._prompt[:60])}: {took}{left}")
+
+    def _on_failed(self, line: str) -> None:
+        self.failures.append(line)
+
+    def _on_say(self, text: str) -> None:
+        self.console.print(escape(text))
+
+    def left(self) -> str:
+        """`about 3 min left`, "" before the first video; a cell without one yet counts as the mean of the others."""
+        known = {cell: sum(took) / len(took) for cell, took in self._seconds.items() if took}
+        if not known:
+            return ""
+        mean = sum(known.values()) / len(known)
+        seconds = sum(known.get(cell, mean) * todo for cell, todo in self._todo.items())
+        return f"about {duration(seconds)} left" if seconds else ""
+
+
+def duration(seconds: float) -> str:
+    """A span in the two units that matter.
+
+    >>> duration(7), duration(200), duration(8000), duration(200000)
+    ('7 s', '3 min', '2 h 13 min', '2 d 8 h')
+    """
+    minutes = round(seconds / 60)
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if minutes < 90:
+        return f"{minutes} min"
+    hours = minutes // 60
+    return f"{hours} h {minutes % 60} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"

@@ -1,0 +1,117 @@
+"""Gives cells to a process of their own, and another where one dies: a segfault or a kill costs one video."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import psutil
+
+from sweep.cell import Order
+from sweep.work import Notify
+from sweep.worker import AGAIN
+
+ROOT = Path(__file__).resolve().parents[1]
+PATIENCE = 10.0  # seconds that a process gets to end by itself
+
+
+class Supervisor:
+    """At most one worker process, started when first needed or ahead of that by `start`."""
+
+    def __init__(self, preload: Sequence[str] = ()) -> None:
+        self.preload = preload  # modules that the worker imports while nothing is ordered yet
+        self.process: subprocess.Popen[bytes] | None = None
+        self.orders: Connection
+        self.events: Connection
+
+    def start(self) -> None:
+        """Start the worker; its imports then run beside whatever this process does next."""
+        theirs, self.orders = Pipe(duplex=False)
+        self.events, told = Pipe(duplex=False)
+        path = os.pathsep.join(dict.fromkeys([*filter(None, sys.path), str(ROOT)]))
+        command = [sys.executable, "-m", "sweep.worker", str(theirs.fileno()), str(told.fileno()), *self.preload]
+        self.process = subprocess.Popen(
+            command, pass_fds=(theirs.fileno(), told.fileno()), stdin=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": path},
+        )  # fmt: skip
+        theirs.close()
+        told.close()
+
+    def do(self, order: Order, name: str, notify: Notify) -> None:
+        """See one cell through, over as many processes as it takes; `name` is what a failure calls it."""
+        lost: dict[str, str] = {}
+        while True:
+            if self.process is None:
+                self.start()
+            video = None
+            try:
+                self.orders.send((asdict(order), lost))
+                while True:
+                    event = self.events.recv()
+                    if event[0] == "end":
+                        return
+                    if event[0] in ("video", "made"):
+                        video = event if event[0] == "video" else None
+                    notify(*event)
+            except (EOFError, OSError):
+                why, again = self._bury()
+            if again:
+                continue
+            if video is None:
+                notify("failed", f"{name}: its process {why} outside any video; the rest of it is missing")
+                return
+            _, key, label, *_ = video
+            lost[key] = f"its process {why}"
+            notify("made", "failed", None)
+            notify("failed", f"{label} {key}: {lost[key]}")
+
+    def _bury(self) -> tuple[str, bool]:
+        """How the worker ended, and whether it asked for another."""
+        assert self.process is not None
+        try:
+            status = self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            status = self.process.wait()
+        self.process = None
+        self.orders.close()
+        self.events.close()
+        return death(status), status == AGAIN
+
+    def close(self, kill: bool = False) -> None:
+        """End the worker and what it started: when it is idle, or at once."""
+        if self.process is None:
+            return
+        family = psutil.Process(self.process.pid).children(recursive=True) if self.process.poll() is None else []
+        if kill:
+            self.process.kill()
+        else:
+            with suppress(OSError):  # it has ended by itself
+                self.orders.send(None)
+        self._bury()
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+def death(status: int) -> str:
+    """How a process ended, in words.
+
+    >>> death(-9), death(3)
+    ('was killed by SIGKILL (out of memory?)', 'ended with status 3')
+    """
+    if status >= 0:
+        return f"ended with status {status}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
