@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("torch", "diffusers", "transformers", "lpips", "torchmetrics", "av")
+PACKAGES = ("torch", "diffusers", "transformers", "lpips", "torchmetrics", "av", "cache-dit")
 
 
 @cache

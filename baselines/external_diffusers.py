@@ -1,0 +1,100 @@
+"""diffusers' cache hooks for `baselines.external`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from baselines.external import Run, tensors_in
+from engine.method import Mode
+
+TECHNIQUES = {
+    "first_block_cache": Mode.CACHE,
+    "mag_cache": Mode.CACHE,
+    "taylorseer": Mode.PREDICT,
+    "pyramid_attention_broadcast": Mode.CACHE,
+    "sea_cache": Mode.PREDICT,
+}
+TIMESTEPS = 1000  # what diffusers counts noise levels in
+
+
+def check(technique: str, options: Mapping[str, Any], branches: int) -> None:
+    """Raises ValueError for an option that the technique's configuration does not have."""
+    known = {f.name for f in fields(_config(technique))} - _ours(technique, Run(1, 1)).keys()
+    wrong = sorted(set(options) - known)
+    if wrong:
+        raise ValueError(f"options.{wrong[0]} is none of diffusers' {technique}; there are: {', '.join(sorted(known))}")
+    if technique == "pyramid_attention_broadcast" and branches > 1:
+        raise ValueError(
+            "diffusers' attention broadcast counts calls and keeps one cache, so that with two guidance branches it "
+            "hands one branch the other's attention; use method=pab, or turn guidance off (model.guidance=1)"
+        )
+    try:
+        _build(technique, options, Run(1, branches))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"diffusers refuses these options of {technique}: {' '.join(str(error).split())}") from error
+
+
+def enable(transformer: nn.Module, technique: str, options: Mapping[str, Any], run: Run) -> None:
+    """Put the hooks on. Raises ValueError if they found nothing to hook."""
+    transformer.enable_cache(_build(technique, options, run))  # type: ignore[operator]
+    if not any(hooks(transformer)):
+        disable(transformer)
+        raise ValueError(f"diffusers' {technique} found no module to hook in {type(transformer).__name__}; set options")
+
+
+def disable(transformer: nn.Module) -> None:
+    transformer.disable_cache()  # type: ignore[operator]
+
+
+def tensors(transformer: nn.Module) -> Iterable[Tensor]:
+    """What the hooks hold: their states, without their configuration and the modules."""
+    states = ("state_manager", "state", "shared_state")
+    held = [value for hook in hooks(transformer) for name, value in vars(hook).items() if name in states]
+    return tensors_in(held, "diffusers")
+
+
+def hooks(transformer: nn.Module) -> Iterable[object]:
+    """Every hook on any module."""
+    for module in transformer.modules():
+        registry = getattr(module, "_diffusers_hook", None)
+        if registry is not None:
+            yield from registry.hooks.values()
+
+
+def _config(technique: str) -> type:
+    from diffusers import hooks as library
+
+    name = {
+        "first_block_cache": "FirstBlockCacheConfig",
+        "mag_cache": "MagCacheConfig",
+        "taylorseer": "TaylorSeerCacheConfig",
+        "pyramid_attention_broadcast": "PyramidAttentionBroadcastConfig",
+        "sea_cache": "SeaCacheConfig",
+    }[technique]
+    kind: type = getattr(library, name)
+    return kind
+
+
+def _build(technique: str, options: Mapping[str, Any], run: Run) -> object:
+    given = dict(options)
+    if "taylor_factors_dtype" in given:
+        given["taylor_factors_dtype"] = getattr(torch, given["taylor_factors_dtype"])
+    logging.getLogger("diffusers.hooks").setLevel(logging.ERROR)
+    return _config(technique)(**given, **_ours(technique, run))
+
+
+def _ours(technique: str, run: Run) -> dict[str, Any]:
+    """What the configuration wants to know of the run."""
+    if technique == "mag_cache":
+        return {"num_inference_steps": run.steps}
+    if technique == "pyramid_attention_broadcast":
+        return {"current_timestep_callback": lambda: TIMESTEPS * run.sigma}
+    if technique == "sea_cache":
+        return {"raw_vision_callback": lambda module, args, kwargs: list(kwargs["hidden_states"])}
+    return {}
