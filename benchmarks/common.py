@@ -13,7 +13,7 @@ from conf.schema import CONF, Run, device_of, parse, read_prompts
 from engine.backbone import Backbone
 from engine.ledger import Entry
 from engine.loop import generate
-from engine.method import VELOCITY, Method, Row, Site
+from engine.method import VELOCITY, Method, Row
 from engine.visit import Visit
 
 
@@ -41,7 +41,7 @@ def video(model: Backbone, method: Method, text: Any, seed: int = 0) -> tuple[np
 class Rehearsal:
     """A backbone whose forwards are free: its schedule and its timestep signals are real, its velocities are zero.
 
-    Decisions that look at timesteps alone come out as in a real run, thousands of times faster.
+    Decisions that look at timesteps and counters alone come out as in a real run, far faster.
     """
 
     def __init__(self, model: Any, text: Any) -> None:
@@ -54,13 +54,17 @@ class Rehearsal:
     def velocity(self, latents: torch.Tensor, row: Row, visit: Visit) -> torch.Tensor:
         window = latents[row.slots.start : row.slots.stop]
         hidden = torch.zeros(len(row.slots), 1, 1)
+        inner = [site for site in visit.method.sites(self.depth, row) if site != VELOCITY]
+
+        def of(x: torch.Tensor, parts: Sequence[Row]) -> torch.Tensor:
+            first = row.slots.start
+            return torch.cat([torch.zeros_like(x[p.slots.start - first : p.slots.stop - first]) for p in parts])
 
         def forward(x: torch.Tensor, parts: Sequence[Row]) -> torch.Tensor:
             for branch in self.branches:
-                stop = visit.stop("blocks", 0)
-                if stop:
-                    visit(Site("blocks", range(stop), branch), hidden, lambda h, parts: h)
-            return torch.zeros_like(x)
+                for site in inner:
+                    visit(site._replace(branch=branch), x if site.kind == "guidance" else hidden, of)
+            return of(x, parts)
 
         return visit(VELOCITY, window, forward)
 

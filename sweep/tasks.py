@@ -11,6 +11,7 @@ from sweep.cell import Cell
 
 VIDEOS = "videos"
 TASKS: dict[str, str] = {  # name -> module with run(cell, store)
+    "calibrate": "benchmarks.calibrate",
     "plan": "sweep.plans",
     "trajectory": "benchmarks.trajectory",
 }

@@ -1,0 +1,193 @@
+"""Find the operating point of a method: the setting of its knobs that meets a wanted cost, and write it down.
+
+    python run.py experiment=calibrate model=skyreels_tiny method=scope speed=fast
+    python run.py experiment=calibrate method=teacache speed=slow target=flops:0.447      # or speedup:2.1, lpips:0.05
+    python run.py -m experiment=calibrate model=skyreels_tiny,magi1_tiny speed=slow,fast \\
+        method=delta_dit,teacache,taylorseer,flowcache,scope
+
+Without a target, the executed share of the Original's FLOPs in the paper's row of that method and speed. Everything but
+the knobs (`Method.knobs`) stays as the present operating point or the command line has it. The prompts are a split of
+their own, none of which is reported on. Where decisions do not depend on the content, the search runs in a rehearsal
+whose forwards are free; what it finds is checked by real videos, and searched again in such if they disagree.
+
+conf/point/<model>/<method>_<speed>.yaml holds the point and its evidence (with random weights or a read-only menu:
+RESULTS/calibration, see `into`); RESULTS/calibration/<model>/<method>_<speed>.json all that was tried.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.table import Table
+
+from benchmarks.knob_search import Search, Unreachable
+from benchmarks.trial import QUANTITIES, Trial
+from conf.schema import CONF, ConfigError, read_target
+from engine.knob import Knob
+from engine.method import Method
+from reports.published import cells
+from store import Store, writing
+from sweep.cell import Cell
+from sweep.work import out
+
+REAL = 24  # settings tried at most where each costs real videos
+FOLDER = "calibration"  # below the results
+SHOWN = 12  # rows of the printed table
+UNITS = {"flops": "of the Original's FLOPs", "speedup": "times the Original's speed", "lpips": "LPIPS"}
+
+
+@dataclass
+class Goal:
+    """What is searched for, and who says so."""
+
+    quantity: str
+    value: float
+    source: str
+
+
+def run(cell: Cell, store: Store) -> list[str]:
+    """Search one operating point and write it; returns why not, if not. Raises ConfigError."""
+    goal, knobs, name = goal_of(cell), knobs_of(cell), f"{cell.name}_{cell.run.speed}"
+    out.print(f"{cell.model.name} {name}: {goal.quantity} {goal.value:.4g} ({goal.source})")
+    trial = Trial(cell.model, cell.base, cell.method, goal.quantity)
+    trial.prepare(cell.prompts, store.cache("text", "x").parent)
+    begin = {knob.name: float(getattr(cell.method, knob.name)) for knob in knobs}
+    try:
+        search, settings, reached, free = found(trial, goal, knobs, begin)
+    except Unreachable as error:
+        wanted = f"target={goal.quantity}:{goal.value:.4g}"
+        return [f"{cell.model.name} {name}: {wanted} cannot be reached: {error}"]
+    show(search, goal, name)
+    point = text_of(cell, goal, knobs, settings, reached, trial, len(search.tried), free)
+    path = place(cell, store) / "point" / cell.model.name / f"{name}.yaml"
+    with writing(path) as draft:
+        draft.write_text(point, encoding="utf-8")
+    summary = {
+        "model": cell.model.name, "method": cell.name, "speed": cell.run.speed, "quantity": goal.quantity,
+        "target": goal.value, "reached": reached, "per_prompt": trial.values, "settings": settings,
+        "rehearsed": free, "weights": trial.model.weights_id, "prompts": cell.prompts,
+    }  # fmt: skip
+    tried = [{**dict(key), goal.quantity: value if value == value else None} for key, value in search.tried.items()]
+    with writing(store.root / FOLDER / cell.model.name / f"{name}.json") as draft:
+        draft.write_text(json.dumps({**summary, "tried": tried}, indent=1), encoding="utf-8")
+    hint = "" if path.is_relative_to(CONF) else f"; use it with --config-dir {path.parents[2]}"
+    out.print(f"{path} holds it{hint}", markup=False)
+    out.print(json.dumps({k: v for k, v in summary.items() if k not in ("prompts", "weights")}), markup=False)
+    return []
+
+
+def found(
+    trial: Trial, goal: Goal, knobs: list[Knob], begin: Mapping[str, float]
+) -> tuple[Search, dict[str, float], float, bool]:
+    """The search, the settings it ended with, what they give in real videos, and whether it was rehearsed."""
+    rises = QUANTITIES[goal.quantity]
+    if goal.quantity == "flops" and trial.agrees(trial.turned({})):
+        search = Search(trial.rehearsed, goal.value, rises)
+        settings, rehearsed = search.run(knobs, begin)
+        reached = trial.measured(settings)
+        if abs(reached - rehearsed) < 1e-6:
+            return search, settings, reached, True
+    search = Search(trial.measured, goal.value, rises, REAL)
+    settings, reached = search.run(knobs, begin)
+    trial.values = trial.by_settings[tuple(settings.items())]
+    return search, settings, reached, False
+
+
+def goal_of(cell: Cell) -> Goal:
+    """The target of the command line, else the paper's. Raises ConfigError if there is neither."""
+    if cell.run.target:
+        return Goal(*read_target(cell.run.target), "as asked")
+    row = {"model": cell.model.name, "method": cell.name, "speed": cell.run.speed, "variant": ""}
+    own = cells(row) or cells({**row, "speed": ""})
+    whole = cells({**row, "method": "original", "speed": ""})
+    if not own or not whole:
+        raise ConfigError(
+            f"no published row for {cell.name} at speed={cell.run.speed} on {cell.model.name}: say what is wanted with "
+            "target=flops:0.4, target=speedup:2 or target=lpips:0.05"
+        )
+    pair = f"{own['flops_pf']:g} of {whole['flops_pf']:g} PFLOP"
+    return Goal("flops", own["flops_pf"] / whole["flops_pf"], f"SCOPE, Table 1: {pair}")
+
+
+def knobs_of(cell: Cell) -> list[Knob]:
+    """The method's knobs, what follows them at its present share. Raises ConfigError for a method without any."""
+    if not cell.method.knobs:
+        raise ConfigError(
+            f"method={cell.name} has no knob to turn: nothing sets its cost, or its parts do; calibrate those, or set "
+            "it by hand"
+        )
+    if cell.run.speed == "none":
+        raise ConfigError("speed=none names no operating point to write; want speed=slow or speed=fast")
+    return [_with_present_share(knob, cell.method) for knob in cell.method.knobs]
+
+
+def _with_present_share(knob: Knob, method: Method) -> Knob:
+    value = getattr(method, knob.name)
+    shares = {other: getattr(method, other) / value if value else share for other, share in knob.follows.items()}
+    return replace(knob, follows=shares)
+
+
+def _at(method: Method, knob: Knob) -> dict[str, Any]:
+    """The settings that `knob` turns, as `method` has them."""
+    return {name: getattr(method, name) for name in (knob.name, *knob.follows)}
+
+
+def show(search: Search, goal: Goal, name: str) -> None:
+    """The settings nearest to the goal among those tried."""
+    near = sorted(search.tried.items(), key=lambda pair: abs(pair[1] - goal.value))[:SHOWN]
+    table = Table("setting", goal.quantity, "off by", title=f"{name}: {len(near)} of {len(search.tried)} tried")
+    for settings, value in near:
+        off = f"{100 * (value / goal.value - 1):+.1f} %"
+        table.add_row(", ".join(f"{k}={v:g}" for k, v in settings), f"{value:.4f}", off)
+    out.print(table)
+
+
+def place(cell: Cell, store: Store) -> Path:
+    """The menu to write to. Settings found on random weights are nobody's operating point and stay in the results."""
+    if cell.run.into:
+        return Path(cell.run.into).expanduser().absolute()
+    ours = cell.model.settings.weights == "pretrained" and os.access(CONF / "point", os.W_OK)
+    return CONF if ours else store.root / FOLDER
+
+
+def settings_of(method: Method) -> dict[str, Any]:
+    """What `method` has that its class does not have by itself."""
+    own = {}
+    for field in fields(method):  # type: ignore[arg-type]
+        default = field.default_factory() if field.default_factory is not MISSING else field.default
+        value = getattr(method, field.name)
+        if default is MISSING or value != default:
+            own[field.name] = value
+    return own
+
+
+def text_of(
+    cell: Cell, goal: Goal, knobs: list[Knob], settings: Mapping[str, float], reached: float, trial: Trial, count: int,
+    free: bool,
+) -> str:  # fmt: skip
+    """The YAML of the operating point, with what speaks for it."""
+    weights = "" if cell.model.settings.weights == "pretrained" else ", random weights"
+    unit = UNITS[goal.quantity]
+    how = "rehearsed, then checked in real videos" if free else "in real videos"
+    begun = " ".join(f"method.{name}={value}" for knob in knobs for name, value in _at(cell.method, knob).items())
+    lines = [
+        f"Searched on {datetime.date.today()} for {goal.value:.4g} {unit} ({goal.source}).",
+        f"Reached {reached:.4g}: {' '.join(f'{v:.4g}' for v in trial.values)} on {len(trial.values)} prompts that are "
+        f"not reported on{weights}.",
+        "Turned " + ", ".join(f"{k.name} ({k.dear:g} to {k.cheap:g})" for k in knobs) + f"; {count} settings, {how}.",
+        f"python run.py experiment=calibrate model={cell.model.name} method={cell.name} speed={cell.run.speed}"
+        + (f" target={cell.run.target}" if cell.run.target else "")
+        + f" {begun}",
+    ]
+    method = {**settings_of(cell.method), **settings}
+    why = f"searched for {goal.value:.4g} {unit}; reached {reached:.4g} on {len(trial.values)} calibration prompts"
+    body = yaml.safe_dump({"method": method}, default_flow_style=None, sort_keys=False, width=10_000)
+    tail = yaml.safe_dump({"point": {"estimated": False, "why": why}}, sort_keys=False, width=10_000)
+    return "# @package _global_\n" + "".join(f"# {line}\n" for line in lines) + body + tail

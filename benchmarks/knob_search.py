@@ -1,0 +1,114 @@
+"""Turn a method's knobs until what they do to a run meets a wanted value. Knows nothing of models or videos."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from engine.knob import Knob
+
+CLOSE = 0.01  # relative error at which the search is content
+WITHIN = 0.03  # and at which its best find still counts
+BRANCHES = 3  # values of a knob from which the next one is turned
+
+Settings = Mapping[str, float]
+
+
+class Unreachable(ValueError):
+    """No setting that was tried comes near enough; says the range that can be had."""
+
+
+@dataclass
+class Search:
+    """Settings tried, in order, with what was measured; NaN where a setting could not be run, which counts as too
+    cheap. The same search tries the same settings."""
+
+    measure: Callable[[dict[str, float]], float]
+    target: float
+    rises: bool  # whether less computation raises what is measured (a speedup, a distance), or lowers it (FLOPs)
+    budget: int = 200  # settings tried at most
+    tried: dict[tuple[tuple[str, float], ...], float] = field(default_factory=dict)
+
+    def run(self, knobs: Sequence[Knob], begin: Mapping[str, float]) -> tuple[dict[str, float], float]:
+        """The settings nearest to the target and what they give. `begin`: the value of every knob to begin with.
+
+        First the main knob is turned alone; where its steps are too coarse, a second from the nearest values of the
+        first, then a third. Raises Unreachable.
+        """
+        fixed = {knob.name: knob.held(begin[knob.name]) for knob in knobs}
+        for depth in range(1, len(knobs) + 1):
+            self._turn(knobs[:depth], fixed, {})
+            if self._over:
+                break
+        settings = self.best
+        if not self._error(self.tried[settings]) <= WITHIN:
+            raise Unreachable(self._unreached(knobs))
+        return dict(settings), self.tried[settings]
+
+    @property
+    def best(self) -> tuple[tuple[str, float], ...]:
+        """The settings nearest to the target; of equals the first tried."""
+        return min(self.tried, key=lambda settings: self._error(self.tried[settings]))
+
+    def _turn(self, knobs: Sequence[Knob], fixed: Settings, chosen: dict[str, float]) -> None:
+        """Try values of the first knob, with `chosen` for those before it; then turn the others from the nearest."""
+        knob, *finer = knobs
+        errors = self._line(knob, fixed[knob.name], chosen)
+        if finer:
+            for value in sorted(errors, key=lambda v: (errors[v], abs(v - fixed[knob.name])))[:BRANCHES]:
+                if self._over:
+                    return
+                self._turn(finer, fixed, chosen | knob.at(value))
+
+    def _line(self, knob: Knob, begin: float, chosen: dict[str, float]) -> dict[float, float]:
+        """Walk from `begin` towards the target in growing steps, halve the last one. Value -> its error."""
+        found: dict[float, float] = {}
+
+        def at(value: float) -> float:
+            """Above 0 where too much is computed."""
+            measured = self._try(chosen | knob.at(value))
+            found[value] = self._error(measured)
+            return (self.target - measured if self.rises else measured - self.target) if measured == measured else -1.0
+
+        here, excess, stride = begin, at(begin), 1.0
+        sign = 1 if excess > 0 else -1
+        while not self._over:
+            there = knob.moved(here, sign * stride)
+            if there == here:
+                return found
+            if at(there) * sign <= 0:
+                break
+            here, stride = there, 2 * stride
+        while not self._over and (middle := knob.between(here, there)) is not None:
+            here, there = (middle, there) if at(middle) * sign > 0 else (here, middle)
+        return found
+
+    def _try(self, settings: dict[str, float]) -> float:
+        key = tuple(settings.items())
+        if key not in self.tried:
+            self.tried[key] = self.measure(settings)
+        return self.tried[key]
+
+    def _error(self, measured: float) -> float:
+        """Relative to the target; infinite where nothing was measured."""
+        return abs(measured - self.target) / self.target if measured == measured else math.inf
+
+    @property
+    def _over(self) -> bool:
+        return len(self.tried) >= self.budget or self._error(self.tried[self.best]) <= CLOSE
+
+    def _unreached(self, knobs: Sequence[Knob]) -> str:
+        for end in ("dear", "cheap"):
+            self._try({k: v for knob in knobs for k, v in knob.at(getattr(knob, end)).items()})
+        values = [value for value in self.tried.values() if value == value]
+        ranges = ", ".join(f"{knob.name} from {knob.dear:g} to {knob.cheap:g}" for knob in knobs)
+        if not values:
+            return f"none of {len(self.tried)} settings could be run ({ranges})"
+        low, high, near = min(values), max(values), sorted(values, key=self._error)[:2]
+        why = (
+            f"it moves in steps, and the nearest are {' and '.join(f'{v:.4g}' for v in near)}"
+            if low <= self.target <= high
+            else "the target lies outside"
+        )
+        return f"{ranges} reach {low:.4g} to {high:.4g}; {why}. Choose another target or change the method's settings"

@@ -1,0 +1,138 @@
+"""What one setting of a method costs or does to the calibration prompts: FLOPs, speed or LPIPS against the Original."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.common import rehearse
+from conf.schema import ConfigError
+from engine.ledger import Entry, flops, plan
+from engine.loop import NonFinite, generate
+from engine.meter import meter
+from engine.method import Method, Original
+from engine.produce import warm_up
+from eval import lpips_weights
+from eval.metrics import lpips
+from sweep.work import out
+
+QUANTITIES = {"flops": False, "speedup": True, "lpips": True}  # and whether less computation raises them
+SEED = 10_000  # of the first prompt; nothing that is reported on has such
+
+
+class Trial:
+    """Tries settings of `method` on `model`. `base` is the model that the Original runs on."""
+
+    def __init__(self, model: Any, base: Any, method: Method, quantity: str) -> None:
+        self.model, self.base, self.method, self.quantity = model, base, method, quantity
+        self.values: list[float] = []  # of the last setting measured, one per prompt
+        self.by_settings: dict[tuple[tuple[str, float], ...], list[float]] = {}
+
+    def prepare(self, prompts: Sequence[str], cache: Path) -> None:
+        """Load what is needed and embed the prompts. Raises ConfigError if LPIPS is wanted and has no weights."""
+        if self.quantity == "lpips":
+            _ = self.network
+        for model in {id(m): m for m in (self.base, self.model)}.values():
+            if not hasattr(model, "transformer"):
+                model.load()
+        texts = self.model.texts(prompts, cache)
+        self.texts = [self.model.conditioning(prompt, texts) for prompt in prompts]
+        if self.quantity == "speedup":
+            warm_up(self.base, self.texts[0])
+
+    def turned(self, settings: Mapping[str, float]) -> Method:
+        """The method with some settings changed. Raises ValueError where they do not go together."""
+        turned: Method = replace(self.method, **settings)  # type: ignore[type-var]
+        turned.check(self.model)
+        return turned
+
+    # --- the rehearsal -------------------------------------------------------------------------------------------
+
+    def agrees(self, method: Method) -> bool:
+        """Whether a rehearsal decides as the first prompt's video does."""
+        return _decided(rehearse(self.model, method, self.texts[0])) == _decided(self._video(0, method)[1])
+
+    def rehearsed(self, settings: dict[str, float]) -> float:
+        """The share of the Original's FLOPs that the settings execute, without running a forward; NaN if refused."""
+        method = self._allowed(settings)
+        return self._share(rehearse(self.model, method, self.texts[0])) if method else math.nan
+
+    # --- real videos ---------------------------------------------------------------------------------------------
+
+    def measured(self, settings: dict[str, float]) -> float:
+        """The quantity over all prompts (a speedup: the geometric mean); NaN if refused or no video came of it."""
+        method = self._allowed(settings)
+        if not method:
+            return math.nan
+        one: Callable[[int, Method], float] = getattr(self, f"_{self.quantity}")
+        try:
+            self.values = [one(number, method) for number in range(len(self.texts))]
+        except NonFinite:
+            self.values = [math.nan]
+        mean = float(np.exp(np.mean(np.log(self.values))) if self.quantity == "speedup" else np.mean(self.values))
+        self.by_settings[tuple(settings.items())] = self.values
+        out.print("  " + ", ".join(f"{k}={v:g}" for k, v in settings.items()) + f": {self.quantity} {mean:.4f}")
+        return mean
+
+    def _allowed(self, settings: dict[str, float]) -> Method | None:
+        try:
+            return self.turned(settings)
+        except ValueError:
+            return None
+
+    def _flops(self, number: int, method: Method) -> float:
+        return self._share(self._video(number, method)[1])
+
+    def _speedup(self, number: int, method: Method) -> float:
+        """Original, method, Original, method: a machine that slows down does so to both."""
+        seconds = {True: 0.0, False: 0.0}
+        for accelerated in (False, True, False, True):
+            model, chosen = (self.model, method) if accelerated else (self.base, Original())
+            with meter(model.device) as cost:
+                list(model.decode(generate(model, chosen, self.texts[number], SEED + number, [])))
+            seconds[accelerated] += cost.seconds
+        return seconds[False] / seconds[True]
+
+    def _lpips(self, number: int, method: Method) -> float:
+        frames = self._frames(self.model, self._video(number, method)[0])
+        return float(lpips(frames, self._originals[number], self.network).mean())
+
+    def _video(self, number: int, method: Method) -> tuple[torch.Tensor, list[Entry]]:
+        ledger: list[Entry] = []
+        return generate(self.model, method, self.texts[number], SEED + number, ledger), ledger
+
+    def _frames(self, model: Any, latents: torch.Tensor) -> torch.Tensor:
+        return torch.cat(list(model.decode(latents)))
+
+    def _share(self, ledger: Sequence[Entry]) -> float:
+        return flops(ledger, self.model.price)[0] / self._whole
+
+    @cached_property
+    def _whole(self) -> float:
+        return flops(plan(self.base.schedule()), self.base.price)[0]
+
+    @cached_property
+    def _originals(self) -> list[torch.Tensor]:
+        return [
+            self._frames(self.base, generate(self.base, Original(), text, SEED + number, []))
+            for number, text in enumerate(self.texts)
+        ]
+
+    @cached_property
+    def network(self) -> torch.nn.Module:
+        """LPIPS's network. Raises ConfigError where its weights are missing."""
+        try:
+            return lpips_weights.load("alex", lpips_weights.find("alex")).to(self.model.device)
+        except lpips_weights.MissingWeights as error:
+            raise ConfigError(f"target=lpips needs LPIPS: {error}") from None
+
+
+def _decided(ledger: Sequence[Entry]) -> list[tuple[Any, ...]]:
+    return [(e.iteration, e.slots, e.branch, e.mode, e.sites) for e in ledger]
