@@ -1,0 +1,71 @@
+"""A small head that reads how far a clean estimate still is from the final one, for `baselines.dsa_proxy`.
+
+Pooled features of one latent slot -> two layers -> log10 of mean|x0 - x0_final| / mean|x0_final|. It is fitted offline
+by regression on runs of the frozen model (`python -m benchmarks.fit_dsa_head`); DSA trains its own with the model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from torch import Tensor
+
+from engine.discrepancy import relative_l1
+
+LOWEST = 1e-6  # below this a change is as good as none
+NAMES = ("mean", "scale", "in_weight", "in_bias", "out_weight", "out_bias")
+
+
+def features(done: Tensor, before: Tensor, clean: Tensor, velocity: Tensor) -> Tensor:
+    """(slots, 4 + C) float32 of one step, from the share of steps done (slots,) and (slots, C, H, W) tensors.
+
+    The share done, log10 of the clean estimate's change, its mean size, the velocity's, and the change by channel.
+    """
+    moved = (clean - before).float().abs().mean((2, 3))
+    size = clean.float().abs().mean((1, 2, 3))
+    change = relative_l1(clean, before, LOWEST).clamp(min=LOWEST).log10()
+    overall = torch.stack([done, change, size, velocity.float().abs().mean((1, 2, 3))], 1)
+    return torch.cat([overall, moved / (size[:, None] + LOWEST)], 1)
+
+
+@dataclass
+class Head:
+    """The weights: `mean` and `scale` (F,) standardise the features; (hidden, F), (hidden,), (1, hidden), (1,)."""
+
+    mean: Tensor
+    scale: Tensor
+    in_weight: Tensor
+    in_bias: Tensor
+    out_weight: Tensor
+    out_bias: Tensor
+
+    def __call__(self, found: Tensor) -> Tensor:
+        """Features (slots, F) -> the expected relative error of the clean estimate (slots,), positive."""
+        if found.shape[1] != len(self.mean):
+            raise ValueError(
+                f"this head was fitted on {len(self.mean) - 4} latent channels, the model has {found.shape[1] - 4}; "
+                "fit one for it with python -m benchmarks.fit_dsa_head"
+            )
+        hidden = F.silu(F.linear((found - self.mean) / self.scale, self.in_weight, self.in_bias))
+        return 10 ** F.linear(hidden, self.out_weight, self.out_bias)[:, 0]
+
+    def to(self, device: torch.device) -> Head:
+        return Head(*(getattr(self, name).to(device) for name in NAMES))
+
+
+def read_head(path: Path) -> Head:
+    """Raises ValueError if the file is missing or is no head."""
+    if not path.is_file():
+        raise ValueError(f"head={path} does not exist; want none, or a file of python -m benchmarks.fit_dsa_head")
+    try:
+        with safe_open(path, "pt") as file:  # type: ignore[no-untyped-call]
+            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    except Exception as error:
+        raise ValueError(f"head={path} is no safetensors file ({error})") from error
+    if set(tensors) != set(NAMES):
+        raise ValueError(f"head={path} holds {', '.join(sorted(tensors))}; want {', '.join(NAMES)}")
+    return Head(**tensors)

@@ -1,0 +1,122 @@
+"""DSA-proxy: a training-free stand-in for DSA (arXiv 2606.04432), which gives each AR unit as many steps as it needs.
+
+    x0_k = x_k + (s_clean - s_k) v_k                            the clean estimate at step k
+    doubt_k = mean|x0_k - x0_{k-1}| / mean|x0_{k-1}|            1 - confidence
+    doubt_k < threshold, after `least` of the steps:  the slot is done; its velocity stays v_k to the end
+
+Holding the velocity carries an Euler sampler straight to x0_k, so that a slot that is done has left early, whatever
+steps the schedule still has. A row is skipped when all its updating slots are done. DSA itself trains a confidence head
+together with a few-step generator; its code is not public and this is not DSA. `head: PATH` replaces the change by
+what a small head, fitted offline on runs of the frozen model, expects of the distance to the final estimate.
+
+On SkyReels-V2 the units of a row overlap in time and attend to each other: a row is skipped only when the youngest is
+done as well, which leaves little to save. It suits chunks that decide apart (`decide_per: unit`).
+
+Site: velocity.
+Signal: the change of the clean estimate, or a head on its pooled features; depends on the content.
+Memory: 2 latents (a velocity, a clean estimate).
+Changed: only the abstract was available; the confidence, early exit on a fixed schedule and the head are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from baselines.cadence import one_of, within
+from baselines.dsa_head import features, read_head
+from engine.discrepancy import relative_l1
+from engine.history import History, column
+from engine.knob import Knob
+from engine.method import VELOCITY, Decision, Method, Mode, Probe, Row, Site
+from engine.weights import digest
+
+NONE = "none"
+
+
+@dataclass
+class DSAProxy(Method):
+    knobs = (Knob("threshold", 1e-4, 10.0), Knob("least", 1.0, 0.02))
+
+    threshold: float  # doubt below which a slot is done; raising it: fewer steps, and drifts more
+    least: float = 0.2  # share of the steps that every slot gets; raising it: slower, safer
+    most: float = 1.0  # share of the steps after which a slot is done in any case; lowering it: faster, and drifts more
+    head: str = "none"  # or a file of benchmarks.fit_dsa_head: what doubt is, instead of the clean estimate's change
+    decide_per: str = "row"  # "unit": a decision per chunk, where the backbone can forward a part of a row
+
+    def __post_init__(self) -> None:
+        within("threshold", self.threshold, 0, float("inf"))
+        within("least", self.least, 0, 1)
+        within("most", self.most, self.least, 1)
+        one_of("decide_per", self.decide_per, "row", "unit")
+        self.judge = None if self.head == NONE else read_head(Path(self.head))
+        if self.judge:
+            self.head = f"head {digest([Path(self.head)])}"  # a record is keyed by what was read, not where it lay
+        self.reset()
+
+    @property
+    def grain(self) -> str:
+        return self.decide_per
+
+    @property
+    def requires(self) -> frozenset[str]:
+        return frozenset({"partial"} if self.decide_per == "unit" else ())
+
+    def reset(self) -> None:
+        self.velocity, self.clean = History(1), History(1)
+        self.doubt: dict[int, Tensor] = {}  # of each slot's last computed step, on the device
+        self.done: set[int] = set()
+
+    def decide(self, part: Row, probe: Probe, branch: str = "") -> Decision:
+        slots = part.updating
+        if any(slot not in self.doubt for slot in slots):
+            return Decision(Mode.RECOMPUTE, why="no history")
+        doubts = torch.stack([self.doubt[slot] for slot in slots]).tolist()
+        for slot, doubt in zip(slots, doubts, strict=True):
+            steps = part.step[slot - part.slots.start]
+            sure = steps >= self.least * part.steps and doubt < self.threshold
+            if sure or (self.most < 1 and steps >= self.most * part.steps):
+                self.done.add(slot)
+        if self.done.issuperset(slots):
+            return Decision(Mode.CACHE, max(doubts))
+        return Decision(Mode.RECOMPUTE, max(doubts), "doubt")
+
+    def sites(self, depth: int, row: Row) -> Sequence[Site]:
+        return (VELOCITY,)
+
+    def keep(self, site: Site, part: Row, x: Tensor, out: Tensor) -> None:
+        slots, cut = part.updating, _active(part)
+        v, levels = out[cut], part.sigma[cut]
+        end = 0.0 if part.sigma_next[cut][0] < levels[0] else 1.0  # where this model's levels lead
+        clean = x[cut] + column([end - level for level in levels], x) * v
+        known = [i for i, slot in enumerate(slots) if self.clean.count(slot)]
+        if known:
+            before, now = self.clean.last([slots[i] for i in known]), clean[known]
+            share = torch.tensor([part.step[cut][i] / part.steps for i in known], device=x.device)
+            for i, doubt in zip(known, self._judged(share, before, now, v[known]), strict=True):
+                self.doubt[slots[i]] = doubt
+        self.clean.push(slots, levels, clean)
+        self.velocity.push(slots, levels, v)
+
+    def _judged(self, share: Tensor, before: Tensor, now: Tensor, velocity: Tensor) -> Tensor:
+        if self.judge is None:
+            return relative_l1(now, before, 1e-12)
+        self.judge = self.judge.to(now.device)
+        return self.judge(features(share, before, now, velocity))
+
+    def fill(self, site: Site, part: Row, mode: Mode, x: Tensor) -> Tensor:
+        out = torch.zeros_like(x)  # idle frames are not stepped, so their velocity is never read
+        out[_active(part)] = self.velocity.last(part.updating)
+        return out
+
+    def state(self) -> Iterable[Tensor]:
+        return (*self.velocity.tensors(), *self.clean.tensors(), *self.doubt.values())
+
+
+def _active(part: Row) -> slice:
+    """Where the updating slots, which are contiguous, lie in the part's tensors."""
+    return slice(part.updating[0] - part.slots.start, part.updating[-1] + 1 - part.slots.start)
