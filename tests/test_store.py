@@ -221,8 +221,8 @@ def test_status_counts_each_cell_and_what_it_lacks(store, capsys, monkeypatch):
     put(store, status="invalid")
     print_status(store)
     lines = [line for line in capsys.readouterr().out.splitlines() if "│" in line]
-    rows = [[cell.strip() for cell in line.split("│")[2:8]] for line in lines]
-    assert rows == [["original", "3", "", "", "", ""], ["scope-fast", "", "1", "", "", "2"]]
+    rows = [[cell.strip() for cell in line.split("│")[2:9]] for line in lines]
+    assert rows == [["original", "3", "", "", "", "", ""], ["scope-fast", "", "1", "", "", "", "2"]]
 
 
 KILL = """

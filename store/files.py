@@ -1,0 +1,86 @@
+"""Files that are whole or not there: drafts that are renamed into place, flushed to disk; what a content is called."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import itertools
+import json
+import os
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+HOST = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())
+_count = itertools.count()
+
+
+def fingerprint(produced: Mapping[str, Any]) -> str:
+    """12 hex digits of a sha256 over what produced a video: JSON values in any order, no NaN, floats by repr.
+
+    >>> fingerprint({"a": 1, "b": [2]}) == fingerprint({"b": (2,), "a": 1}) != fingerprint({"a": 1, "b": 2})
+    True
+    """
+    return hashlib.sha256(json.dumps(produced, sort_keys=True, allow_nan=False).encode()).hexdigest()[:12]
+
+
+def checksum(path: str | Path) -> dict[str, Any]:
+    """{"sha256": hex, "bytes": size} of a file."""
+    with open(path, "rb") as file:
+        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": os.stat(path).st_size}
+
+
+@contextmanager
+def writing(path: Path, staging: Path | None = None) -> Iterator[Path]:
+    """A name to write to, in `staging` or beside `path`; it becomes `path` when the block ends well."""
+    draft = (staging or path.parent) / f".{path.stem}.{owner()}{path.suffix}"
+    draft.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield draft
+        fsync(draft)
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def folders(parent: str | Path, reserved: frozenset[str]) -> list[str]:
+    """The names of the folders in `parent` that may hold records, in order."""
+    with os.scandir(os.fspath(parent)) as entries:
+        return sorted(e.name for e in entries if e.name[0] != "." and e.name not in reserved and e.is_dir())
+
+
+def rename(source: Path, target: Path) -> bool:
+    """False if the target is taken or the source is gone: another writer was faster."""
+    try:
+        os.rename(source, target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
+            raise
+        return False
+    return True
+
+
+def fsync(path: Path) -> None:
+    """Flush a file, or a folder's list of names, to disk."""
+    handle = os.open(path, os.O_RDONLY)  # not open(): a folder too
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def owner() -> str:
+    """A name that no other draft has: host, process, count."""
+    return f"{HOST}.{os.getpid()}.{next(_count)}"
+
+
+def abandoned(host: str, pid: int) -> bool:
+    """Whether what (host, pid) left and this process does not know as its own has lost its owner for sure."""
+    return host == HOST and (pid == os.getpid() or not psutil.pid_exists(pid))  # containers reuse the numbers

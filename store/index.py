@@ -1,0 +1,161 @@
+"""What is known of the records of a cell without opening them: RESULTS/.cache/index/<model>/<cell>.json.
+
+Derived, replaced whole, safe to delete. An entry counts only while the change time and size of the file it was read
+from are what they were; every record is kept as its difference from the first, since most of a run.json is the same
+all over a cell.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from store.files import writing
+
+VERSION = 1
+SETTLED = 2 * 10**9  # ns, far above the steps in which file systems count
+GONE = ""  # the name under which a difference lists what the other lacks
+Seal = list[int]
+"""Change time in ns and size of a file. A change time cannot be set back, and copying a store renews it."""
+
+
+def seal(path: str | Path) -> Seal | None:
+    """The seal of a file, None if it is not there."""
+    try:
+        found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return [found.st_ctime_ns, found.st_size]
+
+
+def settled(found: Seal | None) -> Seal | None:
+    """The seal, if the file changed so long ago that a later change is sure to have another time; else None."""
+    return found if found and time.time_ns() - found[0] > SETTLED else None
+
+
+@dataclass
+class Entry:
+    """What the index holds of a record."""
+
+    run: dict[str, Any] | None = None
+    of: Seal | None = None  # of the run.json that `run` was read from
+    verified: dict[str, Seal] = field(default_factory=dict)  # the files whose checksums were right, as they were then
+    scores: dict[str, Any] | None = None
+    scored: Seal | None = None  # of the quality.json that `scores` was read from
+    fresh: bool = True  # not in the index's file as it is now
+
+    def scores_of(self, path: Path, without: str) -> dict[str, Any] | None:
+        """The JSON object at `path` less its key `without`; None if there is no such file."""
+        now = seal(path)
+        if self.scored is None or now != self.scored:
+            with gc_paused():
+                content = json.loads(path.read_bytes()) if now else None
+            self.scores = {k: v for k, v in content.items() if k != without} if content is not None else None
+            self.scored, self.fresh = settled(now), True
+        return self.scores
+
+
+class Index:
+    """The entries of one cell, {key: Entry}, as far as they were asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._base: list[dict[str, Any]] = [{}, {}]
+        self._packed: dict[str, list[Any]] = {}
+        self._entries: dict[str, Entry] = {}
+        with suppress(OSError, ValueError, KeyError), gc_paused():
+            content = json.loads(path.read_bytes())
+            if content["version"] == VERSION:
+                self._base, self._packed = content["base"], content["records"]
+
+    def __getitem__(self, key: str) -> Entry:
+        """The entry of a record, an empty one if nothing is known."""
+        if key not in self._entries:
+            packed = self._packed.get(key)
+            self._entries[key] = self._unpack(packed) if packed else Entry()
+        return self._entries[key]
+
+    def _unpack(self, packed: list[Any]) -> Entry:
+        run, of, verified, scores, scored = packed
+        scores = None if scores is None else merged(self._base[1], scores)
+        return Entry(merged(self._base[0], run), of, verified, scores, scored, fresh=False)
+
+    def save(self, staging: Path, least: int = 1) -> None:
+        """Replace the file if `least` entries are newer than it. What cannot be written is left as it is."""
+        fresh = {key: entry for key, entry in self._entries.items() if entry.fresh and entry.run and entry.of}
+        if len(fresh) < least:
+            return
+        first = next(iter(fresh.values()))
+        self._base = [self._base[0] or first.run or {}, self._base[1] or first.scores or {}]
+        for key, entry in fresh.items():
+            assert entry.run is not None
+            scores = None if entry.scores is None else difference(self._base[1], entry.scores)
+            run = difference(self._base[0], entry.run)
+            self._packed[key] = [run, entry.of, entry.verified, scores, entry.scored]
+            entry.fresh = False
+        content = {"version": VERSION, "base": self._base, "records": self._packed}
+        with suppress(OSError), writing(self.path, staging=staging) as draft:  # a disk that is full, a folder of others
+            draft.write_text(json.dumps(content, separators=(",", ":")))
+
+    def forget(self, key: str) -> None:
+        """Drop what is known of a record that has gone, or makes room."""
+        self._entries.pop(key, None)
+        self._packed.pop(key, None)
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+
+def difference(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """What `merged` needs to make `other` of `base`.
+
+    >>> difference({"a": 1, "b": {"c": 2, "d": 3}, "e": 4}, {"a": 1, "b": {"c": 2, "d": 5}})
+    {'b': {'d': 5}, '': ['e']}
+    """
+    found: dict[str, Any] = {}
+    for name, value in other.items():
+        known = base.get(name)
+        if isinstance(value, dict) and isinstance(known, dict):
+            inner = difference(known, value)
+            if inner:
+                found[name] = inner
+        elif name not in base or known != value or type(known) is not type(value):
+            found[name] = value
+    gone = [name for name in base if name not in other]
+    return found | ({GONE: gone} if gone else {})
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `changes`; what is equal is shared, not copied.
+
+    >>> merged({"a": 1, "b": {"c": 2, "d": 3}, "e": 4}, {'b': {'d': 5}, '': ['e']})
+    {'a': 1, 'b': {'c': 2, 'd': 5}}
+    """
+    found = dict(base)
+    for name, value in changes.items():
+        if name == GONE:
+            for lacking in value:
+                found.pop(lacking, None)
+        else:
+            known = base.get(name)
+            found[name] = merged(known, value) if isinstance(value, dict) and isinstance(known, dict) else value
+    return found
+
+
+@contextmanager
+def gc_paused() -> Iterator[None]:
+    """Reading makes nothing but objects that stay; looking through them for cycles would take most of the time."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()

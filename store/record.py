@@ -1,0 +1,64 @@
+"""One finished video as others see it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from store.files import writing
+from store.index import Entry
+
+SCHEMA = 1
+SEALED = ("config.yaml", "frames.mp4", "trace.jsonl", "video.mp4")  # run.json holds their checksums
+CURVES = "per_frame"  # of quality.json: long lists that only a figure reads
+
+
+class StoreError(RuntimeError):
+    """What is wrong with the store, and what to do."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One finished video: its folder and its run.json. The other files are read when asked for."""
+
+    path: Path
+    run: dict[str, Any]  # not to be changed: records of a cell share what is equal in them
+    entry: Entry = field(default_factory=Entry, compare=False, repr=False)  # what the index knows of it
+
+    @property
+    def status(self) -> str:
+        """`ok`, `invalid` or `failed`; run["reason"] says why."""
+        return self.run.get("status", "ok")
+
+    @property
+    def quality(self) -> dict[str, Any] | None:
+        """quality.json, or None if the video has not been scored."""
+        path = self.path / "quality.json"
+        return json.loads(path.read_bytes()) if path.exists() else None
+
+    @property
+    def scores(self) -> dict[str, Any] | None:
+        """quality.json without its curves, from the index where that is up to date."""
+        return self.entry.scores_of(self.path / "quality.json", CURVES)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved settings; empty if the record has none."""
+        path = self.path / "config.yaml"
+        return (yaml.safe_load(path.read_text()) or {}) if path.exists() else {}
+
+    def trace(self) -> list[dict[str, Any]]:
+        """The ledger, one mapping per decision in order; empty if the run ended before the first."""
+        path = self.path / "trace.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Add or replace a JSON file, whole or not at all; ValueError for a file that run.json seals."""
+        if name in SEALED or name == "run.json":
+            raise ValueError(f"{name} is what the key stands for and never changes; write another file")
+        with writing(self.path / name, staging=self.path.parents[2] / ".staging") as draft:
+            draft.write_text(json.dumps(content, indent=1))

@@ -1,0 +1,220 @@
+"""The store itself: finding, listing and writing records."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from store.claims import Claims
+from store.files import FULL, HOST, abandoned, checksum, folders, fsync, owner, rename, writing
+from store.index import Entry, Index, gc_paused, seal, settled
+from store.record import SCHEMA, SEALED, Record, StoreError
+
+RESERVED = frozenset({"report", "vbench", "plan", "multirun"})  # folders of RESULTS that hold no records
+ABANDONED = 24 * 3600.0  # seconds after which what another host left half written counts as left
+log = logging.getLogger("store")
+_active: set[Path] = set()  # the staging folders that this process is writing now
+
+
+@dataclass
+class Stage:
+    """A folder being filled: write files to stage.path, and what run.json shall say into `run`."""
+
+    path: Path
+    run: dict[str, Any] = field(default_factory=dict)
+    record: Record | None = None  # after the block: what is in the place, ours or the first writer's
+    first: bool = True  # after the block: False if another writer was first and ours was dropped
+
+    def seal(self, **identity: Any) -> None:
+        """Write run.json with the checksums of all that is there, everything flushed to disk."""
+        present = [name for name in SEALED if (self.path / name).exists()]
+        status, whole = self.run.get("status"), {"frames.mp4", "trace.jsonl"} <= {*present}
+        if status not in ("invalid", "failed") and not (status == "ok" and whole):
+            raise ValueError(f"want status failed, invalid or ok with frames, trace; got {status}, {present}")
+        self.run |= identity | {"schema": SCHEMA, "files": {name: checksum(self.path / name) for name in present}}
+        for name in present:
+            fsync(self.path / name)
+        with writing(self.path / "run.json") as draft:
+            draft.write_text(json.dumps(self.run, indent=1))
+        fsync(self.path)
+
+
+class Store:
+    """All records under `root`, made unless create=False. StoreError if it cannot be written, or found."""
+
+    def __init__(self, root: str | os.PathLike, create: bool = True):
+        self.root, self.staging = Path(root), Path(root) / ".staging"
+        self.damaged: dict[Path, str] = {}  # after records(): the folders that do not count, and why
+        self.claims = Claims(self.root)
+        self._indexes: dict[str, Index] = {}
+        if not create and not self.root.is_dir():
+            raise StoreError(f"no results folder {self.root}; give the one that results=FOLDER named")
+        try:
+            if create:
+                with writing(self.staging / ".writable") as draft:
+                    draft.touch()
+        except OSError as error:
+            raise StoreError(f"cannot write {self.root} ({error}); choose another results=FOLDER") from error
+
+    def cell(self, model: str, method: str, speed: str | None = None) -> str:
+        """`model/method-speed`, the folder of a row of the table; ValueError for a name that is not plain."""
+        name = method if speed in (None, "", "none") else f"{method}-{speed}"
+        for part in (model, name):
+            if part in RESERVED or not re.fullmatch(r"\w[\w.+=-]*", part, re.ASCII):
+                raise ValueError(f"{part!r} cannot name a folder of records; want letters, digits, _ . + = -")
+        return f"{model}/{name}"
+
+    def cache(self, kind: str, name: str) -> Path:
+        """Where to keep what can be made again: cache("text", "ab12.safetensors"); write it by `writing`."""
+        return self.root / ".cache" / kind / name
+
+    def find(self, model: str, method: str, speed: str | None, key: str, verify: bool = True) -> Record | None:
+        """The record of `key`, or None if it has to be made; StoreError: newer schema.
+
+        verify: read every file again that changed since its checksum was last seen to be right; else compare sizes.
+        """
+        cell = self.cell(model, method, speed)
+        return self._load(f"{self.root}/{cell}/{key}", verify, self._index(cell))
+
+    def records(self, verify: bool = False) -> Iterator[Record]:
+        """Complete records in a stable order (model, cell, key). Sizes are checked; with `verify` all checksums too."""
+        self.damaged.clear()
+        cells = (f"{model}/{cell}" for model in folders(self.root, RESERVED)
+                 for cell in folders(self.root / model, RESERVED))  # fmt: skip
+        for cell in cells:
+            index, place = self._index(cell), f"{self.root}/{cell}"
+            with gc_paused():
+                keys = folders(place, RESERVED)
+            for key in keys:
+                if verify:
+                    index[key].verified.clear()
+                try:
+                    record = self._load(f"{place}/{key}", verify, index)
+                except StoreError as error:
+                    record = self._reject(f"{place}/{key}", str(error))
+                if record:
+                    yield record
+        self.remember(least=1 if verify else 64)
+
+    def remember(self, least: int = 1) -> None:
+        """Keep what was learnt of cells with at least so many new records, so that it need not be read again."""
+        if self.staging.is_dir():
+            for index in self._indexes.values():
+                index.save(self.staging, max(least, len(index) // 50))
+
+    @contextmanager
+    def stage(self, model: str, method: str, speed: str | None, key: str) -> Iterator[Stage]:
+        """A folder to write a record into; it takes its place, whole, if the block ends well."""
+        cell = self.cell(model, method, speed)
+        place = self.root / cell / key
+        stage = Stage(self.staging / f"{key}.{owner()}")
+        _active.add(stage.path)
+        try:
+            stage.path.mkdir(parents=True)
+            yield stage
+            stage.seal(model=model, method=method, speed=speed, key=key)
+            stage.first = self._settle(stage.path, place)
+            index = self._index(cell)
+            index.forget(key)
+            stage.record = self._load(place, False, index)
+            if stage.first and stage.record:
+                seals = {name: settled(seal(place / name)) for name in stage.run["files"]}
+                index[key].verified = {name: known for name, known in seals.items() if known}
+        except OSError as error:
+            if error.errno in FULL:
+                raise StoreError(f"disk full: {place} is not stored; free space and run it again") from error
+            raise
+        finally:
+            shutil.rmtree(stage.path, ignore_errors=True)
+            _active.discard(stage.path)
+
+    def sweep(self) -> list[Path]:
+        """Remove what the dead left in .staging and .claims, and say what that was."""
+        gone = []
+        for path in sorted(self.staging.glob("*")):
+            named = re.search(r"\.([A-Za-z0-9-]+)\.(\d+)\.\d+", path.name)
+            if not named or path in _active:
+                continue
+            left = abandoned(named[1], int(named[2]))
+            if left or (named[1] != HOST and time.time() - _last_change(path) > ABANDONED):
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+                gone.append(path)
+        return gone + self.claims.sweep()
+
+    def _settle(self, staged: Path, place: Path) -> bool:
+        """Rename a sealed folder to its place; False if a record that stands is there already."""
+
+        def stands(folder: Path) -> bool:
+            record = self._load(folder, verify=True)
+            return record is not None and record.status != "failed"
+
+        place.parent.mkdir(parents=True, exist_ok=True)
+        while not rename(staged, place):
+            if stands(place):
+                log.warning("%s was stored by another writer first; that one is kept", place)
+                return False
+            aside = self.staging / f"{place.name}.{owner()}"  # a failed or damaged record makes room
+            if rename(place, aside) and stands(aside):
+                rename(aside, place)  # a whole one had slipped in meanwhile
+            shutil.rmtree(aside, ignore_errors=True)
+        fsync(place.parent)
+        return True
+
+    def _index(self, cell: str) -> Index:
+        if cell not in self._indexes:
+            self._indexes[cell] = Index(self.cache("index", f"{cell}.json"))
+        return self._indexes[cell]
+
+    def _load(self, folder: str | Path, verify: bool, index: Index | None = None) -> Record | None:
+        """`index`: of its cell, asked and taught; None for a folder that is not in its place."""
+        folder = os.fspath(folder)  # text: a Path costs more than the look at the file
+        key = os.path.basename(folder)
+        entry = Entry() if index is None else index[key]
+        now = seal(f"{folder}/run.json")
+        if now is None:
+            if index is not None:
+                index.forget(key)
+            return self._reject(folder, "it has no run.json") if os.path.exists(folder) else None
+        if entry.run is None or entry.of != now:
+            try:
+                with open(f"{folder}/run.json", "rb") as file:
+                    entry.run, entry.of, entry.fresh = json.loads(file.read()), settled(now), True
+            except FileNotFoundError:
+                return self._load(folder, verify, index)
+            except ValueError:
+                return self._reject(folder, "its run.json is not JSON")
+        run = entry.run
+        if run.get("schema", 0) > SCHEMA:
+            raise StoreError(f"{folder} has schema {run['schema']}, newer than {SCHEMA}; update the program")
+        for name, sealed in run.get("files", {}).items():
+            path = f"{folder}/{name}"
+            found = seal(path)
+            right = found is not None and found[1] == sealed["bytes"]
+            if right and verify and entry.verified.get(name) != found:
+                right = checksum(path) == sealed
+                if right and settled(found):
+                    entry.verified[name], entry.fresh = found, True
+            if not right:
+                return self._reject(folder, f"{name} is missing, or not what its checksum says")
+        return Record(Path(folder), run, entry)
+
+    def _reject(self, folder: str | Path, why: str) -> Record | None:
+        log.warning("%s does not count: %s", folder, why)
+        self.damaged[Path(folder)] = why
+        return None
+
+
+def _last_change(path: Path) -> float:
+    """When something in a folder last changed; infinitely late if it is just going."""
+    with suppress(OSError):
+        return max(p.stat().st_mtime for p in (path, *path.glob("*")))
+    return float("inf")
