@@ -15,7 +15,8 @@ Changed: not from a paper; an anchor that an outer part keeps may hold an inner 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from importlib import import_module
 from itertools import combinations
@@ -72,6 +73,13 @@ class Composite(Method):
         for method in self.methods.values():
             settings = method.reschedule(settings)
         return settings
+
+    @contextmanager
+    def attached(self, model: Backbone) -> Iterator[None]:
+        with ExitStack() as stack:
+            for method in self.methods.values():
+                stack.enter_context(method.attached(model))
+            yield
 
     def reset(self) -> None:
         for method in self.methods.values():
@@ -131,6 +139,11 @@ class Composite(Method):
 
     def fill(self, site: Site, part: Row, mode: Mode, x: Tensor) -> Tensor:
         return self.methods[self.owner[site.kind, site.span.start]].fill(site, part, mode, x)
+
+    def rank(self, keys: Tensor, queries: Tensor) -> Tensor:
+        """By the part that has a view of its own on what keys are worth."""
+        own = [method for method in self.methods.values() if type(method).rank is not Method.rank]
+        return own[0].rank(keys, queries) if own else super().rank(keys, queries)
 
     def state(self) -> Iterable[Tensor]:
         return (tensor for method in self.methods.values() for tensor in method.state())

@@ -33,12 +33,11 @@ from torch import Tensor
 
 from baselines.cadence import one_of, own_steps, within
 from baselines.kv_compression import score
-from baselines.memory import Memory
+from baselines.reused import QUANTITIES, Reused
 from baselines.teacache import COEFFICIENTS, polynomial
 from engine.discrepancy import Discrepancy
-from engine.history import column, steps_of
 from engine.knob import Knob
-from engine.method import VELOCITY, Decision, Method, Mode, Probe, Row, Site
+from engine.method import Decision, Method, Mode, Probe, Row, Site
 
 RELEASED = {"clean_refresh": False}  # what the released code changes of a model that has such a setting
 
@@ -64,7 +63,7 @@ class FlowCache(Method):
         within("threshold", self.threshold, 0, float("inf"))
         within("warmup", self.warmup, 0, float("inf"))
         within("cooldown", self.cooldown, 0, float("inf"))
-        one_of("reuse", self.reuse, "increment", "velocity", "residual")
+        one_of("reuse", self.reuse, *QUANTITIES)
         one_of("function", self.function, "released", "stock")
         within("capacity", self.capacity, 0, float("inf"))
         within("importance", self.importance, 0, 1)
@@ -92,7 +91,7 @@ class FlowCache(Method):
     def reset(self) -> None:
         self.moved = Discrepancy()
         self.total: dict[int, float] = {}  # A, by a chunk's first slot
-        self.memory = Memory(1)
+        self.reused = Reused(self.reuse)
 
     def decide(self, part: Row, probe: Probe, branch: str = "") -> Decision:
         slots, now, chunk = list(part.slots), probe(self.signal), part.slots.start
@@ -116,29 +115,16 @@ class FlowCache(Method):
             self.total[part.slots.start] = 0.0
 
     def sites(self, depth: int, row: Row) -> Sequence[Site]:
-        return (Site("blocks", range(depth)),) if self.reuse == "residual" else (VELOCITY,)
+        return (self.reused.site(depth),)
 
     def keep(self, site: Site, part: Row, x: Tensor, out: Tensor) -> None:
-        if self.reuse == "residual":
-            out = out - x
-        elif self.reuse == "increment":
-            out = out * _lengths(part, out)
-        self.memory.push(site, part, out)
+        self.reused.keep(site, part, x, out)
 
     def fill(self, site: Site, part: Row, mode: Mode, x: Tensor) -> Tensor:
-        kept = self.memory.last(site, part)
-        if self.reuse == "residual":
-            return x + kept
-        return kept / _lengths(part, kept) if self.reuse == "increment" else kept
+        return self.reused.fill(site, part, x)
 
     def rank(self, keys: Tensor, queries: Tensor) -> Tensor:
         return score(keys, queries, self.importance)
 
     def state(self) -> Iterable[Tensor]:
-        return (*self.moved.tensors(), *self.memory.tensors())
-
-
-def _lengths(part: Row, like: Tensor) -> Tensor:
-    """How far this row moves each slot, in noise level; chunks that decide are moved as a whole."""
-    moves = steps_of(part)
-    return column([moves[slot] for slot in part.slots], like)
+        return (*self.moved.tensors(), *self.reused.tensors())

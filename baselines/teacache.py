@@ -10,24 +10,36 @@ included, and uses Wan's coefficients unchanged; on an asynchronous schedule tha
 not move, and the maintainers call the combination unsupported. `pool: slot` is our clean version: an accumulator per
 latent slot, warm-up and cool-down by a slot's own steps, and the row is computed when any active slot asks for it.
 Both sets of Wan's coefficients have negative values in part of their range, so A may fall; `nonnegative` forbids it.
+The released counter counts the calls of both guidance branches, but starts again at the number of rows: warm-up comes
+a second time in mid-segment and the cool-down is never reached (`counter: calls`; repaired with `rows`).
 
-Site: the whole block stack.
+On MAGI-1 the released port adds the latent's last increment (`reuse: increment`, not rescaled to the present step;
+`velocity` is). Its other changes are defects that we do not follow: chunks that miss a step wherever one enters, a
+crash where the last step of a stage was reused, and keys of the first chunk that are read but never written.
+
+Site: the whole block stack, or the velocity.
 Signal: the time projection or embedding, the same for every prompt; a patch embedding depends on the content.
-Memory: 1 hidden tensor per guidance branch.
-Changed: counters cannot wrap within a segment, as the released ones do; `pool: slot` is ours.
+Memory: 1 hidden tensor per guidance branch (1 latent with `velocity` and `increment`).
+Changed: by default counters cannot wrap within a segment, as the released ones do; `pool: slot` is ours.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from baselines.reused import QUANTITIES, Reused
 from engine.discrepancy import Discrepancy
-from engine.history import History
 from engine.knob import Knob
 from engine.method import Decision, Method, Mode, Probe, Row, Site
+
+if TYPE_CHECKING:
+    from engine.backbone import Backbone
 
 COEFFICIENTS = {  # of Wan 2.1 T2V 1.3B, which SkyReels-V2 uses for its own model of that size; highest power first
     "wan_retention": [-5.21862437e4, 9.23041404e3, -5.28275948e2, 1.36987616e1, -4.99875664e-2],
@@ -47,6 +59,8 @@ class TeaCache(Method):
     pool: str = "row"  # "row": one accumulator over all frames, as released; "slot": one per latent slot
     per_branch: bool = False  # an accumulator per guidance branch, as released; the decisions agree, the state doubles
     nonnegative: bool = False  # p below 0 counts as 0
+    reuse: str = "residual"  # of the block stack, as released on SkyReels-V2 | velocity | increment, as on MAGI-1
+    counter: str = "rows"  # "calls", as released: of all branches, wraps at the segment's rows; needs per_branch
 
     knobs = (Knob("threshold", 1e-4, 10.0), Knob("warmup", 12, 1, whole=True))
 
@@ -61,12 +75,20 @@ class TeaCache(Method):
             raise ValueError(f"pool is row or slot, got {self.pool!r}")
         if self.warmup < 1 or self.cooldown < 0:
             raise ValueError(f"want warmup >= 1 and cooldown >= 0, got {self.warmup} and {self.cooldown}")
+        if self.reuse not in QUANTITIES:
+            raise ValueError(f"reuse is one of {', '.join(QUANTITIES)}, got {self.reuse!r}")
+        if self.per_branch and self.reuse != "residual":
+            raise ValueError(f"branches decide apart about a residual of their own; per_branch has no {self.reuse}")
+        if self.counter not in ("rows", "calls"):
+            raise ValueError(f"counter is rows or calls, got {self.counter!r}")
+        if self.counter == "calls" and not (self.per_branch and self.pool == "row"):
+            raise ValueError("counter=calls counts every branch's calls over the row; set per_branch=true and pool=row")
         self.polynomial = self.coefficients if self.fit == "own" else COEFFICIENTS[self.fit]
         self.reset()
 
     @property
     def requires(self) -> frozenset[str]:
-        return frozenset({"blocks", self.signal})
+        return frozenset({"blocks", self.signal} if self.reuse == "residual" else {self.signal})
 
     @property
     def branchwise(self) -> bool:
@@ -74,12 +96,17 @@ class TeaCache(Method):
 
     def reset(self) -> None:
         self.rows: dict[str, int] = {}  # decisions in this segment, per branch
+        self.calls = -1  # decisions in this segment
         self.moved: dict[str, Discrepancy] = {}
         self.total: dict[tuple[str, int], float] = {}  # A, per branch and slot (slot -1 for the whole row)
-        self.residual: dict[str, History] = {}  # R, per branch
+        self.reused = Reused(self.reuse)
+
+    def attached(self, model: Backbone) -> AbstractContextManager[object]:
+        self.lengths, self.branches = Counter(row.segment for row in model.schedule()), len(model.branches)
+        return super().attached(model)
 
     def decide(self, part: Row, probe: Probe, branch: str = "") -> Decision:
-        count = self.rows[branch] = self.rows.get(branch, 0) + 1
+        self.rows[branch], self.calls = self.rows.get(branch, -1) + 1, self.calls + 1
         moved = self.moved.setdefault(branch, Discrepancy(eps=0.0))
         changes = self._changes(part, probe(self.signal), moved)
         for slot, r in changes.items():
@@ -87,7 +114,7 @@ class TeaCache(Method):
         score = max(self.total[branch, slot] for slot in changes)
         if any(r is None for r in changes.values()):
             return Decision(Mode.RECOMPUTE, score, "no history")
-        done, left = (count - 1, part.steps - min(part.step)) if self.pool == "row" else _own_steps(part)
+        done, left = self._place(part, branch)
         if done < self.warmup:
             return Decision(Mode.RECOMPUTE, score, "warm-up")
         if left <= self.cooldown:
@@ -95,6 +122,14 @@ class TeaCache(Method):
         if score < self.threshold and self.threshold > 0:  # a negative score may not undo "0 never reuses"
             return Decision(Mode.CACHE, score)
         return Decision(Mode.RECOMPUTE, score, "score")
+
+    def _place(self, part: Row, branch: str) -> tuple[int, float]:
+        """Steps since the beginning, and to the end."""
+        if self.pool == "slot":
+            return _own_steps(part)
+        if self.counter == "calls":
+            return self.calls % self.lengths[part.segment] // self.branches, float("inf")
+        return self.rows[branch], part.steps - min(part.step)
 
     def _changes(self, part: Row, signal: Tensor, moved: Discrepancy) -> dict[int, float | None]:
         """r of every accumulator; None where there is nothing to compare with."""
@@ -120,18 +155,16 @@ class TeaCache(Method):
                 self.total[branch, slot] = 0.0
 
     def sites(self, depth: int, row: Row) -> Sequence[Site]:
-        return (Site("blocks", range(depth)),)
+        return (self.reused.site(depth),)
 
     def keep(self, site: Site, part: Row, x: Tensor, out: Tensor) -> None:
-        residual = self.residual.setdefault(site.branch, History(1, dtype=None))
-        residual.push(list(part.slots), part.sigma, out - x)
+        self.reused.keep(site, part, x, out)
 
     def fill(self, site: Site, part: Row, mode: Mode, x: Tensor) -> Tensor:
-        return x + self.residual[site.branch].last(list(part.slots))
+        return self.reused.fill(site, part, x)
 
     def state(self) -> Iterable[Tensor]:
-        for residual in self.residual.values():
-            yield from residual.tensors()
+        yield from self.reused.tensors()
         for moved in self.moved.values():
             yield from moved.tensors()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from baselines.composite import Composite
 from baselines.flowcache import FlowCache
 from engine.ledger import flops, plan
 from engine.loop import generate
@@ -163,3 +164,23 @@ def test_settings_that_make_no_sense_are_refused_in_words(changes, words):
 def test_a_signal_that_the_model_does_not_have_is_refused_with_those_it_has():
     with pytest.raises(ValueError, match="needs clock, which magi1 does not offer"):
         FlowCache(0.1, signal="clock").check(_model())
+
+
+def test_within_its_velocity_no_other_method_stands_on_this_model():
+    inner = {"_target_": "baselines.first_block_cache.FirstBlockCache", "threshold": 0.1, "decide_per": "unit"}
+    outer = {"_target_": "baselines.flowcache.FlowCache", "threshold": 0.1}
+    with pytest.raises(ValueError, match="does not reach into a forward|inside a forward of some units"):
+        Composite({"outer": outer, "inner": inner}).check(_model())
+    Composite({"outer": inner, "branches": _branches()}).check(_model())  # blocks and their branches may
+
+
+def test_a_part_of_a_composite_ranks_keys_for_the_whole():
+    flow = {"_target_": "baselines.flowcache.FlowCache", "threshold": 0.0, "capacity": 5, "function": "stock"}
+    both = Composite({"flow": {**flow, "importance": 1.0}, "branches": _branches()})
+    keys, queries = torch.randn(6, 2, 8), torch.randn(2, 4, 8)
+    assert torch.equal(both.rank(keys, queries), FlowCache(0, importance=1.0).rank(keys, queries))
+    assert both.reschedule(TINY).kv_capacity == 5
+
+
+def _branches():
+    return {"_target_": "baselines.taylorseer.TaylorSeer", "interval": 2, "decide_per": "unit"}

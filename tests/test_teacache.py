@@ -134,10 +134,33 @@ def test_nothing_is_remembered_from_one_segment_to_the_next():
     [
         ({"threshold": -0.1}, "at least 0"), ({"threshold": math.nan}, "got nan"), ({"fit": "flux"}, "fit is one of"),
         ({"fit": "own"}, "needs coefficients"), ({"pool": "frame"}, "pool is row or slot"),
-        ({"warmup": 0}, "warmup >= 1"),
+        ({"warmup": 0}, "warmup >= 1"), ({"reuse": "blocks"}, "reuse is one of"), ({"counter": "x"}, "rows or calls"),
+        ({"counter": "calls"}, "set per_branch=true"), ({"per_branch": True, "reuse": "velocity"}, "has no velocity"),
     ],
 )  # fmt: skip
 def test_settings_that_make_no_sense_are_refused_in_words(changes, words):
     with pytest.raises(ValueError) as error:
         TeaCache(**{"threshold": 0.1, **changes})
     assert words in str(error.value)
+
+
+def test_the_released_counter_warms_up_twice_a_segment_and_never_cools_down():
+    """Calls are counted over both branches and start again at the segment's rows."""
+    model = build(frames=LONG, steps=8)
+    method = TeaCache(9.0, fit="none", warmup=2, cooldown=3, per_branch=True, counter="calls")
+    ledger = ledger_of(model, method)
+    for segment in {row.segment for row in model.schedule()}:
+        own = sorted((e for e in ledger if e.segment == segment), key=lambda e: (e.iteration, e.branch))
+        rows = len(own) // 2
+        computed = {call for call, entry in enumerate(own) if entry.mode is Mode.RECOMPUTE}
+        assert rows > 8 and computed == {0, 1, 2, 3, *range(rows, rows + 4)}
+
+
+def test_the_released_increment_and_the_velocity_by_hand():
+    """sigma 1 to 0 in ten steps, v = sigma: one computed, four reused; steps are even, so both quantities agree."""
+    for reuse in ("increment", "velocity"):
+        toy = Toy(**LINE, field=lambda s: s)
+        latents, ledger = run(toy, teacache(2.1, reuse=reuse))
+        assert modes(ledger) == "rccccrcccc"
+        assert latents.flatten().tolist() == pytest.approx([-(5 * 0.1 * 1.0 + 5 * 0.1 * 0.5)] * 16)
+        assert {site for entry in ledger if entry.mode is Mode.CACHE for site in entry.sites} == {"velocity"}
