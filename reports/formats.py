@@ -6,21 +6,27 @@ from pathlib import Path
 
 import pandas as pd
 
+from reports import floor, paired
 from reports.records import Study
-from reports.tables import METRICS, Metric, best, blanks, dagger, notes, shown
+from reports.tables import CONVENTIONS, METRICS, Metric, best, blanks, dagger, notes, protocol, shown
 from store import writing
 
 ARROWS = {"higher": "↑", "lower": "↓"}
 
 
 def write(study: Study, frame: pd.DataFrame, folder: Path, name: str = "main") -> list[Path]:
-    """Write `name`.csv, .md and .tex into `folder`; the same frame gives the same bytes."""
-    texts = {"csv": frame.to_csv(index=False, float_format="%.6g"), "md": markdown(study, frame),
-             "tex": latex(study, frame)}  # fmt: skip
-    for suffix, text in texts.items():
-        with writing(folder / f"{name}.{suffix}") as draft:
+    """Write `name`.csv, .md and .tex into `folder`; the same frame gives the same bytes.
+
+    Beside them `name`_paired.csv (reports/paired.py), and `name`_protocol.txt: what a csv has no footer for.
+    """
+    pairs = paired.compare(study, frame, METRICS)
+    texts = {f"{name}.csv": frame.to_csv(index=False, float_format="%.6g"), f"{name}.md": markdown(study, frame),
+             f"{name}.tex": latex(study, frame), f"{name}_paired.csv": pairs.to_csv(index=False, float_format="%.6g"),
+             f"{name}_protocol.txt": "\n".join([*protocol(study), *CONVENTIONS]) + "\n"}  # fmt: skip
+    for file, text in texts.items():
+        with writing(folder / file) as draft:
             draft.write_text(text, encoding="utf-8")
-    return [folder / f"{name}.{suffix}" for suffix in texts]
+    return [folder / file for file in texts]
 
 
 def markdown(study: Study, frame: pd.DataFrame) -> str:
@@ -68,8 +74,8 @@ def _display(frame: pd.DataFrame, rows: pd.DataFrame, bold, interval: bool = Fal
             top = best(frame, metric)
             cells = {n: text(shown(line, metric, interval)) for n, line in rows.iterrows()}
             columns[_title(metric)] = [bold(cell) if n in top else cell for n, cell in cells.items()]
-    floor = ["= floor" if "= floor" in marks else "" for marks in rows["marks"]]
-    return pd.DataFrame(columns | ({"note": floor} if any(floor) else {}), index=rows.index)
+    reached = [floor.shown(marks) for marks in rows["marks"]]
+    return pd.DataFrame(columns | ({"note": reached} if any(reached) else {}), index=rows.index)
 
 
 def _title(metric: Metric) -> str:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports import published
-from reports.records import CONTROLS, Study, label, load, prompt_hash
-from reports.statistics import NONE, Estimate, mean
+from reports import floor, paired, published
+from reports.records import ROW, Study, label, load, prompt_hash
+from reports.statistics import NONE, ROUGH, Estimate, mean
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Metric:
     scale: float = 1.0
     geometric: bool = False  # a ratio: averaged as one
     quality: bool = False  # says nothing about random weights
+    least: float = 0.0  # what no value can be below, and so no interval
+    most: float = np.inf
 
 
 def _plain(value: float) -> str:
@@ -41,14 +43,15 @@ METRICS = (
     Metric("flops_speedup", "FLOPs speedup", "FLOPs", "flops_speedup", "higher", "{:.2f}×".format, geometric=True),
     Metric("vbench", "VBench", "VBench", "", "higher", "{:.2f}".format, quality=True),
     Metric("lpips", "LPIPS", "LPIPS", "lpips", "lower", "{:.4f}".format, quality=True),
-    Metric("ssim", "SSIM", "SSIM", "ssim", "higher", "{:.4f}".format, quality=True),
+    Metric("ssim", "SSIM", "SSIM", "ssim", "higher", "{:.4f}".format, quality=True, least=-1, most=1),
     Metric("psnr", "PSNR (dB)", "PSNR", "psnr", "higher", "{:.2f}".format, quality=True),
     Metric("peak_memory_gb", "memory (GB)", "GB", "memory", "lower", _plain, scale=1e-9),
 )
 BY_NAME = {metric.name: metric for metric in METRICS}
+SIMILARITIES = [BY_NAME[name] for name in ("lpips", "ssim", "psnr")]
 CONVENTIONS = (
     "Time is text encoding, denoising and decoding of a video. Speedups are geometric means over prompts of the ratio "
-    + "to the Original of the same prompt and seed. Intervals are 95 %, bootstrapped over prompts.",
+    + "to the Original of the same prompt and seed. Intervals are 95 %, bootstrapped over prompts (studentised).",
     "FLOPs are of the denoiser, 2 per multiply-add, attention dense; the csv has the masked count too. "
     + "LPIPS, SSIM and PSNR compare lossless frames with the Original's. GB = 10⁹ bytes.",
 )
@@ -61,8 +64,8 @@ def main(study: Study) -> pd.DataFrame:
     """The main table: `COLUMNS`, then for each metric `_low`, `_high` (95 %) and `paper_`; and why cells are blank."""
     lines = [_line(study, row, group) for row, group in study.rows()]
     frame = pd.DataFrame(lines, columns=_columns())
-    _mark_floor(frame)
-    return frame
+    floor.mark(study, frame, SIMILARITIES)
+    return frame.assign(best=paired.best(frame, paired.compare(study, frame, METRICS)))
 
 
 def _columns() -> list[str]:
@@ -116,7 +119,7 @@ def _estimate(study: Study, row: dict[str, str], group: pd.DataFrame, metric: Me
         return estimate, f"{infinite.sum()} of {len(values)} videos are identical to the Original, not in the mean"
     estimate = mean(values, valid["prompt"], metric.geometric)
     if not np.isnan(estimate.value):
-        return estimate, ""
+        return Estimate(estimate.value, *np.clip(estimate[1:], metric.least, metric.most)), ""
     if "speedup" in metric.name:
         return NONE, "no Original of these prompts"
     if metric.quality and not valid["scored"].any():
@@ -134,32 +137,9 @@ def _vbench(study: Study, row: dict[str, str]) -> tuple[Estimate, str]:
     return NONE, f"{16 - lacks} of 16 dimensions have a score" if report else "not computed"
 
 
-def _mark_floor(frame: pd.DataFrame) -> None:
-    """Mark rows that no metric tells from the Original run twice: their interval reaches the floor's."""
-    floors = frame[(frame["method"] == "original_repeat") & (frame["videos"] > 0)].set_index("model")
-    for n, line in frame.iterrows():
-        if line["method"] in CONTROLS or line["model"] not in floors.index:
-            continue
-        floor, verdicts = floors.loc[line["model"]], []
-        for metric in (BY_NAME[name] for name in ("lpips", "ssim", "psnr")):
-            (low, high), (floor_low, floor_high) = (_ends(x, metric.name) for x in (line, floor))
-            if not (np.isnan(low) or np.isnan(floor_low)):
-                verdicts.append(low <= floor_high if metric.better == "lower" else high >= floor_low)
-        if verdicts and all(verdicts):
-            frame.loc[n, "marks"] = "; ".join(filter(None, [line["marks"], "= floor"]))
-
-
-def _ends(line: pd.Series, name: str) -> tuple[float, float]:
-    """The interval of a metric, or its value twice where there is none."""
-    low, high = line[f"{name}_low"], line[f"{name}_high"]
-    return (low, high) if not np.isnan(low) else (line[name], line[name])
-
-
 def best(frame: pd.DataFrame, metric: Metric) -> set[int]:
-    """The lines that hold the best value of a model among the methods that accelerate something."""
-    values = frame[metric.name][~frame["method"].isin(CONTROLS)].dropna().groupby(frame["model"])
-    top = values.transform("max" if metric.better == "higher" else "min")
-    return set(top.index[frame[metric.name][top.index] == top])
+    """The lines that are better than every other accelerated row of their model (reports/paired.py)."""
+    return {n for n, names in frame["best"].items() if metric.name in names.split("; ")}
 
 
 def shown(line: pd.Series, metric: Metric, interval: bool = False) -> str:
@@ -177,20 +157,45 @@ def shown(line: pd.Series, metric: Metric, interval: bool = False) -> str:
 def notes(study: Study, frame: pd.DataFrame) -> list[str]:
     """What a reader must know to read the table, one sentence per line, without a line break."""
     videos = study.videos
+    counted, *measured = protocol(study)
+    lines = [counted, *CONVENTIONS, *measured]
+    marks = " ".join(frame["marks"])
+    lines += ["† an operating point that the paper does not state and that we estimated."] * ("estimated" in marks)
+    lines += ["‡ random weights: speed, memory and FLOPs only."] * ("random" in marks)
+    lines += floor.lines(study, frame, SIMILARITIES)
+    lines += paired.lines(paired.compare(study, frame, METRICS), METRICS)
+    fewest = videos[videos["status"] == "ok"].groupby(ROW)["prompt"].nunique()
+    if len(fewest) and 1 < fewest.min() < ROUGH:
+        lines.append(f"Few prompts ({fewest.min()}): of skewed values such intervals hold the truth in some 90 % of "
+                     f"cases, not 95 %; from {ROUGH} prompts on they keep their word.")
+    if not (videos["method"] == "original").any():
+        lines.append("No Original in this folder: no speedup and no quality can be given.")
+    return lines + [f"Left out: {path}, {why}." for path, why in study.damaged.items()]
+
+
+def protocol(study: Study) -> list[str]:
+    """What stands under every table: how many videos, of which prompts, and how their numbers were measured."""
+    videos = study.videos
     counts = videos["status"].value_counts()
     firsts = [study.record(video).quality or {} for _, video in videos.drop_duplicates(["model", "method"]).iterrows()]
     measures = {_versions(quality["metric_versions"]) for quality in firsts if quality.get("metric_versions")}
     counted = f"{len(videos)} videos, invalid {counts.get('invalid', 0)}, failed {counts.get('failed', 0)}"
     prompts = f"{videos['prompt'].nunique()} prompts, set {prompt_hash(videos)}"
-    lines = [f"{counted} (left out of the numbers). {prompts}.", *CONVENTIONS]
+    lines = [f"{counted} (left out of the numbers). {prompts}."]
     lines += [f"Measured: {'; or '.join(sorted(measures))}."] if measures else []
-    marks = " ".join(frame["marks"])
-    lines += ["† an operating point that the paper does not state and that we estimated."] * ("estimated" in marks)
-    lines += ["‡ random weights: speed, memory and FLOPs only."] * ("random" in marks)
-    lines += ["= floor: no farther from the Original than the Original run twice."] * ("= floor" in marks)
-    if not (videos["method"] == "original").any():
-        lines.append("No Original in this folder: no speedup and no quality can be given.")
-    return lines + [f"Left out: {path}, {why}." for path, why in study.damaged.items()]
+    reports = [report for row, _ in study.rows() if (report := study.cell_file("vbench", row))]
+    return lines + [f"VBench: {text}." for text in sorted(set(map(_vbench_protocol, reports)))]
+
+
+def _vbench_protocol(report: Mapping[str, Any]) -> str:
+    """How VBench was run on a cell, as words."""
+    prompts, package = report.get("prompts") or {}, report.get("package") or {}
+    words = [f"{name} {version}" for name, version in sorted(package.items())]
+    words.append(f"protocol {report.get('protocol', 'not recorded')}")
+    if prompts:
+        of = f" of {prompts['of']}" if prompts.get("of") else ""
+        words.append(f"{prompts['used']}{of} prompts ({prompts['kind']}), set {str(prompts['sha256'])[:12]}")
+    return ", ".join(words + list(report.get("notes") or ()))
 
 
 def _versions(measures: Mapping[str, str]) -> str:
@@ -231,8 +236,9 @@ def print_main(results: Path | str) -> None:
             tops[metric.name] = best(frame, metric)
         for n, line in part.iterrows():
             cells = [f"[bold]{shown(line, m)}[/]" if n in tops[m.name] else shown(line, m) for m in columns]
-            floor = " [dim]= floor[/]" if "= floor" in line["marks"] else ""
-            table.add_row(escape(line["name"]) + dagger(line) + floor, str(line["videos"]), *cells)
+            reached = floor.shown(line["marks"])
+            name = escape(line["name"]) + dagger(line) + (f" [dim]{reached}[/]" if reached else "")
+            table.add_row(name, str(line["videos"]), *cells)
         console.print(table, "")
     for text in notes(study, frame) + blanks(frame):
         console.print(text, style="dim", highlight=False, markup=False)

@@ -1,0 +1,106 @@
+"""Film strips: the same prompt and noise under every method (Figure 5), and fewer steps in the same time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.figure import Figure, SubFigure
+
+from reports import style
+from reports.records import Study, label
+
+SHOWN = 7  # frames of a strip, evenly spaced over the video
+LONGEST = 90  # letters of a prompt above a strip
+
+Wanted = Callable[[dict[str, str]], bool]
+
+
+def methods(row: dict[str, str]) -> bool:
+    """Figure 5: the Original and the fast point of every method."""
+    return row["variant"] == "" and (row["method"] == "original" or row["speed"] == "fast")
+
+
+def fewer_steps(row: dict[str, str]) -> bool:
+    """The Original, the Original with fewer steps, and SCOPE."""
+    return row["method"] == "reduced_steps" or (methods(row) and row["method"] in ("original", "scope"))
+
+
+def frames(path: Path, count: int = SHOWN) -> np.ndarray | None:
+    """`count` frames evenly spaced over a video, (count, H, W, 3) uint8; None if it cannot be read."""
+    try:
+        with av.open(str(path)) as container:
+            total = container.streams.video[0].frames or sum(1 for _ in container.decode(video=0))
+        wanted = np.linspace(0, total - 1, count).round().astype(int)
+        with av.open(str(path)) as container:
+            kept = {n: frame.to_ndarray(format="rgb24") for n, frame in enumerate(container.decode(video=0))
+                    if n in wanted}  # fmt: skip
+        return np.stack([kept[n] for n in wanted])
+    except (av.error.FFmpegError, IndexError, KeyError, ValueError):
+        return None
+
+
+def strips(study: Study, wanted: Wanted) -> Figure | None:
+    """A block per model: its first prompt that the Original and another row have."""
+    blocks = [(model, found) for model in study.models if len(found := _videos(study, model, wanted)) > 1]
+    if not blocks:
+        return None
+    with rc_context({**style.SETTINGS, "figure.constrained_layout.use": False}):
+        heights = [len(found) + 0.5 for _, found in blocks]
+        figure = Figure((1.05 * SHOWN + 1.5, 1.08 * sum(heights)))
+        parts = np.ravel(figure.subfigures(len(blocks), 1, height_ratios=heights, squeeze=False))
+        for part, (model, found) in zip(parts, blocks, strict=True):
+            _block(part, model, found)
+    return figure
+
+
+def _videos(study: Study, model: str, wanted: Wanted) -> list[tuple[pd.Series, np.ndarray]]:
+    """One video of each wanted row with its frames, all of one prompt and seed."""
+    videos = study.videos[(study.videos["model"] == model) & (study.videos["status"] == "ok")]
+    chosen = [wanted(row) and row["weights"] != "random" for row in videos.to_dict("records")]
+    videos = videos[np.array(chosen, bool)]
+    for _, group in videos.groupby(["prompt", "seed"], sort=False):
+        found = list(_readable(study, group.drop_duplicates(["method", "speed", "variant"])))
+        if len(found) > 1 and found[0][0]["method"] == "original":
+            return found
+    return []
+
+
+def _readable(study: Study, group: pd.DataFrame) -> Iterator[tuple[pd.Series, np.ndarray]]:
+    for _, video in group.iterrows():
+        pictures = frames(study.record(video).path / "frames.mp4")
+        if pictures is not None:
+            yield video, pictures
+
+
+def _block(part: SubFigure, model: str, found: list[tuple[pd.Series, np.ndarray]]) -> None:
+    edges = {"left": 0.19, "right": 0.995, "bottom": 0.01, "top": 1 - 0.42 / (len(found) + 0.5)}
+    grid = part.subplots(len(found), SHOWN, squeeze=False, gridspec_kw={"wspace": 0.04, "hspace": 0.04, **edges})
+    prompt = found[0][0]["prompt"]
+    text = prompt if len(prompt) <= LONGEST else prompt[: LONGEST - 1] + "…"
+    part.suptitle(f"{model}: {_plain(text)}", x=0.005, ha="left", y=1 - 0.16 / (len(found) + 0.5), fontsize=8.5,
+                  fontweight="bold")  # fmt: skip
+    for axes_row, (video, pictures) in zip(grid, found, strict=True):
+        for axes, picture in zip(axes_row, pictures, strict=True):
+            axes.imshow(picture, interpolation="nearest", aspect="auto")
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.grid(visible=False)
+            axes.spines[:].set_visible(False)
+        numbers = [f"{video['speedup']:.2f}×"] if math.isfinite(video["speedup"]) else []
+        numbers += [f"{video['psnr']:.1f} dB"] if math.isfinite(video["psnr"]) else []
+        name = "\n".join([label(video), *([", ".join(numbers)] if video["method"] != "original" else [])])
+        axes_row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=7.5,
+                               color=style.colour(video["method"]))  # fmt: skip
+
+
+def _plain(text: str) -> str:
+    """A prompt for matplotlib, which would read `$...$` as a formula, and has no glyph for what is not in its font."""
+    return "".join(letter if letter.isprintable() and ord(letter) < 0x2500 else "□" for letter in text).replace(
+        "$", "\\$"
+    )

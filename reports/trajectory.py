@@ -1,0 +1,81 @@
+"""Figure 2: the velocity that is not computed, what reuse and prediction hand back for it, and how far they are."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from reports import style
+from reports.statistics import band
+
+INK = {"truth": style.INK, "reuse": "#0072b2", "taylor1": "#cc79a7", "newton2": "#d55e00"}
+TITLES = {"truth": "computed", "reuse": "reuse", "taylor1": "prediction, order 1", "newton2": "prediction, order 2"}
+DASHES: dict[str, Any] = {"truth": "-", "reuse": (0, (1, 1.2)), "taylor1": (0, (5, 1.5)), "newton2": "-"}
+SKIPPED = 5  # steps since the last forward of the right panel: SCOPE's longest run, the hardest case
+
+
+def measured(root: Any) -> list[dict[str, Any]]:
+    """What `task=trajectory` measured, a mapping per model."""
+    return [json.loads(path.read_text()) for path in sorted((root / "trajectory").glob("*/original.json"))]
+
+
+def saving(found: dict[str, Any], name: str) -> float:
+    """By how much the mean absolute deviation of a prediction is below that of reuse, over one frame's last steps."""
+    sums = {kind: sum(sum(video["course"]["deviation"][kind]) for video in found["videos"]) for kind in ("reuse", name)}
+    return 1 - sums[name] / sums["reuse"] if sums["reuse"] else float("nan")
+
+
+def figure(found: list[dict[str, Any]]) -> Figure | None:
+    """A row per model: the course over the last steps of one frame, and the error against the noise level."""
+    if not found:
+        return None
+    with rc_context(style.SETTINGS):
+        drawn = Figure((9.4, 3.3 * len(found)))
+        for (left, right), part in zip(drawn.subplots(len(found), 2, squeeze=False), found, strict=True):
+            _course(left, part)
+            _errors(right, part)
+    return drawn
+
+
+def _course(axes: Axes, found: dict[str, Any]) -> None:
+    """Size of the velocity over one run of steps without a forward."""
+    courses = [video["course"] for video in found["videos"]]
+    steps = np.array(courses[0]["step"]) + 1
+    ends = []
+    for name in ("truth", *found["stand_ins"]):
+        middle, low, high = band(np.array([course[name] for course in courses], float))
+        axes.plot(steps, middle, color=INK[name], ls=DASHES[name], marker="o", ms=3)
+        axes.fill_between(steps, low, high, color=INK[name], alpha=0.13, lw=0)
+        ends.append((float(middle[-1]), TITLES[name], INK[name]))
+    axes.set(xlabel=f"step of frame {found['slot']}", ylabel="velocity, root mean square",
+             title=f"{found['model']}: one run of skipped steps")  # fmt: skip
+    axes.set_xticks(steps)
+    axes.margins(x=0)
+    style.label_lines(axes, ends, x=float(steps[-1]))
+
+
+def _errors(axes: Axes, found: dict[str, Any]) -> None:
+    """Relative error of each stand-in, five steps after the last forward, over the noise level."""
+    levels = np.array(found["levels"])
+    ends = []
+    for name in found["stand_ins"]:
+        curves = np.array([video["errors"][name][SKIPPED - 1] for video in found["videos"]], float)
+        known = np.isfinite(curves).all(0)
+        middle, low, high = band(curves[:, known])
+        axes.plot(levels[known], middle, color=INK[name], ls=DASHES[name])
+        axes.fill_between(levels[known], low, high, color=INK[name], alpha=0.15, lw=0)
+        ends.append((float(middle[-1]), TITLES[name], INK[name]))
+    axes.set_yscale("log")
+    axes.margins(x=0)
+    if levels[0] > levels[-1]:
+        axes.invert_xaxis()
+    less = f"order 2 deviates {saving(found, 'newton2'):.0%} less than reuse, order 1 {saving(found, 'taylor1'):.0%}"
+    axes.set(xlabel="noise level, as denoising goes", ylabel="relative error",
+             title=f"{SKIPPED} steps after a forward; {less}")  # fmt: skip
+    axes.title.set_fontsize(8.5)
+    style.label_lines(axes, ends, x=float(levels[known][-1]))
