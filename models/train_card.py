@@ -108,8 +108,8 @@ def write_card(config: DictConfig, work: Path, out: Path) -> None:
     """Write README.md, losses.csv and losses.png into the model folder `out` from the checkpoints in `work`."""
     curves, stages = {}, []
     images = f"{config.vae.image_batch} frames, then {config.vae.video_batch} videos"
-    batches = {"vae": images, "flow": f"{config.flow.batch} windows"}
-    for stage in ("vae", "flow"):
+    batches = {"vae": images, "decoder": f"{config.decoder.batch} videos", "flow": f"{config.flow.batch} windows"}
+    for stage in ("vae", "decoder", "flow"):
         path = work / f"{stage}.ckpt"
         if path.exists():
             saved = torch.load(path, weights_only=True, mmap=True)

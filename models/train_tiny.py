@@ -98,7 +98,8 @@ def build(config: DictConfig, work: Path) -> SkyReelsV2DiffusionForcingPipeline:
         measure_latents(vae, videos=200, frames=33, size=config.size, seed=10_000_000)
         vae.save_pretrained(work / "vae")
     vae = AutoencoderKLWan.from_pretrained(work / "vae")
-    refine_decoder(vae, **config.decoder, size=config.size, **common)
+    if not config.start:
+        refine_decoder(vae, **config.decoder, size=config.size, **common)
     torch.manual_seed(config.seed)
     tokenizer = new_tokenizer()
     encoder = new_text_encoder(config.transformer.text_dim, len(tokenizer))

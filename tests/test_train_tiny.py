@@ -131,9 +131,22 @@ def test_a_loss_that_is_not_a_number_stops_the_training(tmp_path: Path) -> None:
         )  # fmt: skip
 
 
+def test_training_the_decoder_alone_leaves_the_latents_alone(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    vae = train_vae.new_vae(4)
+    video = train_vae.to_input(render_batch([sample(0)], 5, 32)[0])
+    before, drawn = train_vae.encode(vae, video), train_vae.decode(vae, torch.ones(1, 16, 2, 4, 4))
+    train_vae.refine_decoder(
+        vae, steps=2, batch=1, frames=5, lr=0.01, jitter=0.1, seed=0, size=32, checkpoint_every=5, work=tmp_path
+    )
+    assert train_vae.encode(vae, video).equal(before)
+    assert not train_vae.decode(vae, torch.ones(1, 16, 2, 4, 4)).equal(drawn)
+
+
 def small_config(tmp_path: Path) -> DictConfig:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         overrides = ["vae.base_dim=4", "vae.image_steps=2", "vae.image_batch=1", "vae.video_steps=1", "vae.frames=5"]
+        overrides += ["decoder.steps=1", "decoder.batch=1", "decoder.frames=5"]
         overrides += ["vae.video_batch=1", "latents.videos=2", "latents.workers=1", "latents.frames=41"]
         overrides += ["flow.frames=10", "flow.steps=2", "flow.batch=2"]
         overrides += ["transformer.layers=1", "transformer.heads=2", "transformer.ffn_dim=32"]
@@ -154,7 +167,7 @@ def test_training_writes_a_folder_that_the_stock_pipeline_runs(tmp_path: Path) -
     assert frames.shape == (1, 9, 32, 32, 3)
     assert pipeline.transformer.config.num_frame_per_block == 1
     assert pipeline.scheduler.config.prediction_type == "flow_prediction"
-    assert (Path(config.out) / "losses.csv").read_text().count("\n") == 1 + 3 + 2
+    assert (Path(config.out) / "losses.csv").read_text().count("\n") == 1 + 3 + 1 + 2
     card = (Path(config.out) / "README.md").read_text()
     assert "| flow | 2 | 2 windows |" in card and "Not measured yet" in card
     resumed = OmegaConf.merge(config, {"start": config.out, "work": f"{tmp_path}/again", "flow": {"steps": 0}})
