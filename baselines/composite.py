@@ -43,14 +43,15 @@ class Composite(Method):
         self.methods = {name: build(name, dict(settings)) for name, settings in self.parts.items()}
         # a record is keyed by these settings, so they say which code each part is
         self.parts = {name: {**given, "code": code_of(type(self.methods[name]))} for name, given in self.parts.items()}
-        grains = {name: method.grain for name, method in self.methods.items()}
+        grains = {name: method.grain for name, method in self.methods.items() if _decides(method)}
         if len(set(grains.values())) > 1:
             raise ValueError(f"parts decide per row or per unit, all alike; got {grains}")
+        self._grain = next(iter(grains.values()), "row")
         self.reset()
 
     @property
     def grain(self) -> str:
-        return next(iter(self.methods.values())).grain
+        return self._grain
 
     @property
     def branchwise(self) -> bool:
@@ -63,6 +64,8 @@ class Composite(Method):
         for (one, mine), (other, theirs) in combinations(found.items(), 2):
             _check_apart(one, mine, other, theirs)
         levels = {_level(site) for sites in found.values() for site in sites}
+        if levels & {0, 1} and len(levels) > 1 and self.grain == "unit":
+            raise ValueError("inside a forward of some units nothing else can stand in; decide per row")
         if levels & {0, 1} and len(levels) > 1 and "nested" not in model.offers:
             raise ValueError(
                 f"{model.name} does not reach into a forward whose velocity a method watches; combine methods at "
@@ -175,6 +178,11 @@ def build(name: str, settings: dict[str, Any]) -> Method:
         raise ValueError(f"parts.{name}: {error}") from error
     assert isinstance(made, Method)
     return made
+
+
+def _decides(method: Method) -> bool:
+    """Whether it has decisions of its own, and does not only narrow."""
+    return type(method).decide is not Method.decide
 
 
 def _level(site: Site) -> int:

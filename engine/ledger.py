@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -28,6 +28,9 @@ class Entry:
     score: float | None
     why: str
     sites: tuple[str, ...]  # what was stood in for; none if the mode is RECOMPUTE
+    seen: tuple[int, int] = (0, 0)  # the slots that attention covers: those of the row and of its context
+    idle: tuple[tuple[int, int], ...] = ()  # slots of the row that no decision covers, computed along
+    kept: tuple[int, int] = (0, 0)  # slots of the context, computed first so that their keys and values are kept
 
     @classmethod
     def of(cls, part: Row, decision: Decision, branch: str, sites: Sequence[object]) -> Entry:
@@ -37,6 +40,7 @@ class Entry:
             part.iteration, part.segment, part.slots.start // part.unit, (part.slots.start, part.slots.stop),
             (updating[0], updating[-1] + 1), branch, round(part.sigma[first], 6), part.step[first], decision.mode,
             None if decision.score is None else round(decision.score, 6), decision.why, tuple(map(str, sites)),
+            ((part.context or part.slots).start, part.slots.stop),
         )  # fmt: skip
 
 
@@ -65,8 +69,8 @@ Price = Callable[[Sequence[Entry]], tuple[float, float]]
 def flops(ledger: Sequence[Entry], price: Price) -> tuple[float, float]:
     """FLOPs executed, (dense, masked): 2 per multiply-add, denoiser only.
 
-    `dense` counts attention over every forwarded token; `masked` counts the same forwards with attention under the
-    block-causal mask.
+    `dense` counts attention over every token that is forwarded, or seen through kept keys and values; `masked` counts
+    the same forwards with attention under the block-causal mask.
     """
     dense = masked = 0.0
     for _, entries in groupby(ledger, key=lambda entry: entry.iteration):
@@ -77,4 +81,12 @@ def flops(ledger: Sequence[Entry], price: Price) -> tuple[float, float]:
 
 def plan(rows: Iterable[Row]) -> list[Entry]:
     """The ledger of a run that skips nothing, without running it."""
-    return [Entry.of(row, Decision(Mode.RECOMPUTE), "", ()) for row in rows]
+    entries: list[Entry] = []
+    for row in rows:
+        entry = Entry.of(row, Decision(Mode.RECOMPUTE), "", ())
+        before = entries[-1] if entries and entries[-1].segment == row.segment else None
+        known = before.slots[0] if before else row.context.start
+        if row.context.stop > known and (before is None or row.settled >= row.context.stop):
+            entry = replace(entry, kept=(known, row.context.stop))
+        entries.append(entry)
+    return entries

@@ -47,6 +47,9 @@ class Row:
     unit: int  # slots per AR unit
     forced: str = ""  # why the forward of this row may not be skipped
     last: bool = False  # nothing of this segment comes after
+    given: int = 0  # slots before this one (absolute) were clean when the segment began
+    settled: int = 0  # slots before this one (absolute) are finished and see only such: they never change again
+    context: range = range(0)  # slots just before `slots`, not forwarded but seen through kept keys and values
 
     def only(self, slots: range) -> Row:
         """The same row restricted to `slots`, a contiguous part of its own."""
@@ -55,6 +58,33 @@ class Row:
             raise ValueError(f"slots {slots} are not a part of {self.slots}")
         cut = {name: getattr(self, name)[a:b] for name in ("step", "sigma", "sigma_next", "active")}
         return replace(self, slots=slots, **cut)
+
+    def behind(self, slot: int) -> Row:
+        """Forward only `slot` and what follows; the slots before it become context.
+
+        Context that has settled is computed once more in its final state, and its keys and values are kept. With
+        `settled=0` context is seen as the last forward that computed it left it (an approximation).
+        """
+        slot = max(slot, self.slots.start)
+        if slot == self.slots.start:
+            return self
+        first = self.context.start if self.context else self.slots.start
+        return replace(self.only(range(slot, self.slots.stop)), context=range(first, slot))
+
+    @property
+    def reach(self) -> int:
+        """The end of the last AR unit that holds an active slot; the row's own end if none does."""
+        if not self.updating:
+            return self.slots.stop
+        done = self.updating[-1] + 1 - self.slots.start
+        return self.slots.start + -(-done // self.unit) * self.unit
+
+    def exact(self) -> Row:
+        """What this row depends on and changes, where an AR unit sees no later one: nothing settled, nothing waiting.
+
+        Its results are those of the whole row.
+        """
+        return self.only(range(self.slots.start, self.reach)).behind(self.settled)
 
     def units(self) -> list[Row]:
         """One part per AR unit that holds an active slot."""
@@ -110,7 +140,14 @@ class Method:
 
     Subclasses are dataclasses whose fields are the method's parameters; running state is made in `reset`, so that it
     dies whole. `requires` names what the backbone must offer ("blocks", "branches", "cross_attention", "guidance",
-    "nested", "partial", "narrow", "transformer", or a signal).
+    "nested", "partial", "narrow", "settled", "given", "transformer", or a signal).
+
+    "partial": a part of a row can be forwarded without the rest, which a method of grain "unit" asks for. Parts that
+    are skipped are then seen through the keys and values of their last computation, in the same guidance branch and
+    block. Slots of the row that no part covers, because they wait or are finished, are computed along with the others,
+    as in the stock forward, unless `narrow` leaves them out; so where every part is computed the row is the Original's.
+    "settled": slots that have settled can be left out of the forward (`Row.exact`); "given": so can those that were
+    clean from the start.
     """
 
     knobs: ClassVar[tuple[Knob, ...]] = ()  # what a calibration turns, the main one first; the others refine it

@@ -71,6 +71,7 @@ def staircase(
                     active=_each(active, block),
                     unit=block,
                     last=r == count,
+                    given=segment.first + segment.prefix,
                 )
             )
     return rows

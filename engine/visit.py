@@ -12,9 +12,12 @@ from engine.ledger import Entry
 from engine.method import Decision, Method, Mode, Row, Site
 
 Compute = Callable[[Tensor, Sequence[Row]], Tensor]
-"""(x of all slots, the parts to compute) -> results of those parts, concatenated slot-first."""
+"""(x of all slots, the parts to compute in order) -> results of those parts, concatenated slot-first."""
 
 Settled = list[tuple[Row, Decision]]
+
+
+WHOLE = frozenset({"velocity", "guidance"})  # the sites at which a stand-in leaves out the whole forward
 
 
 class Visit:
@@ -26,6 +29,13 @@ class Visit:
         self.kinds = {site.kind for site in sites}
         self._stops = {(site.kind, site.span.start): site.span.stop for site in sites}
         self._done: dict[tuple[str, int], list[tuple[Site, Decision]]] = {}  # by plan key and part
+        self.idle = _uncovered(row, [part for part, _ in next(iter(plan.values()))])
+        self._kept: dict[str, range] = {}  # by guidance branch
+
+    @property
+    def partial(self) -> bool:
+        """Whether parts of a row may be computed without the others, now or at a later row."""
+        return self.method.grain == "unit"
 
     def stop(self, kind: str, start: int) -> int | None:
         """The end of the span that the method watches from block `start` on, None if it does not."""
@@ -34,31 +44,41 @@ class Visit:
     def watches(self, site: Site) -> bool:
         return (site.kind, site.span.start) in self._stops
 
+    def places(self, parts: Sequence[Row]) -> list[int] | None:
+        """Where the slots of `parts` lie in the row; None if they are all of it (or none is named)."""
+        places = [slot - self.row.slots.start for part in parts for slot in part.slots]
+        return None if len(places) in (0, len(self.row.slots)) else places
+
     def __call__(self, site: Site, x: Tensor, compute: Compute) -> Tensor:
         """`x` (slots of the row, ...) -> the result at `site`, same shape.
 
-        Slots that belong to no part (waiting or finished ones under unit grain) pass through as they are.
+        Slots that belong to no part (waiting or finished ones under unit grain) are computed wherever a forward passes;
+        where all parts stand in for the whole of it, they pass through as they are.
         """
         if not self.watches(site):
             return compute(x, [self.row])
         plan = self._settle(site)
         fresh = [part for part, decision in plan if decision.mode is Mode.RECOMPUTE]
-        if len(fresh) == len(plan):
-            out = compute(x, fresh)
-            if len(plan) == 1 and plan[0][0].slots == self.row.slots:
-                self.method.keep(site, plan[0][0], x, out)
-                return out
-            return self._scatter(site, x, out, fresh)
-        if len(plan) == 1:
+        if len(plan) == 1 and plan[0][0].slots == self.row.slots:
             part, decision = plan[0]
-            return self._merge(x, [(part, self.method.fill(site, part, decision.mode, self._cut(x, part)))])
-        out = self._scatter(site, x, compute(x, fresh), fresh) if fresh else x
+            if not fresh:
+                return self.method.fill(site, part, decision.mode, x)
+            out = compute(x, fresh)
+            self.method.keep(site, part, x, out)
+            return out
+        idle = self.idle if fresh or site.kind not in WHOLE else []
+        run = sorted([*fresh, *idle], key=lambda part: part.slots.start)
+        out = self._scatter(site, x, compute(x, run), run) if run else x
         stand_ins = [
             (part, self.method.fill(site, part, decision.mode, self._cut(x, part)))
             for part, decision in plan
             if decision.mode is not Mode.RECOMPUTE
         ]
         return self._merge(out, stand_ins)
+
+    def kept(self, branch: str, slots: range) -> None:
+        """The forward of `branch` began by computing `slots` of the row's context, to keep their keys and values."""
+        self._kept[branch] = slots
 
     def left_out(self, branch: str, sites: Sequence[Site]) -> None:
         """Hooks inside the model's own forward of `branch` skipped `sites`, without asking here."""
@@ -70,11 +90,15 @@ class Visit:
 
     def entries(self) -> list[Entry]:
         """The ledger's lines of this row: every decision with the sites that were really stood in for."""
-        return [
-            self._entry(branch, i, part, decision)
-            for branch, parts in self.plan.items()
-            for i, (part, decision) in enumerate(parts)
-        ]
+        found: list[Entry] = []
+        for branch, parts in self.plan.items():
+            lines = [self._entry(branch, i, part, decision) for i, (part, decision) in enumerate(parts)]
+            if any(not WHOLE.intersection(entry.sites) for entry in lines):  # a forward passed
+                kept = self._kept.get(branch or next(iter(self._kept), ""), range(0))
+                idle = tuple((part.slots.start, part.slots.stop) for part in self.idle)
+                lines[0] = replace(lines[0], idle=idle, kept=(kept.start, kept.stop))
+            found += lines
+        return found
 
     def _settle(self, site: Site) -> Settled:
         """What every part does at `site`: computed where the row's decision says so, else as the method says here."""
@@ -104,13 +128,16 @@ class Visit:
             decision = last if last.score is not None or last.why else decision
         modes = {d.mode for _, d in done}
         mode = next((m for m in (Mode.PREDICT, Mode.CACHE) if m in modes), Mode.RECOMPUTE)
-        return Entry.of(part, replace(decision, mode=mode), branch, joined([*whole, *next(iter(stood.values()), [])]))
+        sites = joined([*whole, *next(iter(stood.values()), [])])
+        entry = Entry.of(part, replace(decision, mode=mode), branch, sites)
+        return replace(entry, seen=((self.row.context or self.row.slots).start, self.row.slots.stop))
 
-    def _scatter(self, site: Site, x: Tensor, out: Tensor, fresh: Sequence[Row]) -> Tensor:
-        pieces = torch.split(out, [len(part.slots) for part in fresh])
-        for part, piece in zip(fresh, pieces, strict=True):
-            self.method.keep(site, part, self._cut(x, part), piece)
-        return self._merge(x, list(zip(fresh, pieces, strict=True)))
+    def _scatter(self, site: Site, x: Tensor, out: Tensor, run: Sequence[Row]) -> Tensor:
+        pieces = torch.split(out, [len(part.slots) for part in run])
+        for part, piece in zip(run, pieces, strict=True):
+            if not any(part is other for other in self.idle):
+                self.method.keep(site, part, self._cut(x, part), piece)
+        return self._merge(x, list(zip(run, pieces, strict=True)))
 
     def _cut(self, x: Tensor, part: Row) -> Tensor:
         start = part.slots.start - self.row.slots.start
@@ -123,6 +150,13 @@ class Visit:
         for part, piece in pieces:
             self._cut(merged, part).copy_(piece)
         return merged
+
+
+def _uncovered(row: Row, parts: Sequence[Row]) -> list[Row]:
+    """The stretches of `row` between its parts, as rows."""
+    starts = [row.slots.start, *(part.slots.stop for part in parts)]
+    stops = [*(part.slots.start for part in parts), row.slots.stop]
+    return [row.only(range(a, b)) for a, b in zip(starts, stops, strict=True) if a < b]
 
 
 def joined(sites: Sequence[Site]) -> list[Site]:

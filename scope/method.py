@@ -53,7 +53,7 @@ class Scope(Method):
     rescale: str = "none"  # "poly": map the discrepancy through `coefficients` first, as TeaCache does
     coefficients: list[float] = field(default_factory=list)  # highest power first
     reuse: str = "velocity"  # what Cache hands back: the "velocity", or the latent's last "increment" whatever the step
-    selective: str = "prefix"  # none | prefix | hull: which frames a forward covers
+    selective: str = "prefix"  # none | prefix | hull | exact (block-causal only): which frames a forward covers
     decide_per: str = "row"  # "unit": a decision per chunk, where the backbone can forward a part of a row
     warmup: int = 1  # first steps of a slot that are always computed; raising it: slower, safer start
     cooldown: int = 0  # last steps of a slot that are always computed; raising it: slower, sharper
@@ -103,6 +103,8 @@ class Scope(Method):
         needs = {self.signal}
         if self.selective != "none":
             needs.add("narrow")
+        if self.selective == "exact":
+            needs.add("settled")
         if self.decide_per == "unit":
             needs.add("partial")
         return frozenset(needs)

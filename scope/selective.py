@@ -6,33 +6,32 @@
 
 With the window W as long as the segment, Eq. 9 drops only frames that have not started. Under block-causal attention
 nothing ahead is ever looked at, so this is exact; under full attention, SkyReels-V2's default, it changes the result.
+
+"exact" also leaves out the finished frames, which Eq. 9 keeps: under block-causal attention nothing that they see
+changes any more, so their keys and values are computed once, in their final state, and kept.
 """
 
 from __future__ import annotations
 
 from engine.method import Row
 
-CHOICES = ("none", "prefix", "hull")
+CHOICES = ("none", "prefix", "hull", "exact")
 
 
 def narrow(row: Row, selective: str) -> Row:
     """`row` cut to the interval worth forwarding, in whole AR units.
 
     "prefix" is Eq. 8-9: from the window's start to the last slot that updates. "hull" is the reading "moving active
-    suffix": also without the finished slots at the front, which loses them as context. Rows are cut by what the
-    schedule says at this row alone: the last active slot of a staircase never moves back, so e_i = 1 + last active.
+    suffix": also without the finished slots at the front, which loses them as context. "exact": without them, but seen
+    through kept keys and values. Rows are cut by what the schedule says at this row alone: the last active slot of a
+    staircase never moves back, so e_i = 1 + last active.
     """
-    updating = row.updating
-    if selective == "none" or not updating:
+    if selective == "none" or not row.updating:
         return row
-    end = _up(updating[-1] + 1, row)
-    start = row.slots.start if selective == "prefix" else _down(updating[0], row)
-    return row.only(range(start, end))
-
-
-def _up(slot: int, row: Row) -> int:
-    """The end of the AR unit that ends at or after `slot`."""
-    return row.slots.start + -(-(slot - row.slots.start) // row.unit) * row.unit
+    if selective == "exact":
+        return row.exact()
+    start = row.slots.start if selective == "prefix" else _down(row.updating[0], row)
+    return row.only(range(start, row.reach))
 
 
 def _down(slot: int, row: Row) -> int:

@@ -126,7 +126,6 @@ def test_a_parameter_that_makes_no_sense_is_refused_with_its_name(make, told):
 
 
 @pytest.mark.parametrize("method, changes, told", [
-    (DeltaDiT(3, decide_per="unit"), {}, "needs partial.*decide per row"),
     (FirstBlockCache(0.1, front=3, back=1), {}, "leave none of tiny's 4 blocks"),
     (CfgCache(), {"guidance": 1.0}, "runs without guidance"),
 ])  # fmt: skip

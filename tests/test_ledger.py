@@ -2,12 +2,15 @@
 
 import json
 from dataclasses import asdict
+from itertools import groupby
 from math import prod
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from baselines.first_block_cache import FirstBlockCache
+from baselines.lossless import Lossless
 from baselines.teacache import TeaCache
 from baselines.uniform import Uniform
 from engine.ledger import Entry, decisions, flops, forwards, plan, write
@@ -46,6 +49,23 @@ def test_the_originals_price_is_what_the_stock_pipeline_executes(frames, ar_step
     assert counted(lambda: stock(model)) == dense
 
 
+def span(site):
+    """The blocks of a site as the ledger names it, "blocks 0:2"."""
+    return set(range(*map(int, site.split(" ")[1].split(":"))))
+
+
+def passes(ledger, branches):
+    """(slots that run, blocks that read the text) of every forward that the ledger tells of."""
+    for (_, branch), group in groupby(ledger, key=lambda entry: (entry.iteration, entry.branch)):
+        lines = list(group)
+        runs = [(e.slots, e.sites) for e in lines if "velocity" not in e.sites]
+        runs += [(idle, ()) for e in lines for idle in e.idle]
+        stood = [set().union(*(span(site) for site in sites)) for _, sites in runs]
+        found = [(sum(b - a for (a, b), _ in runs), [i for i in (0, 1) if any(i not in s for s in stood)])]
+        found = [*(found if runs else []), *((e.kept[1] - e.kept[0], [0, 1]) for e in lines if e.kept[1])]
+        yield from found * (1 if branch else branches)
+
+
 @pytest.mark.parametrize(
     "method,attention",
     [
@@ -55,6 +75,11 @@ def test_the_originals_price_is_what_the_stock_pipeline_executes(frames, ar_step
         (Scope(0, 0, selective="hull", signal="latent"), "block_causal"),
         (TeaCache(0.3, fit="none", warmup=1), "full"),
         (TeaCache(0.3, fit="none", warmup=1, per_branch=True), "block_causal"),
+        (Lossless(), "block_causal"),
+        (Scope(9, 9, max_skip=2, selective="exact"), "block_causal"),
+        (Scope(9, 9, max_skip=2, selective="none", decide_per="unit"), "full"),
+        (Scope(9, 9, max_skip=2, decide_per="unit"), "block_causal"),
+        (FirstBlockCache(0.2, decide_per="unit"), "block_causal"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
@@ -74,20 +99,14 @@ def test_the_ledgers_price_is_what_torch_counts_in_a_run(method, attention, monk
 
     forward = backbone.forward
     monkeypatch.setattr(backbone, "forward", listen)
+    monkeypatch.setattr(backbone, "opening", lambda *arguments: None)  # shared by the branches, priced in each
     ledger: list[Entry] = []
     generate(model, method, model.conditioning("a", model.texts(["a"])), 0, ledger)
 
     text, transformer = torch.zeros(1, 8, 32), model.transformer
-    extra = {
-        (slots, full): counted(lambda s=slots: condition(transformer, torch.zeros(s).long(), 24, torch.float32))
-        + counted(lambda f=full: read_text(transformer, text, None if f else 0))
-        for slots in {e.slots[1] - e.slots[0] for e in ledger}
-        for full in (True, False)
-    }
-    for entry in ledger:
-        reached = entry.mode is Mode.RECOMPUTE or "velocity" not in entry.sites
-        passes = (1 if entry.branch else 2) * reached
-        ran.append(passes * extra[entry.slots[1] - entry.slots[0], entry.mode is Mode.RECOMPUTE])
+    for slots, read in passes(ledger, branches=2):
+        ran.append(counted(lambda s=slots: condition(transformer, torch.zeros(s).long(), 24, torch.float32)))
+        ran.append(counted(lambda r=read: read_text(transformer, text, len(r))))
     assert sum(ran) == flops(ledger, model.price)[attention == "block_causal"]
     if not isinstance(method, Original):
         assert sum(ran) < flops(plan(model.schedule()), model.price)[attention == "block_causal"]

@@ -9,35 +9,36 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache, cached_property
+from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKLWan, SkyReelsV2Transformer3DModel, UniPCMultistepScheduler
 from torch import Tensor
 
 from engine.ledger import Entry
 from engine.method import TRANSFORMER, VELOCITY, Row, Site
-from engine.visit import Visit
+from engine.visit import WHOLE, Visit
 from engine.weights import digest
 from models.skyreels import checkpoint, text
-from models.skyreels.forward import Opening, Text, condition, forward, opening, read_text
+from models.skyreels.attention import KeyValues, View
+from models.skyreels.forward import Condition, Opening, Text, condition, forward, opening, read_text
 from models.skyreels.own_forward import Place, own_forward
 from models.skyreels.price import Price
 from models.skyreels.settings import SPATIAL, SkyReels
+from models.skyreels.signals import SIGNALS, signal
 from models.skyreels.unipc import UniPC
+from models.skyreels.vae import decode
 
 WAITING = 999  # the timestep that the stock schedule gives to a frame that has not started
-SIGNALS = frozenset({"time_projection", "time_embedding", "latent", "patch_embedding"})
-SITES = frozenset({"blocks", "branches", "cross_attention", "guidance", "nested", "narrow", "transformer"})
+SITES = frozenset({"blocks", "branches", "cross_attention", "guidance", "nested", "narrow", "partial", "transformer"})
 
 
 class SkyReelsV2:
     """One SkyReels-V2 model at one setting. Built cheaply; `load` brings the weights."""
 
     Settings = SkyReels
-    offers = SITES | SIGNALS
 
     def __init__(self, settings: SkyReels, device: torch.device) -> None:
         self.settings, self.device = settings, device
@@ -59,6 +60,16 @@ class SkyReelsV2:
         return Price(self.settings)
 
     @property
+    def offers(self) -> frozenset[str]:
+        """What a method may ask for; what never changes again exists only where no frame sees a later one."""
+        found = SITES | SIGNALS
+        if self.settings.attention == "block_causal":
+            found |= {"settled"}
+            if any(segment.prefix for segment in self.settings.segments) and self.settings.steady_overlap:
+                found |= {"given"}
+        return found
+
+    @property
     def depth(self) -> int:
         return self.prices.depth
 
@@ -73,8 +84,19 @@ class SkyReelsV2:
         return [1 + 4 * (s.first + s.prefix - 1) for s in self.settings.segments[1:]]
 
     def advice(self, lacking: str) -> str:
-        if lacking == "partial":
-            return "its attention spans the whole interval, so no part of a row can be forwarded alone; decide per row"
+        s = self.settings
+        if lacking in ("settled", "given") and s.attention == "full":
+            return (
+                "under full attention every frame sees all others, so that no frame's keys and values stay the same; "
+                "set model.attention=block_causal (another model: compare it with its own Original)"
+            )
+        if lacking == "given" and s.steady_overlap:
+            return "the video is one segment, so nothing is given; set model.frames above model.base_frames"
+        if lacking == "given":
+            return (
+                "the overlap is noised anew at every row, so that its keys and values are never the same twice; set "
+                "model.overlap_noise=segment or model.addnoise=0"
+            )
         return "choose another method or another signal"
 
     def schedule(self) -> Sequence[Row]:
@@ -131,64 +153,101 @@ class SkyReelsV2:
         noise = noise[0].transpose(0, 1).to(self.device)
         latents[segment.first + segment.prefix : segment.first + segment.length] = noise[segment.prefix :]
         self._sampler.reset(latents[row.slots.start : row.slots.stop])
+        self._store = KeyValues(segment.length)
         return latents
 
     def probe(self, name: str, latents: Tensor, row: Row) -> Tensor:
         """`time_projection`, `time_embedding`: known from the timesteps alone, hence the same for every prompt;
         `latent`, `patch_embedding`: of the present latents. All float32."""
-        window = latents[row.slots.start : row.slots.stop]
-        if name == "latent":
-            return window.float().clone()  # the sampler writes to `latents`
-        if name == "patch_embedding":
-            patch = self.transformer.patch_embedding
-            x = window.transpose(0, 1)[None].float()
-            out = F.conv3d(x, patch.weight.float(), patch.bias.float(), stride=patch.stride)
-            return out.flatten(3)[0].permute(1, 2, 0)
-        embed = self.transformer.condition_embedder
-        time = embed.time_embedder.float()(embed.timesteps_proj(self._timesteps(row)).float())
-        if name == "time_embedding":
-            return time
-        if name != "time_projection":
-            raise ValueError(f"no signal {name!r}; this backbone offers {', '.join(sorted(SIGNALS))}")
-        weight, bias = embed.time_proj.weight.float(), embed.time_proj.bias.float()
-        return F.linear(F.silu(time), weight, bias).unflatten(-1, (6, -1))
+        return signal(self.transformer, name, latents[row.slots.start : row.slots.stop], self._timesteps(row))
 
     def velocity(self, latents: Tensor, row: Row, visit: Visit) -> Tensor:
-        window = latents[row.slots.start : row.slots.stop]
+        guidance = Site("guidance")
 
         def guided(x: Tensor, parts: Sequence[Row]) -> Tensor:
-            x, dtype, fps = self._noised_overlap(x, row), self.transformer.dtype, self.settings.fps
-            timesteps = self._timesteps(row)
-            when = condition(self.transformer, timesteps, fps, dtype)
+            x, when = self._noised_overlap(x, row), self._condition(row)
+            view = self._view(row) if row.context or visit.partial else None  # else nothing need be kept
+            begun: list[Opening] = []
 
-            @cache
-            def begun() -> Opening | None:
-                """What all branches share, unless a method has a word to say inside the blocks."""
-                shared = len(self.branches) > 1 and visit.kinds <= {"velocity", "guidance"}
-                return opening(self.transformer, x.to(dtype), when, self.causal_block) if shared else None
+            def one(x: Tensor, parts: Sequence[Row], branch: str) -> Tensor:
+                if visit.watches(TRANSFORMER):
+                    return self._own(x, row, visit, branch)
+                self._keep(latents, row, visit, branch)
+                alike = visit.kinds <= {"velocity"} or (visit.kinds <= WHOLE and not visit.partial)
+                return self._forward(x, when, branch, view, visit, visit.places(parts), begun if alike else None)
 
-            def one(branch: str) -> Tensor:
-                def run(x: Tensor, parts: Sequence[Row]) -> Tensor:
-                    if visit.watches(TRANSFORMER):
-                        place, embedding = Place.of(row, self.rows), self._embedding[branch]
-                        v, skipped = own_forward(
-                            self.transformer, x.to(dtype), timesteps, embedding, fps, branch, place, self.causal_block
-                        )
-                        visit.left_out(branch, skipped)
-                        return v.float()
-                    text, causal = self._text[branch], self.causal_block
-                    v = forward(self.transformer, x.to(dtype), when, text, visit, branch, causal, begun=begun())
-                    return v.float()
-
-                return visit(Site("guidance", branch=branch), x, run)
-
-            results = [one(branch) for branch in self.branches]
+            if visit.watches(guidance):
+                runs = {branch: partial(one, branch=branch) for branch in self.branches}
+                results = [visit(guidance._replace(branch=branch), x, run) for branch, run in runs.items()]
+            else:
+                results = [one(x, parts, branch) for branch in self.branches]
             if len(results) == 1:
                 return results[0]
             v, v_uncond = results
             return v_uncond + self.settings.guidance * (v - v_uncond)
 
-        return visit(VELOCITY, window, guided)
+        return visit(VELOCITY, latents[row.slots.start : row.slots.stop], guided)
+
+    def _forward(
+        self,
+        x: Tensor,
+        when: Condition,
+        branch: str,
+        view: View | None,
+        visit: Visit | None = None,
+        pick: list[int] | None = None,
+        begun: list[Opening] | None = None,
+    ) -> Tensor:
+        """One guidance branch's velocity of the slots at `pick` (None: all); what all branches have in common is left
+        in `begun`, if given."""
+        model, causal, x = self.transformer, self.causal_block, x.to(self.transformer.dtype)
+        if pick is not None:  # a part of the row has no sites of its own
+            x, when, view, visit = x[pick], when.only(pick), view and view.only(pick), None
+        if begun is not None and not begun and len(self.branches) > 1:
+            first = (branch, *(other for other in self.branches if other != branch))
+            begun.append(opening(model, x, when, causal, first, view))
+        start = begun[0] if begun else None
+        return forward(model, x, when, self._text[branch], visit, branch, causal, None, start, view).float()
+
+    def _own(self, x: Tensor, row: Row, visit: Visit, branch: str) -> Tensor:
+        """The velocity by the forward of the model's own class."""
+        if row.context or visit.partial:
+            raise ValueError("the model's own forward runs whole rows: drop what leaves out slots or decides per unit")
+        model, place, text = self.transformer, Place.of(row, self.rows), self._embedding[branch]
+        x, timesteps, fps = x.to(model.dtype), self._timesteps(row), self.settings.fps
+        v, skipped = own_forward(model, x, timesteps, text, fps, branch, place, self.causal_block)
+        visit.left_out(branch, skipped)
+        return v.float()
+
+    def _view(self, row: Row) -> View:
+        """What the row's slots see: themselves and its context."""
+        first = self.settings.segments[row.segment].first
+        seen = range((row.context or row.slots).start - first, row.slots.stop - first)
+        return View(self._store, tuple(slot - first for slot in row.slots), seen, self.causal_block)
+
+    def _keep(self, latents: Tensor, row: Row, visit: Visit, branch: str) -> None:
+        """Compute what `row` sees as context and is not held as it should be: in its final state once it has settled,
+        in any state where it never ran."""
+        store, first = self._store, self.settings.segments[row.segment].first
+        final = store.final.setdefault(branch, set())
+        lacking = [
+            slot
+            for slot in row.context
+            if (slot < row.settled and slot - first not in final) or not store.knows(branch, slot - first)
+        ]
+        if not lacking:
+            return
+        slots = range(lacking[0], lacking[-1] + 1)
+        step, active = (row.steps,) * len(slots), (False,) * len(slots)
+        context = range(row.context.start, slots.start)
+        part = replace(row, slots=slots, step=step, active=active, context=context)
+        x = self._noised_overlap(latents[slots.start : slots.stop], part)
+        self._forward(x, self._condition(part), branch, self._view(part))
+        final.update(slot - first for slot in slots if slot < row.settled)
+        visit.kept(branch, slots)
+
+    def _condition(self, row: Row) -> Condition:
+        return condition(self.transformer, self._timesteps(row), self.settings.fps, self.transformer.dtype)
 
     def _timesteps(self, row: Row) -> Tensor:
         """The integer timestep of every slot: 999 while waiting, 0 when finished, addnoise on the overlap."""
@@ -204,13 +263,14 @@ class SkyReelsV2:
         return torch.tensor(steps, device=self.device)
 
     def _noised_overlap(self, x: Tensor, row: Row) -> Tensor:
-        """The clean overlap, noised anew at every row from a generator of its own, so that no method's skipping and
-        no other caller of the global generator changes what the others see."""
+        """The clean overlap, noised anew at every row (or once for all) from a generator of its own, so that no
+        method's skipping and no other caller of the global generator changes what the others see."""
         segment = self.settings.segments[row.segment]
         overlap = segment.first + segment.prefix - row.slots.start
         if overlap <= 0 or not self.settings.addnoise:
             return x
-        name = f"{self._seed}/{row.segment}/{row.iteration}".encode()
+        when = row.iteration if self.settings.overlap_noise == "row" else "once"
+        name = f"{self._seed}/{row.segment}/{when}".encode()
         generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(name).digest()[:7], "little"))
         level = 0.001 * self.settings.addnoise
         noise = torch.randn(segment.prefix, *x.shape[1:], generator=generator)[-overlap:].to(x)
@@ -228,22 +288,6 @@ class SkyReelsV2:
         latents[window] = self._sampler.step(latents[window], velocity[a:b], own, index)
         return latents
 
-    @torch.inference_mode()
     def decode(self, latents: Tensor) -> Iterator[Tensor]:
         """One latent at a time through the causal VAE: 1 frame, then 4 at a time, (T, H, W, 3) uint8 on the CPU."""
-        vae = self.vae
-        mean, std = (
-            torch.tensor(values, device=self.device).view(1, -1, 1, 1)
-            for values in (vae.config.latents_mean, vae.config.latents_std)
-        )
-        z = (latents * std + mean).transpose(0, 1)[None].to(vae.dtype)
-        vae.clear_cache()
-        try:
-            for i in range(z.shape[2]):
-                vae._conv_idx = [0]
-                one = vae.post_quant_conv(z[:, :, i : i + 1])
-                frames = vae.decoder(one, feat_cache=vae._feat_map, feat_idx=vae._conv_idx, first_chunk=i == 0)
-                frames = (frames[0].float() / 2 + 0.5).clamp(0, 1)
-                yield (frames * 255).round().to(torch.uint8).permute(1, 2, 3, 0).cpu()
-        finally:
-            vae.clear_cache()
+        return decode(self.vae, latents, self.device)

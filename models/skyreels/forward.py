@@ -6,7 +6,8 @@ Same arithmetic as the stock forward (a test holds both to 1e-5), with what a ha
 * modulation is broadcast over a frame's tokens instead of being repeated for each (0.9 GiB a forward at full size);
 * keys and values of the text are computed once per video, not once per forward, and padding counts as one token;
 * what comes before the text, the first self-attention included, is computed once for both guidance branches;
-* block-causal attention runs block by block instead of under a dense mask (2.4 GiB at full size).
+* block-causal attention runs block by block instead of under a dense mask (2.4 GiB at full size);
+* some of the slots can run alone, and see the others through keys and values kept of earlier forwards (`attention.py`).
 
 Hidden states are (slots, tokens per slot, width) between blocks.
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from engine.method import Row, Site
 from engine.visit import Visit
+from models.skyreels.attention import View, attention
 
 FPS_ID = {16: 0}  # any other frame rate, 24 above all, is id 1
 
@@ -48,6 +50,32 @@ class Condition:
 
     time: Tensor
     blocks: Tensor
+
+    def only(self, pick: Sequence[int]) -> Condition:
+        return Condition(self.time[pick], self.blocks[pick])
+
+
+@dataclass(frozen=True)
+class Frames:
+    """What belongs to the slots of one pass beside their hidden states."""
+
+    cond: Condition
+    rotary: Tensor  # (slots, tokens, head width / 2)
+    causal_block: int
+    view: View | None
+
+    def only(self, pick: Sequence[int] | None) -> Frames:
+        """The same for some of the slots, by their place; None is all of them."""
+        if pick is None:
+            return self
+        view = self.view.only(pick) if self.view else None
+        return replace(self, cond=self.cond.only(pick), rotary=self.rotary[pick], view=view)
+
+    def attend(self, branches: Sequence[str], block: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Self-attention of all tokens in `block`, the same for `branches`."""
+        if self.view:
+            return self.view.attend(branches, block, q, k, v)
+        return attention(q, k, v, self.causal_block * self.rotary.shape[1])
 
 
 def read_text(model: SkyReelsV2Transformer3DModel, embedding: Tensor, depth: int | None = None) -> Text:
@@ -91,23 +119,27 @@ class Opening:
     """The part of a forward that no text enters: all guidance branches of one input have it in common."""
 
     hidden: Tensor  # (slots, tokens, width)
-    rotary: Tensor
+    frames: Frames
     attended: bool  # whether `hidden` has been through the first block's self-attention
 
 
 def opening(
-    model: SkyReelsV2Transformer3DModel, latents: Tensor, cond: Condition, causal_block: int = 0, attend: bool = True
+    model: SkyReelsV2Transformer3DModel,
+    latents: Tensor,
+    cond: Condition,
+    causal_block: int = 0,
+    branches: Sequence[str] = (),
+    view: View | None = None,
 ) -> Opening:
-    """Begin a forward of `latents` (slots, C, H, W); with `attend` as far as the first block's cross-attention."""
+    """Begin a forward of `latents` (slots, C, H, W), with `branches` as far as the first block's cross-attention."""
     x = latents.transpose(0, 1)[None]
-    rotary = rotary_table(model, x)
     h = model.patch_embedding(x).flatten(3)[0].permute(1, 2, 0)
-    if attend:
-        block, causal = model.blocks[0], causal_block * h.shape[1]
-        h = attend_to_video(
-            block, 0, h, modulation(block, cond), rotary, lambda q, k, v: attention(q, k, v, causal), None, ""
-        )
-    return Opening(h, rotary, attend)
+    positions = view.slots if view else range(len(latents))
+    frames = Frames(cond, rotary_table(model, x, positions), causal_block, view)
+    if branches:
+        block = model.blocks[0]
+        h = attend_to_video(block, 0, h, modulation(block, cond), frames, None, branches)
+    return Opening(h, frames, bool(branches))
 
 
 def forward(
@@ -120,42 +152,50 @@ def forward(
     causal_block: int = 0,
     depth: int | None = None,
     begun: Opening | None = None,
+    view: View | None = None,
 ) -> Tensor:
     """Velocity (slots, C, H, W) of `latents` (slots, C, H, W) in the model's dtype.
 
     `causal_block` > 0 lets a block of so many slots attend to itself and earlier blocks only; 0 is full attention.
     `depth` runs only the first blocks (used to price one block). `begun` is the `opening` of the same latents.
+    `view` says which slots these are and what they see besides themselves; its store keeps their keys and values.
     """
-    begun = begun or opening(model, latents, cond, attend=False)
-    h, rotary, attended = begun.hidden, begun.rotary, begun.attended
-    blocks = model.blocks if depth is None else model.blocks[:depth]
+    begun = begun or opening(model, latents, cond, causal_block, view=view)
+    h, blocks = begun.hidden, model.blocks if depth is None else model.blocks[:depth]
 
-    def run(i: int, h: Tensor) -> Tensor:
-        def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            return attention(q, k, v, causal_block * h.shape[1])
-
-        table = modulation(blocks[i], cond)
-        if i or not attended:
-            h = attend_to_video(blocks[i], i, h, table, rotary, attend, visit, branch)
+    def run(i: int, h: Tensor, frames: Frames, visit: Visit | None) -> Tensor:
+        table = modulation(blocks[i], frames.cond)
+        if i or not begun.attended:
+            h = attend_to_video(blocks[i], i, h, table, frames, visit, (branch,))
         return finish_block(blocks[i], i, h, table, text, visit, branch)
 
     i = 0
     while i < len(blocks):
         stop = visit.stop("blocks", i) if visit else None
         if visit is None or stop is None:
-            h = run(i, h)
+            h = run(i, h, begun.frames, visit)
             i += 1
             continue
         span = range(i, stop)
 
         def compute(h: Tensor, parts: Sequence[Row], span: range = span) -> Tensor:
+            pick = _places(visit, parts)
+            frames, h = begun.frames.only(pick), _of(h, pick)
             for j in span:
-                h = run(j, h)
+                h = run(j, h, frames, visit if pick is None else None)  # a part of the row has no sites of its own
             return h
 
         h = visit(Site("blocks", span, branch), h, compute)
         i = stop
     return _head(model, h, cond.time, latents.shape)
+
+
+def _places(visit: Visit | None, parts: Sequence[Row]) -> list[int] | None:
+    return visit.places(parts) if visit else None
+
+
+def _of(x: Tensor, pick: Sequence[int] | None) -> Tensor:
+    return x if pick is None else x[pick]
 
 
 def modulation(block: Any, cond: Condition) -> Tensor:
@@ -168,23 +208,24 @@ def attend_to_video(
     number: int,
     h: Tensor,
     table: Tensor,
-    rotary: Tensor,
-    attend: Callable[[Tensor, Tensor, Tensor], Tensor],
+    frames: Frames,
     visit: Visit | None,
-    branch: str,
+    branches: Sequence[str],
 ) -> Tensor:
     """The first branch of a block; the gate acts after its site, so that a reused branch meets today's gate."""
     shift, scale, gate = table[:, :3].unbind(1)
 
     def self_attention(z: Tensor, parts: Sequence[Row]) -> Tensor:
-        attn, flat = block.attn1, z.flatten(0, 1)[None]
+        pick = _places(visit, parts)
+        own, z = frames.only(pick), _of(z, pick)
+        attn, flat, rotary = block.attn1, z.flatten(0, 1)[None], own.rotary.flatten(0, 1)
         q = rotate(_heads(attn.norm_q(attn.to_q(flat)), attn.heads), rotary)
         k = rotate(_heads(attn.norm_k(attn.to_k(flat)), attn.heads), rotary)
-        out = attend(q, k, _heads(attn.to_v(flat), attn.heads))
+        out = own.attend(branches, number, q, k, _heads(attn.to_v(flat), attn.heads))
         return attn.to_out[0](out.transpose(1, 2).flatten(2)).view_as(z)
 
     z = (block.norm1(h.float()) * (1 + scale) + shift).type_as(h)
-    return (h.float() + _at("attention", number, z, self_attention, visit, branch) * gate).type_as(h)
+    return (h.float() + _at("attention", number, z, self_attention, visit, branches[0]) * gate).type_as(h)
 
 
 def finish_block(
@@ -194,13 +235,14 @@ def finish_block(
     shift, scale, gate = table[:, 3:].unbind(1)
 
     def cross_attention(z: Tensor, parts: Sequence[Row]) -> Tensor:
+        z = _of(z, _places(visit, parts))
         attn, flat = block.attn2, z.flatten(0, 1)[None]
         q = _heads(attn.norm_q(attn.to_q(flat)), attn.heads)
         out = F.scaled_dot_product_attention(q, text.keys[number], text.values[number], attn_mask=text.bias)
         return attn.to_out[0](out.transpose(1, 2).flatten(2)).view_as(z)
 
     def feed_forward(z: Tensor, parts: Sequence[Row]) -> Tensor:
-        return block.ffn(z)
+        return block.ffn(_of(z, _places(visit, parts)))
 
     h = h + _at("cross_attention", number, block.norm2(h.float()).type_as(h), cross_attention, visit, branch)
     z = (block.norm3(h.float()) * (1 + scale) + shift).type_as(h)
@@ -218,20 +260,11 @@ def _at(
     return visit(Site(kind, range(number, number + 1), branch), z, compute) if visit else compute(z, ())
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, causal_tokens: int) -> Tensor:
-    """Attention of (1, heads, tokens, width); `causal_tokens` > 0: blocks of so many tokens see no later block."""
-    if not causal_tokens or causal_tokens >= q.shape[2]:
-        return F.scaled_dot_product_attention(q, k, v)
-    ends = range(causal_tokens, q.shape[2] + 1, causal_tokens)
-    return torch.cat(
-        [F.scaled_dot_product_attention(q[:, :, e - causal_tokens : e], k[:, :, :e], v[:, :, :e]) for e in ends], dim=2
-    )
-
-
-def rotary_table(model: SkyReelsV2Transformer3DModel, x: Tensor) -> Tensor:
-    """Rotations of every token as complex numbers (tokens, head width / 2), positions from 0."""
-    cos, sin = model.rope(x)
-    return torch.complex(cos[0, :, 0, 0::2].float(), sin[0, :, 0, 1::2].float())
+def rotary_table(model: SkyReelsV2Transformer3DModel, x: Tensor, positions: Sequence[int]) -> Tensor:
+    """Rotations as complex numbers (slots, tokens, head width / 2) of `x` (1, C, slots, H, W) at `positions`."""
+    cos, sin = model.rope(x[:, :, :1].expand(-1, -1, positions[-1] + 1, -1, -1))
+    table = torch.complex(cos[0, :, 0, 0::2].float(), sin[0, :, 0, 1::2].float()).unflatten(0, (positions[-1] + 1, -1))
+    return table if len(positions) == len(table) else table[list(positions)]
 
 
 def rotate(x: Tensor, rotary: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -40,6 +40,7 @@ class SkyReels:
     guidance: float = 6.0  # 1 turns guidance off and halves the forwards
     shift: float = 8.0  # timestep shift; raising it spends more steps at high noise
     addnoise: int = 20  # noise on the overlap, in timesteps; raising it: smoother seams, less consistent content
+    overlap_noise: str = "row"  # drawn anew at every row, as stock; "segment": once, so that the overlap stays the same
     negative_prompt: str = ""
     text_length: int = 512  # tokens; shorter text is padded with zeros that are attended to
     precision: str = "bf16"
@@ -50,6 +51,7 @@ class SkyReels:
         self._one_of("weights", "pretrained", "random")
         self._one_of("attention", "full", "block_causal")
         self._one_of("precision", "fp32", "bf16")
+        self._one_of("overlap_noise", "row", "segment")
         for name in ("steps", "block", "fps", "text_length"):
             if getattr(self, name) < 1:
                 raise ValueError(f"model.{name} must be at least 1, got {getattr(self, name)}")
@@ -106,7 +108,21 @@ class SkyReels:
         return ("cond", "uncond") if self.guidance > 1 else ("cond",)
 
     def rows(self, sigma: list[float]) -> list[Row]:
-        return staircase(self.segments, self.steps, self.ar_step, self.block, sigma)
+        """The schedule. Finished slots settle where nothing that they see changes any more: under block-causal
+        attention, and behind an overlap whose noise stays the same."""
+        rows = staircase(self.segments, self.steps, self.ar_step, self.block, sigma)
+        return [replace(row, settled=self._settled(row)) for row in rows]
+
+    def _settled(self, row: Row) -> int:
+        segment = self.segments[row.segment]
+        if self.attention == "full" or (segment.prefix and not self.steady_overlap):
+            return segment.first
+        return segment.first + row.active.index(True)  # what is finished lies in front of what is not
+
+    @property
+    def steady_overlap(self) -> bool:
+        """Whether the overlap is fed to every row of a segment as it was to the first."""
+        return not self.addnoise or self.overlap_noise == "segment"
 
 
 def _near(value: int, step: int) -> int:

@@ -1,0 +1,29 @@
+"""The Wan autoencoder's decoder in a stream: memory does not grow with the video."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from diffusers import AutoencoderKLWan
+from torch import Tensor
+
+
+@torch.inference_mode()
+def decode(vae: AutoencoderKLWan, latents: Tensor, device: torch.device) -> Iterator[Tensor]:
+    """One latent of (slots, C, H, W) at a time: 1 frame, then 4 at a time, (T, H, W, 3) uint8 on the CPU."""
+    mean, std = (
+        torch.tensor(values, device=device).view(1, -1, 1, 1)
+        for values in (vae.config.latents_mean, vae.config.latents_std)
+    )
+    z = (latents * std + mean).transpose(0, 1)[None].to(vae.dtype)
+    vae.clear_cache()
+    try:
+        for i in range(z.shape[2]):
+            vae._conv_idx = [0]
+            one = vae.post_quant_conv(z[:, :, i : i + 1])
+            frames = vae.decoder(one, feat_cache=vae._feat_map, feat_idx=vae._conv_idx, first_chunk=i == 0)
+            frames = (frames[0].float() / 2 + 0.5).clamp(0, 1)
+            yield (frames * 255).round().to(torch.uint8).permute(1, 2, 3, 0).cpu()
+    finally:
+        vae.clear_cache()
