@@ -22,6 +22,8 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from engine.method import Method
 
 CONF = Path(__file__).parent
+NO_DEPARTURE = ("_target_", "name", "checkpoint", "weights")  # where a model comes from; records say it elsewhere
+_NOTHING = object()
 
 
 class ConfigError(ValueError):
@@ -62,6 +64,9 @@ class Run:
     report: bool = True
     retry_failed: bool = False
     isolate: bool = True  # in a process of its own, so that a segfault or a kill costs one video and not the sweep
+    shard: str = "1/1"  # i/n: only the i-th of n parts of the prompts, so that n jobs can share a cell
+    budget_gpu_hours: float = 0.0  # a sweep that would take more is not started; 0: no limit
+    pflops: float = 0.17  # PFLOP/s assumed of a device without a measurement in the store; raising it: lower estimates
     experiment: str | None = None
 
     def __post_init__(self) -> None:
@@ -69,6 +74,18 @@ class Run:
             raise ConfigError("seeds is empty; want at least one, e.g. seeds=[0]")
         if self.target:
             read_target(self.target)
+        if not (self.pflops > 0 and self.budget_gpu_hours >= 0):
+            given = f"pflops={self.pflops}, budget_gpu_hours={self.budget_gpu_hours}"
+            raise ConfigError(f"{given}: want a rate above 0, and a budget of at least 0 (0 sets no limit)")
+        part, parts = self.part
+        if not 1 <= part <= parts:
+            raise ConfigError(f"shard={self.shard} is none; want i/n with i from 1 to n, e.g. shard=1/4 ... shard=4/4")
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """(i, n) of shard=i/n; (0, 0) for what is no such thing."""
+        found = re.fullmatch(r"(\d+)/(\d+)", self.shard)
+        return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 TARGETS = {"flops": (0.0, 1.0), "speedup": (1.0, math.inf), "lpips": (0.0, math.inf)}  # and what they may be
@@ -214,6 +231,24 @@ def device_of(name: str) -> str:
 
 def has_point(model: str, method: str, speed: str) -> bool:
     """Whether the menu, ours or a plug-in's, has an operating point of this name."""
-    wanted = Path("point") / model / f"{method}_{speed}.yaml"
+    return bool(_on_menu(f"point/{model}/{method}_{speed}"))
+
+
+def departures(config: DictConfig) -> dict[str, Any]:
+    """What a composed run changes of its model, method and operating point on the menu: `{"method.max_skip": 1}`."""
+    choices = HydraConfig.get().runtime.choices
+    point = _on_menu(f"point/{choices['model']}/{choices['method']}_{config.get('speed')}")
+    found: dict[str, Any] = {}
+    for group in ("model", "method"):
+        plain = _on_menu(f"{group}/{choices[group]}") | dict(point.get(group) or {})
+        own: Any = OmegaConf.to_container(config[group], resolve=True)
+        found |= {f"{group}.{k}": v for k, v in own.items() if k not in NO_DEPARTURE and v != plain.get(k, _NOTHING)}
+    return found
+
+
+def _on_menu(name: str) -> dict[str, Any]:
+    """A file of the menu as it is written, a plug-in's before ours; empty if there is none."""
     plugged_in = [Path(source.path) for source in HydraConfig.get().runtime.config_sources if source.path]
-    return any((folder / wanted).is_file() for folder in (CONF, *plugged_in))
+    path = next((path for folder in (*plugged_in, CONF) if (path := folder / f"{name}.yaml").is_file()), None)
+    content: Any = OmegaConf.to_container(OmegaConf.load(path)) if path else {}
+    return content or {}

@@ -4,9 +4,8 @@ import sys
 from pathlib import Path
 
 from reports import build
-from reports.records import load
-from reports.tables import main, print_main
-from reports.verdicts import judge, summary
+from reports.paper import print_summary
+from reports.tables import print_main
 from store import StoreError
 
 if __name__ == "__main__":
@@ -16,5 +15,5 @@ if __name__ == "__main__":
         print_main(results)
     except StoreError as error:
         sys.exit(str(error))
-    study = load(Path(results))
-    print(f"\n{summary(judge(study, main(study)))}\n{report / 'paper.html'}\n{report / 'index.html'}")
+    print_summary(Path(results))
+    print(f"{report / 'paper.html'}\n{report / 'index.html'}")

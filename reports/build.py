@@ -9,7 +9,8 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from reports import curves, figures, formats, page, paper, style, tables
+from reports import ablations, curves, figures, formats, page, paper, style, tables
+from reports.artefacts import ARTEFACTS
 from reports.records import Study, load
 from store import writing
 
@@ -39,6 +40,12 @@ def build(results: str | os.PathLike) -> Path:
         if figure is not None:
             style.save(figure, report / "figures", f"{kind}_{model}")
         drawn.append(page.Drawn(kind, model, caption, figure is not None))
+    for artefact in ARTEFACTS:
+        figure = artefact.draw(study, frame)
+        if figure is not None:
+            style.save(figure, report / "figures", artefact.name)
+        drawn.append(page.Drawn(artefact.name, "", artefact.title, figure is not None, artefact.experiment))
+    ablations.write(study, frame, report / "tables")
     paper.write(study, frame, report)
     with writing(report / "index.html") as draft:
         draft.write_text(page.render(study, frame, drawn), encoding="utf-8")

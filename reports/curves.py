@@ -12,7 +12,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from reports import style
-from reports.records import CONTROLS, Study, label
+from reports.records import CONTROLS, Study, headline, label
 from reports.statistics import band
 
 MODES = tuple(style.MODES)  # cache, predict, recompute: the dearer, the later
@@ -36,7 +36,7 @@ def decisions(trace: list[dict]) -> np.ndarray:
 def timeline(study: Study, model: str) -> Figure | None:
     """Which latent slots each iteration cached, predicted or recomputed: a panel per row, of its first prompt."""
     panels = []
-    for row, group in study.rows(model):
+    for row, group in study.rows(model, headline):
         valid = group[group["status"] == "ok"]
         trace = study.record(valid.iloc[0]).trace() if len(valid) and row["method"] not in CONTROLS[1:] else []
         if trace:
@@ -93,7 +93,7 @@ def drift(study: Study, model: str) -> Figure | None:
 def _curves(study: Study, model: str, name: str) -> list[tuple[dict, str, np.ndarray, np.ndarray]]:
     """(row, label, seconds (T,), values (n, T)) of every row but the Original that has per-frame values."""
     found = []
-    for row, group in study.rows(model):
+    for row, group in study.rows(model, headline):
         valid = group[(group["status"] == "ok") & (group["weights"] != "random")]
         scored = [study.record(video).quality or {} for _, video in valid.iterrows()]
         lists = [(quality.get("per_frame") or {}).get(name) for quality in scored]
@@ -111,6 +111,7 @@ def _curves(study: Study, model: str, name: str) -> list[tuple[dict, str, np.nda
 def memory(frame: pd.DataFrame, model: str) -> Figure | None:
     """Peak memory of each row: what was allocated, and what the allocator reserved for it."""
     rows = frame[(frame["model"] == model) & frame["peak_memory_gb"].notna() & (frame["method"] != "original_repeat")]
+    rows = headline(rows)
     if rows.empty:
         return None
     with rc_context(style.SETTINGS):

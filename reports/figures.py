@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import style
-from reports.records import CONTROLS, Study
+from reports.records import CONTROLS, Study, headline
 from reports.tables import BY_NAME, Metric, dagger
 
 EXACT = {"lpips": 0.0, "ssim": 1.0}  # where the Original stands
@@ -23,7 +23,7 @@ def speed_quality(frame: pd.DataFrame, model: str) -> Figure | None:
 
     A row is hollow if another is faster and closer with both intervals apart. None if nothing has been scored.
     """
-    rows = frame[(frame["model"] == model) & ~frame["method"].isin(CONTROLS) & frame["speedup"].notna()]
+    rows = headline(frame[(frame["model"] == model) & ~frame["method"].isin(CONTROLS) & frame["speedup"].notna()])
     names = [name for name in ("psnr", "ssim", "lpips") if np.isfinite(rows[name]).any()]
     if not names:
         return None
@@ -108,29 +108,50 @@ def radar(study: Study, frame: pd.DataFrame, model: str) -> Figure | None:
     Speedups are shares of the fastest row's, PSNR of 50 dB, memory is the Original's over the row's (at most 1);
     SSIM, 1 − LPIPS, prompt adherence and VBench's dimensions are as they are.
     """
-    rows = frame[(frame["model"] == model) & (frame["videos"] > 0) & (frame["method"] != "original_repeat")]
+    rows = headline(frame[(frame["model"] == model) & (frame["videos"] > 0) & (frame["method"] != "original_repeat")])
     values = _radar_values(study, rows, model)
     if values.shape[1] < 3 or values.empty:
         return None
-    angles = np.linspace(0, 2 * np.pi, values.shape[1], endpoint=False)
     with rc_context(style.SETTINGS):
         figure = Figure((5.6, 4.6))
-        axes = figure.add_subplot(projection="polar", theta_offset=np.pi / 2, theta_direction=-1)
-        for n, line in rows.loc[values.index].iterrows():
-            known = values.loc[n].notna().to_numpy()
-            theta, r = angles[known], values.loc[n].to_numpy(float)[known]
-            ink = style.colour(line["method"])
-            axes.plot([*theta, theta[0]], [*r, r[0]], color=ink, ls=style.LINES.get(line["speed"], ":"), marker=".",
-                      ms=4, label=line["name"] + dagger(line), lw=2 if line["method"] == "scope" else 1.2)  # fmt: skip
-            if line["method"] == "scope":
-                axes.fill(theta, r, color=ink, alpha=0.06, lw=0)
-        axes.set_xticks(angles, values.columns)
-        axes.set_yticks([0.25, 0.5, 0.75, 1.0], ["", "0.5", "", "1"], color=style.SOFT, fontsize=7)
-        axes.set_ylim(0, 1.05)
-        axes.spines["polar"].set_visible(False)
-        axes.tick_params(axis="x", pad=8)
-        axes.legend(loc="center left", bbox_to_anchor=(1.16, 0.5), fontsize=8, handlelength=2.4)
+        _spokes(figure.add_subplot(projection="polar", theta_offset=np.pi / 2, theta_direction=-1), rows, values)
     return figure
+
+
+def radars(study: Study, frame: pd.DataFrame) -> Figure | None:
+    """The Original and the fast points of every model, side by side."""
+    plain = frame[(frame["variant"] == "") & (frame["videos"] > 0)]
+    fast = plain[(plain["method"] == "original") | (plain["speed"] == "fast")]
+    found = [(model, rows, _radar_values(study, rows, model)) for model, rows in fast.groupby("model", sort=False)]
+    found = [part for part in found if part[2].shape[1] >= 3 and len(part[1]) > 1]
+    if not found:
+        return None
+    with rc_context(style.SETTINGS):
+        figure = Figure((5.8 * len(found), 4.8))
+        for n, (model, rows, values) in enumerate(found):
+            axes = figure.add_subplot(1, len(found), n + 1, projection="polar", theta_offset=np.pi / 2,
+                                      theta_direction=-1)  # fmt: skip
+            _spokes(axes, rows, values)
+            axes.set_title(str(model), pad=22)
+    return figure
+
+
+def _spokes(axes: Any, rows: pd.DataFrame, values: pd.DataFrame) -> None:
+    angles = np.linspace(0, 2 * np.pi, values.shape[1], endpoint=False)
+    for n, line in rows.loc[values.index].iterrows():
+        known = values.loc[n].notna().to_numpy()
+        theta, r = angles[known], values.loc[n].to_numpy(float)[known]
+        ink = style.colour(line["method"])
+        axes.plot([*theta, theta[0]], [*r, r[0]], color=ink, ls=style.LINES.get(line["speed"], ":"), marker=".",
+                  ms=4, label=line["name"] + dagger(line), lw=2 if line["method"] == "scope" else 1.2)  # fmt: skip
+        if line["method"] == "scope":
+            axes.fill(theta, r, color=ink, alpha=0.06, lw=0)
+    axes.set_xticks(angles, values.columns)
+    axes.set_yticks([0.25, 0.5, 0.75, 1.0], ["", "0.5", "", "1"], color=style.SOFT, fontsize=7)
+    axes.set_ylim(0, 1.05)
+    axes.spines["polar"].set_visible(False)
+    axes.tick_params(axis="x", pad=8)
+    axes.legend(loc="center left", bbox_to_anchor=(1.16, 0.5), fontsize=8, handlelength=2.4)
 
 
 def _radar_values(study: Study, rows: pd.DataFrame, model: str) -> pd.DataFrame:

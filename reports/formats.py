@@ -34,40 +34,48 @@ def markdown(study: Study, frame: pd.DataFrame) -> str:
     parts = []
     for model, rows in frame.groupby("model", sort=False):
         ours = _display(frame, rows, "**{}**".format, interval=True)
-        parts += [f"## {model}", _pipes(ours)]
+        parts += [f"## {model}", pipes(ours)]
         paper = rows[[f"paper_{m.name}" for m in METRICS]].dropna(how="all")
         if len(paper):
             printed = {"published": rows["name"][paper.index]}
             printed |= {_title(m): [m.show(v) if pd.notna(v) else "–" for v in paper[f"paper_{m.name}"]]
                         for m in METRICS if paper[f"paper_{m.name}"].notna().any()}  # fmt: skip
             printed["comparable"] = rows["paper_comparable"][paper.index]
-            parts.append(_pipes(pd.DataFrame(printed)))
+            parts.append(pipes(pd.DataFrame(printed)))
     return "\n\n".join([*parts, *notes(study, frame), *blanks(frame)]) + "\n"
 
 
 def latex(study: Study, frame: pd.DataFrame) -> str:
     """A booktabs table of all models, the best values bold, arrows for what is better."""
-    blocks = {model: _display(frame, rows, "\\textbf{{{}}}".format, escape=True)
+    blocks = {model: _display(frame, rows, "\\textbf{{{}}}".format, latex=True)
               for model, rows in frame.groupby("model", sort=False)}  # fmt: skip
     if not blocks:
         return "% no record to report\n"
     table = pd.concat(blocks).fillna("--").reset_index(level=0, names="model")
-    first = ~table["model"].duplicated()
-    table["model"] = table["model"].map(_escape).where(first, "")
-    styler = table.rename(columns=_escape).style.hide(axis="index")
-    caption = " ".join(map(_escape, notes(study, frame)))
-    text = styler.to_latex(hrules=True, column_format="ll" + "r" * (table.shape[1] - 2), position="t", caption=caption,
-                           position_float="centering", label="tab:main")  # fmt: skip
-    head, body = text.replace("\\begin{tabular}", "\\small\n\\begin{tabular}").split("\\midrule\n")
+    table["model"] = table["model"].map(escape)
+    return tabular(table, "main", " ".join(notes(study, frame)), escaped=True)
+
+
+def tabular(table: pd.DataFrame, label: str, caption: str, left: int = 2, escaped: bool = False) -> str:
+    """A floating booktabs table with a rule between models, each named once; the first `left` columns flush left."""
+    text = table.rename(columns=escape)
+    text = text if escaped else text.astype(str).map(escape)
+    first = ~text["model"].duplicated()
+    text["model"] = text["model"].where(first, "")
+    styler = text.style.hide(axis="index")
+    columns = "l" * left + "r" * (table.shape[1] - left)
+    made = styler.to_latex(hrules=True, column_format=columns, position="t", caption=escape(caption),
+                           position_float="centering", label=f"tab:{label}")  # fmt: skip
+    head, body = made.replace("\\begin{tabular}", "\\small\n\\begin{tabular}").split("\\midrule\n")
     lines = body.splitlines()
     ruled = [f"\\midrule\n{line}" if n and n < len(first) and first.iloc[n] else line for n, line in enumerate(lines)]
     return "\n".join([head + "\\midrule", *ruled]) + "\n"
 
 
-def _display(frame: pd.DataFrame, rows: pd.DataFrame, bold, interval: bool = False, escape: bool = False
+def _display(frame: pd.DataFrame, rows: pd.DataFrame, bold, interval: bool = False, latex: bool = False
              ) -> pd.DataFrame:  # fmt: skip
     """What is printed of some rows: name, number of videos, every metric that has a value, and the marks."""
-    text = _escape if escape else str
+    text = escape if latex else str
     columns = {"method": [text(line["name"] + dagger(line)) for _, line in rows.iterrows()], "videos": rows["videos"]}
     for metric in METRICS:
         if rows[metric.name].notna().any():
@@ -82,7 +90,8 @@ def _title(metric: Metric) -> str:
     return f"{metric.title} {ARROWS[metric.better]}"
 
 
-def _pipes(table: pd.DataFrame) -> str:
+def pipes(table: pd.DataFrame) -> str:
+    """A table as markdown, text to the left and numbers to the right."""
     texts = table.astype(str).map(lambda cell: cell.replace("|", "\\|"))
     aligns = ["left", *["right"] * (texts.shape[1] - 1)]
     return texts.to_markdown(index=False, disable_numparse=True, colalign=aligns)
@@ -94,5 +103,6 @@ _LATEX = {"&": "\\&", "%": "\\%", "$": "\\$", "#": "\\#", "_": "\\_", "{": "\\{"
           "†": "$^\\dagger$", "‡": "$^\\ddagger$", "⁹": "$^9$"}  # fmt: skip
 
 
-def _escape(text: str) -> str:
-    return "".join(_LATEX.get(letter, letter) for letter in text)
+def escape(text: str) -> str:
+    """Text as LaTeX prints it; a letter outside of ASCII that has no command becomes `?`."""
+    return "".join(_LATEX.get(letter, letter if letter.isascii() else "?") for letter in text)

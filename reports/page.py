@@ -27,12 +27,13 @@ CODES = "cpr"  # cache, predict, recompute in the page's data; a dot where a slo
 
 
 class Drawn(NamedTuple):
-    """A figure of figures/<kind>_<model>.svg, or the lack of one."""
+    """A figure of figures/<kind>_<model>.svg, or of figures/<kind>.svg for all models; or the lack of one."""
 
     kind: str
     model: str
     caption: str
     done: bool  # False: the records hold nothing to draw
+    experiment: str = ""  # what makes the records that a figure of the paper needs
 
 
 def render(study: Study, frame: pd.DataFrame, drawn: list[Drawn]) -> str:
@@ -43,7 +44,8 @@ def render(study: Study, frame: pd.DataFrame, drawn: list[Drawn]) -> str:
     prompts, left_out = _prompts(study)
     models = [_model(frame, model, drawn) for model in study.models]
     return environment.get_template("index.html").render(
-        models=models, prompts=prompts, left_out=left_out, notes=notes(study, frame), blanks=blanks(frame),
+        models=models, artefacts=[figure for figure in drawn if not figure.model], prompts=prompts,
+        left_out=left_out, notes=notes(study, frame), blanks=blanks(frame),
         metrics=METRICS, cells=list(_cells(study)), modes=style.MODES,
         css=jinja2.utils.markupsafe.Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
         script=jinja2.utils.markupsafe.Markup((TEMPLATES / "page.js").read_text(encoding="utf-8")),

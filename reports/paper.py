@@ -1,15 +1,17 @@
-"""RESULTS/report/paper.html and tables/table1.csv, table2.csv, table12.csv: the paper's cells, ours, and verdicts."""
+"""RESULTS/report/paper.html and tables/table1, table2, table12: the paper's cells, ours, and verdicts."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import pandas as pd
 
-from reports import published, verdicts
+from reports import formats, tables, verdicts
+from reports.others import counts, others
 from reports.page import TEMPLATES
-from reports.records import Study
+from reports.records import Study, load
 from reports.tables import BY_NAME, Metric
 from store import writing
 
@@ -18,19 +20,7 @@ TITLES = {
     "table2": "Table 2: the threshold sweep of SCOPE",
     "table12": "Table 12: fewer steps in the same time",
 }
-OTHER = {  # the numbers that the paper gives in figures and text
-    "peak_mem_short_skyreels_original_GB": "SkyReels-V2, 257 frames, Original: peak memory (GB)",
-    "peak_mem_short_skyreels_scope_GB": "SkyReels-V2, 257 frames, SCOPE: peak memory (GB)",
-    "peak_mem_short_magi_original_GB": "MAGI-1, 240 frames, Original: peak memory (GB)",
-    "peak_mem_short_magi_scope_GB": "MAGI-1, 240 frames, SCOPE: peak memory (GB)",
-    "peak_mem_long_skyreels_range_GB": "SkyReels-V2, long videos: peak memory (GB)",
-    "peak_mem_long_magi_range_GB": "MAGI-1, long videos: peak memory (GB)",
-    "lpips_skyreels_fast_with_selective": "SCOPE-fast on SkyReels-V2 with selective computation: LPIPS",
-    "lpips_skyreels_fast_without_selective": "SCOPE-fast on SkyReels-V2 without it: LPIPS",
-    "fig2_mean_abs_dev_reduction_pct": "Prediction against reuse, Figure 2: mean absolute deviation lower by (%)",
-    "fig6_totals": "Decisions in Figure 6 (MAGI-1; SkyReels-V2)",
-    "predictor_lpips_spread_skyreels": "Predictors on SkyReels-V2: spread of LPIPS",
-}
+LEGEND = "In each cell ours, and in brackets what the paper prints; a dash is what was not run or not printed."
 ODD = (
     "Figure 6 counts 70 decisions for MAGI-1 and 594 for SkyReels-V2. MAGI-1 has 208 forwards and 640 chunk-steps at "
     "this length, SkyReels-V2 200 iterations and 400 forwards; 70 is SkyReels-V2's first segment. No setting gives the "
@@ -48,30 +38,63 @@ def write(study: Study, frame: pd.DataFrame, report: Path) -> pd.DataFrame:
     """Write the page and the tables under `report`; the verdicts, a line per published row."""
     judged = verdicts.judge(study, frame)
     for name, part in judged.groupby("table", sort=False):
-        with writing(report / "tables" / f"{name}.csv") as draft:
-            draft.write_text(part.dropna(axis=1, how="all").to_csv(index=False, float_format="%.6g"), encoding="utf-8")
+        printed = beside(part)
+        texts = {"csv": part.dropna(axis=1, how="all").to_csv(index=False, float_format="%.6g"),
+                 "md": f"## {TITLES[str(name)]}\n\n{formats.pipes(printed)}\n\n{LEGEND}\n",
+                 "tex": formats.tabular(printed, str(name), f"{TITLES[str(name)]}. {LEGEND}")}  # fmt: skip
+        for suffix, text in texts.items():
+            with writing(report / "tables" / f"{name}.{suffix}") as draft:
+                draft.write_text(text, encoding="utf-8")
     with writing(report / "paper.html") as draft:
-        draft.write_text(render(judged), encoding="utf-8")
+        draft.write_text(render(judged, study, frame), encoding="utf-8")
     return judged
 
 
-def render(judged: pd.DataFrame) -> str:
+def beside(part: pd.DataFrame) -> pd.DataFrame:
+    """A published table as printed: in each cell ours and, in brackets, the paper's."""
+    columns = {"model": part["model"], "row": part["row"]}
+    for metric in _columns(part):
+        cells = [_cell(line, metric) for _, line in part.iterrows()]
+        columns[f"{metric.title} {formats.ARROWS[metric.better]}"] = [
+            f"{cell['ours'] or '–'} ({cell['printed'] or '–'})" for cell in cells]  # fmt: skip
+    columns["verdict"] = [f"{line['verdict']} ({line['why']})" if line["why"] else line["verdict"]
+                          for _, line in part.iterrows()]  # fmt: skip
+    return pd.DataFrame(columns)
+
+
+def _columns(part: pd.DataFrame) -> list[Metric]:
+    return [metric for metric in BY_NAME.values() if part.get(f"paper_{metric.name}", pd.Series()).notna().any()]
+
+
+def print_summary(results: Path, console: Any = None) -> None:
+    """Print how much of the paper this folder reproduces."""
+    study = load(results)
+    frame = tables.main(study)
+    found = [line for line in counts(study) if line.ours]
+    say = console.print if console else print
+    say(verdicts.summary(verdicts.judge(study, frame)))
+    if found:
+        met = sum(line.verdict == "matches" for line in found)
+        say(f"Counted without weights: {met} of {len(found)} as published or as the official schedules imply.")
+
+
+def render(judged: pd.DataFrame, study: Study, frame: pd.DataFrame) -> str:
     """The page as text."""
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True,
                                      lstrip_blocks=True, undefined=jinja2.StrictUndefined)  # fmt: skip
     parts = []
     for name, part in judged.groupby("table", sort=False):
-        columns = [metric for metric in BY_NAME.values() if part.get(f"paper_{metric.name}", pd.Series()).notna().any()]
+        columns = _columns(part)
         rows = [{"name": line["row"], "model": line["model"], "reproduced": line["reproduced"],
                  "verdict": line["verdict"], "why": line["why"], "cells": [_cell(line, m) for m in columns]}
                 for _, line in part.iterrows()]  # fmt: skip
         parts.append({"title": TITLES[str(name)], "columns": columns, "rows": rows})
-    other = [(OTHER[line["key"]], line["value"]) for line in published.table("other").to_dict("records")]
     tolerances = [f"{BY_NAME[name].title} ± {amount:.3g}{' of the printed value' if relative else ''}"
                   for name, (amount, relative) in verdicts.TOLERANCE.items()]  # fmt: skip
     css = jinja2.utils.markupsafe.Markup((TEMPLATES / "page.css").read_text(encoding="utf-8"))
     return environment.get_template("paper.html").render(
-        parts=parts, other=other, odd=ODD, summary=verdicts.summary(judged), tolerances=tolerances, css=css
+        parts=parts, others=others(study, frame), counts=counts(study), odd=ODD,
+        summary=verdicts.summary(judged), tolerances=tolerances, css=css
     )
 
 

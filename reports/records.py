@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ NAMES = {  # how a method is called in print, and the order of the rows
 MODELS = ("skyreels", "magi1", "skyreels_tiny", "magi1_tiny")
 SPEEDS = {"": 0, "slow": 1, "fast": 2}
 CONTROLS = ("original", "original_repeat", "original_seed")  # rows that accelerate nothing
+MOST_ROWS = 16  # of a model in one figure; more: fuller figures, and labels that touch
 ROW = ["model", "method", "speed", "variant"]  # what makes a row of the main table
 
 
@@ -45,14 +46,21 @@ class Study:
     def models(self) -> list[str]:
         return list(dict.fromkeys(self.videos["model"]))
 
-    def rows(self, model: str | None = None) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
-        """Each row of the main table with its videos, the Original first and SCOPE last."""
-        videos = self.videos if model is None else self.videos[self.videos["model"] == model]
+    def rows(self, model: str | None = None, some: Callable[[pd.DataFrame], pd.DataFrame] = lambda videos: videos
+             ) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:  # fmt: skip
+        """Each row of the main table with its videos, the Original first and SCOPE last; of `some` of the videos."""
+        videos = some(self.videos if model is None else self.videos[self.videos["model"] == model])
         for names, group in videos.groupby(ROW, sort=False):
             yield dict(zip(ROW, names, strict=True)), group
 
     def record(self, video: pd.Series) -> Record:
         return self.records[video["record"]]
+
+    def varied(self, model: str, method: str, speed: str = "") -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
+        """`rows` of one cell of the menu: the operating point itself and every departure from it."""
+        for row, group in self.rows(model):
+            if (row["method"], row["speed"]) == (method, speed):
+                yield row, group
 
     def cell_file(self, folder: str, row: Mapping[str, str]) -> dict[str, Any]:
         """RESULTS/<folder>/<model>/<cell>.json, what was measured over a whole cell; empty if absent."""
@@ -85,6 +93,13 @@ def label(row: Mapping[str, Any]) -> str:
     return f"{name}{speed} ({row['variant']})" if row["variant"] else name + speed
 
 
+def headline(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that a figure of a whole model has room for: all of a few, else the slow and fast points alone."""
+    if len(rows[ROW].drop_duplicates()) <= MOST_ROWS:
+        return rows
+    return rows[(rows["variant"] == "") & rows["speed"].isin(list(SPEEDS))]
+
+
 def settings(record: Record) -> dict[str, Any]:
     """What produced a video: `produced_by` of its run.json, or its config.yaml where an older version wrote it."""
     return record.run.get("produced_by") or record.config
@@ -103,9 +118,9 @@ def number(value: Any) -> float:
 
 
 _NUMBERS = ("time_s", "denoise_s", "decode_s", "text_s", "flops", "flops_masked", "memory", "memory_reserved",
-            "forwards", "iterations", "frames", "fps", "psnr", "ssim", "lpips")  # fmt: skip
+            "memory_denoise", "forwards", "iterations", "frames", "fps", "psnr", "ssim", "lpips")  # fmt: skip
 _COLUMNS = ["record", "key", "model", "method", "speed", "variant", "label", "prompt_id", "prompt", "seed",
-            "status", "reason", "reference", "weights", "estimated", "identical", "scored", "device",
+            "status", "reason", "reference", "weights", "estimated", "identical", "scored", "device", "changed",
             *_NUMBERS]  # fmt: skip
 
 
@@ -130,6 +145,8 @@ def _line(record: Record, n: int) -> dict[str, Any]:
         "weights": run.get("weights") or "", "estimated": bool(run.get("estimated")),
         "identical": identical, "scored": bool(quality),
         "device": str(environment.get("gpu") or environment.get("cpu") or ""),
+        "changed": dict(run.get("changed") or {}),
+        "memory_denoise": number((run.get("peak_memory_denoise") or {}).get("allocated")),
         "time_s": number(seconds.get("total")), "denoise_s": number(seconds.get("denoise")),
         "decode_s": number(seconds.get("decode")), "text_s": number(seconds.get("text")),
         "flops": number(flops.get("dense")), "flops_masked": number(flops.get("masked")),
@@ -141,16 +158,23 @@ def _line(record: Record, n: int) -> dict[str, Any]:
 
 
 def _variants(videos: pd.DataFrame, records: list[Record]) -> pd.Series:
-    """What tells videos of one cell, prompt and seed apart: the settings that differ, `tau_cache=0.1`."""
-    names = pd.Series("", index=videos.index)
-    for _, group in videos.groupby(["model", "method", "speed"], sort=False):
+    """What a row's settings are besides its operating point, `tau_cache=0.1`.
+
+    A record says how it departs from the menu; where that leaves two videos of one prompt and seed in a row (older
+    records, other weights), the settings that differ between them tell them apart.
+    """
+    told = [", ".join(f"{name.partition('.')[2]}={value}" for name, value in sorted(changed.items()))
+            for changed in videos["changed"]]  # fmt: skip
+    names = pd.Series(told, index=videos.index, dtype=object)
+    for _, group in videos.groupby(["model", "method", "speed", names], sort=False):
         if not group.duplicated(["prompt", "seed"]).any():
             continue
         made_by = {n: dict(_flat(settings(records[r]))) for n, r in group["record"].items()}
-        everything = sorted(set().union(*made_by.values()))
+        everything = sorted(set().union(*made_by.values()) - {key for c in group["changed"] for key in c})
         differ = [s for s in everything if len({str(flat.get(s)) for flat in made_by.values()}) > 1]
         for n, flat in made_by.items():
-            names[n] = ", ".join(f"{s.removeprefix('method.')}={flat.get(s)}" for s in differ)
+            apart = [f"{s.removeprefix('method.')}={flat.get(s)}" for s in differ]
+            names[n] = ", ".join([*filter(None, [names[n]]), *apart])
     return names
 
 

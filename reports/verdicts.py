@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from reports import published
@@ -25,6 +26,10 @@ ORDER = (
     "not run",
 )  # the verdict of a row is the first that one of its cells has
 NAMES = {"skyreels": ("skyreels", "skyreels_tiny"), "magi": ("magi1", "magi1_tiny")}  # ours, the full size first
+POINTS = {  # the operating points that stand for rows of Table 2, where they are not called row1, row2, ...
+    ("skyreels", "3(core)"): "fast", ("magi", "1"): "slow", ("magi", "2(core)"): "fast",
+}  # fmt: skip
+KEPT = {"skyreels": 10 / 50, "magi": 20 / 64}  # of the steps, in Table 12
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class Claim:
     speed: str = ""
     taus: tuple[float, float] | None = None  # the thresholds that the row is of, where the paper states them
     unstated: bool = False  # the paper does not say with which setting the row was made
+    fraction: float = 0.0  # of the steps that a reduced-step row keeps
 
 
 def claims() -> Iterator[Claim]:
@@ -51,14 +57,16 @@ def claims() -> Iterator[Claim]:
     for line in published.table("table2").to_dict("records"):
         taus = None if "?" in line["tau_c"] else (float(line["tau_c"]), float(line["tau_p"]))
         row = f"{line['row']}: {line['tau_c']}, {line['tau_p']}"
-        core = "fast" if "core" in line["row"] else ""
-        yield Claim("table2", row, line["model"], _numbers(line), "scope", core, taus, unstated=taus is None)
+        speed = POINTS.get((line["model"], line["row"]), f"row{line['row'][0]}")
+        yield Claim("table2", row, line["model"], _numbers(line), "scope", speed, taus, unstated=taus is None)
     for line in published.table("table12").to_dict("records"):
         name, _, steps = line["config"].partition("-")
         whole = steps in ("50step", "64step")
         method = "scope" if name == "SCOPE" else "original" if whole else "reduced_steps"
         speed = "fast" if method == "scope" else ""
-        yield Claim("table12", line["config"], line["model"], _numbers(line), method, speed, unstated=method == "scope")
+        fraction = KEPT[line["model"]] if method == "reduced_steps" else 0.0
+        yield Claim("table12", line["config"], line["model"], _numbers(line), method, speed, None, method == "scope",
+                    fraction)  # fmt: skip
 
 
 def judge(study: Study, frame: pd.DataFrame) -> pd.DataFrame:
@@ -86,7 +94,7 @@ def _judge(study: Study, frame: pd.DataFrame, claim: Claim) -> dict[str, Any]:
     for name, printed in claim.numbers.items():
         ours, plan = math.nan if found is None else float(found[name]), _planned(study, claim, name)
         if not math.isnan(plan) and (found is None or found["model"] != NAMES[claim.model][0]):
-            ours, verdicts[name] = plan, _compare(name, plan, printed)
+            ours, verdicts[name] = plan, compare(name, plan, printed)
         else:
             verdicts[name] = _verdict(claim, found, name, ours, printed)
         line |= {f"paper_{name}": printed, name: ours, f"verdict_{name}": verdicts[name]}
@@ -105,21 +113,35 @@ def _find(study: Study, frame: pd.DataFrame, claim: Claim) -> pd.Series | None:
     """The row of the main table that a claim speaks of, of the full-size model if there is one."""
     for model in NAMES[claim.model]:
         rows = frame[(frame["model"] == model) & (frame["method"] == claim.method) & (frame["videos"] > 0)]
-        if claim.taus:
-            rows = rows[[_taus(study, line) == claim.taus for _, line in rows.iterrows()]]
-        elif claim.method != "reduced_steps":
+        if claim.fraction:
+            rows = _where(rows, lambda line: _is(_set(study, line).get("fraction"), claim.fraction))
+        elif claim.taus and len(stated := _where(rows, lambda line: _taus(study, line) == claim.taus)):
+            rows = stated
+        else:
             rows = rows[(rows["speed"] == claim.speed) & (rows["variant"] == "")]
-            rows = rows.iloc[:0] if claim.table == "table2" and not claim.speed else rows
         if len(rows):
             return rows.iloc[0]
     return None
 
 
+def _where(rows: pd.DataFrame, holds: Callable[[pd.Series], bool]) -> pd.DataFrame:
+    return rows[np.array([holds(line) for _, line in rows.iterrows()], bool)]
+
+
 def _taus(study: Study, line: pd.Series) -> tuple[float, float] | None:
+    method = _set(study, line)
+    return (method["tau_cache"], method["tau_predict"]) if {"tau_cache", "tau_predict"} <= set(method) else None
+
+
+def _set(study: Study, line: pd.Series) -> dict[str, Any]:
+    """The method's settings of a row of the main table."""
     names = ["model", "method", "speed", "variant"]
     video = study.videos[(study.videos[names] == line[names]).all(axis=1)].iloc[0]
-    method = settings(study.record(video)).get("method") or {}
-    return (method["tau_cache"], method["tau_predict"]) if {"tau_cache", "tau_predict"} <= set(method) else None
+    return settings(study.record(video)).get("method") or {}
+
+
+def _is(value: Any, wanted: float) -> bool:
+    return isinstance(value, float) and math.isclose(value, wanted, rel_tol=1e-6)
 
 
 def _planned(study: Study, claim: Claim, name: str) -> float:
@@ -131,8 +153,8 @@ def _planned(study: Study, claim: Claim, name: str) -> float:
 
 def _verdict(claim: Claim, found: pd.Series | None, name: str, ours: float, printed: float) -> str:
     if found is None:
-        return "not comparable: the paper does not state the thresholds" if claim.table == "table2" and claim.unstated \
-            and not claim.speed else "not run"  # fmt: skip
+        lost = claim.table == "table2" and claim.unstated and claim.speed != "fast"
+        return "not comparable: the paper does not state the thresholds" if lost else "not run"
     if found["model"].endswith("_tiny"):
         return "not comparable: tiny preset"
     if "random weights" in found["marks"] and name in QUALITY:
@@ -144,10 +166,11 @@ def _verdict(claim: Claim, found: pd.Series | None, name: str, ours: float, prin
         return "not comparable: another GPU"
     if claim.unstated:
         return "not comparable: the paper does not state the setting"
-    return _compare(name, ours, printed)
+    return compare(name, ours, printed)
 
 
-def _compare(name: str, ours: float, printed: float) -> str:
+def compare(name: str, ours: float, printed: float) -> str:
+    """`matches`, or `differs: ` and by how much, within the tolerance of the column `name`."""
     amount, relative = TOLERANCE[name]
     if abs(ours - printed) <= amount * (abs(printed) if relative else 1):
         return "matches"

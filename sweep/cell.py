@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from conf.schema import ConfigError, Run, device_of, has_point, parse, read_prompts
+from conf.schema import ConfigError, Run, departures, device_of, has_point, parse, read_prompts
 from engine.code import code_of
 from engine.environment import environment
 from engine.method import Method, Original
@@ -36,13 +36,15 @@ class Order:
     config: str  # YAML, interpolations unresolved
     name: str  # of the method on the menu
     speed: str | None  # of the operating point, if the menu has one of that name
+    changed: dict[str, Any] = field(default_factory=dict)  # settings that are not the menu's, by dotted name
 
     @classmethod
     def of(cls, config: DictConfig) -> Order:
         """What Hydra has just composed; read inside a job of its own, where it knows the choices."""
         choices, speed = HydraConfig.get().runtime.choices, str(config.get("speed"))
         name = str(choices["method"])
-        return cls(OmegaConf.to_yaml(config), name, speed if has_point(str(choices["model"]), name, speed) else None)
+        pointed = speed if has_point(str(choices["model"]), name, speed) else None
+        return cls(OmegaConf.to_yaml(config), name, pointed, departures(config))
 
 
 @dataclass
@@ -91,10 +93,11 @@ class Cell:
         return read_prompts(self.run.prompts)
 
     def jobs(self) -> list[Job]:
-        """Every video of the cell, each after the Original that it is compared with."""
+        """Every video of the cell's shard, each after the Original that it is compared with."""
         found = []
+        part, parts = self.run.part
         for seed in self.run.seeds:
-            for number, prompt in enumerate(self.prompts):
+            for number, prompt in list(enumerate(self.prompts))[part - 1 :: parts]:
                 reference = Job(self.base, Original(), "original", None, prompt, number, seed)
                 found.append(reference)
                 if self.name != "original":
@@ -164,6 +167,7 @@ def identity(job: Job, cell: Cell) -> dict[str, Any]:
         "frame_borders": job.model.frame_borders,
         "site": ", ".join(map(str, job.method.sites(job.model.depth, job.model.schedule()[0]))),
         "produced_by": job.produced_by,
+        "changed": {k: v for k, v in cell.order.changed.items() if job.reference or k.startswith("model.")},
         "environment": environment(job.model.device),
         "command": os.environ.get(COMMAND) or " ".join(["python", "run.py", *sys.argv[1:]]),
     }

@@ -22,7 +22,8 @@ def test_the_paper_has_thirty_five_rows_each_once(tmp_path):
     lines = judged(tmp_path)
     assert len(lines) == len(set(lines.index)) == 35
     assert set(lines["verdict"]) == {"not comparable", "not run"}
-    page = render(lines.reset_index())
+    study = load(tmp_path)
+    page = render(lines.reset_index(), study, tables.main(study))
     assert page.count('class="badge') == 35 and "35 published rows: 12 not comparable, 23 not run." in page
 
 
@@ -79,7 +80,7 @@ def test_a_sweep_row_is_found_by_its_thresholds(tmp_path):
     "ours, verdict", [(0.19, "matches"), (0.2099, "matches"), (0.2101, "differs: +0.0201 (+10.6%)")]
 )
 def test_a_tolerance_is_an_edge(ours, verdict):
-    assert verdicts._compare("lpips", ours, 0.19) == verdict
+    assert verdicts.compare("lpips", ours, 0.19) == verdict
 
 
 def test_random_weights_have_speed_and_no_quality(tmp_path):
