@@ -105,9 +105,10 @@ class Search:
         ranges = ", ".join(f"{knob.name} from {knob.dear:g} to {knob.cheap:g}" for knob in knobs)
         if not values:
             return f"none of {len(self.tried)} settings could be run ({ranges})"
-        low, high, near = min(values), max(values), sorted(values, key=self._error)[:2]
+        low, high = min(values), max(values)
+        near = sorted({f"{value:.4g}" for value in values}, key=lambda value: self._error(float(value)))[:2]
         why = (
-            f"it moves in steps, and the nearest are {' and '.join(f'{v:.4g}' for v in near)}"
+            f"it moves in steps, and the nearest are {' and '.join(near)}"
             if low <= self.target <= high
             else "the target lies outside"
         )
