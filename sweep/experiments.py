@@ -4,7 +4,7 @@
     includes: [table1, fig7]             other experiments, whose sweeps come first
     sweeps:                              each is one Hydra multirun, a product of its settings
       - {method: 'teacache,scope', speed: 'slow,fast'}
-      - {on: 'skyreels*', method: scope, method.selective: none}     only on models of that name
+      - {for: 'skyreels*', method: scope, method.selective: none}     only on models of that name
       - {model: 'skyreels,magi1', task: plan}                        on these models, whatever is asked for
 
 A file with neither `sweeps` nor `includes` is an ordinary Hydra option and is left to Hydra.
@@ -67,7 +67,7 @@ def _lines(name: str, models: Sequence[str], rest: list[str], folders: Sequence[
     by_hand = {a.lstrip("+~").partition("=")[0] for a in rest}
     for sweep in content.get("sweeps", ()):
         settings = dict(sweep)
-        pattern = settings.pop("on", "*")
+        pattern = settings.pop("for", "*")
         here = settings.pop("model", None) or ",".join(m for m in models if fnmatch(m, pattern))
         if here:
             yield ["-m", f"model={here}", *(f"{k}={v}" for k, v in settings.items() if k not in by_hand), *rest]
