@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from eval import lpips_weights
-from eval.score import score_record
+from eval.score import score_record, wants_preview
 from store import Record, Store, StoreError
 
 
@@ -106,7 +106,8 @@ def _score_one(record: Record, pairing: Pairing, redo: bool, lpips_net: str, dev
         return "failed"
     reference, missing = pairing.find(record)
     quality = quality_of(record)
-    if not redo and not lacks_scores(quality, reference, lpips_net):
+    lacks = lacks_scores(quality, reference, lpips_net) or _lacks_preview(record, quality, lpips_net)
+    if not redo and not lacks:
         return "kept"
     try:
         fresh = score_record(record.path, reference, record.run, lpips_net, device)
@@ -122,7 +123,17 @@ def _score_one(record: Record, pairing: Pairing, redo: bool, lpips_net: str, dev
     return "scored"
 
 
+def _lacks_preview(record: Record, quality: dict[str, Any] | None, lpips_net: str) -> bool:
+    """Whether what an Original's mp4 loses is still to be measured, in all or in LPIPS."""
+    if not wants_preview(record.path, record.run):
+        return False
+    lost = (quality or {}).get("preview") or {}
+    return not lost or ("missing" not in lost and lost.get("lpips") is None and _weights_here(lpips_net))
+
+
 def _weights_here(net: str) -> bool:
+    if net == "none":
+        return False
     try:
         return bool(lpips_weights.find(net))
     except lpips_weights.MissingWeights:

@@ -16,7 +16,7 @@ from eval import measures as moves
 from eval import validity as gate
 from eval.signals import Signals, Watch
 
-FRAMES = "frames.mp4"
+FRAMES, PREVIEW = "frames.mp4", "video.mp4"
 ADHERENCE_BYTES = 64 * 2**20  # the prompts' checker wants all frames at once; large videos are not its own
 DIVERGED_PSNR, DIVERGED_LPIPS = 10.0, 0.8  # dB below, value above which a video has left its Original: a warning
 
@@ -33,6 +33,9 @@ def score_record(folder: str | Path, reference: str | Path | None = None, run: M
             flops, status, reason`, what was asked for as `frames, height, width, fps`, and `frame_borders`, the first
             frame of each segment after the first, where it is known.
 
+    An Original with a `video.mp4` also gets `preview`: how far that copy for people is from its lossless frames, which
+    is the difference that an encoder alone makes.
+
     A video that cannot be read gives `validity.status == "invalid"` with a reason that names the file, not an error.
     Raises ValueError for frames too small to compare, or a damaged file of LPIPS weights.
     """
@@ -47,6 +50,8 @@ def score_record(folder: str | Path, reference: str | Path | None = None, run: M
     quality["frames"], fps = seen.frames, float(run.get("fps") or 24)
     quality["adherence"] = _adherence(kept, run.get("prompt"))
     original, verdict = None, gate.Verdict()
+    if wants_preview(folder, run):
+        quality["preview"] = _preview(folder, lpips_net, device)
     if reference:
         try:
             original = _reference_signals(reference / FRAMES, (reference / FRAMES).stat().st_mtime_ns)
@@ -63,6 +68,20 @@ def score_record(folder: str | Path, reference: str | Path | None = None, run: M
     quality["validity"] = gate.Verdict(*(tuple(dict.fromkeys(text for v in verdicts for text in getattr(v, kind)))
                                          for kind in ("reasons", "warnings"))).to_json()
     return quality
+
+
+def wants_preview(folder: Path, run: Mapping[str, Any]) -> bool:
+    """Whether this is an Original, once, with a copy for people beside its lossless frames."""
+    return run.get("method") == "original" and not run.get("reference_key") and (folder / PREVIEW).is_file()
+
+
+def _preview(folder: Path, lpips_net: str, device: str) -> dict[str, Any]:
+    """The similarity of an Original's mp4 with its own frames, or why there is none."""
+    try:
+        similarity = metrics.compare(folder / FRAMES, folder / PREVIEW, lpips_net, device=device)
+    except (video.VideoError, metrics.MismatchError) as error:  # odd sizes gain a row or column in the preview
+        return {"missing": str(error)}
+    return {name: getattr(similarity, name) for name in ("psnr", "ssim", "lpips")}
 
 
 def versions(lpips_net: str) -> dict[str, str]:

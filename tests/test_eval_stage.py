@@ -82,6 +82,25 @@ def test_an_original_has_no_similarity_and_its_repeat_is_identical(results):
     assert repeat["identical"] is True and repeat["psnr"] is None and repeat["ssim"] == 1 and repeat["lpips"] == 0
 
 
+def test_what_the_preview_of_an_original_loses_is_measured_once(results):
+    original = results.root / "tiny" / "original" / "o1"
+    run(results)
+    assert "preview" not in quality(results, "original", "o1")
+    for method, key in (("original", "o1"), ("scope", "s1")):
+        video.write_preview(results.root / "tiny" / method / key / "video.mp4", moving(1), fps=8)
+    run(results)
+    lost = quality(results, "original", "o1")["preview"]
+    expected = metrics.compare(original / "frames.mp4", original / "video.mp4")
+    assert lost == {"psnr": expected.psnr, "ssim": expected.ssim, "lpips": expected.lpips} and 25 < lost["psnr"] < 60
+    assert "preview" not in quality(results, "scope", "s1") and quality(results, "original", "o1")["psnr"] is None
+    before = (original / "quality.json").stat().st_mtime_ns
+    run(results)
+    assert (original / "quality.json").stat().st_mtime_ns == before
+    (original / "video.mp4").write_text("no video")
+    run(results, "--redo")
+    assert "video.mp4" in quality(results, "original", "o1")["preview"]["missing"]
+
+
 def test_nothing_is_scored_twice_unless_told_to(results, monkeypatch):
     run(results)
     calls = []
