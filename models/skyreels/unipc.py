@@ -4,38 +4,37 @@ The stock pipelines keep one scheduler object per latent frame and step them one
 UniPC step (order 2, B(h) = bh2, predicting x0, corrector on, lower order first and last; Zhao et al. 2023, Alg. 1 and
 2) is linear in five tensors, with coefficients that depend on the step's place in the grid alone:
 
-    m_k  = x_k - sigma_k v_k                                           clean estimate
-    x_k' = C_l l_{k-1} + C_0 m_{k-1} + C_1 m_{k-2} + C_t m_k           corrector (k > 0), l = the last corrected sample
-    x_{k+1} = P_x x_k' + P_0 m_k + P_1 m_{k-1}                         predictor
+    m_k  = x_k - sigma_k v_k                                                   clean estimate
+    x_k' = a l_{k-1} - b m_{k-1} - c (p (m_{k-2} - m_{k-1}) / r + q (m_k - m_{k-1}))       corrector (k > 0)
+    x_{k+1} = a' x_k' - b' m_k - c' p' (m_{k-1} - m_k) / r'                    predictor
 
-so a table of seven numbers per step replaces the objects.
+with l the last corrected sample, so a table of ten numbers per step replaces the objects. The numbers are made, and the
+tensors combined, in the order in which diffusers' scheduler does both: on a CPU the results are the same bits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
-CORRECT_LAST, CORRECT_M0, CORRECT_M1, CORRECT_NOW, PREDICT_X, PREDICT_M0, PREDICT_M1 = range(7)
 
+def coefficients(sigmas: Sequence[float]) -> Tensor:
+    """The table (steps, 10) in float32 for a grid of steps + 1 levels that ends at 0.
 
-def coefficients(sigmas: Sequence[float]) -> np.ndarray:
-    """The table (steps, 7) in float64 for a grid of steps + 1 levels that ends at 0."""
-    grid = np.asarray(sigmas, dtype=np.float64)
+    Columns: the corrector's a, b, c, r, p, q, and the predictor's a', b', c' and r' (p' is 1/2 for the second order and
+    0, with r' = 1, for the first).
+    """
+    grid = torch.tensor(list(sigmas), dtype=torch.float32)
     steps = len(grid) - 1
-    with np.errstate(divide="ignore"):
-        lam = np.log(1 - grid) - np.log(grid)
-    table = np.zeros((steps, 7))
-    for k in range(steps):
-        if k:
-            table[k, :4] = _corrector(grid, lam, k)
-        else:
-            table[k, :4] = 0.0, 0.0, 0.0, 0.0
-        table[k, 4:] = _predictor(grid, lam, k, _order(k, steps))
-    return table
+    none = [torch.tensor(x) for x in (0.0, 0.0, 0.0, 1.0, 0.0, 0.0)]
+    return torch.stack(
+        [
+            torch.stack([*(_corrector(grid, k, steps) if k else none), *_predictor(grid, k, _order(k, steps))])
+            for k in range(steps)
+        ]
+    )
 
 
 def _order(k: int, steps: int) -> int:
@@ -43,32 +42,41 @@ def _order(k: int, steps: int) -> int:
     return max(1, min(2, steps - k, k + 1))
 
 
-def _predictor(grid: np.ndarray, lam: np.ndarray, k: int, order: int) -> tuple[float, float, float]:
-    h = lam[k + 1] - lam[k]
-    alpha = 1 - grid[k + 1]
-    phi = np.expm1(-h)  # also B(h)
-    x, m0, m1 = grid[k + 1] / grid[k], -alpha * phi, 0.0
-    if order == 2:
-        slope = -alpha * phi * 0.5 / ((lam[k - 1] - lam[k]) / h)
-        m0, m1 = m0 - slope, slope
-    return x, m0, m1
+def _move(grid: Tensor, before: int, after: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of a step between two grid points: log-SNR gap h, and the factors a, b = c of the first-order formula."""
+    h = _log_snr(grid[after]) - _log_snr(grid[before])
+    alpha = 1 - grid[after]
+    return h, grid[after] / grid[before], alpha * torch.expm1(-h), alpha * torch.expm1(-h)
 
 
-def _corrector(grid: np.ndarray, lam: np.ndarray, k: int) -> tuple[float, float, float, float]:
+def _log_snr(sigma: Tensor) -> Tensor:
+    return torch.log(1 - sigma) - torch.log(sigma)
+
+
+def _gap(grid: Tensor, older: int, before: int, h: Tensor) -> Tensor:
+    """The step before, in units of this one (negative)."""
+    return (_log_snr(grid[older]) - _log_snr(grid[before])) / h
+
+
+def _predictor(grid: Tensor, k: int, order: int) -> list[Tensor]:
+    h, a, b, c = _move(grid, k, k + 1)
+    if order == 1:
+        return [a, b, torch.zeros(()), torch.ones(())]
+    return [a, b, c, _gap(grid, k - 1, k, h)]
+
+
+def _corrector(grid: Tensor, k: int, steps: int) -> list[Tensor]:
     """From grid point k - 1 to k, with the clean estimate at k known; order that of the step that led here."""
-    h = lam[k] - lam[k - 1]
-    alpha = 1 - grid[k]
-    phi = np.expm1(-h)
-    last, m0, m1 = grid[k] / grid[k - 1], -alpha * phi, 0.0
-    if _order(k - 1, len(grid) - 1) == 1:
-        now = -alpha * phi * 0.5
-        return last, m0 - now, m1, now
-    ratio = (lam[k - 2] - lam[k - 1]) / h
-    g1 = phi / -h - 1
-    b = np.array([g1 / phi, (g1 / -h - 0.5) * 2 / phi])
-    rho = np.linalg.solve(np.array([[1.0, 1.0], [ratio, 1.0]]), b)
-    old, now = -alpha * phi * rho[0] / ratio, -alpha * phi * rho[1]
-    return last, m0 - old - now, old, now
+    h, a, b, c = _move(grid, k - 1, k)
+    if _order(k - 1, steps) == 1:
+        return [a, b, c, torch.ones(()), torch.zeros(()), torch.tensor(0.5)]
+    r, one, hh = _gap(grid, k - 2, k - 1, h), torch.ones(()), -h
+    phi = torch.expm1(hh)
+    first = phi / hh - 1
+    second = first / hh - 1 / 2
+    powers = torch.stack([torch.stack([one, one]), torch.stack([r, one])])
+    p, q = torch.linalg.solve(powers, torch.stack([first * 1 / phi, second * 2 / phi]))
+    return [a, b, c, r, p, q]
 
 
 class UniPC:
@@ -81,7 +89,7 @@ class UniPC:
     """
 
     def __init__(self, sigmas: Sequence[float], device: torch.device, in_place: bool = False) -> None:
-        self.table = torch.tensor(coefficients(sigmas), dtype=torch.float32, device=device)
+        self.table = coefficients(sigmas).to(device)
         self.sigma = torch.tensor(list(sigmas), dtype=torch.float32, device=device)
         self.device, self.in_place = device, in_place
 
@@ -94,12 +102,12 @@ class UniPC:
 
         `x`, `velocity`: (n, C, H, W) float32; `index`: (n,) long, 0 for a slot's first step. Returns the next x.
         """
-        c = [k.view(-1, 1, 1, 1) for k in self.table[index].unbind(1)]
+        a, b, c, r, p, q, a2, b2, c2, r2 = (k.view(-1, 1, 1, 1) for k in self.table[index].unbind(1))
         m0, m1, last = self.m0[slots], self.m1[slots], self.last[slots]
         m = x - self.sigma[index].view(-1, 1, 1, 1) * velocity.float()
-        corrected = c[CORRECT_LAST] * last + c[CORRECT_M0] * m0 + c[CORRECT_M1] * m1 + c[CORRECT_NOW] * m
+        corrected = (a * last - b * m0) - c * (p * ((m1 - m0) / r) + q * (m - m0))
         x = torch.where((index == 0).view(-1, 1, 1, 1), x, corrected)
-        following = c[PREDICT_X] * x + c[PREDICT_M0] * m + c[PREDICT_M1] * m0
+        following = (a2 * x - b2 * m) - c2 * (0.5 * ((m0 - m) / r2))
         if self.in_place:
             x = torch.where((index == 0).view(-1, 1, 1, 1), following, x)
         self.m1[slots], self.m0[slots], self.last[slots] = m0.clone(), m, x
