@@ -23,8 +23,11 @@ from conf.schema import ConfigError, explain
 from engine.weights import WeightsError
 from store import Store
 from sweep.cell import COMMAND, Cell, Order
-from sweep.cost import dry_run, print_plans
+from sweep.cost import dry_run, gpu_hours, print_lines, survey, totals
 from sweep.display import Display
+from sweep.experiments import expanded
+from sweep.launch import launch, launcher_of, prepared, run_job
+from sweep.loggers import log_report
 from sweep.perform import perform
 from sweep.supervisor import Supervisor
 from sweep.work import DeviceLost, out
@@ -48,6 +51,18 @@ def compose(config: DictConfig) -> None:
     except Exception as error:
         out.print(escape(traceback.format_exc()))
         refused.append(f"{type(error).__name__}: {error}".splitlines()[0])
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def job(config: DictConfig) -> None:
+    """One cell of the sweep, wherever a launcher runs it."""
+    run_job(config)
+
+
+def multirun(arguments: Sequence[str]) -> None:
+    """One command line, by the launcher that it names."""
+    sys.argv[1:] = arguments
+    job()
 
 
 def work(cells: Sequence[Cell], supervisor: Supervisor) -> list[str]:
@@ -77,9 +92,10 @@ def finish(cells: Sequence[Cell]) -> None:
     """Score and report on every store that was written to."""
     unscored, unreported = ({results_of(c) for c in cells if getattr(c.run, name)} for name in ("score", "report"))
     for results in dict.fromkeys(map(results_of, cells)):
-        if results in unscored | unreported and any(results.glob("*/*/*/run.json")):
+        if results in unscored | unreported and results.is_dir():
             from eval.__main__ import score_store
             from reports.build import build
+            from reports.paper import print_summary
             from reports.tables import print_main
 
             if results in unscored:
@@ -87,6 +103,8 @@ def finish(cells: Sequence[Cell]) -> None:
             if results in unreported:
                 page = build(results)
                 print_main(results)
+                print_summary(results, console=out)
+                log_report(next(c.run.logger for c in cells if results_of(c) == results), results, out.print)
                 out.print(f"tables, figures and the page with all videos: {page}")
 
 
@@ -95,13 +113,27 @@ def results_of(cell: Cell) -> Path:
 
 
 def show_costs(cells: Sequence[Cell]) -> None:
-    """The answer to dry_run=true."""
-    planned = []
+    """The answer to dry_run=true: a line of JSON per cell, and the table of a sweep."""
     for cell in cells:
-        planned.append(dry_run(cell))
-        print(json.dumps(planned[-1]), flush=True)
-    if len(planned) > 1:
-        print_plans(planned)
+        print(json.dumps(dry_run(cell) | totals(survey([cell]))), flush=True)
+    if len(cells) > 1:
+        print_lines(survey(cells), len(cells))
+
+
+def over_budget(cells: Sequence[Cell]) -> str:
+    """Why the sweep may not start, "" if it may."""
+    budget = min((cell.run.budget_gpu_hours for cell in cells if cell.run.budget_gpu_hours), default=0.0)
+    if not budget:
+        return ""
+    lines = survey(cells)
+    hours = gpu_hours(lines)
+    if hours <= budget:
+        return ""
+    print_lines(lines, len(cells))
+    return (
+        f"about {hours:.3g} GPU-hours are to do, more than budget_gpu_hours={budget:g}; nothing was started: "
+        "raise it, or take fewer prompts, cells or steps"
+    )
 
 
 def command_line(arguments: list[str]) -> list[str]:
@@ -128,23 +160,42 @@ def command(arguments: list[str]) -> int:
     arguments = command_line(arguments)
     composed.clear()
     refused.clear()
-    sys.argv[1:] = planning(arguments)
     logging.getLogger("hydra._internal.core_plugins.basic_launcher").setLevel(logging.WARNING)  # it only composes
     try:
-        compose()
-    except (HydraException, OmegaConfBaseException) as error:
+        launcher, lines = launcher_of(arguments), expanded(arguments)
+        for line in lines:
+            sys.argv[1:] = planning(line)
+            compose()
+    except (ConfigError, HydraException, OmegaConfBaseException) as error:
         print(f"error: {explain(str(error))}", file=sys.stderr)
         return 1
-    failures = [*refused]
-    dry = [cell for cell in composed if cell.run.dry_run]
-    show_costs(dry)
-    cells = [cell for cell in composed if not cell.run.dry_run]
-    if cells:
-        failures += work(cells, Supervisor())
-        finish(cells)
+    show_costs([cell for cell in composed if cell.run.dry_run])
+    failures = [*refused, *sweep([cell for cell in composed if not cell.run.dry_run], launcher, lines)]
     for line in failures:
         out.print(f"[bold red]error:[/] {escape(line)}")
     return int(bool(failures))
+
+
+def sweep(cells: Sequence[Cell], launcher: str, lines: Sequence[Sequence[str]]) -> list[str]:
+    """Do the cells of these command lines, here or by a launcher, then score and report; returns what failed."""
+    if not cells:
+        return []
+    excess = over_budget(cells)
+    if excess:
+        return [excess]
+    if launcher == "basic":
+        failures = work(cells, Supervisor(sorted({type(cell.model).__module__ for cell in cells} | {"eval.video"})))
+    elif refused:
+        return [f"nothing was started by {launcher}: every cell has to be right first"]
+    else:
+        try:
+            lines = [prepared(line, launcher, cells) for line in lines]
+        except ConfigError as error:
+            return [str(error)]
+        out.print(f"{len(cells)} cells by {launcher}; python -m store {results_of(cells[0])} says how far they are")
+        failures = launch(multirun, lines, cells)
+    finish(cells)
+    return failures
 
 
 def stopped(signum: int, frame: Any) -> None:

@@ -10,6 +10,7 @@ import difflib
 import math
 import re
 from dataclasses import dataclass, field, fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from engine.method import Method
 CONF = Path(__file__).parent
 NO_DEPARTURE = ("_target_", "name", "checkpoint", "weights")  # where a model comes from; records say it elsewhere
 _NOTHING = object()
+LOGGERS = {"none": "", "wandb": "wandb", "tensorboard": "tensorboard", "trackio": "trackio"}  # and their packages
 
 
 class ConfigError(ValueError):
@@ -47,6 +49,28 @@ class Point:
 
 
 @dataclass
+class Logging:
+    """Whom runs are told to besides the store (sweep/loggers.py)."""
+
+    name: str = "none"  # none | wandb | tensorboard | trackio
+    project: str = "scope-harness"
+    group: str = ""  # of a sweep's runs; empty: the name of the results folder
+    mode: str = "auto"  # of wandb: online | offline | disabled; auto: online where a key is set
+
+    def __post_init__(self) -> None:
+        if self.name not in LOGGERS:
+            raise ConfigError(f"logger.name={self.name} is none{nearest(self.name, list(LOGGERS))}")
+        if self.mode not in ("auto", "online", "offline", "disabled"):
+            raise ConfigError(f"logger.mode={self.mode} is none; want auto, online, offline or disabled")
+        package = LOGGERS[self.name]
+        if package and find_spec(package) is None:
+            raise ConfigError(
+                f"logger={self.name} needs the package {package}, which is not installed; "
+                f"pip install -e '.[{self.name}]', or logger=none"
+            )
+
+
+@dataclass
 class Run:
     """Everything of a run besides its model and its method."""
 
@@ -67,6 +91,7 @@ class Run:
     shard: str = "1/1"  # i/n: only the i-th of n parts of the prompts, so that n jobs can share a cell
     budget_gpu_hours: float = 0.0  # a sweep that would take more is not started; 0: no limit
     pflops: float = 0.17  # PFLOP/s assumed of a device without a measurement in the store; raising it: lower estimates
+    logger: Logging = field(default_factory=Logging)
     experiment: str | None = None
 
     def __post_init__(self) -> None:

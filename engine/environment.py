@@ -27,14 +27,36 @@ def environment(device: torch.device) -> dict[str, Any]:
         "cpu": _cpu(),
         "threads": torch.get_num_threads(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "cudnn": {name: getattr(torch.backends.cudnn, name) for name in ("deterministic", "benchmark", "allow_tf32")},
         "tf32": torch.backends.cuda.matmul.allow_tf32,
+        "attention": attention_backends(),
         "commit": _git("rev-parse", "--short=12", "HEAD"),
         "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
     }
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         found |= {"gpu": properties.name, "gpu_memory": properties.total_memory, "cuda": torch.version.cuda}
+        found |= _asked(f"GPU-{properties.uuid}")
     return found
+
+
+def attention_backends() -> list[str]:
+    """The kernels that torch's scaled_dot_product_attention may choose among here, fastest first."""
+    return [name for name in ("cudnn", "flash", "mem_efficient", "math")
+            if getattr(torch.backends.cuda, f"{name}_sdp_enabled")()]  # fmt: skip
+
+
+def _asked(uuid: str) -> dict[str, str]:
+    """What the driver says of a GPU as the sweep starts, "" without nvidia-smi; clocks in MHz, power in W."""
+    wanted = {"driver": "driver_version", "clock": "clocks.sm", "clock_max": "clocks.max.sm",
+              "clock_memory": "clocks.mem", "power_limit": "power.limit"}  # fmt: skip
+    command = ["nvidia-smi", "-i", uuid, f"--query-gpu={','.join(wanted.values())}", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return dict.fromkeys(wanted, "")
+    values = [value.strip() for value in done.stdout.split(",")] if done.returncode == 0 else []
+    return dict(zip(wanted, values, strict=True)) if len(values) == len(wanted) else dict.fromkeys(wanted, "")
 
 
 def _version(name: str) -> str:

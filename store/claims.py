@@ -20,6 +20,8 @@ from store.files import HOST, abandoned, owner
 
 BEAT = 30.0  # seconds between touches
 STALE = 300.0  # seconds without one after which the owner counts as gone; raising it: waits longer after a power cut
+BEATING = "claims"
+_held: dict[Path, bytes] = {}  # the claims of this process, and what they say: no two say the same
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,10 @@ class Holder:
 
 
 class Claims:
-    """The claims of one store, and the thread that keeps our own alive."""
+    """The claims of one store; a thread keeps those of this process alive."""
 
     def __init__(self, root: Path) -> None:
-        self.folder = root / ".claims"
-        self._held: dict[Path, int] = {}  # path -> inode
-        self._beating: threading.Thread | None = None
+        self.folder = root.absolute() / ".claims"
 
     @contextmanager
     def claim(self, cell: str, key: str) -> Iterator[bool]:
@@ -78,21 +78,22 @@ class Claims:
                 if not self._stale(path, _read(path)) or not self._break(path):
                     return False
                 continue
-            with os.fdopen(handle, "w") as file:
-                json.dump({"cell": cell, "key": key, "host": HOST, "pid": os.getpid()}, file)
-                self._held[path] = os.fstat(file.fileno()).st_ino
-            self._keep_alive()
+            content = {"cell": cell, "key": key, "host": HOST, "pid": os.getpid(), "name": owner()}
+            with os.fdopen(handle, "wb") as file:
+                _held[path] = json.dumps(content).encode()
+                file.write(_held[path])
+            _keep_alive()
             return True
         return False
 
     def _release(self, path: Path) -> None:
-        inode = self._held.pop(path)
+        content = _held.pop(path)
         with suppress(FileNotFoundError):
-            if os.stat(path).st_ino == inode:  # else we slept so long that another took it over
-                os.unlink(path)
+            if path.read_bytes() == content:  # else we slept so long that another took it over
+                path.unlink()
 
     def _stale(self, path: Path, holder: Holder | None) -> bool:
-        if path in self._held:
+        if path in _held:
             return False
         if holder and abandoned(holder.host, holder.pid):
             return True
@@ -105,28 +106,30 @@ class Claims:
         """Take a stale claim away; False if another was faster. What was moved by mistake is put back."""
         aside = path.with_name(f".{path.name}.{owner()}")
         try:
-            inode = os.stat(path).st_ino
+            judged = path.read_bytes()
             os.rename(path, aside)
         except FileNotFoundError:
             return False
-        ours = os.stat(aside).st_ino == inode
+        ours = aside.read_bytes() == judged
         if not ours:
             with suppress(FileExistsError):
                 os.link(aside, path)
         aside.unlink(missing_ok=True)
         return ours
 
-    def _keep_alive(self) -> None:
-        if self._beating is None or not self._beating.is_alive():
-            self._beating = threading.Thread(target=self._beat, name="claims", daemon=True)
-            self._beating.start()
 
-    def _beat(self) -> None:
-        while True:
-            time.sleep(BEAT)
-            for path in list(self._held):
-                with suppress(OSError):
-                    os.utime(path)
+def _keep_alive() -> None:
+    """Start the thread that touches our claims, unless it runs; a forked process has to start its own."""
+    if not any(thread.name == BEATING for thread in threading.enumerate()):
+        threading.Thread(target=_beat, name=BEATING, daemon=True).start()
+
+
+def _beat() -> None:
+    while True:
+        time.sleep(BEAT)
+        for path in list(_held):
+            with suppress(OSError):
+                os.utime(path)
 
 
 def _read(path: Path) -> Holder | None:

@@ -70,7 +70,7 @@ class Index:
         self._base: list[dict[str, Any]] = [{}, {}]
         self._packed: dict[str, list[Any]] = {}
         self._entries: dict[str, Entry] = {}
-        with suppress(OSError, ValueError, KeyError), gc_paused():
+        with suppress(OSError, ValueError, KeyError, TypeError), gc_paused():
             content = json.loads(path.read_bytes())
             if content["version"] == VERSION:
                 self._base, self._packed = content["base"], content["records"]

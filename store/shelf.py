@@ -19,7 +19,7 @@ from store.files import FULL, HOST, abandoned, checksum, folders, fsync, owner, 
 from store.index import Entry, Index, gc_paused, seal, settled
 from store.record import SCHEMA, SEALED, Record, StoreError
 
-RESERVED = frozenset({"report", "vbench", "plan", "multirun"})  # folders of RESULTS that hold no records
+RESERVED = frozenset({"report", "vbench", "plan", "multirun", "calibration"})  # folders of RESULTS that hold no records
 ABANDONED = 24 * 3600.0  # seconds after which what another host left half written counts as left
 log = logging.getLogger("store")
 _active: set[Path] = set()  # the staging folders that this process is writing now

@@ -32,12 +32,14 @@ def print_status(store: Store, verify: bool = False) -> None:
     everything: dict[str, set[tuple]] = defaultdict(set)
     for cell, videos in seen.items():
         everything[cell[0]] |= videos
-    table = Table("model", "method", *COLUMNS, title=f"{store.root}: {len(holders)} being made")
+    table = Table("model", "method", *COLUMNS)
     for cell in sorted(counts):
         lacking = len(everything[cell[0]] - seen[cell]) - counts[cell]["running"] - counts[cell]["damaged"]
         counts[cell]["missing"] = max(0, lacking)
         table.add_row(*cell, *(str(counts[cell][name] or "") for name in COLUMNS))
     print(table if counts else f"no records in {store.root}")
+    if holders:
+        print(f"{len(holders)} being made, the first by {holders[0]}")
     for (name, reason), count in reasons.most_common(10):
         print(f"[red]failed[/] {name} × {count}: {escape(reason)}")
     for folder, why in list(store.damaged.items())[:10]:

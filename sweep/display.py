@@ -42,14 +42,15 @@ class Display:
         kind, *values = event
         getattr(self, f"_on_{kind}")(*values)
 
-    def _on_cell(self, label: str, todo: int) -> None:
+    def _on_cell(self, label: str, todo: int | None) -> None:
+        """`todo`: None for a cell whose task makes no videos."""
         if label != self._cell:
             self._started += 1
-        self._cell, self._todo[label] = label, todo
+        self._cell, self._todo[label] = label, todo or 0
         self._bars.update(self._cells, completed=self._started - 1, description=f"cells, now {escape(label)}")
         done = sum(map(len, self._seconds.values()))
         self._bars.update(self._videos, total=done + sum(self._todo.values()))
-        if not todo:
+        if todo == 0:
             self.console.print(f"{label}: nothing to do, every video is in the store")
 
     def _on_video(self, key: str, label: str, prompt: str, rows: int) -> None:

@@ -24,16 +24,16 @@ PATIENCE = 10.0  # seconds that a process gets to end by itself
 
 
 class Supervisor:
-    """At most one worker process, started when first needed or ahead of that by `start`."""
+    """At most one worker, started when first needed or ahead of that by `start`."""
 
     def __init__(self, preload: Sequence[str] = ()) -> None:
-        self.preload = preload  # modules that the worker imports while nothing is ordered yet
+        self.preload = preload  # modules that the worker imports before it forks
         self.process: subprocess.Popen[bytes] | None = None
         self.orders: Connection
         self.events: Connection
 
     def start(self) -> None:
-        """Start the worker; its imports then run beside whatever this process does next."""
+        """Start the worker (sweep/worker.py); its imports run beside whatever this process does next."""
         theirs, self.orders = Pipe(duplex=False)
         self.events, told = Pipe(duplex=False)
         path = os.pathsep.join(dict.fromkeys([*filter(None, sys.path), str(ROOT)]))
@@ -49,32 +49,41 @@ class Supervisor:
         """See one cell through, over as many processes as it takes; `name` is what a failure calls it."""
         lost: dict[str, str] = {}
         while True:
-            if self.process is None:
-                self.start()
-            video = None
-            try:
-                self.orders.send((asdict(order), lost))
-                while True:
-                    event = self.events.recv()
-                    if event[0] == "end":
-                        return
-                    if event[0] in ("video", "made"):
-                        video = event if event[0] == "video" else None
-                    notify(*event)
-            except (EOFError, OSError):
-                why, again = self._bury()
-            if again:
+            video, status = self._try(order, lost, notify)
+            if status == 0:
+                return
+            if status == AGAIN:
                 continue
+            why = f"its process {death(status)}"
             if video is None:
-                notify("failed", f"{name}: its process {why} outside any video; the rest of it is missing")
+                notify("failed", f"{name}: {why} outside any video; the rest of it is missing")
                 return
             _, key, label, *_ = video
-            lost[key] = f"its process {why}"
+            lost[key] = why
             notify("made", "failed", None)
-            notify("failed", f"{label} {key}: {lost[key]}")
+            notify("failed", f"{label} {key}: {why}")
 
-    def _bury(self) -> tuple[str, bool]:
-        """How the worker ended, and whether it asked for another."""
+    def _try(self, order: Order, lost: dict[str, str], notify: Notify) -> tuple[tuple | None, int]:
+        """The video in which a process died, if it was in one, and its exit status; 0 when the cell is done."""
+        if self.process is None:
+            self.start()
+        video = None
+        try:
+            self.orders.send((asdict(order), lost))
+            while True:
+                event = self.events.recv()
+                if event[0] == "end":
+                    return None, 0
+                if event[0] == "died":
+                    return video, event[1]
+                if event[0] in ("video", "made"):
+                    video = event if event[0] == "video" else None
+                notify(*event)
+        except (EOFError, OSError):
+            return video, self._bury() or 1
+
+    def _bury(self) -> int:
+        """The exit status of the process that forks the others, once it has ended."""
         assert self.process is not None
         try:
             status = self.process.wait(PATIENCE)
@@ -84,7 +93,7 @@ class Supervisor:
         self.process = None
         self.orders.close()
         self.events.close()
-        return death(status), status == AGAIN
+        return status
 
     def close(self, kill: bool = False) -> None:
         """End the worker and what it started: when it is idle, or at once."""

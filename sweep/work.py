@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from time import perf_counter
 from typing import Any
 
@@ -14,12 +15,14 @@ from rich.console import Console
 from conf.schema import Run
 from engine.ledger import write
 from engine.produce import account, produce, warm_up
-from store import Record, Store
+from store import FULL, Record, Store
 from sweep.cell import Cell, Job, identity
 
 out = Console(highlight=False, soft_wrap=True)
 if not out.is_terminal:
     out.width = 120  # a log file has no width of its own
+
+POLL = 1.0  # seconds between looks at videos that other processes are making
 
 Notify = Callable[..., None]
 """Told what happens, as plain values so that another process can be told: "cell" label, videos to do; "video" key,
@@ -37,6 +40,8 @@ def nobody(*event: Any) -> None:
 def make(cell: Cell, store: Store, notify: Notify = nobody, lost: Mapping[str, str] | None = None) -> list[str]:
     """Generate and record every video of the cell that the store lacks; returns what failed, a line each.
 
+    A video that another process is making is left for later, and waited for at the end.
+
     Args:
         lost: {key: reason} of videos that took an earlier process with them: recorded as failed and not tried again.
 
@@ -50,19 +55,41 @@ def make(cell: Cell, store: Store, notify: Notify = nobody, lost: Mapping[str, s
             failures.append(f"{cell.model.name} {job.label} {job.key}: {record.run.get('reason')}")
             notify("failed", failures[-1])
 
+    def known(job: Job) -> Record | None:
+        return store.find(cell.model.name, job.name, job.speed, job.key)
+
     todo = []
     for job in cell.jobs():
         if job.key in lost:
             bury(job, cell, store, lost[job.key])
-        elif wanted(store.find(cell.model.name, job.name, job.speed, job.key), cell.run):
+        elif wanted(known(job), cell.run):
             todo.append(job)
     notify("cell", cell.label, len(todo))
-    if todo:
-        texts, seconds = prepare(todo, store)
+    texts, seconds = prepare(todo, store) if todo else ({}, {})
+    while todo:
+        busy = []
         for job in todo:
-            notify("video", job.key, f"{cell.model.name} {job.label}", job.prompt, len(job.model.schedule()))
-            ended(job, video(job, cell, store, texts, seconds, lambda row: notify("row"), notify))
+            with store.claims.claim(store.cell(cell.model.name, job.name, job.speed), job.key) as ours:
+                if not ours:
+                    busy.append(job)
+                    continue
+                notify("video", job.key, f"{cell.model.name} {job.label}", job.prompt, len(job.model.schedule()))
+                theirs = known(job)  # another job may have made it since
+                if theirs is not None and not wanted(theirs, cell.run):
+                    ended(job, theirs)
+                else:
+                    ended(job, video(job, cell, store, texts, seconds, lambda row: notify("row"), notify))
+        if len(busy) == len(todo):
+            time.sleep(POLL)
+        todo = busy
     return failures
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, what it came of, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def wanted(record: Record | None, run: Run) -> bool:
@@ -109,6 +136,9 @@ def video(
         try:
             made = produce(model, job.method, model.conditioning(job.prompt, texts), job.seed, sink, on_row)
         except Exception as error:
+            full = next((e for e in _chain(error) if isinstance(e, OSError) and e.errno in FULL), None)
+            if full:
+                raise full from None  # that is the disk's fault, not the video's: nothing is recorded
             notify("say", traceback.format_exc())
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             stage.run |= {"status": "failed", "reason": reason, "traceback": traceback.format_exc()}

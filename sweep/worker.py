@@ -1,13 +1,14 @@
-"""The process that does the cells of a sweep, one after another: `python -m sweep.worker ORDERS EVENTS`, two pipes.
+"""The process that does the cells of a sweep, one after another: `python -m sweep.worker ORDERS EVENTS MODULE...`.
 
-It keeps its models between cells, ends when the orders do, and takes nobody with it when it dies.
+It imports what is heavy once, computes nothing itself, and forks a child that takes orders from one pipe and tells the
+other what happens. The child keeps its models between cells; when it dies, the next is there at once.
 """
 
 from __future__ import annotations
 
 import signal
 
-for _number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT):
+for _number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
     signal.signal(_number, signal.SIG_IGN)  # sent to the whole group, or by a scheduler to the whole step: the
     #                                         process that started this one decides what becomes of it
 
@@ -19,19 +20,39 @@ from queue import Queue  # noqa: E402
 from threading import Thread  # noqa: E402
 from typing import Any  # noqa: E402
 
-AGAIN = 75  # exit status: this process is spent, the cell wants another
+AGAIN = 75  # exit status of a child: it is spent, the cell wants another
+GONE = 76  # exit status of a child: whoever gave the orders is gone
 
 
 def main(orders: Connection, events: Connection, preload: list[str]) -> int:
-    """Serve until the orders end; the exit status."""
-    waiting: Queue[Any] = Queue()
-    Thread(target=_read, args=(orders, waiting), daemon=True).start()
-    for module in preload:
+    """Fork one child after another until the orders end; the exit status."""
+    for module in ("sweep.perform", *preload):
         import_module(module)
+    while True:
+        sys.stdout.flush()
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                status = serve(orders, events)
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(status)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if status in (0, GONE):
+            return status
+        events.send(("died", status))
+
+
+def serve(orders: Connection, events: Connection) -> int:
+    """Do what is ordered until the orders end; the exit status."""
     from sweep.cell import Cell, Order
     from sweep.perform import perform
     from sweep.work import DeviceLost
 
+    waiting: Queue[Any] = Queue()
+    Thread(target=_read, args=(orders, waiting), daemon=True).start()
     while True:
         ordered = waiting.get()
         if ordered is None:
@@ -51,7 +72,7 @@ def _read(orders: Connection, waiting: Queue[Any]) -> None:
         try:
             ordered = orders.recv()
         except (EOFError, OSError):
-            os._exit(1)
+            os._exit(GONE)
         waiting.put(ordered)
 
 

@@ -11,10 +11,15 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
 
 import run
+from conf.schema import CONF
 from store import Store
-from sweep.supervisor import death
+from sweep.cell import Order
+from sweep.supervisor import Supervisor, death
 from tests.tiny import TINY
 
 ROOT = Path(run.__file__).parent
@@ -71,39 +76,58 @@ def begin(menu, results, *more):
     )  # fmt: skip
 
 
-def test_a_segfault_costs_one_video_is_recorded_and_not_tried_again(menu, tmp_path):
+def composed(menu, results, *more):
+    """The order for a cell of the menu, as the command would compose it."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        words = ["method=original", f"prompts.file={menu / 'prompts.txt'}", f"results={results}", "device=cpu"]
+        config = compose("config", overrides=words)
+    config.model = yaml.safe_load((menu / "model/tiny.yaml").read_text())
+    config.method = yaml.safe_load((menu / "method/deadly.yaml").read_text()) | dict(more)
+    return Order(OmegaConf.to_yaml(config), "deadly", None)
+
+
+def test_a_segfault_costs_one_video_is_recorded_and_not_tried_again(menu, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(menu))
     results, mark = tmp_path / "results", tmp_path / "mark"
-    sweep = begin(menu, results, "method=deadly", f"method.mark={mark}")
-    said = sweep.communicate(timeout=300)[0]
-    assert sweep.returncode == 1, said
+    order, told = composed(menu, results, ("mark", str(mark))), []
+    supervisor = Supervisor()
+    try:
+        supervisor.do(order, "tiny deadly", lambda *event: told.append(event))
+        supervisor.do(order, "tiny deadly", lambda *event: told.append(event))  # the failure is not tried again
+        family = [supervisor.process.pid, *(p.pid for p in psutil.Process(supervisor.process.pid).children())]
+    finally:
+        supervisor.close()
     found = {(r.run["method"], r.run["prompt"]): r for r in Store(results, create=False).records()}
-    states = {names: record.status for names, record in found.items()}
-    assert states == {("original", "a fox"): "ok", ("original", "a dog"): "ok", ("deadly", "a fox"): "failed",
-                      ("deadly", "a dog"): "ok"}, said  # fmt: skip
+    assert {names: record.status for names, record in found.items()} == {
+        ("original", "a fox"): "ok", ("original", "a dog"): "ok", ("deadly", "a fox"): "failed",
+        ("deadly", "a dog"): "ok",
+    }, told  # fmt: skip
     failed = found["deadly", "a fox"]
     assert failed.run["reason"] == "its process was killed by SIGSEGV" and "produced_by" in failed.run
-    errors = [line for line in said.splitlines() if line.startswith("error:")]
-    assert errors == [f"error: tiny deadly {failed.path.name}: its process was killed by SIGSEGV"]
-    assert not psutil.pid_exists(int(mark.read_text()))
-    Store(results).sweep()
+    lines = [event[1] for event in told if event[0] == "failed"]
+    assert lines == [f"tiny deadly {failed.path.name}: its process was killed by SIGSEGV"]
+    assert [event[2] for event in told if event[0] == "cell"] == [4, 2, 0]
+    assert not any(psutil.pid_exists(pid) for pid in (*family, int(mark.read_text())))
     assert [p.name for p in (results / ".staging").iterdir()] == [".writable"]
+    assert not [*(results / ".claims").iterdir()]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
 def test_an_interrupt_leaves_no_process_and_a_store_that_goes_on(menu, tmp_path, number):
     results, mark = tmp_path / "results", tmp_path / "mark"
     sweep = begin(menu, results, "method=deadly", "method.how=sleep", f"method.mark={mark}", "prompts.limit=1")
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 600
     while not (mark.exists() and mark.read_text()) and sweep.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     assert sweep.poll() is None, sweep.stdout.read()
     worker = psutil.Process(int(mark.read_text()))
     assert worker.pid != sweep.pid
-    os.killpg(sweep.pid, number) if number == signal.SIGINT else sweep.send_signal(number)
-    said = sweep.communicate(timeout=60)[0]
+    os.killpg(sweep.pid, number) if number == signal.SIGTERM else sweep.send_signal(number)  # as a terminal, or not
+    said = sweep.communicate(timeout=120)[0]
     assert sweep.returncode == (-number if number == signal.SIGKILL else 128 + number), said
     assert number == signal.SIGKILL or f"stopped by {number.name}" in said
-    psutil.wait_procs([worker], timeout=10)
+    psutil.wait_procs([worker], timeout=60)
     assert not worker.is_running()
     store = Store(results)
     assert {r.run["method"]: r.status for r in store.records()} == {"original": "ok"}

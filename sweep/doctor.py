@@ -1,0 +1,237 @@
+"""What of this machine is ready to run a model, line by line, each with a remedy: `python -m engine.doctor`."""
+
+from __future__ import annotations
+
+import netrc
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+from rich.markup import escape
+
+from conf.schema import CONF, ConfigError, explain, nearest, options
+from engine.weights import WeightsError
+from eval import lpips_weights, vbench_setup
+from eval.video import read, write_lossless, write_preview
+from store import Store, StoreError
+from sweep.cell import Cell, Order
+from sweep.cost import GB, survey
+from sweep.launch import EXTRAS
+
+OK, WARNING, MISSING = "ok", "warning", "missing"
+COLOURS = {OK: "green", WARNING: "yellow", MISSING: "bold red"}
+PYTHONS = ((3, 11), (3, 13))
+ROOM = 20  # videos that the results folder should have room for
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line. Only `missing` keeps the model from running."""
+
+    what: str
+    state: str
+    found: str
+    remedy: str = ""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command line: words as run.py takes them. 0 if the model can run here, 1 if not, 2 for a wrong word."""
+    given = dict(word.partition("=")[::2] for word in arguments)
+    unknown = [word for word in given if not word.startswith(("model", "results", "device", "method"))]
+    if unknown or not all(given.values()):
+        wrong = (unknown or list(given))[0]
+        print(f"error: {wrong} is no word for the doctor; want model=NAME, model.checkpoint=..., results=, device=",
+              file=sys.stderr)  # fmt: skip
+        return 2
+    if given.get("model", "skyreels_tiny") not in options("model"):
+        print(f"error: model={given['model']} is not on the menu{nearest(given['model'], options('model'))}",
+              file=sys.stderr)  # fmt: skip
+        return 2
+    console = Console(highlight=False, soft_wrap=True)
+    findings = list(examine(arguments))
+    width = max(len(f.what) for f in findings)
+    for finding in findings:
+        colour = COLOURS[finding.state]
+        remedy = f"; {escape(finding.remedy)}" if finding.remedy else ""
+        console.print(f"[{colour}]{finding.state:8}[/] {finding.what:{width}}  {escape(finding.found)}{remedy}")
+    able = not any(finding.state == MISSING for finding in findings)
+    name = given.get("model", "skyreels_tiny")
+    console.print(f"model={name} can run here" if able else f"model={name} cannot run here: see what is missing")
+    return int(not able)
+
+
+def examine(arguments: Sequence[str] = ()) -> Iterator[Finding]:
+    """Every finding, in order; a check that breaks is a finding too."""
+    checks: list[Callable[[], Iterator[Finding]]] = [
+        _python, _torch, _gpu, lambda: _model(arguments), _codecs, _evaluation, _logging, _launchers
+    ]  # fmt: skip
+    for check in checks:
+        try:
+            yield from check()
+        except Exception as error:  # whatever a broken installation does, the other lines are worth having
+            name = getattr(check, "__name__", "check").strip("_<>")
+            what = f"{type(error).__name__}: {error}".splitlines()[0]
+            yield Finding(name, MISSING, what, "pip install -c constraints.txt -e .")
+
+
+def _python() -> Iterator[Finding]:
+    version, known = sys.version.split()[0], PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]
+    yield Finding("Python", OK if known else MISSING, version, "" if known else "want 3.11, 3.12 or 3.13")
+
+
+def _torch() -> Iterator[Finding]:
+    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"
+    yield Finding("torch", OK, f"{torch.__version__} ({build}), {torch.get_num_threads()} threads")
+    import torchvision
+
+    try:
+        torch.ops.torchvision.nms  # noqa: B018
+    except (AttributeError, RuntimeError):
+        yield Finding("torchvision", MISSING, f"{torchvision.__version__} does not fit torch {torch.__version__}",
+                      "pip install -c constraints.txt -e .")  # fmt: skip
+    else:
+        yield Finding("torchvision", OK, torchvision.__version__)
+
+
+def _gpu() -> Iterator[Finding]:
+    driver = _said("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_properties(n) for n in range(torch.cuda.device_count())]
+        yield Finding("GPU", OK, ", ".join(f"{p.name} ({p.total_memory / GB:.0f} GB)" for p in names))
+        yield Finding("driver", OK, (driver or "unknown").splitlines()[0])
+    elif driver:
+        yield Finding("GPU", WARNING, f"driver {driver.splitlines()[0]}, but torch {torch.__version__} sees no GPU",
+                      "install a torch build whose CUDA the driver knows, or unset CUDA_VISIBLE_DEVICES")  # fmt: skip
+    else:
+        yield Finding("GPU", WARNING, "none: the tiny models run on the CPU, the real ones need days a video")
+
+
+def _model(arguments: Sequence[str]) -> Iterator[Finding]:
+    """Settings, weights, memory and room for the videos of the chosen model."""
+    try:
+        cell = _composed(arguments)
+    except (ConfigError, HydraException, OmegaConfBaseException) as error:
+        yield Finding("model", MISSING, explain(str(error)), "see python run.py --help")
+        return
+    model = cell.model
+    try:
+        yield Finding("weights", OK, f"{model.name}, {model.settings.weights}, content {model.weights_id}")
+    except WeightsError as error:
+        yield Finding("weights", MISSING, str(error))
+    if model.device.type == "cuda":
+        wanted = model.parameters * (4 if model.settings.precision == "fp32" else 2) / GB
+        there = torch.cuda.get_device_properties(model.device).total_memory / GB
+        state = OK if there > 1.5 * wanted else WARNING
+        yield Finding("GPU memory", state, f"{there:.0f} GB; the denoiser alone takes {wanted:.1f} GB",
+                      "" if state == OK else "take a larger GPU or a smaller setting")  # fmt: skip
+    root = Path(cell.run.results).expanduser().absolute()
+    try:
+        Store(root, create=root.is_dir())
+    except StoreError as error:
+        if root.exists():
+            yield Finding("results", MISSING, str(error))
+            return
+    size = survey([cell], measured=root.is_dir())[-1].disk / GB
+    free = shutil.disk_usage(next(p for p in (root, *root.parents) if p.exists())).free / GB
+    state = OK if free > ROOM * size else WARNING if free > 2 * size else MISSING
+    yield Finding("free disk", state, f"{free:.1f} GB at {root}; a video takes about {size:.2g} GB",
+                  "" if state == OK else "free space, or give another results=FOLDER")  # fmt: skip
+
+
+def _composed(arguments: Sequence[str]) -> Cell:
+    """The cell that these words choose, of the Original."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", overrides=list(arguments))
+    return Cell.of(Order(OmegaConf.to_yaml(config), "original", None))
+
+
+def _codecs() -> Iterator[Finding]:
+    """Writes frames and reads them back: the lossless file has to give every byte again."""
+    import av
+
+    frames = np.random.default_rng(0).integers(0, 256, (5, 48, 64, 3), np.uint8)
+    library = f"PyAV {av.__version__}"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "frames.mp4"
+        try:
+            write_lossless(path, frames)
+            same = np.array_equal(np.concatenate(list(read(path))), frames)
+            write_preview(Path(folder) / "video.mp4", read(path))
+        except (ValueError, OSError) as error:
+            yield Finding("codecs", MISSING, f"{library}: {error}", "pip install -c constraints.txt -e .")
+            return
+    found = "libx264rgb gives back every byte" if same else "libx264rgb does not give back what was written"
+    yield Finding("codecs", OK if same else MISSING, f"{library}: {found}",
+                  "" if same else "pip install -c constraints.txt -e .")  # fmt: skip
+
+
+def _evaluation() -> Iterator[Finding]:
+    try:
+        yield Finding("LPIPS", OK, str(lpips_weights.find("alex")))
+    except lpips_weights.MissingWeights:
+        yield Finding("LPIPS", WARNING, "no weights: that column stays empty", "python -m eval.lpips_weights fetch")
+    if vbench_setup.interpreter().exists():
+        yield Finding("VBench", OK, str(vbench_setup.home()), "python -m eval.vbench doctor says what it lacks")
+    else:
+        yield Finding("VBench", WARNING, "no environment for it", "python -m eval.vbench setup")
+
+
+def _logging() -> Iterator[Finding]:
+    if find_spec("wandb") is None:
+        yield Finding("W&B", WARNING, "not installed", "pip install wandb")
+        return
+    mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
+    yield Finding("W&B", OK, f"{mode}" + ("" if mode != "offline" else ": no key; wandb sync sends runs later"))
+
+
+def _has_key() -> bool:
+    """Whether W&B would find a key; the key itself is not looked at."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return any("wandb" in host for host in netrc.netrc().hosts)
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def _launchers() -> Iterator[Finding]:
+    """Of all these only the basic one is needed."""
+    for extra in dict.fromkeys(EXTRAS.values()):
+        there = find_spec("hydra_plugins") is not None and find_spec(f"hydra_plugins.hydra_{extra}_launcher")
+        remedy = "" if there else f"for hydra/launcher={extra}: pip install -e '.[{extra}]'"
+        yield Finding(extra, OK if there else WARNING, "installed" if there else "not installed", remedy)
+    slurm = _said("sinfo", "--version")
+    if not slurm:
+        yield Finding("SLURM", WARNING, "no sinfo on the PATH", "for hydra/launcher=submitit_slurm use a login node")
+        return
+    accounting = _said("sacct", "-n", "-j", "1") is not None
+    yield Finding("SLURM", OK if accounting else WARNING, slurm + ("" if accounting else ", sacct does not work"),
+                  "" if accounting else "without it a killed job is waited for for ever")  # fmt: skip
+
+
+def _said(*command: str) -> str | None:
+    """What a program prints; None if it is not there or fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,52 @@
+"""One GPU for each process of this machine: a lock per device, held until the process ends."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+import torch
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+POLL = 1.0  # seconds between looks for a free device
+_held: dict[str, IO[str]] = {}  # device -> its lock; open until the process ends
+
+
+def devices() -> list[str]:
+    """The GPUs that may be used, as CUDA_VISIBLE_DEVICES names them; found without starting CUDA."""
+    named = os.environ.get(VISIBLE)
+    if named is not None:
+        return [name.strip() for name in named.split(",") if name.strip()]
+    return [str(n) for n in range(torch.cuda.device_count())]
+
+
+def hold(among: Sequence[str], folder: Path | None = None) -> str:
+    """Take a free device for good, waiting for one if need be, and make it the only one that CUDA will see here.
+
+    To be called before CUDA starts in this process; a second call gives the device of the first.
+    """
+    if _held:
+        return next(iter(_held))
+    folder = folder or Path(tempfile.gettempdir()) / f"scope-harness-gpus-{os.getuid()}"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    said = False
+    while True:
+        for device in among:
+            lock = (folder / f"{device.replace('/', '_')}.lock").open("a")
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.close()
+                continue
+            _held[device] = lock
+            os.environ[VISIBLE] = device
+            return device
+        if not said:
+            print(f"waiting for a GPU: other processes hold {', '.join(among)}", flush=True)
+            said = True
+        time.sleep(POLL)

@@ -1,0 +1,184 @@
+"""Sweeps by Hydra's launchers: joblib on one machine, SLURM, Ray. Here is what the command does before and after, and
+what every job does; the videos themselves, and which of them failed, are in the store."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import psutil
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from rich.markup import escape
+
+from conf.schema import ConfigError, nearest
+from store import Record, Store
+from sweep import gpus
+from sweep.cell import Cell, Job, Order
+from sweep.display import Display
+from sweep.supervisor import ROOT, Supervisor
+from sweep.tasks import VIDEOS
+from sweep.work import out, wanted
+
+EXTRAS = {  # hydra/launcher=NAME -> the extra that brings it; its plugin is hydra_plugins.hydra_<extra>_launcher
+    "joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit", "ray": "ray",
+}  # fmt: skip
+THREADS = "OMP_NUM_THREADS"
+_kept: list[Supervisor] = []  # of a process that does several jobs, so that models stay loaded between them
+
+
+class JobFailed(RuntimeError):
+    """What failed in a job, a line each; raised for Hydra to count it, when all else of the job is done."""
+
+
+def launcher_of(arguments: Sequence[str]) -> str:
+    """The launcher that a command line names. Raises ConfigError if it is none, or not installed."""
+    named = [a.split("=", 1)[1] for a in arguments if a.lstrip("+").startswith("hydra/launcher=")]
+    name = named[-1] if named else "basic"
+    if name == "basic":
+        return name
+    if name not in EXTRAS:
+        raise ConfigError(f"hydra/launcher={name} is not on the menu{nearest(name, ['basic', *EXTRAS])}")
+    if not _installed(f"hydra_plugins.hydra_{EXTRAS[name]}_launcher"):
+        raise ConfigError(f"hydra/launcher={name} is not installed; pip install -e '.[{EXTRAS[name]}]'")
+    if name == "submitit_slurm" and not shutil.which("sbatch"):
+        raise ConfigError("hydra/launcher=submitit_slurm needs sbatch on the PATH; start it on a login node")
+    return name
+
+
+def _installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def prepared(arguments: Sequence[str], launcher: str, cells: Sequence[Cell]) -> list[str]:
+    """The command line with what the launcher needs to know of this machine. Raises ConfigError."""
+    path = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(path))  # jobs start elsewhere, with this environment
+    if launcher == "submitit_slurm":
+        _warn_without_accounting()
+    if launcher == "ray":
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if launcher != "joblib" or not any(cell.model.device.type == "cuda" for cell in cells):
+        return [*arguments]
+    pool, setting = gpus.devices(), "hydra.launcher.n_jobs"
+    asked = [int(a.split("=")[1]) for a in arguments if a.lstrip("+").startswith(f"{setting}=")]
+    if asked and not 1 <= asked[-1] <= len(pool):
+        raise ConfigError(f"{setting}={asked[-1]}, but there are {len(pool)} GPUs; want 1 to {len(pool)}")
+    return [*arguments, *([] if asked else [f"{setting}={len(pool)}"])]
+
+
+def launch(run: Callable[[Sequence[str]], None], lines: Sequence[Sequence[str]], cells: Sequence[Cell]) -> list[str]:
+    """`run` every command line to its end; what failed, a line each: told by the store, whatever became of the jobs."""
+    open_ = [(cell, list(_open(cell))) for cell in cells if cell.run.task == VIDEOS]
+    failures = []
+    for line in lines:
+        try:
+            run(line)
+        except JobFailed as error:
+            failures += str(error).splitlines()
+        except Exception as error:
+            text = [part.strip() for part in f"{type(error).__name__}: {error}".splitlines() if part.strip()]
+            failures.append(": ".join(dict.fromkeys([text[0].rstrip(":"), text[-1]])))
+        finally:
+            end_children()
+    for cell, jobs in open_:
+        failures += [line for line in _judge(cell, jobs) if line not in failures]
+    return failures
+
+
+def end_children() -> None:
+    """End every process that this one started: some launchers leave theirs running when they are interrupted."""
+    children = psutil.Process().children(recursive=True)
+    for child in children:
+        _send(child, "terminate")
+    for child in psutil.wait_procs(children, timeout=5)[1]:
+        _send(child, "kill")
+
+
+def _send(process: psutil.Process, what: str) -> None:
+    try:
+        getattr(process, what)()
+    except psutil.NoSuchProcess:
+        return
+
+
+def _open(cell: Cell) -> Iterator[Job]:
+    """The jobs of a cell that the store lacks."""
+    root = Path(cell.run.results).expanduser().absolute()
+    store = Store(root, create=False) if root.is_dir() else None
+    for job in cell.jobs():
+        if store is None or wanted(_found(store, job), cell.run):
+            yield job
+
+
+def _judge(cell: Cell, jobs: Sequence[Job]) -> Iterator[str]:
+    """A line for every video that failed, and one for all that are missing."""
+    store, missing = Store(Path(cell.run.results).expanduser().absolute()), 0
+    for job in {job.key: job for job in jobs}.values():
+        record = _found(store, job)
+        missing += record is None
+        if record is not None and record.status != "ok":
+            yield f"{cell.model.name} {job.label} {job.key}: {record.run.get('reason')}"
+    if missing:
+        yield f"{cell.label}: {missing} videos are missing, their jobs ended before; the same command makes them"
+
+
+def _found(store: Store, job: Job) -> Record | None:
+    return store.find(job.model.name, job.name, job.speed, job.key, verify=False)
+
+
+def _warn_without_accounting() -> None:
+    """Without sacct the launcher never learns that a job was killed, and waits for it for ever."""
+    if not shutil.which("sacct"):
+        why = "it is not on the PATH"
+    else:
+        done = subprocess.run(["sacct", "-n", "-j", "1"], capture_output=True, text=True)
+        why = done.stderr.strip() or "it fails" if done.returncode else ""
+    if why:
+        out.print(
+            f"[yellow]warning:[/] sacct does not work here ({escape(why)}): if a job is killed, this command waits for "
+            "it for ever; stop it then, and give it again"
+        )
+
+
+# --- inside a job -----------------------------------------------------------------------------------------------------
+
+
+def run_job(config: DictConfig) -> None:
+    """One cell, or its shard, in a process of the launcher's. Raises JobFailed when it is done, if anything failed."""
+    launcher = str(HydraConfig.get().runtime.choices.get("hydra/launcher"))
+    order = Order.of(config)
+    if launcher == "joblib":
+        _share_machine(str(config.get("device")), int(HydraConfig.get().launcher.n_jobs))
+    cell = Cell.of(order)
+    supervisor = _kept[0] if _kept else Supervisor()
+    with Display(out, 1) as display:
+        try:
+            supervisor.do(order, cell.label, display)
+        except BaseException:
+            supervisor.close(kill=True)
+            raise
+    if launcher == "joblib":  # its processes do one job after another, and each has a device to itself
+        _kept[:] = [supervisor]
+    else:
+        supervisor.close()
+    if display.failures:
+        raise JobFailed("\n".join(display.failures))
+
+
+def _share_machine(device: str, jobs: int) -> None:
+    """Take a GPU of the pool, or a share of the cores, for this process and the one that does its work."""
+    pool = gpus.devices() if device in ("auto", "cuda") else []
+    if pool:
+        gpus.hold(pool)
+    cores = len(os.sched_getaffinity(0))
+    os.environ.setdefault(THREADS, str(max(1, cores // jobs) if jobs > 0 else 1))
+    torch.set_num_threads(int(os.environ[THREADS]))
