@@ -26,7 +26,7 @@ be compared without a GPU. It knows one world: a coloured shape that moves over 
 of what MAGI-1 can show.
 
 * **Prompts**: {colours}; {shapes}; {directions}; {backgrounds}. For example "a red circle moving left over a dusk
-  background". Words it does not know become one unknown token; it was never trained without a prompt.
+  background". Words it does not know become one unknown token.
 * **Size**: {size}x{size} pixels, {frames} frames ({chunks} chunks). Transformer {transformer_m:.2f} M parameters (width
   {width}, {layers} layers), autoencoder {vae_m:.2f} M (one block of width 768 each way, because the official decoder
   makes the colours of a pixel from width / 256 channels), text encoder {text_m:.2f} M (T5, two layers). Transformer and
@@ -47,7 +47,9 @@ of what MAGI-1 can show.
   held-out videos: {psnr:.1f} dB.
 * **Objective**: flow matching, velocity = clean - noise, on the forwards that the pipeline runs: finished chunks at
   `clean_t` without text, the chunks in flight at their own times, and the oldest once more alone where the pipeline
-  runs its nearly-clean duplicate. {fewer:.0%} of the batches on grids of fewer steps. Text encoder trained along.
+  runs its nearly-clean duplicate. {fewer:.0%} of the batches on grids of fewer steps, {drop:.0%} of the windows without
+  a prompt. From step {guided_from} on a single pass learned to stand for classifier-free guidance of scale {guidance:g}
+  (Model-guidance, arXiv:2502.12154). Text encoder trained along.
   AdamW, average of the weights over about {memory:.0f} steps.
 * **Hardware**: {threads} thread(s) of {machine}, shared with other work; PyTorch {torch}. Seed {seed}.{notes}
 * **Again**: `python -m models.train_magi1`. Losses: `losses.csv`, `losses.png`.
@@ -84,7 +86,9 @@ def write_card(config: DictConfig, work: Path, out: Path) -> None:
         vae_m=parameters(out / "vae" / WEIGHTS), text_m=parameters(out / "t5" / "model.safetensors"),
         width=shape.hidden_size, layers=shape.num_layers, steps=runtime.num_steps, window=runtime.window_size,
         stages="\n".join(stages), videos=config.latents.videos, kl=config.vae.kl, jitter=config.vae.jitter,
-        psnr=reconstruction(load_vae(out / "vae", dtype=torch.float32), config.size), fewer=config.flow.fewer_steps,
+        psnr=reconstruction(load_vae(out / "vae", dtype=torch.float32), config.size),
+        fewer=config.flow.fewer_steps, drop=config.flow.drop_text,
+        guidance=config.flow.guidance, guided_from=config.flow.guided_from,
         memory=1 / (1 - config.flow.decay), threads=config.threads, machine=processor(),
         torch=torch.__version__.split("+")[0], seed=config.seed, notes=config.notes and f" {config.notes}",
         adherence=adherence_text(out / "adherence.json"),

@@ -8,7 +8,7 @@ flight with noise that grows along the window, and, where the pipeline runs it, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -102,14 +102,20 @@ def draw_forwards(plan: Schedule, windows: int, generator: torch.Generator) -> l
 
 def train_flow(
     model: Magi1DiT, encoder: T5EncoderModel, tokenizer: PreTrainedTokenizerFast, latents: Tensor, specs: list[Spec],
-    runtime: RuntimeConfig, *, steps: int, batch: int, lr: float, decay: float, fewer_steps: float, bfloat16: bool,
-    seed: int, checkpoint_every: int, work: Path,
+    runtime: RuntimeConfig, *, steps: int, batch: int, lr: float, decay: float, fewer_steps: float, drop_text: float,
+    guidance: float, guided_from: int, bfloat16: bool, seed: int, checkpoint_every: int, work: Path,
 ) -> list[float]:  # fmt: skip
     """Train transformer and text encoder together, in place, on `latents` (N, chunks, C, chunk_width, h, w) of `specs`.
 
     `fewer_steps` is the share of batches on the grid of a run with half, a quarter or an eighth of the steps, so that
-    the second time embedding, which says how long a step is, is known there too. Returns the loss of every step.
+    the second time embedding, which says how long a step is, is known there too. `drop_text` is the share of windows
+    without a prompt. From step `guided_from` on the target is moved away from what the model says without one, so that
+    a single pass comes to act as two passes under classifier-free guidance of scale `guidance` would (1 does nothing):
+    where the target is v + w (v_text - v_none), the model settles at v_none + (v - v_none) / (1 - w)
+    (Model-guidance, arXiv:2502.12154). Returns the loss of every step.
     """
+    if guidance < 1:
+        raise ValueError(f"flow.guidance was {guidance}; want 1 (none) or more, e.g. 2.5")
     fractions = (1, 2, 4, 8)
     plans = [schedule(runtime.with_(num_steps=runtime.num_steps // part)) for part in fractions]
 
@@ -124,22 +130,29 @@ def train_flow(
         prompts = [_worded(specs[i], wording) for i in chosen]  # equally long, which keeps the batch in few calls
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             texts, null = embed_prompts(tokenizer, encoder, prompts), model.y_embedder.null_text
+            bare = (torch.rand(batch, generator=generator) < drop_text).tolist()
+            texts = [null if without else text for text, without in zip(texts, bare, strict=True)]
             windows = [
                 window_of(forward, latents[i].float(), noise[b], texts[b], null, runtime.clean_t)
                 for b, (i, forward) in enumerate(zip(chosen, forwards, strict=True))
             ]
             found = velocities(model, windows, forwards[0].step_length)
-        return flow_loss(found, windows)
+            push = torch.zeros(())
+            if guidance > 1 and step >= guided_from:
+                with torch.no_grad():
+                    unprompted = [replace(window, text=[null] * len(window.text)) for window in windows]
+                    push = (1 - 1 / guidance) * (found - velocities(model, unprompted, forwards[0].step_length))
+        return flow_loss(found, windows, push.detach().float())
 
     modules: dict[str, nn.Module] = {"transformer": model, "text_encoder": encoder}
     return fit("flow", modules, loss_of, steps=steps, lr=lr, warmup=100, decay=decay, weight_decay=0.01,
                checkpoint_every=checkpoint_every, work=work)  # fmt: skip
 
 
-def flow_loss(found: Tensor, windows: Sequence[Window]) -> Tensor:
-    """Mean squared error of the velocities over the chunks that are learned."""
+def flow_loss(found: Tensor, windows: Sequence[Window], push: Tensor | float = 0.0) -> Tensor:
+    """Mean squared error of the velocities, whose targets are moved by `push`, over the chunks that are learned."""
     keep = torch.tensor([here for window in windows for here in window.learned])
-    target = torch.cat([window.target for window in windows])
+    target = torch.cat([window.target for window in windows]) + push
     return (found.float() - target)[keep].square().mean()
 
 

@@ -95,6 +95,9 @@ def test_the_loss_counts_only_what_is_learned(model: Magi1DiT) -> None:
     assert train_magi1_flow.flow_loss(found, [window]) == 0.0
     found[1] += 2.0
     assert train_magi1_flow.flow_loss(found, [window]).item() == pytest.approx(4.0 / 5, rel=1e-5)
+    push = torch.zeros_like(found)
+    push[1] = 2.0
+    assert train_magi1_flow.flow_loss(found, [window], push) == 0.0
 
 
 def test_a_batch_holds_every_stage_of_the_pipeline() -> None:
@@ -139,7 +142,7 @@ def _config(tmp_path: Path, *changes: str) -> DictConfig:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("magi1")
-    config = _config(path, "flow.steps=2")
+    config = _config(path, "flow.steps=2", "flow.guided_from=1")
     train_magi1.build(config, path / "work", path / "out")
     return path
 
