@@ -6,7 +6,7 @@ written whole, and one that is there is left alone unless something it lacked (L
 import argparse
 import sys
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,10 +81,11 @@ def lacks_scores(quality: dict[str, Any] | None, reference: Path | None, lpips_n
 
 
 def score_store(store: Store, redo: bool = False, lpips_net: str = "alex", device: str = "cpu",
-                console: Console | None = None) -> dict[str, int]:
+                console: Console | None = None, only: Collection[str] | None = None) -> dict[str, int]:
     """Scores what lacks scores and returns how many records were {"scored", "kept", "invalid", "failed", "errors"}.
 
-    Originals come first: the verdict on one decides whether others may be compared with it.
+    Originals come first: the verdict on one decides whether others may be compared with it. `only`: the keys of the
+    records to score, all if None.
     """
     console = console or Console(stderr=True)
     records = sorted(store.records(), key=lambda record: not is_original(record))
@@ -92,7 +93,8 @@ def score_store(store: Store, redo: bool = False, lpips_net: str = "alex", devic
     counts = dict.fromkeys(("scored", "kept", "invalid", "failed", "errors"), 0)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console) as progress:
-        for record in progress.track(records, description="scoring"):
+        wanted = [record for record in records if only is None or record.path.name in only]
+        for record in progress.track(wanted, description="scoring"):
             outcome = _score_one(record, pairing, redo, lpips_net, device, progress.console)
             counts[outcome] += 1
             verdict = (quality_of(record) or {}).get("validity", {})
