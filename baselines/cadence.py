@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from engine.method import Decision, Mode, Row
+
+if TYPE_CHECKING:
+    from engine.backbone import Backbone
 
 
 class Cadence:
@@ -44,3 +49,23 @@ def one_of(name: str, value: str, *allowed: str) -> None:
     """Raises ValueError unless `value` is one of `allowed`."""
     if value not in allowed:
         raise ValueError(f"{name} is one of {', '.join(allowed)}, got {value!r}")
+
+
+def check_interval(model: Backbone, name: str, interval: float) -> None:
+    """Raises ValueError for an interval that no slot of the run is long enough for."""
+    steps = model.schedule()[0].steps
+    if interval > steps:
+        raise ValueError(
+            f"{name}={interval:g} is longer than the run: a slot of {model.name} has {steps} steps; lower it"
+        )
+
+
+def check_order(model: Backbone, order: int, interval: float, warmup: int = 1) -> None:
+    """Raises ValueError where no slot of the run gets the computed steps that `order` extrapolates from."""
+    steps = model.schedule()[0].steps
+    computed = min(warmup, steps) + max(0, int((steps - warmup) / interval))
+    if order + 1 > computed:
+        raise ValueError(
+            f"order={order} extrapolates from {order + 1} computed steps, and interval={interval:g} leaves a slot of "
+            f"{model.name} {computed} of {steps}; lower the order or the interval"
+        )

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from baselines.cadence import Cadence, own_steps, within
+from baselines.cadence import Cadence, check_interval, own_steps, within
 from baselines.memory import Memory
 from engine.knob import Knob
 from engine.method import Decision, Method, Mode, Probe, Row, Site
@@ -60,6 +60,7 @@ class CfgCache(Method):
 
     def check(self, model: Backbone) -> None:
         super().check(model)
+        check_interval(model, "interval", self.interval)
         if len(model.branches) < 2:
             raise ValueError(
                 f"{model.name} runs without guidance, so there is no branch to save; set model.guidance > 1"

@@ -21,13 +21,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from baselines.cadence import Cadence, one_of, own_steps, within
+from baselines.cadence import Cadence, check_interval, one_of, own_steps, within
 from baselines.memory import Memory
 from engine.knob import Knob
 from engine.method import Decision, Method, Mode, Probe, Row, Site
+
+if TYPE_CHECKING:
+    from engine.backbone import Backbone
 
 
 @dataclass
@@ -59,6 +63,10 @@ class DeltaDiT(Method):
     @property
     def requires(self) -> frozenset[str]:
         return frozenset({"blocks", "partial"} if self.decide_per == "unit" else {"blocks"})
+
+    def check(self, model: Backbone) -> None:
+        super().check(model)
+        check_interval(model, "interval", self.interval)
 
     def reset(self) -> None:
         self.cadence = Cadence()

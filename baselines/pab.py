@@ -18,13 +18,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from baselines.cadence import Cadence, own_steps, within
+from baselines.cadence import Cadence, check_interval, own_steps, within
 from baselines.memory import Memory
 from engine.knob import Knob
 from engine.method import Decision, Method, Mode, Probe, Row, Site
+
+if TYPE_CHECKING:
+    from engine.backbone import Backbone
 
 KINDS = ("attention", "cross_attention", "feed_forward")
 
@@ -50,6 +54,11 @@ class PAB(Method):
     @property
     def requires(self) -> frozenset[str]:
         return frozenset({"branches"})
+
+    def check(self, model: Backbone) -> None:
+        super().check(model)
+        for kind in KINDS:
+            check_interval(model, kind, getattr(self, kind))
 
     def reset(self) -> None:
         self.past = Memory()

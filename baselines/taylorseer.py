@@ -22,14 +22,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from baselines.cadence import Cadence, one_of, own_steps, within
+from baselines.cadence import Cadence, check_interval, check_order, one_of, own_steps, within
 from baselines.memory import Memory
 from engine.forecast import FORECASTERS
 from engine.knob import Knob
 from engine.method import Decision, Method, Mode, Probe, Row, Site
+
+if TYPE_CHECKING:
+    from engine.backbone import Backbone
 
 BRANCHES = ("attention", "cross_attention", "feed_forward")
 
@@ -68,6 +72,11 @@ class TaylorSeer(Method):
     def requires(self) -> frozenset[str]:
         needs = {"blocks" if self.variant == "lite" else "branches"}
         return frozenset(needs | ({"partial"} if self.decide_per == "unit" else set()))
+
+    def check(self, model: Backbone) -> None:
+        super().check(model)
+        check_interval(model, "interval", self.interval)
+        check_order(model, self.order, self.interval, self.warmup)
 
     def reset(self) -> None:
         self.cadence = Cadence()

@@ -28,6 +28,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -38,6 +39,9 @@ from engine.knob import Knob
 from engine.method import VELOCITY, Decision, Method, Mode, Probe, Row, Site
 from scope import selective
 from scope.predictors import ORDER, Guards, Predictor
+
+if TYPE_CHECKING:
+    from engine.backbone import Backbone
 
 
 @dataclass
@@ -108,6 +112,15 @@ class Scope(Method):
         if self.decide_per == "unit":
             needs.add("partial")
         return frozenset(needs)
+
+    def check(self, model: Backbone) -> None:
+        super().check(model)
+        steps, wanted = model.schedule()[0].steps, ORDER[self.predictor] + 1
+        if steps <= wanted:
+            raise ValueError(
+                f"predictor={self.predictor} extrapolates from {wanted} computed steps, and a slot of {model.name} has "
+                f"{steps} in all; choose a lower order or more steps"
+            )
 
     def reset(self) -> None:
         self.discrepancy = Discrepancy(self.eps)

@@ -12,6 +12,7 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 import benchmarks.trial
+from baselines.cfg_cache import CfgCache
 from baselines.delta_dit import DeltaDiT
 from baselines.easycache import EasyCache
 from baselines.first_block_cache import FirstBlockCache
@@ -307,3 +308,37 @@ def test_the_calibration_prompts_share_nothing_with_those_that_are_reported_on()
         return tuple(next(w for w in words if w in said) for words in (COLOURS, SHAPES, DIRECTIONS, BACKGROUNDS))
 
     assert not set(map(shown, ours)) & set(map(shown, reported))
+
+
+# --- what a run is too short for --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "method, words",
+    [
+        (DeltaDiT(9), "interval=9 is longer than the run: a slot of tiny has 8 steps"),
+        (TaylorSeer(9), "interval=9 is longer"),
+        (Uniform(8.5), "interval=8.5 is longer"),
+        (PAB(cross_attention=9), "cross_attention=9 is longer"),
+        (CfgCache(9), "interval=9 is longer"),
+        (TaylorSeer(7, 3), "order=3 extrapolates from 4 computed steps, and interval=7 leaves a slot of tiny 2 of 8"),
+        (Uniform(8.0, 2), "order=2 extrapolates from 3 computed steps, and interval=8 leaves a slot of tiny 1 of 8"),
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, str) else "",
+)
+def test_an_interval_or_an_order_that_a_run_is_too_short_for_is_refused(model, method, words):
+    with pytest.raises(ValueError, match=words):
+        method.check(model)
+
+
+def test_a_predictor_without_the_steps_for_its_history_is_refused():
+    Scope(0.1, 0.3, predictor="taylor1").check(build(steps=3))
+    with pytest.raises(
+        ValueError, match="predictor=newton2 extrapolates from 3 computed steps, and a slot of tiny has 3"
+    ):
+        Scope(0.1, 0.3).check(build(steps=3))
+
+
+@pytest.mark.parametrize("method", [DeltaDiT(8), TaylorSeer(7, 1), TaylorSeer(2, 3), Uniform(4.0, 1)], ids=str)
+def test_the_longest_interval_and_the_highest_order_that_fit_are_allowed(model, method):
+    method.check(model)
