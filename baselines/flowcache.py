@@ -4,23 +4,27 @@
     A  += p(r_i);  A < threshold: reuse;  else compute the chunk and A = 0
 
 Chunks that compute are forwarded without the others and see the keys and values that those left when they were last
-computed. This changes the function itself (`function: released`), so that a threshold of 0 is not the Original:
-finished chunks stay as their last noisy step left them, MAGI-1 does not read them again cleanly, and its duplicate of
-the oldest chunk is left out unless `nearly_clean`. `function: stock` leaves the model's own function alone; a
-threshold of 0 is then the Original to the last bit.
+computed. As released this changes the function itself (`function: released`), so that a threshold of 0 is not the
+Original. On SkyReels-V2 a chunk then sees itself and earlier ones only, where the model sees all; on MAGI-1 finished
+chunks are not read again cleanly, and the duplicate of the oldest chunk is left out unless `nearly_clean`. `prune`
+leaves out the chunks that a row does not update: waiting ones, and finished ones, which stay as their last noisy step
+left them. `function: stock` with `prune: false` leaves the model's own function alone; a threshold of 0 is then the
+Original to the last bit. Compare it with an Original of either attention: the published one of SCOPE's tables is full.
 
-What is reused is, on MAGI-1, the last increment of the latent, v dt, as released (`reuse: increment`): it is not
-rescaled to the present step, so that growing steps fall short. `velocity` rescales it. `residual` is that of the block
-stack.
+What is reused is, as released, the residual of the block stack on SkyReels-V2 (`reuse: residual`), with Wan's
+polynomial on the time projection; on MAGI-1 the last increment of the latent, v dt (`increment`), with none on the
+patch embedding: it is not rescaled to the present step, so that growing steps fall short. `velocity` rescales it.
 
 On MAGI-1 the keys and values held can be bounded to `capacity` chunks' worth. As a chunk is about to enter a full
 memory, finished chunks give up one chunk's worth of theirs, for each head those that score lowest: importance to the
 youngest chunk's last queries against redundancy among keys (baselines/kv_compression.py, after R-KV). 0 holds all.
 
 Site: velocity, or the whole block stack.
-Signal: the patch embedding on MAGI-1, depends on the content.
-Memory: 1 latent (1 hidden tensor per guidance branch with `residual`) and the last signal of every chunk.
-Changed: chunks that compute together are forwarded together, which gives the same numbers as one after another.
+Signal: the patch embedding on MAGI-1 depends on the content; the time projection on SkyReels-V2 does not.
+Memory: 1 latent (1 hidden tensor per guidance branch with `residual`); on SkyReels-V2 the keys and values of every
+slot, block and branch.
+Changed: chunks that compute together are forwarded together, which gives the same numbers as one after another; one
+decision for both guidance branches, whose signal is the same; keys are compressed on MAGI-1 only.
 """
 
 from __future__ import annotations
@@ -39,7 +43,7 @@ from engine.discrepancy import Discrepancy
 from engine.knob import Knob
 from engine.method import Decision, Method, Mode, Probe, Row, Site
 
-RELEASED = {"clean_refresh": False}  # what the released code changes of a model that has such a setting
+RELEASED = {"attention": "block_causal", "clean_refresh": False}  # of a model that has such a setting
 
 
 @dataclass
@@ -51,7 +55,8 @@ class FlowCache(Method):
     coefficients: list[float] = field(default_factory=list)  # of fit: own, highest power first
     warmup: int = 5  # first steps of a chunk that are always computed; raising it: slower, safer start
     cooldown: int = 0  # last steps of a chunk that are always computed; the video's last step always is
-    function: str = "released"  # stock: the model's own function
+    function: str = "released"  # "stock": the model's own function
+    prune: bool = True  # forward only chunks that this row updates; without it, waiting and finished ones run along
     nearly_clean: bool = False  # with `released`: keep MAGI-1's duplicate of the oldest chunk
     capacity: int = 0  # chunks' worth of keys and values held, 0 for all; raising it: more memory, less forgotten
     queries: str = "frame"  # whose looks count in compression: the youngest chunk's last token | frame | chunk
@@ -92,6 +97,16 @@ class FlowCache(Method):
         self.moved = Discrepancy()
         self.total: dict[int, float] = {}  # A, by a chunk's first slot
         self.reused = Reused(self.reuse)
+
+    def narrow(self, row: Row) -> Row:
+        """Without the chunks that wait, and with the keys that finished ones left; a prefix is computed once."""
+        if not self.prune or not row.updating:
+            return row
+        ahead = row.updating[0] - row.slots.start
+        first = row.slots.start + ahead // row.unit * row.unit
+        if (first, row.reach) == (row.slots.start, row.slots.stop):
+            return row
+        return replace(row.only(range(row.slots.start, row.reach)).behind(first), settled=0)
 
     def decide(self, part: Row, probe: Probe, branch: str = "") -> Decision:
         slots, now, chunk = list(part.slots), probe(self.signal), part.slots.start
