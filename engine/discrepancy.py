@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
+
+from engine.history import History
 
 
 def relative_l1(now: Tensor, before: Tensor, eps: float) -> Tensor:
@@ -19,17 +20,17 @@ class Discrepancy:
 
     def __init__(self, eps: float = 1e-8) -> None:
         self.eps = eps
-        self._past: dict[int, Tensor] = {}
+        self._past = History(1, None)
 
     def measure(self, slots: Sequence[int], signal: Tensor) -> list[float | None]:
         """The discrepancy of `signal` (slots, ...) from what `remember` last saw; None for a slot it never saw.
 
         One transfer to the host, whatever the number of slots.
         """
-        seen = [i for i, slot in enumerate(slots) if slot in self._past]
+        seen = [i for i, slot in enumerate(slots) if self.knows(slot)]
         found: list[float | None] = [None] * len(slots)
         if seen:
-            before = torch.stack([self._past[slots[i]] for i in seen])
+            before = self._past.last([slots[i] for i in seen])
             now = signal if len(seen) == len(slots) else signal[seen]
             for i, value in zip(seen, relative_l1(now, before, self.eps).tolist(), strict=True):
                 found[i] = value
@@ -37,17 +38,16 @@ class Discrepancy:
 
     def pooled(self, slots: Sequence[int], signal: Tensor) -> float | None:
         """One figure over all slots at once, mean|f - f'| / mean|f'|; None if a slot was never seen."""
-        if any(slot not in self._past for slot in slots):
+        if not all(self.knows(slot) for slot in slots):
             return None
-        before = torch.stack([self._past[slot] for slot in slots])
+        before = self._past.last(slots)
         return float(relative_l1(signal.flatten()[None], before.flatten()[None], self.eps))
 
     def knows(self, slot: int) -> bool:
-        return slot in self._past
+        return self._past.count(slot) > 0
 
     def remember(self, slots: Sequence[int], signal: Tensor) -> None:
-        for i, slot in enumerate(slots):
-            self._past[slot] = signal[i]
+        self._past.push(slots, [0.0] * len(slots), signal)
 
     def tensors(self) -> list[Tensor]:
-        return list(self._past.values())
+        return list(self._past.tensors())

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from engine.forecast import Formula, weights
 from engine.method import Row
+from engine.transfer import sent
 
 
 def steps_of(part: Row) -> dict[int, float]:
@@ -19,7 +20,7 @@ def steps_of(part: Row) -> dict[int, float]:
 
 def column(values: Sequence[float], like: Tensor) -> Tensor:
     """One float32 factor per slot, shaped to multiply a slot-first tensor."""
-    return torch.tensor(values, dtype=torch.float32, device=like.device).view(-1, *[1] * (like.dim() - 1))
+    return sent(values, like.device, torch.float32).view(-1, *[1] * (like.dim() - 1))
 
 
 class History:
@@ -101,4 +102,4 @@ class History:
 
     @staticmethod
     def _index(numbers: Sequence[int], buffer: Tensor) -> Tensor:
-        return torch.tensor(numbers, device=buffer.device)
+        return sent(numbers, buffer.device)

@@ -110,9 +110,9 @@ def test_padding_counts_as_one_token_with_the_weight_of_all():
     transformer = build().transformer
     embedding = torch.randn(1, 8, 32)
     embedding[:, 3:] = 0
-    read = read_text(transformer, embedding)
+    read = read_text(transformer, embedding, fold=True)
     assert [k.shape[2] for k in read.keys] == [4, 4]
     assert read.bias.flatten().tolist() == pytest.approx([0, 0, 0, torch.tensor(5.0).log().item()])
     for whole in (torch.randn(1, 8, 32), torch.zeros(1, 8, 32)):
-        full = read_text(transformer, whole)
+        full = read_text(transformer, whole, fold=True)
         assert full.bias is None and full.keys[0].shape[2] == 8

@@ -17,8 +17,10 @@ import torch
 from diffusers import AutoencoderKLWan, SkyReelsV2Transformer3DModel, UniPCMultistepScheduler
 from torch import Tensor
 
+from engine.compile import compile_parts
 from engine.ledger import Entry
 from engine.method import TRANSFORMER, VELOCITY, Row, Site
+from engine.transfer import sent
 from engine.visit import WHOLE, Visit
 from engine.weights import digest
 from models.skyreels import checkpoint, text
@@ -119,6 +121,10 @@ class SkyReelsV2:
 
     def load(self) -> None:
         self.transformer, self.vae = checkpoint.load(self.settings, self.device)
+        if self.settings.compile:
+            blocks, dtype = self.transformer.blocks, self.transformer.dtype
+            width = torch.zeros(1, 2, blocks[0].ffn.net[-1].out_features, device=self.device, dtype=dtype)
+            compile_parts(blocks, "ffn", width)
 
     def texts(self, prompts: Iterable[str], cache: Path | None = None) -> dict[str, Tensor]:
         """Embeddings of `prompts`, and of the negative prompt where guidance needs it; see text.embed."""
@@ -134,7 +140,8 @@ class SkyReelsV2:
         dtype = self.transformer.dtype
         self._embedding = {branch: embedding.to(self.device, dtype) for branch, embedding in text.items()}
         self._text: dict[str, Text] = {
-            branch: read_text(self.transformer, embedding) for branch, embedding in self._embedding.items()
+            branch: read_text(self.transformer, embedding, fold=self.settings.fold_padding)
+            for branch, embedding in self._embedding.items()
         }
         self._seed = seed
         self._noise = torch.Generator().manual_seed(seed)
@@ -260,7 +267,7 @@ class SkyReelsV2:
                 steps.append(0)
             else:
                 steps.append(self.timesteps[k] if active else WAITING)
-        return torch.tensor(steps, device=self.device)
+        return sent(steps, self.device)
 
     def _noised_overlap(self, x: Tensor, row: Row) -> Tensor:
         """The clean overlap, noised anew at every row (or once for all) from a generator of its own, so that no
@@ -282,7 +289,7 @@ class SkyReelsV2:
             return latents
         first, segment = updating[0], self.settings.segments[row.segment]
         a, b = first - row.slots.start, updating[-1] + 1 - row.slots.start
-        index = torch.tensor(row.step[a:b], device=self.device)
+        index = sent(row.step[a:b], self.device)
         own = slice(first - segment.first, updating[-1] + 1 - segment.first)
         window = slice(first, updating[-1] + 1)
         latents[window] = self._sampler.step(latents[window], velocity[a:b], own, index)

@@ -1,10 +1,11 @@
 """The forward of diffusers' SkyReelsV2Transformer3DModel, written over its own submodules.
 
-Same arithmetic as the stock forward (a test holds both to 1e-5), with what a harness of accelerators needs:
+Same arithmetic as the stock forward (a test holds both to 1e-5; under full attention on a CPU they are the same bits),
+with what a harness of accelerators needs:
 
 * every block and branch is offered to a `visit`, so that a method may stand in for it;
 * modulation is broadcast over a frame's tokens instead of being repeated for each (0.9 GiB a forward at full size);
-* keys and values of the text are computed once per video, not once per forward, and padding counts as one token;
+* keys and values of the text are computed once per video, not once per forward; its padding may count as one token;
 * what comes before the text, the first self-attention included, is computed once for both guidance branches;
 * block-causal attention runs block by block instead of under a dense mask (2.4 GiB at full size);
 * some of the slots can run alone, and see the others through keys and values kept of earlier forwards (`attention.py`).
@@ -25,6 +26,7 @@ from diffusers import SkyReelsV2Transformer3DModel
 from torch import Tensor
 
 from engine.method import Row, Site
+from engine.transfer import sent
 from engine.visit import Visit
 from models.skyreels.attention import View, attention
 
@@ -36,7 +38,7 @@ class Text:
     """What every block needs of one prompt: its keys and values, [(1, heads, length, head width)] x 2.
 
     Padding tokens are all alike and the stock forward attends to each of them; one of them with the logarithm of their
-    number added to its score does the same in the softmax.
+    number added to its score does the same in the softmax, to rounding (which a trajectory magnifies to 1e-5).
     """
 
     keys: list[Tensor]
@@ -78,9 +80,14 @@ class Frames:
         return attention(q, k, v, self.causal_block * self.rotary.shape[1])
 
 
-def read_text(model: SkyReelsV2Transformer3DModel, embedding: Tensor, depth: int | None = None) -> Text:
-    """Project a text embedding (1, length, text width) once for all (or the first `depth`) blocks and forwards."""
-    words, bias = _words(embedding), None
+def read_text(
+    model: SkyReelsV2Transformer3DModel, embedding: Tensor, depth: int | None = None, fold: bool = False
+) -> Text:
+    """Project a text embedding (1, length, text width) once for all (or the first `depth`) blocks and forwards.
+
+    With `fold`, zeros at its end become one token with the weight of all.
+    """
+    words, bias = _words(embedding) if fold else 0, None
     padding = embedding.shape[1] - words
     if words and padding > 1:
         embedding = embedding[:, : words + 1]
@@ -109,7 +116,7 @@ def condition(model: SkyReelsV2Transformer3DModel, timesteps: Tensor, fps: int, 
     time = time.to(dtype)
     blocks = embed.time_proj(embed.act_fn(time)).unflatten(-1, (6, -1))
     if model.config.inject_sample_info:
-        rate = torch.tensor([FPS_ID.get(fps, 1)], device=timesteps.device)
+        rate = sent([FPS_ID.get(fps, 1)], timesteps.device)
         blocks = blocks + model.fps_projection(model.fps_embedding(rate)).unflatten(1, (6, -1))
     return Condition(time, blocks)
 

@@ -43,6 +43,8 @@ class SkyReels:
     overlap_noise: str = "row"  # drawn anew at every row, as stock; "segment": once, so that the overlap stays the same
     negative_prompt: str = ""
     text_length: int = 512  # tokens; shorter text is padded with zeros that are attended to
+    fold_padding: bool = False  # attend to one such zero with the weight of all (fp32): faster, no longer the same bits
+    compile: bool = False  # torch.compile the feed-forward of every block: faster on a GPU, no longer the same bits
     precision: str = "bf16"
     architecture: dict[str, Any] = field(default_factory=dict)  # of the transformer; empty: read from the checkpoint
     vae: dict[str, Any] = field(default_factory=dict)  # of AutoencoderKLWan, for weights=random

@@ -1,0 +1,124 @@
+"""Our Original against diffusers' own pipeline: the same weights, noise and latents, in how much of the time.
+
+    python -m benchmarks.stock [model=skyreels_tiny] [model.attention=block_causal] [rounds=2] [tolerance=1e-5]
+
+Both denoise one video from the same embeddings, in turn; text encoding and decoding are left out, projecting the text
+is not. The overlap is not noised (model.addnoise=0), since the stock pipeline draws that noise from the global
+generator. With float32 the latents must agree within `tolerance`, or this fails. The last line is one JSON object:
+`ratio` is ours / stock in wall time, `cpu_ratio` the same in CPU time, `max_abs_error` that of the latents.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from diffusers import SkyReelsV2DiffusionForcingPipeline, UniPCMultistepScheduler
+from torch import Tensor
+
+from benchmarks.abab import conditions, in_turn, plain, ratio, show, split
+from benchmarks.common import composed, prompts_of
+from engine.loop import generate
+from engine.method import Original
+from models.skyreels.backbone import SkyReelsV2
+
+DEFAULTS = {"rounds": "2", "tolerance": "1e-5", "seed": "0"}
+
+
+@contextmanager
+def _attention(model: SkyReelsV2) -> Iterator[None]:
+    """The stock pipeline turns its mask on whenever blocks are asked for; full attention needs that undone."""
+    transformer = model.transformer
+    if model.settings.attention == "full":
+        transformer._set_ar_attention = lambda block: None
+    try:
+        yield
+    finally:
+        transformer.__dict__.pop("_set_ar_attention", None)
+        transformer.register_to_config(num_frame_per_block=1)
+
+
+def stock(model: SkyReelsV2, prompt: Tensor, negative: Tensor | None, seed: int) -> Tensor:
+    """The latents (slots, C, H, W) of one video by diffusers' pipeline, from embeddings (1, length, text width)."""
+    s = model.settings
+    pipe = SkyReelsV2DiffusionForcingPipeline(
+        tokenizer=None,
+        text_encoder=None,
+        transformer=model.transformer,
+        vae=model.vae,
+        scheduler=UniPCMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=s.shift
+        ),
+    )
+    pipe.set_progress_bar_config(disable=True)
+    with _attention(model):
+        made = pipe(
+            prompt=None,
+            prompt_embeds=prompt,
+            negative_prompt_embeds=negative,
+            height=s.height,
+            width=s.width,
+            num_frames=s.frames,
+            num_inference_steps=s.steps,
+            guidance_scale=s.guidance,
+            generator=torch.Generator().manual_seed(seed),
+            output_type="latent",
+            overlap_history=s.overlap if s.frames > s.base_frames else None,
+            addnoise_condition=s.addnoise,
+            base_num_frames=s.base_frames,
+            ar_step=s.ar_step,
+            causal_block_size=s.block,
+            fps=s.fps,
+        )
+    return made.frames[0].transpose(0, 1)
+
+
+def arms(model: SkyReelsV2, text: dict[str, Tensor], seed: int) -> dict[str, Callable[[], Tensor]]:
+    """Ours and theirs from the same embeddings of each guidance branch."""
+    there = {branch: e.to(model.device, model.transformer.dtype) for branch, e in text.items()}
+    return {
+        "ours": lambda: generate(model, Original(), text, seed, []),
+        "stock": lambda: stock(model, there["cond"], there.get("uncond"), seed),
+    }
+
+
+def compare(model: SkyReelsV2, text: dict[str, Tensor], rounds: int, seed: int) -> dict[str, Any]:
+    """Time both; the first, unmeasured pair warms up and is compared."""
+    both = arms(model, text, seed)
+    ours, theirs = (run().float().cpu() for run in both.values())
+    spent = in_turn(both, rounds, model.device)
+    return {
+        "ratio": ratio(spent, "ours", "stock"),
+        "cpu_ratio": ratio(spent, "ours", "stock", "cpu_seconds"),
+        "max_abs_error": float((ours - theirs).abs().max()),
+        "largest_latent": float(theirs.abs().max()),
+        "runs": plain(spent),
+    }
+
+
+def main(arguments: Sequence[str]) -> None:
+    own, rest = split(arguments, DEFAULTS)
+    run, model, _ = composed(["method=original", "speed=none", "model.addnoise=0", *rest])
+    if not isinstance(model, SkyReelsV2):
+        raise SystemExit(f"model={model.name} has no pipeline in diffusers; want a SkyReels-V2, e.g. skyreels_mid")
+    model.load()
+    prompt = prompts_of(run, 1)[0]
+    found = compare(model, model.conditioning(prompt, model.texts([prompt])), int(own["rounds"]), int(own["seed"]))
+    s = model.settings
+    about = {"model": s.name, "weights": s.weights, "attention": s.attention, "precision": s.precision}
+    rows = [[k, *(f"{r['seconds']:.2f} ({r['cpu_seconds']:.2f})" for r in runs)] for k, runs in found["runs"].items()]
+    show(
+        f"{s.name}, {s.attention} attention, {s.frames} frames: seconds (of CPU)",
+        ["pipeline", *(f"round {i + 1}" for i in range(int(own["rounds"])))],
+        rows,
+        {**about, **found, **conditions("stock", arguments, model.device)},
+    )
+    if s.precision == "fp32" and not found["max_abs_error"] <= float(own["tolerance"]):
+        raise SystemExit(f"latents differ by {found['max_abs_error']:.2e}, more than {own['tolerance']}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,201 @@
+"""What speed rests on, as far as a test can hold it: bytes kept, round trips to the host, equality with the stock."""
+
+import warnings
+from collections import Counter
+from contextlib import contextmanager
+from unittest import mock
+
+import pytest
+import torch
+
+from benchmarks.abab import Spent, in_turn, peak_ratio, ratio, split
+from benchmarks.stock import compare
+from engine.compile import CompileWarning, compile_parts
+from engine.discrepancy import Discrepancy
+from engine.history import History
+from engine.loop import decide
+from engine.method import Mode, Original
+from engine.visit import Visit
+from scope.method import Scope
+from scope.predictors import ORDER
+from tests.tiny import LONG, build, texts_of, video
+
+FETCHES = ("tolist", "item", "numpy", "cpu", "__bool__", "__float__", "__int__", "__index__")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build(steps=8)
+
+
+@contextmanager
+def fetched():
+    """Counts every way in which a tensor's value comes to the host."""
+    seen: Counter[str] = Counter()
+
+    def counted(name):
+        real = getattr(torch.Tensor, name)
+
+        def fetch(self, *args, **kwargs):
+            seen[name] += 1
+            return real(self, *args, **kwargs)
+
+        return mock.patch.object(torch.Tensor, name, fetch)
+
+    patches = [counted(name) for name in FETCHES]
+    for patch in patches:
+        patch.start()
+    try:
+        yield seen
+    finally:
+        for patch in patches:
+            patch.stop()
+
+
+def nbytes(tensors):
+    return sum(t.untyped_storage().nbytes() for t in tensors)
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("predictor", ["taylor1", "newton2", "hicache", "foca"])
+@pytest.mark.parametrize("signal", ["time_projection", "latent"])
+def test_scope_keeps_a_latent_for_every_order_and_its_signal_and_nothing_else(model, predictor, signal):
+    scope = Scope(0.2, 0.6, predictor=predictor, signal=signal)
+    latents = video(model, scope)
+    one = latents.nbytes // len(latents)
+    slots = max(segment.length for segment in model.settings.segments)
+    width = model.transformer.config.num_attention_heads * model.transformer.config.attention_head_dim
+    last_signal = {"time_projection": 6 * width * 4, "latent": one}[signal]
+    assert nbytes(scope.state()) == slots * ((ORDER[predictor] + 1) * one + last_signal)
+
+
+def test_a_history_holds_its_ring_and_does_not_hold_what_was_pushed():
+    history, value = History(3), torch.randn(4, 2, 8)
+    for level in range(7):
+        history.push(range(4), [float(level)] * 4, value)
+    assert nbytes(history.tensors()) == 3 * value.nbytes
+    assert all(held.data_ptr() != value.data_ptr() for held in history.tensors())
+
+
+def test_a_signal_is_remembered_by_value_not_by_keeping_the_rows_tensor():
+    moved, signal = Discrepancy(), torch.ones(5, 1000)
+    moved.remember([2, 3], signal[2:4])
+    signal.zero_()
+    assert nbytes(moved.tensors()) == 2 * 1000 * 4
+    assert moved.measure([2, 3], torch.full((2, 1000), 1.5)) == pytest.approx([0.5, 0.5])
+
+
+# --- round trips to the host ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("signal", ["time_projection", "latent", "patch_embedding"])
+@torch.inference_mode()
+def test_a_decision_brings_one_vector_to_the_host_and_nothing_else_does(model, signal):
+    text, seen = model.conditioning("a fox", texts_of(model, "a fox")), []
+    rows = [(tau_cache, row) for tau_cache in (0.0, 1e9) for row in model.schedule()]  # predicts, then hands back
+    for tau_cache, row in rows:
+        if row.iteration == 0:
+            scope = Scope(tau_cache, 1e9, max_skip=3, signal=signal, amplitude=1.0)
+            latents = model.open(model.start(text, 0), row)
+        row = scope.narrow(row)
+        with fetched() as counts:
+            plan = decide(model, scope, latents, row)
+            visit = Visit(scope, row, model.depth, plan)
+            latents = model.advance(latents, row, model.velocity(latents, row, visit))
+        seen.append((plan[""][0][1].mode, dict(counts)))
+    assert {mode for mode, _ in seen} == set(Mode)
+    for mode, counts in seen:
+        assert set(counts) <= {"tolist"} and counts.get("tolist", 0) <= 1, mode
+
+
+@torch.inference_mode()
+def test_the_original_brings_nothing_to_the_host_within_a_segment():
+    model = build(frames=LONG)
+    text = model.conditioning("a fox", texts_of(model, "a fox"))
+    latents = model.start(text, 0)
+    rows = [row for row in model.schedule() if row.segment == 1][:3]
+    latents = model.open(latents, rows[0])
+    with fetched() as counts:
+        for row in rows:
+            visit = Visit(Original(), row, model.depth, decide(model, Original(), latents, row))
+            latents = model.advance(latents, row, model.velocity(latents, row, visit))
+    assert not counts
+
+
+def test_the_signal_is_computed_once_a_row(model):
+    scope = Scope(0.2, 0.6)
+    with mock.patch.object(model, "probe", wraps=model.probe) as probe:
+        video(model, scope)
+    assert probe.call_count == len(model.schedule())
+
+
+# --- against the stock pipeline ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("attention", ["full", "block_causal"])
+def test_the_comparison_with_the_stock_pipeline_finds_equal_latents(attention):
+    model = build(attention=attention, addnoise=0)
+    found = compare(model, model.conditioning("a fox", texts_of(model, "a fox")), rounds=1, seed=0)
+    assert found["max_abs_error"] <= (1e-6 if attention == "full" else 1e-5) and found["largest_latent"] > 1
+    assert found["ratio"] > 0 and found["cpu_ratio"] > 0 and [len(runs) for runs in found["runs"].values()] == [1, 1]
+
+
+def test_folding_the_padding_changes_the_video_by_no_more_than_rounding():
+    kinds = [build(addnoise=0, fold_padding=fold) for fold in (False, True)]
+    one, other = (video(model, Original(), prompt="a") for model in kinds)
+    assert 0 < (one - other).abs().max() <= 1e-4
+
+
+# --- compiling --------------------------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_compiled_runs_uncompiled_and_says_so():
+    plain = build()
+    with (
+        mock.patch.object(torch, "compile", side_effect=RuntimeError("no compiler here\nat all")),
+        pytest.warns(CompileWarning, match="ffn runs uncompiled on cpu: RuntimeError: no compiler here$"),
+    ):
+        model = build(compile=True)
+    assert torch.equal(video(model, Original()), video(plain, Original()))
+
+
+def test_all_blocks_or_none_are_compiled():
+    blocks = build().transformer.blocks
+    before = [block.ffn for block in blocks]
+    calls = iter([lambda x: x, None])
+
+    def second_fails(part, dynamic):
+        made = next(calls)
+        if made is None:
+            raise RuntimeError("the second")
+        return torch.nn.Identity()
+
+    with mock.patch.object(torch, "compile", second_fails), warnings.catch_warnings():
+        warnings.simplefilter("ignore", CompileWarning)
+        assert compile_parts(blocks, "ffn", torch.zeros(1, 2, 24)) == 0.0
+    assert [block.ffn for block in blocks] == before
+
+
+# --- the measuring itself ---------------------------------------------------------------------------------------------
+
+
+def test_arms_take_turns():
+    order = []
+    spent = in_turn({k: lambda k=k: order.append(k) for k in "ab"}, 3, torch.device("cpu"))
+    assert order == list("ababab") and all(len(runs) == 3 for runs in spent.values())
+    with pytest.raises(ValueError, match="rounds=0; want at least 1"):
+        in_turn({}, 0, torch.device("cpu"))
+
+
+def test_ratios_are_geometric_means_of_rounds():
+    spent = {"a": [Spent(2, 1, 30), Spent(8, 1, 10)], "b": [Spent(1, 2, 20), Spent(1, 2, 20)]}
+    assert ratio(spent, "a", "b") == pytest.approx(4)
+    assert ratio(spent, "a", "b", "cpu_seconds") == pytest.approx(0.5)
+    assert peak_ratio(spent, "a", "b") == 1.5
+
+
+def test_a_benchmarks_own_arguments_are_told_from_the_menus():
+    own, rest = split(["model=x", "rounds=3", "model.steps=2"], {"rounds": "2", "seed": "0"})
+    assert own == {"rounds": "3", "seed": "0"} and rest == ["model=x", "model.steps=2"]
