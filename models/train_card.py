@@ -45,7 +45,7 @@ over a gradient on a torus. It is no preview of what SkyReels-V2 can show.
 * **Objective**: flow matching with an own noise level for each block of 5 latents: staircase, synchronous and
   independent levels, 35 % of the windows behind a clean block, {causal:.0%} of the batches under the block-causal
   mask, {drop:.0%} empty prompts; AdamW, average of the weights over about {memory:.0f} steps.
-* **Hardware**: {threads} thread(s) of {machine}; PyTorch {torch}. Seed {seed}.
+* **Hardware**: {threads} thread(s) of {machine}; PyTorch {torch}. Seed {seed}.{notes}
 * **Again**: `python -m models.train_tiny`. Losses: `losses.csv`, `losses.png`.
 
 ## What it shows
@@ -130,6 +130,7 @@ def write_card(config: DictConfig, work: Path, out: Path) -> None:
         text_m=parameters(out / "text_encoder" / "model.safetensors"), stages="\n".join(stages),
         videos=config.latents.videos, frames=config.latents.frames, causal=config.flow.causal,
         drop=config.flow.drop_text, memory=1 / (1 - config.flow.decay), threads=config.threads, machine=processor(),
-        torch=torch.__version__.split("+")[0], seed=config.seed, adherence=adherence_text(out / "adherence.json"),
+        torch=torch.__version__.split("+")[0], seed=config.seed, notes=config.notes and f" {config.notes}",
+        adherence=adherence_text(out / "adherence.json"),
     )  # fmt: skip
     (out / "README.md").write_text(card)
