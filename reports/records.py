@@ -125,7 +125,7 @@ _COLUMNS = ["record", "key", "model", "method", "speed", "variant", "label", "pr
 
 
 def _line(record: Record, n: int) -> dict[str, Any]:
-    run, quality = record.run, record.quality or {}
+    run, quality = record.run, record.scores or {}
     model, cell = record.path.parts[-3:-1]
     speed = run.get("speed") if run.get("speed") not in (None, "none") else ""
     seconds, memory, flops = (run.get(k) or {} for k in ("seconds", "peak_memory", "flops"))

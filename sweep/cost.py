@@ -156,9 +156,9 @@ def totals(lines: Sequence[Line]) -> dict[str, Any]:
     return {
         "done": sum(line.videos for line in lines) - todo,
         "todo": todo,
-        "gpu_hours": round(gpu_hours(lines), 6),
+        "gpu_hours": float(f"{gpu_hours(lines):.4g}"),
         "seconds_from": {line.method: line.basis for line in lines},
-        "disk_gb": round(disk_needed(lines) / GB, 6),
+        "disk_gb": float(f"{disk_needed(lines) / GB:.4g}"),
     }
 
 

@@ -140,11 +140,11 @@ def _model(arguments: Sequence[str]) -> Iterator[Finding]:
                       "" if state == OK else "take a larger GPU or a smaller setting")  # fmt: skip
     root = Path(cell.run.results).expanduser().absolute()
     try:
-        Store(root, create=root.is_dir())
-    except StoreError as error:
         if root.exists():
-            yield Finding("results", MISSING, str(error))
-            return
+            Store(root)
+    except StoreError as error:
+        yield Finding("results", MISSING, str(error))
+        return
     size = survey([cell], measured=root.is_dir())[-1].disk / GB
     free = shutil.disk_usage(next(p for p in (root, *root.parents) if p.exists())).free / GB
     state = OK if free > ROOM * size else WARNING if free > 2 * size else MISSING
@@ -217,7 +217,7 @@ def _launchers() -> Iterator[Finding]:
         yield Finding(extra, OK if there else WARNING, "installed" if there else "not installed", remedy)
     slurm = _said("sinfo", "--version")
     if not slurm:
-        yield Finding("SLURM", WARNING, "no sinfo on the PATH", "for hydra/launcher=submitit_slurm use a login node")
+        yield Finding("SLURM", WARNING, "sinfo finds no cluster", "for hydra/launcher=submitit_slurm use a login node")
         return
     accounting = _said("sacct", "-n", "-j", "1") is not None
     yield Finding("SLURM", OK if accounting else WARNING, slurm + ("" if accounting else ", sacct does not work"),

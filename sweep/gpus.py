@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-import torch
-
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 POLL = 1.0  # seconds between looks for a free device
 _held: dict[str, IO[str]] = {}  # device -> its lock; open until the process ends
@@ -22,6 +20,8 @@ def devices() -> list[str]:
     named = os.environ.get(VISIBLE)
     if named is not None:
         return [name.strip() for name in named.split(",") if name.strip()]
+    import torch
+
     return [str(n) for n in range(torch.cuda.device_count())]
 
 

@@ -64,6 +64,9 @@ def prepared(arguments: Sequence[str], launcher: str, cells: Sequence[Cell]) -> 
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(path))  # jobs start elsewhere, with this environment
     if launcher == "submitit_slurm":
         _warn_without_accounting()
+    if launcher.startswith("submitit") and not any(a.startswith("hydra.sweep.dir=") for a in arguments):
+        jobs = Path(cells[0].run.results).expanduser().absolute() / ".jobs"  # where every node sees it
+        arguments = [*arguments, f"hydra.sweep.dir={jobs}"]
     if launcher == "ray":
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if launcher != "joblib" or not any(cell.model.device.type == "cuda" for cell in cells):

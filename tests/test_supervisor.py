@@ -2,11 +2,7 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
-from dataclasses import asdict
-from pathlib import Path
 
 import psutil
 import pytest
@@ -15,65 +11,16 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-import run
 from conf.schema import CONF
 from store import Store
 from sweep.cell import Order
 from sweep.supervisor import Supervisor, death
-from tests.tiny import TINY
-
-ROOT = Path(run.__file__).parent
-DEADLY = '''
-import os, signal, time
-from dataclasses import dataclass
-from pathlib import Path
-from engine.method import VELOCITY, Decision, Method, Mode
-
-@dataclass
-class Deadly(Method):
-    """Takes its process with it in the first video of all, and lives in the second."""
-
-    how: str = "SIGSEGV"
-    mark: str = ""
-
-    def decide(self, part, probe, branch=""):
-        mark = Path(self.mark)
-        if self.how == "sleep":
-            mark.write_text(str(os.getpid()))
-            time.sleep(120)
-        if not mark.exists():
-            mark.write_text(str(os.getpid()))
-            os.kill(os.getpid(), getattr(signal, self.how))
-        return Decision(Mode.RECOMPUTE)
-
-    def sites(self, depth, row):
-        return (VELOCITY,)
-'''
+from tests.deadly import begin, write_menu
 
 
 @pytest.fixture(scope="module")
 def menu(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("menu")
-    settings = asdict(TINY)
-    for name, content in {
-        "model/tiny": {"_target_": "models.skyreels.backbone.SkyReelsV2", **settings},
-        "method/deadly": {"_target_": "deadly.Deadly", "how": "SIGSEGV", "mark": ""},
-    }.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
-    (folder / "prompts.txt").write_text("a fox\na dog\n")
-    (folder / "deadly.py").write_text(DEADLY)
-    return folder
-
-
-def begin(menu, results, *more):
-    """`python run.py` as a process that leads a group of its own, as a shell starts it."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": f"{menu}:{ROOT}"}
-    words = ["--config-dir", menu, "model=tiny", f"prompts.file={menu / 'prompts.txt'}", f"results={results}"]
-    return subprocess.Popen(
-        [sys.executable, ROOT / "run.py", *words, "device=cpu", "score=false", "report=false", *more],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True,
-    )  # fmt: skip
+    return write_menu(tmp_path_factory.mktemp("menu"))
 
 
 def composed(menu, results, *more):
@@ -89,7 +36,7 @@ def composed(menu, results, *more):
 
 def test_a_segfault_costs_one_video_is_recorded_and_not_tried_again(menu, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(menu))
-    results, mark = tmp_path / "results", tmp_path / "mark"
+    results, mark = tmp_path / "results", tmp_path / "SIGSEGV-0-0"
     order, told = composed(menu, results, ("mark", str(mark))), []
     supervisor = Supervisor()
     try:
@@ -115,8 +62,8 @@ def test_a_segfault_costs_one_video_is_recorded_and_not_tried_again(menu, tmp_pa
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
 def test_an_interrupt_leaves_no_process_and_a_store_that_goes_on(menu, tmp_path, number):
-    results, mark = tmp_path / "results", tmp_path / "mark"
-    sweep = begin(menu, results, "method=deadly", "method.how=sleep", f"method.mark={mark}", "prompts.limit=1")
+    results, mark = tmp_path / "results", tmp_path / "always-0-0"
+    sweep = begin(menu, results, "method=deadly", f"method.mark={mark}", "prompts.limit=1")
     deadline = time.monotonic() + 600
     while not (mark.exists() and mark.read_text()) and sweep.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)

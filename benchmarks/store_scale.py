@@ -1,0 +1,135 @@
+"""How the store holds up at 100,000 records: `python -m benchmarks.store_scale [records=100000] [at=FOLDER]`.
+
+Makes records as a run writes them (a run.json and a quality.json of the usual size, sealed files of a few bytes) and
+times what a user waits for: the status, the decision what is left to do, the table that reports start from. Each in a
+process of its own, once without an index and once with it; and how many records a second one process writes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from store import SCHEMA, SEALED, Store, checksum
+
+CELLS = 20  # rows of a table
+FRAMES = 257
+LIMIT = 10.0  # seconds that each of them may take
+READ = {  # what is timed, as a program that gets the folder
+    "status": "from store import Store, print_status; print_status(Store(root, create=False))",
+    "resume": "from store import Store; store = Store(root)\n"
+    "for n in range(int(sys.argv[2])): assert store.find('big', f'scope{n % 20}', None, f'{n:012x}')\n"
+    "store.remember()",
+    "report index": "from reports.records import load; from pathlib import Path; "
+    "assert len(load(Path(root)).videos) == int(sys.argv[2])",
+}
+
+
+def record(n: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The run.json and quality.json of the n-th video, as long as real ones."""
+    draw = random.Random(n)
+    model = {f"setting_{i}": i / 7 for i in range(30)} | {"architecture": {f"part_{i}": i for i in range(20)}}
+    method = {"class": "scope.method.Scope", "code": "0" * 12, **{f"knob_{i}": i / 3 for i in range(12)}}
+    prompt = f"a video of {draw.random()}, described in about as many words as a prompt of a suite has, number {n}"
+    run = {
+        "status": "ok", "reason": "", "prompt": prompt, "prompt_id": f"{n // CELLS:05d}", "seed": 0,
+        "reference_key": f"{n:012x}", "weights": "pretrained", "frames": FRAMES, "height": 544, "width": 960, "fps": 24,
+        "frame_borders": [97, 177], "site": "velocity", "estimated": False, "method_label": "", "forwards": 400,
+        "iterations": 200, "segments": [70, 65, 65], "state_bytes": 0, "counters": {},
+        "produced_by": {"model": model, "weights": "1" * 12, "method": method, "prompt": prompt, "seed": 0},
+        "environment": {f"package_{i}": f"{i}.0" for i in range(20)} | {"gpu": "GPU", "cpu": "CPU"},
+        "seconds": {name: draw.random() * 1000 for name in ("denoise", "decode", "text", "total", "warmup")},
+        "peak_memory": {"allocated": draw.randrange(10**11), "reserved": draw.randrange(10**11)},
+        "flops": {"dense": draw.random() * 1e17, "masked": draw.random() * 1e17, "executed_fraction": draw.random()},
+        "decisions": {"cache": 50, "predict": 50, "recompute": 100}, "command": "python run.py " + "word " * 10,
+    }  # fmt: skip
+    curves = {name: [draw.random() for _ in range(FRAMES)] for name in ("psnr", "ssim", "lpips")}
+    quality = {
+        "psnr": 30.0 + draw.random(), "ssim": draw.random(), "lpips": draw.random(), "identical": False,
+        "reference": f"{n:012x}", "validity": {"status": "ok", "reasons": [], "warnings": []},
+        "measures": {f"measure_{i}": draw.random() for i in range(8)},
+        "metric_versions": {f"metric_{i}": "a few words on how it was measured" for i in range(7)}, "per_frame": curves,
+    }  # fmt: skip
+    return run, quality
+
+
+def fill(root: Path, records: int) -> None:
+    """Write the records straight into their places: what is measured is reading them."""
+    Store(root)
+    for n in range(records):
+        method, key = f"scope{n % CELLS}", f"{n:012x}"
+        place = root / "big" / method / key
+        place.mkdir(parents=True)
+        for name in SEALED:
+            (place / name).write_text(f"{name} of {n}")
+        run, quality = record(n)
+        files = {name: checksum(place / name) for name in SEALED}
+        whole = run | {"model": "big", "method": method, "speed": None, "key": key, "schema": SCHEMA, "files": files}
+        (place / "run.json").write_text(json.dumps(whole, indent=1))
+        (place / "quality.json").write_text(json.dumps(quality, indent=1))
+
+
+def timed(what: str, root: Path, records: int) -> float:
+    """Seconds of a process that does one of READ."""
+    program = f"import logging, sys; logging.disable(); root = sys.argv[1]\n{READ[what]}"
+    begin = time.perf_counter()
+    subprocess.run([sys.executable, "-c", program, str(root), str(records)], check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - begin
+
+
+def writes(root: Path, count: int = 200) -> tuple[float, float]:
+    """Records a second that one process stores, flushed to disk; and claims a second that it takes and gives back."""
+    store = Store(root)
+    begin = time.perf_counter()
+    for n in range(count):
+        with store.stage("big", "written", None, f"{n:012x}") as stage:
+            for name in SEALED:
+                (stage.path / name).write_bytes(bytes(1000))
+            stage.run |= {"status": "ok"}
+    stored = time.perf_counter()
+    for n in range(count):
+        with store.claims.claim("big/written", f"{n}"):
+            pass
+    return count / (stored - begin), count / (time.perf_counter() - stored)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command line; 1 if something takes longer than LIMIT with an index."""
+    given = dict(word.partition("=")[::2] for word in arguments)
+    records = int(given.get("records", 100_000))
+    root = Path(given.get("at") or tempfile.mkdtemp(prefix="store_scale_"))
+    slow = []
+    try:
+        if not root.joinpath("big").exists():
+            begin = time.perf_counter()
+            fill(root, records)
+            print(f"{records} records written in {time.perf_counter() - begin:.0f} s, {os.cpu_count()} cores")
+        time.sleep(2.5)  # what has just changed is not trusted to an index
+        for state in ("without an index", "with an index"):
+            for what in READ:
+                if state == "without an index":
+                    shutil.rmtree(root / ".cache" / "index", ignore_errors=True)
+                seconds = timed(what, root, records)
+                print(f"{what}, {state}: {seconds:.1f} s, {records / seconds:,.0f} records a second")
+                slow += [what] * (seconds > LIMIT and state == "with an index")
+        stored, claimed = writes(root)
+        print(f"stored by one process: {stored:.0f} records a second; claims: {claimed:.0f} a second")
+        sizes = [path.stat().st_size for path in (root / ".cache" / "index").rglob("*.json")]
+        print(f"the index takes {sum(sizes) / records:.0f} bytes a record")
+    finally:
+        if "at" not in given:
+            shutil.rmtree(root, ignore_errors=True)
+    return int(bool(slow))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,78 @@
+"""The doctor says what is ready, what is not and what to do, and its exit status whether the model can run."""
+
+import numpy as np
+import pytest
+
+from sweep import doctor
+from sweep.doctor import MISSING, OK, WARNING, examine, main
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """No other programs are asked."""
+    monkeypatch.setattr(doctor, "_said", lambda *command: None)
+
+
+def found(*words):
+    return {finding.what: finding for finding in examine(words)}
+
+
+def test_the_shipped_model_can_run_and_every_line_has_a_state(tmp_path, capsys):
+    assert main(["model=skyreels_tiny", f"results={tmp_path / 'r'}"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "model=skyreels_tiny can run here" and not (tmp_path / "r").exists()
+    assert all(line.split()[0] in (OK, WARNING) for line in lines[:-1])
+    named = {line.split()[1] for line in lines[:-1]}
+    assert {"Python", "torch", "GPU", "weights", "free", "codecs", "LPIPS", "VBench", "W&B", "SLURM", "ray"} <= named
+
+
+def test_missing_weights_come_with_the_command_that_gets_them(tmp_path, capsys):
+    assert main(["model=skyreels", "model.checkpoint=nobody/nothing", f"results={tmp_path}"]) == 1
+    said = capsys.readouterr().out
+    line = next(line for line in said.splitlines() if line.startswith(MISSING))
+    assert "weights" in line and "hf download nobody/nothing" in line
+    assert said.splitlines()[-1].startswith("model=skyreels cannot run here")
+
+
+@pytest.mark.parametrize(
+    "words,said",
+    [(["model=skyreel"], "mean skyreels"), (["prompts=2"], "prompts is no word"), (["model"], "model is no word")],
+)
+def test_a_wrong_word_is_status_2(words, said, capsys):
+    assert main(words) == 2 and said in capsys.readouterr().err
+
+
+def test_settings_that_cannot_be_run_are_a_finding(tmp_path):
+    finding = found("model=skyreels_tiny", "model.frames=100", f"results={tmp_path}")["model"]
+    assert finding.state == MISSING and "model.frames=100" in finding.found
+
+
+def test_a_codec_that_loses_a_byte_is_missing(monkeypatch):
+    real = doctor.read
+    monkeypatch.setattr(doctor, "read", lambda path: (np.bitwise_xor(batch, 1) for batch in real(path)))
+    assert found()["codecs"].state == MISSING
+
+
+def test_a_full_disk_is_missing_and_a_small_one_a_warning(monkeypatch, tmp_path):
+    for free, state in ((10, MISSING), (10**6 * 5, WARNING), (10**12, OK)):
+        monkeypatch.setattr("shutil.disk_usage", lambda path, free=free: type("Usage", (), {"free": free}))
+        assert found("model=skyreels_tiny", f"results={tmp_path}")["free disk"].state == state
+
+
+def test_results_that_cannot_be_written_are_missing(tmp_path):
+    (tmp_path / "file").write_text("")
+    finding = found("model=skyreels_tiny", f"results={tmp_path / 'file'}")["results"]
+    assert finding.state == MISSING and "choose another results=FOLDER" in finding.found
+
+
+def test_a_check_that_breaks_is_a_line_and_stops_no_other(monkeypatch):
+    monkeypatch.setattr(doctor, "_codecs", lambda: 1 / 0)
+    findings = found()
+    assert any("ZeroDivisionError" in f.found and f.state == MISSING for f in findings.values()) and "LPIPS" in findings
+
+
+def test_a_driver_without_a_gpu_for_torch_is_explained(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr(doctor, "_said", lambda *command: "550.1" if command[0] == "nvidia-smi" else None)
+    gpu = found()["GPU"]
+    assert gpu.state == WARNING and "driver 550.1" in gpu.found and "CUDA" in gpu.remedy

@@ -1,0 +1,200 @@
+"""Hydra's launchers on real engines, where they are installed: killed workers, requeued jobs, wrong words."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conf.schema import ConfigError
+from store import Store
+from sweep import gpus, launch
+from tests.deadly import ROOT, begin, ended, write_menu
+
+SLURM = Path(__file__).parent / "slurm"
+
+
+@pytest.fixture(scope="module")
+def menu(tmp_path_factory):
+    return write_menu(tmp_path_factory.mktemp("menu"))
+
+
+def needs(module, extra):
+    return pytest.mark.skipif(not launch._installed(module), reason=f"pip install -e '.[{extra}]'")
+
+
+def statuses(results):
+    """{(method and what tells its cells apart, prompt): status}"""
+    found = Store(results, create=False).records()
+    return {(r.run["method"], r.run["produced_by"]["method"].get("mark", "")[-1:], r.run["prompt"]): r.status
+            for r in found}  # fmt: skip
+
+
+# --- what needs no engine ---------------------------------------------------------------------------------------------
+
+
+def test_a_launcher_that_is_not_installed_names_its_extra(monkeypatch):
+    monkeypatch.setattr(launch, "_installed", lambda module: False)
+    for name, extra in (("joblib", "joblib"), ("submitit_slurm", "submitit"), ("ray", "ray")):
+        with pytest.raises(ConfigError, match=rf"hydra/launcher={name} is not installed; .*\[{extra}\]"):
+            launch.launcher_of(["-m", f"hydra/launcher={name}"])
+
+
+def test_a_launcher_that_is_none_gets_the_nearest_name():
+    with pytest.raises(ConfigError, match="did you mean joblib"):
+        launch.launcher_of(["hydra/launcher=joblb"])
+    assert launch.launcher_of(["-m", "method=scope"]) == launch.launcher_of(["hydra/launcher=basic"]) == "basic"
+
+
+def test_slurm_without_sbatch_says_where_to_start(monkeypatch):
+    monkeypatch.setattr(launch, "_installed", lambda module: True)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(ConfigError, match="needs sbatch"):
+        launch.launcher_of(["hydra/launcher=submitit_slurm"])
+
+
+class Cell:
+    """As much of a cell as the preparation looks at."""
+
+    class model:
+        class device:
+            type = "cuda"
+
+    class run:
+        results = "r"
+
+
+def test_joblib_gets_a_process_per_gpu_and_no_more(monkeypatch):
+    monkeypatch.setattr(gpus, "devices", lambda: ["0", "1", "5"])
+    monkeypatch.setenv("PYTHONPATH", "")
+    line = launch.prepared(["-m", "method=scope"], "joblib", [Cell])
+    assert line == ["-m", "method=scope", "hydra.launcher.n_jobs=3"]
+    assert launch.prepared(["hydra.launcher.n_jobs=2"], "joblib", [Cell]) == ["hydra.launcher.n_jobs=2"]
+    for jobs in (4, -1):
+        with pytest.raises(ConfigError, match="3 GPUs"):
+            launch.prepared([f"hydra.launcher.n_jobs={jobs}"], "joblib", [Cell])
+
+
+HOLD = """
+import os, sys
+from pathlib import Path
+from sweep import gpus
+print(gpus.hold(gpus.devices(), Path(sys.argv[1])), os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
+sys.stdin.read()
+"""
+
+
+def test_every_process_gets_a_gpu_of_its_own_and_the_next_one_waits(tmp_path):
+    """Before torch is there to start CUDA, and given back when the process dies."""
+
+    def start():
+        return subprocess.Popen(
+            [sys.executable, "-c", HOLD, tmp_path], cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": "3,GPU-8/x"},
+        )  # fmt: skip
+
+    first, second = start(), start()
+    lines = sorted(job.stdout.readline() for job in (first, second))
+    assert lines == ["3 3\n", "GPU-8/x GPU-8/x\n"]
+    third = start()
+    assert third.stdout.readline().startswith("waiting for a GPU: other processes hold 3, GPU-8/x")
+    first.kill()
+    assert third.stdout.readline() in lines
+    for job in (first, second, third):
+        job.kill()
+        job.communicate()
+
+
+def test_failures_of_a_launched_sweep_are_read_from_the_store(tmp_path):
+    """Whatever a launcher says of its jobs: here it dies after the first of three videos."""
+    store = Store(tmp_path)
+
+    class Run:
+        results, retry_failed, task = str(tmp_path), False, "videos"
+
+    class Video:
+        def __init__(self, key):
+            self.key, self.name, self.speed, self.label, self.model = key, "m", None, "m", Model
+
+    class Model:
+        name = "tiny"
+
+    class Launched:
+        run, model, label = Run, Model, "tiny m"
+
+        @staticmethod
+        def jobs():
+            return [Video(key) for key in "abc"]
+
+    def launcher(line):
+        with store.stage("tiny", "m", None, "a") as stage:
+            stage.run |= {"status": "failed", "reason": "OutOfMemoryError: 7 GiB"}
+        raise RuntimeError("Batch job submission failed\nInvalid partition name specified")
+
+    assert launch.launch(launcher, [["-m"]], [Launched]) == [
+        "RuntimeError: Batch job submission failed: Invalid partition name specified",
+        "tiny m a: OutOfMemoryError: 7 GiB",
+        "tiny m: 2 videos are missing, their jobs ended before; the same command makes them",
+    ]
+
+
+# --- joblib -----------------------------------------------------------------------------------------------------------
+
+
+@needs("hydra_plugins.hydra_joblib_launcher", "joblib")
+def test_joblib_loses_a_killed_worker_and_the_same_command_completes(menu, tmp_path):
+    """The process that joblib started is killed, not only the one that does its work."""
+    results = tmp_path / "results"
+    marks = [tmp_path / "SIGKILL-2-0", tmp_path / "SIGKILL-2-1"]
+    marks[1].touch()  # this one lives
+    words = ["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "method=deadly",
+             f"method.mark={marks[0]},{marks[1]}"]  # fmt: skip
+    status, said = ended(begin(menu, results, *words))
+    assert status == 1 and "error:" in said and "videos are missing" in said, said
+    status, said = ended(begin(menu, results, *words))
+    assert status == 0, said
+    assert statuses(results) == {
+        (method, mark, prompt): "ok"
+        for method, marks in (("original", ("",)), ("deadly", ("0", "1"))) for mark in marks
+        for prompt in ("a fox", "a dog")
+    }  # fmt: skip
+
+
+# --- SLURM ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory):
+    """A SLURM of one node on the loopback interface."""
+    packages = "apt-get install -y --no-install-recommends slurmctld slurmd munge slurm-client slurm-wlm-basic-plugins"
+    if not shutil.which("slurmctld") or not shutil.which("munged"):
+        pytest.skip(f"no SLURM: {packages}")
+    if os.getuid():
+        pytest.skip("a SLURM of one's own needs root")
+    folder = tmp_path_factory.mktemp("slurm")
+    try:
+        up = subprocess.run(["bash", SLURM / "up.sh", folder], capture_output=True, text=True, timeout=300)
+        if up.returncode:
+            pytest.skip(f"SLURM does not start here: {up.stderr[-300:]}")
+        yield {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": f"{SLURM}:{os.environ['PATH']}"}
+    finally:
+        subprocess.run(["bash", SLURM / "down.sh", folder])
+
+
+@needs("hydra_plugins.hydra_submitit_launcher", "submitit")
+def test_slurm_finishes_an_array_with_one_job_killed_and_one_timed_out_and_requeued(menu, tmp_path, slurm):
+    results = tmp_path / "results"
+    slurm_words = ["hydra/launcher=submitit_slurm", "hydra.launcher.partition=debug", "hydra.launcher.timeout_min=2",
+                   "hydra.launcher.signal_delay_s=60", "hydra.launcher.max_num_timeout=5",
+                   "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=null"]  # fmt: skip
+    marks = [tmp_path / name for name in ("once-0-0", "SIGKILL-2-1", "SIGSEGV-0-2", "SIGSEGV-0-3")]
+    for mark in marks[2:]:
+        mark.touch()  # these live
+    words = ["-m", *slurm_words, "method=deadly", f"method.mark={','.join(map(str, marks))}"]
+    status, said = ended(begin(menu, results, *words, **slurm))
+    assert status == 1 and "videos are missing" in said, said
+    status, said = ended(begin(menu, results, *words, **slurm))
+    assert status == 0, said
+    assert set(statuses(results).values()) == {"ok"} and len(statuses(results)) == 2 + 4 * 2
