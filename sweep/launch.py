@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ from rich.markup import escape
 from conf.schema import ConfigError, nearest
 from store import Record, Store
 from sweep import gpus
-from sweep.cell import Cell, Job, Order
+from sweep.cell import COMMAND, Cell, Job, Order
 from sweep.display import Display
 from sweep.supervisor import ROOT, Supervisor
 from sweep.tasks import VIDEOS
@@ -159,6 +160,7 @@ def run_job(config: DictConfig) -> None:
     """One cell, or its shard, in a process of the launcher's. Raises JobFailed when it is done, if anything failed."""
     launcher = str(HydraConfig.get().runtime.choices.get("hydra/launcher"))
     order = Order.of(config)
+    os.environ.setdefault(COMMAND, shlex.join(["python", "run.py", *HydraConfig.get().overrides.task]))
     if launcher == "joblib":
         _share_machine(str(config.get("device")), int(HydraConfig.get().launcher.n_jobs))
     cell = Cell.of(order)

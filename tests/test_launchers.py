@@ -198,3 +198,36 @@ def test_slurm_finishes_an_array_with_one_job_killed_and_one_timed_out_and_reque
     status, said = ended(begin(menu, results, *words, **slurm))
     assert status == 0, said
     assert set(statuses(results).values()) == {"ok"} and len(statuses(results)) == 2 + 4 * 2
+
+
+# --- Ray --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """A Ray of two nodes of one core each, on this machine."""
+    for name, value in (("RAY_USAGE_STATS_ENABLED", "0"), ("RAY_AUTH_MODE", "disabled")):
+        monkeypatch.setenv(name, value)
+    from ray.cluster_utils import Cluster
+
+    ray = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        ray.add_node(num_cpus=1)
+        ray.wait_for_nodes()
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+@needs("hydra_plugins.hydra_ray_launcher", "ray")
+def test_ray_runs_a_killed_job_again_on_two_nodes(menu, tmp_path, cluster):
+    """Ray starts a job anew whose worker died; the store lets it go on where it was."""
+    results = tmp_path / "results"
+    marks = [tmp_path / name for name in ("SIGKILL-2-0", "SIGSEGV-0-1", "SIGSEGV-0-2")]
+    for mark in marks[1:]:
+        mark.touch()  # these live
+    join = [f"hydra.launcher.ray.init.address={cluster.address}", "+hydra.launcher.ray.init.object_store_memory=null"]
+    words = ["-m", "hydra/launcher=ray", *join, "method=deadly", f"method.mark={','.join(map(str, marks))}"]
+    status, said = ended(begin(menu, results, *words))
+    assert status == 0 and marks[0].exists(), said
+    assert set(statuses(results).values()) == {"ok"} and len(statuses(results)) == 2 + 3 * 2
