@@ -26,15 +26,15 @@ from engine.weights import digest
 from models.skyreels import checkpoint, text
 from models.skyreels.attention import KeyValues, View
 from models.skyreels.forward import Condition, Opening, Text, condition, forward, opening, read_text
+from models.skyreels.offers import advice, offers
 from models.skyreels.own_forward import Place, own_forward
 from models.skyreels.price import Price
 from models.skyreels.settings import SPATIAL, SkyReels
-from models.skyreels.signals import SIGNALS, signal
+from models.skyreels.signals import signal
 from models.skyreels.unipc import UniPC
 from models.skyreels.vae import decode
 
 WAITING = 999  # the timestep that the stock schedule gives to a frame that has not started
-SITES = frozenset({"blocks", "branches", "cross_attention", "guidance", "nested", "narrow", "partial", "transformer"})
 
 
 class SkyReelsV2:
@@ -63,13 +63,7 @@ class SkyReelsV2:
 
     @property
     def offers(self) -> frozenset[str]:
-        """What a method may ask for; what never changes again exists only where no frame sees a later one."""
-        found = SITES | SIGNALS
-        if self.settings.attention == "block_causal":
-            found |= {"settled"}
-            if any(segment.prefix for segment in self.settings.segments) and self.settings.steady_overlap:
-                found |= {"given"}
-        return found
+        return offers(self.settings)
 
     @property
     def depth(self) -> int:
@@ -86,20 +80,7 @@ class SkyReelsV2:
         return [1 + 4 * (s.first + s.prefix - 1) for s in self.settings.segments[1:]]
 
     def advice(self, lacking: str) -> str:
-        s = self.settings
-        if lacking in ("settled", "given") and s.attention == "full":
-            return (
-                "under full attention every frame sees all others, so that no frame's keys and values stay the same; "
-                "set model.attention=block_causal (another model: compare it with its own Original)"
-            )
-        if lacking == "given" and s.steady_overlap:
-            return "the video is one segment, so nothing is given; set model.frames above model.base_frames"
-        if lacking == "given":
-            return (
-                "the overlap is noised anew at every row, so that its keys and values are never the same twice; set "
-                "model.overlap_noise=segment or model.addnoise=0"
-            )
-        return "choose another method or another signal"
+        return advice(self.settings, lacking)
 
     def schedule(self) -> Sequence[Row]:
         return self.rows
