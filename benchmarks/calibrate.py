@@ -35,7 +35,7 @@ from engine.method import Method
 from reports.published import cells
 from store import Store, writing
 from sweep.cell import Cell
-from sweep.work import out
+from sweep.work import Notify, nobody, out
 
 REAL = 24  # settings tried at most where each costs real videos
 FOLDER = "calibration"  # below the results
@@ -52,11 +52,11 @@ class Goal:
     source: str
 
 
-def run(cell: Cell, store: Store) -> list[str]:
+def run(cell: Cell, store: Store, notify: Notify = nobody) -> list[str]:
     """Search one operating point and write it; returns why not, if not. Raises ConfigError."""
     goal, knobs, name = goal_of(cell), knobs_of(cell), f"{cell.name}_{cell.run.speed}"
-    out.print(f"{cell.model.name} {name}: {goal.quantity} {goal.value:.4g} ({goal.source})")
-    trial = Trial(cell.model, cell.base, cell.method, goal.quantity)
+    notify("say", f"{cell.model.name} {name}: {goal.quantity} {goal.value:.4g} ({goal.source})")
+    trial = Trial(cell.model, cell.base, cell.method, goal.quantity, notify)
     trial.prepare(cell.prompts, store.cache("text", "x").parent)
     begin = {knob.name: float(getattr(cell.method, knob.name)) for knob in knobs}
     try:

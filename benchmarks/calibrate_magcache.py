@@ -2,7 +2,8 @@
 
     python -m benchmarks.calibrate_magcache [model=skyreels_tiny] [count=8]
 
-Runs the last `count` prompts of the suite unaccelerated and records, for every updating slot at its own step k,
+Runs the first `count` calibration prompts (none is reported on) unaccelerated and records, for every updating slot at
+its own step k,
 
     gamma_k = mean over tokens of ||R_k|| / ||R_{k-1}||,     R = x_out - x_in of the block stack (Ma et al. 2025, Eq. 4)
 
@@ -25,7 +26,7 @@ from rich.progress import track
 from torch import Tensor
 
 from baselines.memory import Memory
-from benchmarks.common import composed, prompts_of
+from benchmarks.common import calibrating, prompts_of
 from engine.loop import generate
 from engine.method import Decision, Method, Mode, Original, Row, Site
 from engine.visit import Visit
@@ -82,10 +83,10 @@ def refuse_untrained(model: Any, text: Any) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     own = dict(a.split("=", 1) for a in arguments if a.split("=")[0] == "count")
-    run, model, _ = composed(["method=original", *(a for a in arguments if a.split("=")[0] not in own)])
+    run, model, _ = calibrating([a for a in arguments if a.split("=")[0] not in own])
     weigh = Weigh()
     model.load()
-    prompts = prompts_of(run, 0)[-int(own.get("count", 8)) :]  # the tail of the suite: not what is reported on
+    prompts = prompts_of(run, int(own.get("count", 8)))
     texts = model.texts(prompts)
     refuse_untrained(model, model.conditioning(prompts[0], texts))
     for number, prompt in enumerate(track(prompts, "weighing")):

@@ -25,6 +25,12 @@ def composed(overrides: Sequence[str]) -> tuple[Run, Any, Method]:
     return run, kind(method.reschedule(settings), torch.device(device_of(run.device))), method
 
 
+def calibrating(overrides: Sequence[str]) -> tuple[Run, Any, Method]:
+    """The Original on the prompts that nothing is reported on, unless others are named."""
+    own = [] if any(given.startswith("prompts=") for given in overrides) else ["prompts=shapes_calibration"]
+    return composed(["method=original", *own, *overrides])
+
+
 def prompts_of(run: Run, count: int) -> list[str]:
     """The first `count` prompts of the run's suite."""
     run.prompts.limit = count

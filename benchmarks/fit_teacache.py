@@ -2,7 +2,8 @@
 
     python -m benchmarks.fit_teacache [model=skyreels_tiny] [count=24] [signal=time_projection]
 
-Runs the last `count` prompts of the suite unaccelerated, and records for every active slot of every row
+Runs the first `count` calibration prompts (none is reported on) unaccelerated, and records for every active slot of
+every row
 
     r = mean|m_i - m_{i-1}| / mean|m_{i-1}|   of the signal,    y = the same of the stack's output,
 
@@ -22,7 +23,7 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from benchmarks.common import composed, prompts_of
+from benchmarks.common import calibrating, prompts_of
 from engine.discrepancy import Discrepancy
 from engine.loop import generate
 from engine.method import Decision, Method, Mode, Probe, Row, Site
@@ -82,11 +83,11 @@ def fit(pairs: Sequence[tuple[float, float]]) -> dict:
 def main(arguments: Sequence[str]) -> None:
     own = dict(a.split("=", 1) for a in arguments if a.split("=")[0] in ("count", "signal"))
     rest = [a for a in arguments if a.split("=")[0] not in own]
-    run, model, _ = composed(["method=original", *rest])
+    run, model, _ = calibrating(rest)
     watch = Watch(own.get("signal", "time_projection"))
     watch.check(model)
     model.load()
-    prompts = prompts_of(run, 0)[-int(own.get("count", 24)) :]  # the tail of the suite: not what is reported on
+    prompts = prompts_of(run, int(own.get("count", 24)))
     texts = model.texts(prompts)
     for number, prompt in enumerate(track(prompts, "watching")):
         with torch.inference_mode():

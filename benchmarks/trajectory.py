@@ -26,7 +26,7 @@ from engine.loop import generate
 from engine.method import VELOCITY, Method, Row, Site
 from store import Store, fingerprint, writing
 from sweep.cell import Cell
-from sweep.work import out
+from sweep.work import Notify, nobody, out
 
 HORIZONS = 6  # steps since the last forward; raising it: longer runs without one are looked at
 STAND_INS = ("reuse", "taylor1", "newton2")  # by their order: 0, 1, 2
@@ -79,7 +79,7 @@ class Watch(Method):
         return [velocity for past in self.past.values() for _, velocity in past]
 
 
-def run(cell: Cell, store: Store) -> list[str]:
+def run(cell: Cell, store: Store, notify: Notify = nobody) -> list[str]:
     """Measure what is missing into the store's folder."""
     model, seed = cell.model, cell.run.seeds[0]
     path = store.root / "trajectory" / model.name / "original.json"

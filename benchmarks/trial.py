@@ -21,7 +21,7 @@ from engine.method import Method, Original
 from engine.produce import warm_up
 from eval import lpips_weights
 from eval.metrics import lpips
-from sweep.work import out
+from sweep.work import Notify, nobody
 
 QUANTITIES = {"flops": False, "speedup": True, "lpips": True}  # and whether less computation raises them
 SEED = 10_000  # of the first prompt; nothing that is reported on has such
@@ -30,8 +30,10 @@ SEED = 10_000  # of the first prompt; nothing that is reported on has such
 class Trial:
     """Tries settings of `method` on `model`. `base` is the model that the Original runs on."""
 
-    def __init__(self, model: Any, base: Any, method: Method, quantity: str) -> None:
+    def __init__(self, model: Any, base: Any, method: Method, quantity: str, notify: Notify = nobody) -> None:
         self.model, self.base, self.method, self.quantity = model, base, method, quantity
+        self.notify, self.number = notify, 0  # who is told of every video and row; settings measured so far
+        self.turning = "as it is"  # the settings being measured
         self.values: list[float] = []  # of the last setting measured, one per prompt
         self.by_settings: dict[tuple[tuple[str, float], ...], list[float]] = {}
 
@@ -72,13 +74,15 @@ class Trial:
         if not method:
             return math.nan
         one: Callable[[int, Method], float] = getattr(self, f"_{self.quantity}")
+        self.number += 1
+        self.turning = ", ".join(f"{k}={v:g}" for k, v in settings.items())
         try:
             self.values = [one(number, method) for number in range(len(self.texts))]
         except NonFinite:
             self.values = [math.nan]
         mean = float(np.exp(np.mean(np.log(self.values))) if self.quantity == "speedup" else np.mean(self.values))
         self.by_settings[tuple(settings.items())] = self.values
-        out.print("  " + ", ".join(f"{k}={v:g}" for k, v in settings.items()) + f": {self.quantity} {mean:.4f}")
+        self.notify("say", f"  {self.number}: {self.turning}: {self.quantity} {mean:.4f}")
         return mean
 
     def _allowed(self, settings: dict[str, float]) -> Method | None:
@@ -96,7 +100,7 @@ class Trial:
         for accelerated in (False, True, False, True):
             model, chosen = (self.model, method) if accelerated else (self.base, Original())
             with meter(model.device) as cost:
-                list(model.decode(generate(model, chosen, self.texts[number], SEED + number, [])))
+                list(model.decode(self._made(number, model, chosen, [])))
             seconds[accelerated] += cost.seconds
         return seconds[False] / seconds[True]
 
@@ -106,7 +110,12 @@ class Trial:
 
     def _video(self, number: int, method: Method) -> tuple[torch.Tensor, list[Entry]]:
         ledger: list[Entry] = []
-        return generate(self.model, method, self.texts[number], SEED + number, ledger), ledger
+        return self._made(number, self.model, method, ledger), ledger
+
+    def _made(self, number: int, model: Any, method: Method, ledger: list[Entry]) -> torch.Tensor:
+        told = f"try {self.number}, {self.turning}"
+        self.notify("video", "", told, f"prompt {number + 1} of {len(self.texts)}", len(model.schedule()))
+        return generate(model, method, self.texts[number], SEED + number, ledger, lambda row: self.notify("row"))
 
     def _frames(self, model: Any, latents: torch.Tensor) -> torch.Tensor:
         return torch.cat(list(model.decode(latents)))
@@ -120,10 +129,8 @@ class Trial:
 
     @cached_property
     def _originals(self) -> list[torch.Tensor]:
-        return [
-            self._frames(self.base, generate(self.base, Original(), text, SEED + number, []))
-            for number, text in enumerate(self.texts)
-        ]
+        numbers = range(len(self.texts))
+        return [self._frames(self.base, self._made(number, self.base, Original(), [])) for number in numbers]
 
     @cached_property
     def network(self) -> torch.nn.Module:

@@ -29,7 +29,7 @@ def perform(cell: Cell, notify: Notify, lost: Mapping[str, str] | None = None) -
             mirror(cell, store, notify)
         else:
             notify("cell", cell.label, None)
-            for line in task_of(cell.run.task)(cell, store):
+            for line in task_of(cell.run.task)(cell, store, notify):
                 notify("failed", line)
         store.remember()
     except (ConfigError, WeightsError, StoreError) as error:

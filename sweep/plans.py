@@ -7,10 +7,10 @@ import json
 from store import Store, writing
 from sweep.cell import Cell
 from sweep.cost import dry_run
-from sweep.work import out
+from sweep.work import Notify, nobody, out
 
 
-def run(cell: Cell, store: Store) -> list[str]:
+def run(cell: Cell, store: Store, notify: Notify = nobody) -> list[str]:
     """Write the dry run of the cell, and of every iteration the slots forwarded and updated, as [first, last + 1)."""
     rows = [cell.method.narrow(row) for row in cell.model.schedule()]
     matrix = [[row.slots.start, row.slots.stop, row.updating[0], row.updating[-1] + 1] for row in rows]

@@ -8,16 +8,17 @@ from importlib import import_module
 from conf.schema import ConfigError, nearest
 from store import Store
 from sweep.cell import Cell
+from sweep.work import Notify
 
 VIDEOS = "videos"
-TASKS: dict[str, str] = {  # name -> module with run(cell, store)
+TASKS: dict[str, str] = {  # name -> module with run(cell, store, notify)
     "calibrate": "benchmarks.calibrate",
     "plan": "sweep.plans",
     "trajectory": "benchmarks.trajectory",
 }
 
-Task = Callable[[Cell, Store], list[str]]
-"""Does its work in the store's folder; returns what failed, a line each."""
+Task = Callable[[Cell, Store, Notify], list[str]]
+"""Does its work in the store's folder and tells how it goes; returns what failed, a line each."""
 
 
 def task_of(name: str) -> Task:

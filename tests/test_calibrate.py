@@ -180,8 +180,8 @@ def test_a_speedup_is_the_ratio_of_seconds_of_alternating_runs(model, monkeypatc
     """With a clock that counts forwards, a speedup is the ratio of forwards; Original and method take turns."""
     order, generate = [], benchmarks.trial.generate
 
-    def counted(model, method, text, seed, ledger):
-        latents = generate(model, method, text, seed, ledger)
+    def counted(model, method, text, seed, ledger, on_row):
+        latents = generate(model, method, text, seed, ledger, on_row)
         order.append((type(method).__name__, forwards(ledger, len(model.branches))))
         return latents
 
@@ -244,22 +244,22 @@ def calibrate(menu, results, *more):
 
 
 def test_a_point_is_found_written_with_its_evidence_and_meets_its_target_when_used(menu, tmp_path, model):
-    said = calibrate(menu, tmp_path, "method=taylorseer", "speed=slow", "target=flops:0.52", "method.variant=lite")
+    said = calibrate(menu, tmp_path, "method=uniform", "speed=slow", "target=flops:0.56", "method.order=1")
     assert said.status == 0, said.out + said.err
-    path = tmp_path / "calibration" / "point" / "tiny" / "taylorseer_slow.yaml"
+    path = tmp_path / "calibration" / "point" / "tiny" / "uniform_slow.yaml"
     text = path.read_text()
-    assert text.startswith("# @package _global_\n") and "target=flops:0.52" in text and "method.interval=3" in text
+    assert text.startswith("# @package _global_\n") and "target=flops:0.56" in text and "method.interval=4.0" in text
     assert str(path) in said.out.replace("\n", "") and "random weights" in text
     point = yaml.safe_load(text)
-    assert point["method"]["variant"] == "lite" and point["point"]["estimated"] is False
-    assert "0.52 of the Original's FLOPs" in point["point"]["why"]
+    assert point["method"]["order"] == 1 and point["point"]["estimated"] is False
+    assert "0.56 of the Original's FLOPs" in point["point"]["why"]
     whole, _ = flops(plan(model.schedule()), model.price)
-    reached = flops(ledger_of(model, TaylorSeer(**point["method"])), model.price)[0] / whole
-    assert abs(reached / 0.52 - 1) <= WITHIN
-    kept = json.loads((tmp_path / "calibration" / "tiny" / "taylorseer_slow.json").read_text())
+    reached = flops(ledger_of(model, Uniform(**point["method"])), model.price)[0] / whole
+    assert abs(reached / 0.56 - 1) <= WITHIN
+    kept = json.loads((tmp_path / "calibration" / "tiny" / "uniform_slow.json").read_text())
     assert kept["reached"] == pytest.approx(reached) and kept["rehearsed"] and len(kept["tried"]) >= 1
     assert json.loads(said.out.strip().splitlines()[-1])["settings"] == kept["settings"]
-    calibrate(menu, tmp_path, "method=taylorseer", "speed=slow", "target=flops:0.52", "method.variant=lite")
+    calibrate(menu, tmp_path, "method=uniform", "speed=slow", "target=flops:0.56", "method.order=1")
     assert path.read_text() == text
 
 
