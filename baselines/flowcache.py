@@ -50,7 +50,7 @@ RELEASED = {"attention": "block_causal", "clean_refresh": False}  # of a model t
 class FlowCache(Method):
     threshold: float  # raising it: more chunk-steps reuse; faster, and drifts more
     reuse: str = "increment"  # of the latent, as released on MAGI-1 | velocity | residual of the block stack
-    signal: str = "patch_embedding"
+    signal: str = "patch_embedding"  # as released on MAGI-1; on SkyReels-V2 time_projection
     fit: str = "none"  # polynomial p: none (p(r) = r) | wan_retention | wan | own (see `coefficients`)
     coefficients: list[float] = field(default_factory=list)  # of fit: own, highest power first
     warmup: int = 5  # first steps of a chunk that are always computed; raising it: slower, safer start
