@@ -171,8 +171,8 @@ def command(arguments: list[str]) -> int:
         return 1
     show_costs([cell for cell in composed if cell.run.dry_run])
     failures = [*refused, *sweep([cell for cell in composed if not cell.run.dry_run], launcher, lines)]
-    for line in failures:
-        out.print(f"[bold red]error:[/] {escape(line)}")
+    for failure in failures:
+        out.print(f"[bold red]error:[/] {escape(failure)}")
     return int(bool(failures))
 
 

@@ -201,7 +201,7 @@ class Store:
             right = found is not None and found[1] == sealed["bytes"]
             if right and verify and entry.verified.get(name) != found:
                 right = checksum(path) == sealed
-                if right and settled(found):
+                if right and found and settled(found):
                     entry.verified[name], entry.fresh = found, True
             if not right:
                 return self._reject(folder, f"{name} is missing, or not what its checksum says")
