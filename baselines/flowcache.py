@@ -21,8 +21,8 @@ youngest chunk's last queries against redundancy among keys (baselines/kv_compre
 
 Site: velocity, or the whole block stack.
 Signal: the patch embedding on MAGI-1 depends on the content; the time projection on SkyReels-V2 does not.
-Memory: 1 latent (1 hidden tensor per guidance branch with `residual`); on SkyReels-V2 the keys and values of every
-slot, block and branch.
+Memory: 1 latent (1 hidden tensor per guidance branch with `residual`) and the last signal of every chunk; on
+SkyReels-V2 also the keys and values of every slot, block and branch.
 Changed: chunks that compute together are forwarded together, which gives the same numbers as one after another; one
 decision for both guidance branches, whose signal is the same; keys are compressed on MAGI-1 only.
 """
