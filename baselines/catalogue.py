@@ -13,9 +13,18 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from baselines.held import table
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "methods.md"
 LABELS = ("Site", "Signal", "Memory", "Changed")
+MEMORY = """## Memory
+
+What each method really holds beside the model, at the settings of its YAML, per AR unit (a block of 5 latent frames, a
+chunk of 6) and with both guidance branches; a test measures the same on small models, to the byte. State is kept for
+every slot that a segment has reached, so a segment of 25 frames holds five times as much on SkyReels-V2. MAGI-1 passes
+some chunks twice, and what is kept at blocks is kept for both.
+"""
 HEAD = """# Methods
 
 Generated from the docstrings by `python -m baselines.catalogue`; edit those. A *slot* is one latent frame, a *hidden
@@ -94,6 +103,7 @@ def render(pages: list[Page]) -> str:
     for page in pages:
         cells = [f"[{page.name}](#{page.name})", *(page.labels.get(label, "") for label in LABELS[:3])]
         lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
+    lines += ["", *MEMORY.splitlines(), "", *table()]
     for page in pages:
         lines += ["", f"## {page.name}", "", page.title, "", _fenced(page.body)]
         if page.labels.get("Changed"):

@@ -53,10 +53,10 @@ def disable(transformer: nn.Module) -> None:
 
 
 def tensors(transformer: nn.Module) -> Iterable[Tensor]:
-    """What the hooks hold: their states, without their configuration and the modules."""
+    """What the hooks hold: their states, without their configuration, the modules and accumulators of one number."""
     states = ("state_manager", "state", "shared_state")
     held = [value for hook in hooks(transformer) for name, value in vars(hook).items() if name in states]
-    return tensors_in(held, "diffusers")
+    return [tensor for tensor in tensors_in(held, "diffusers") if tensor.dim()]
 
 
 def hooks(transformer: nn.Module) -> Iterable[object]:

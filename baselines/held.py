@@ -1,0 +1,108 @@
+"""What every method of the menu really holds beside the model while it runs, at the settings of its YAML.
+
+A test measures the same on small models, to the byte; docs/methods.md prints it for the published sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+ATTENTION = {"attention": 1, "cross_attention": 1}
+ALL = {**ATTENTION, "feed_forward": 1}
+
+
+@dataclass(frozen=True)
+class Size:
+    """One model at one setting; bytes are those of one latent slot."""
+
+    name: str
+    hidden: int  # a hidden tensor, in the model's dtype
+    latent: int  # a latent or velocity, float32
+    signals: Mapping[str, int]  # float32
+    depth: int
+    guidance: int  # branches
+    kinds: frozenset[str]  # branches of a block that are sites of their own
+    unit: int  # slots per AR unit
+    copies: int = 1  # of what is kept at blocks: MAGI-1 passes some chunks twice
+
+
+@dataclass(frozen=True)
+class Held:
+    """Tensors per latent slot. What is kept at a block or in a guidance branch is kept in each."""
+
+    hidden: int = 0
+    blocks: int = 0  # hidden tensors per block
+    branches: Mapping[str, int] = field(default_factory=dict)  # hidden tensors per block, by kind of branch
+    latents: int = 0  # after guidance
+    guided: int = 0  # latents per guidance branch
+    signal: str = ""
+    numbers: int = 0  # float32
+
+    def per_slot(self, size: Size) -> int:
+        """Bytes for each latent slot."""
+        inside = self.blocks + sum(count for kind, count in self.branches.items() if kind in size.kinds)
+        hidden = size.copies * size.guidance * (self.hidden + size.depth * inside)
+        latents = self.latents + size.guidance * self.guided
+        signal = size.signals[self.signal] if self.signal else 0
+        return hidden * size.hidden + latents * size.latent + signal + 4 * self.numbers
+
+
+SIZES = (
+    Size(
+        "SkyReels-V2 DF-1.3B, 544x960",
+        hidden=34 * 60 * 1536 * 2, latent=16 * 68 * 120 * 4,
+        signals={"time_projection": 6 * 1536 * 4, "patch_embedding": 34 * 60 * 1536 * 4},
+        depth=30, guidance=2, kinds=frozenset(ALL), unit=5,
+    ),
+    Size(
+        "MAGI-1 4.5B-distill, 480x480",
+        hidden=30 * 30 * 3072 * 2, latent=16 * 60 * 60 * 4,
+        signals={"time_projection": 2 * 3072 * 4, "patch_embedding": 30 * 30 * 3072 * 4},
+        depth=34, guidance=1, kinds=frozenset({"attention", "feed_forward"}), unit=6, copies=2,
+    ),
+)  # fmt: skip
+
+HELD = {
+    "adacache": Held(branches=ALL),
+    "bwcache": Held(blocks=1),
+    "ca2vdm": Held(),
+    "cfg_cache": Held(latents=2),
+    "composite": Held(latents=3 + 2, signal="time_projection"),
+    "delta_dit": Held(hidden=2),
+    "dsa_proxy": Held(latents=2, numbers=1),
+    "easycache": Held(latents=3, numbers=1),
+    "external_cache_dit": Held(hidden=2),
+    "external_diffusers_first_block_cache": Held(hidden=3),
+    "external_diffusers_mag_cache": Held(hidden=2),
+    "external_diffusers_none": Held(),
+    "external_diffusers_pab": Held(branches=ATTENTION),
+    "external_diffusers_sea_cache": Held(hidden=2, guided=1),
+    "external_diffusers_taylorseer": Held(branches=dict.fromkeys(ALL, 2)),
+    "external_diffusers_taylorseer_lite": Held(guided=2),
+    "first_block_cache": Held(hidden=2),
+    "flowcache": Held(latents=1, signal="patch_embedding"),
+    "lossless": Held(),
+    "magcache": Held(hidden=1),
+    "original": Held(),
+    "original_repeat": Held(),
+    "original_seed": Held(),
+    "pab": Held(branches=ATTENTION),
+    "predit": Held(latents=3, numbers=1),
+    "reduced_steps": Held(),
+    "scope": Held(latents=3, signal="time_projection"),
+    "taylorseer": Held(branches=dict.fromkeys(ALL, 2)),
+    "teacache": Held(hidden=1, signal="time_projection"),
+    "uniform": Held(latents=1),
+}
+
+
+def table(refused: frozenset[str] = frozenset({"cfg_cache", "composite", "ca2vdm", "lossless"})) -> list[str]:
+    """Lines of Markdown: MiB per AR unit, at the published sizes; what MAGI-1 cannot serve is left empty there."""
+    lines = [f"| method | {' | '.join(f'{size.name}: MiB per AR unit' for size in SIZES)} |", "|---|---|---|"]
+    for name, held in HELD.items():
+        cells = [f"{held.per_slot(size) * size.unit / 2**20:,.1f}" for size in SIZES]
+        if name in refused or name.startswith("external"):
+            cells[1] = ""
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines

@@ -1,0 +1,110 @@
+"""Every method of the menu: settings that leave it nothing to skip, and settings that make it skip on tiny models."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.utils import get_class
+from omegaconf import OmegaConf
+
+from conf.schema import CONF
+from engine.method import Method
+
+RATIOS = [1.0, 0.95, 0.97, 0.9, 0.98, 0.93, 0.95, 0.92, 0.97, 0.9, 0.95, 0.9]
+CAUSAL = {"attention": "block_causal"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """`off` and `on` change the YAML; None: the method has no such setting. `refused` is why MAGI-1 cannot serve it.
+
+    `rounding`: switched off it is the Original but for rounding, since it runs another forward.
+    """
+
+    off: dict[str, Any] | None
+    on: dict[str, Any] | None
+    refused: str = ""
+    rounding: bool = False
+    skyreels: dict[str, Any] | None = None  # settings that it needs of the model there
+    magi1: dict[str, Any] | None = None  # other values of `on` there
+
+
+def _parts(scope: dict[str, Any], cfg: dict[str, Any]) -> dict[str, Any]:
+    of = {"scope": "scope.method.Scope", "cfg_cache": "baselines.cfg_cache.CfgCache"}
+    scope = {"selective": "none", **scope}
+    return {"parts": {n: {"_target_": of[n], **given} for n, given in (("scope", scope), ("cfg_cache", cfg))}}
+
+
+LIBRARY = "needs transformer, which magi1 does not offer"
+MENU = {
+    "adacache": Line({"scale": 0}, {}),
+    "bwcache": Line({"threshold": 0}, {"threshold": 0.5}, magi1={"threshold": 99.0, "warmup": 0, "cooldown": 0}),
+    "ca2vdm": Line({"prefix_kv": "recompute"}, None, "needs given, narrow"),
+    "cfg_cache": Line({"interval": 1}, {"interval": 3}, "needs guidance"),
+    "composite": Line(
+        _parts({"tau_cache": 0, "tau_predict": 0}, {"interval": 1}),
+        _parts({"tau_cache": 0.3, "tau_predict": 0.9}, {"interval": 3}), "needs guidance",
+    ),
+    "delta_dit": Line({"interval": 1}, {}, magi1={"interval": 2}),
+    "dsa_proxy": Line({"threshold": 0}, {"threshold": 9.0}),
+    "easycache": Line(
+        {"threshold": 0, "warmup": 1}, {"threshold": 0.3, "warmup": 1},
+        magi1={"threshold": 9.0, "warmup": 1, "cooldown": 0},
+    ),
+    "external_cache_dit": Line(
+        {"options": {"Fn_compute_blocks": 1, "residual_diff_threshold": 0.0}},
+        {"options": {"Fn_compute_blocks": 1, "max_warmup_steps": 2}}, LIBRARY, rounding=True,
+    ),
+    "external_diffusers_first_block_cache": Line(
+        {"options": {"threshold": -1.0}}, {"options": {"threshold": 0.1}}, LIBRARY, rounding=True
+    ),
+    "external_diffusers_mag_cache": Line(
+        {"options": {"threshold": 0.0, "mag_ratios": RATIOS}}, {"options": {"threshold": 0.3, "mag_ratios": RATIOS}},
+        LIBRARY, rounding=True,
+    ),
+    "external_diffusers_none": Line({}, None, LIBRARY, rounding=True),
+    "external_diffusers_pab": Line(
+        {"options": {"spatial_attention_block_skip_range": 1}}, {}, LIBRARY, rounding=True, skyreels={"guidance": 1.0}
+    ),
+    "external_diffusers_sea_cache": Line(
+        {"options": {"threshold": 0.0}}, {"options": {"threshold": 0.5}}, LIBRARY, rounding=True
+    ),
+    "external_diffusers_taylorseer": Line(
+        {"options": {"cache_interval": 1, "cache_identifiers": [r"blocks\.\d+\.(attn1|attn2|ffn)"]}}, {},
+        LIBRARY, rounding=True,
+    ),
+    "external_diffusers_taylorseer_lite": Line(
+        {"options": {"cache_interval": 1, "use_lite_mode": True}}, {}, LIBRARY, rounding=True
+    ),
+    "flowcache": Line(
+        {"threshold": 0, "function": "stock", "prune": False},
+        {"threshold": 0.3, "function": "stock", "warmup": 1}, skyreels=CAUSAL,
+    ),
+    "first_block_cache": Line({"threshold": 0}, {"threshold": 0.1}, magi1={"threshold": 1.0}),
+    "lossless": Line(None, None, "needs narrow, settled"),
+    "magcache": Line({"threshold": 0, "ratios": RATIOS}, {"threshold": 0.3, "ratios": RATIOS}),
+    "original": Line({}, None),
+    "original_repeat": Line({}, None),
+    "original_seed": Line({}, None),
+    "pab": Line({"attention": 1, "cross_attention": 1}, {}),
+    "predit": Line(
+        {"max_horizon": 0}, {"max_change": 9.0}, magi1={"max_change": 9.0, "warmup": 2, "cooldown": 0}
+    ),
+    "reduced_steps": Line({"fraction": 1.0}, None),
+    "scope": Line(
+        {"tau_cache": 0, "tau_predict": 0, "selective": "none"},
+        {"tau_cache": 0.3, "tau_predict": 0.9, "selective": "none"},
+    ),
+    "taylorseer": Line({"interval": 1}, {}),
+    "teacache": Line({"threshold": 0}, {"threshold": 0.3, "fit": "none", "warmup": 1}),
+    "uniform": Line({"interval": 1.0}, {}),
+}  # fmt: skip
+
+
+def make(name: str, changes: dict[str, Any]) -> Method:
+    """The method `name` of the menu with `changes`."""
+    config = OmegaConf.to_container(OmegaConf.load(CONF / "method" / f"{name}.yaml"))
+    assert isinstance(config, dict)
+    kind = get_class(config.pop("_target_"))
+    made = kind(**{str(k): v for k, v in {**config, **changes}.items()})
+    assert isinstance(made, Method)
+    return made

@@ -1,0 +1,101 @@
+"""Every method of the menu, as its YAML has it, on both small models: off it is the Original, on it leaks nothing."""
+
+from importlib.util import find_spec
+
+import pytest
+import torch
+
+from baselines.external import External
+from conf.schema import options
+from engine.ledger import flops, plan
+from engine.method import Mode, Original
+from tests import tiny
+from tests.menu import MENU, make
+from tests.test_magi1_backbone import _model, _video
+
+SMALL = {"steps": 8, "frames": 21, "base_frames": 21, "overlap": 0}
+
+
+class Both:
+    """Small models by name and settings, and their unaccelerated videos, each made once."""
+
+    def __init__(self):
+        self.models, self.originals = {}, {}
+
+    def model(self, name, changes):
+        key = name, str(changes)
+        if key not in self.models:
+            self.models[key] = _model(**changes) if name == "magi1" else tiny.build(**SMALL, **changes)
+        return self.models[key]
+
+    def video(self, model, method, prompt="a fox", ledger=None):
+        of = _video if model.name == "magi1" else tiny.video
+        return of(model, method, prompt=prompt, ledger=ledger)
+
+    def original(self, model, rounding):
+        """By our forward, or by the model's own, which a library's hooks sit on."""
+        key = id(model), rounding
+        if key not in self.originals:
+            self.originals[key] = self.video(model, External("diffusers", "none", {}) if rounding else Original())
+        return self.originals[key]
+
+
+@pytest.fixture(scope="module")
+def both():
+    return Both()
+
+
+def prepared(both, model_name, name, changes):
+    """The model and the method; skips or checks the refusal where there is nothing to run."""
+    line = MENU[name]
+    if name == "external_cache_dit" and find_spec("cache_dit") is None:
+        pytest.skip("the extra `external` is not installed")
+    model = both.model(model_name, (line.skyreels or {}) if model_name == "skyreels" else {})
+    method = make(name, changes)
+    if model_name == "magi1" and line.refused:
+        with pytest.raises(ValueError, match=line.refused):
+            method.check(model)
+        return None, method
+    method.check(model)
+    return model, method
+
+
+@pytest.mark.parametrize("name", [name for name, line in MENU.items() if line.off is not None])
+@pytest.mark.parametrize("model_name", ["skyreels", "magi1"])
+def test_a_method_that_is_left_nothing_to_skip_is_the_original_bit_for_bit(both, model_name, name):
+    if name == "ca2vdm" and model_name == "magi1":
+        pytest.skip("prefix_kv=recompute is the Original anywhere; shared is refused, see below")
+    model, method = prepared(both, model_name, name, MENU[name].off)
+    if model is None:
+        return
+    ledger = []
+    assert torch.equal(both.video(model, method, ledger=ledger), both.original(model, MENU[name].rounding))
+    assert {entry.mode for entry in ledger} == {Mode.RECOMPUTE}
+    assert flops(ledger, model.price) == pytest.approx(flops(plan(model.schedule()), model.price))
+
+
+@pytest.mark.parametrize("name", [name for name, line in MENU.items() if line.on is not None])
+@pytest.mark.parametrize("model_name", ["skyreels", "magi1"])
+def test_a_method_that_skips_gives_a_prompt_the_same_video_whatever_was_made_before(both, model_name, name):
+    line = MENU[name]
+    changes = line.magi1 if model_name == "magi1" and line.magi1 is not None else line.on
+    model, method = prepared(both, model_name, name, changes)
+    if model is None:
+        return
+    ledger = []
+    first = both.video(model, method, ledger=ledger)
+    both.video(model, method, prompt="a cat")
+    assert torch.equal(both.video(model, method), first)
+    assert torch.isfinite(first).all() and not torch.equal(first, both.original(model, line.rounding))
+    assert len({entry.mode for entry in ledger}) > 1
+    assert flops(ledger, model.price)[0] < flops(plan(model.schedule()), model.price)[0]
+
+
+def test_every_method_of_the_menu_is_here_and_every_model_that_it_suits():
+    assert set(MENU) == set(options("method")), "say in tests/menu.py what switches it off and what makes it skip"
+
+
+@pytest.mark.parametrize("name", ["ca2vdm", "lossless"])
+def test_what_shares_keys_and_values_is_refused_on_magi1_which_does_so_itself(both, name):
+    with pytest.raises(ValueError, match=MENU[name].refused):
+        make(name, {}).check(both.model("magi1", {}))
