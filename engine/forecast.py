@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -153,10 +154,11 @@ FORECASTERS: dict[str, Formula] = {
 }  # fmt: skip
 
 
-def weights(formula: Formula, levels: Sequence[float], at: float) -> list[float]:
+@lru_cache(maxsize=1024)  # the slots of an AR unit ask for the same
+def weights(formula: Formula, levels: tuple[float, ...], at: float) -> list[float]:
     """The weights of a formula that is linear in its values, oldest level first; they sum to 1.
 
-    >>> weights(newton, [0.0, 1.0, 2.0], at=3.0)
+    >>> weights(newton, (0.0, 1.0, 2.0), at=3.0)
     [1.0, -3.0, 3.0]
     """
     basis = np.eye(len(levels))

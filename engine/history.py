@@ -61,15 +61,16 @@ class History:
         shares: list[list[float]] = [[] for _ in range(max(orders) + 1)]
         for slot, level, order in zip(slots, at, orders, strict=True):
             known = self.levels[slot][-(order + 1) :]
-            newest_first = weights(formula, known, level)[::-1]
+            newest_first = weights(formula, tuple(known), level)[::-1]
             for k, share in enumerate(shares):
                 share.append(newest_first[k] if k < len(newest_first) else 0.0)
         total: Tensor | None = None
         for k, share in enumerate(shares):
             past = self._past(slots, k).float()
             weight = column(share, past)
-            # a slot without a k-th value has weight 0, but its row of the buffer may hold anything
-            term = torch.where(weight == 0, torch.zeros((), device=past.device), past * weight)
+            term = past * weight
+            if not all(share):  # a slot without a k-th value has weight 0, but its row of the buffer may hold anything
+                term = torch.where(weight == 0, torch.zeros((), device=past.device), term)
             total = term if total is None else total + term
         assert total is not None
         return total

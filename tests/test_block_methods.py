@@ -134,7 +134,7 @@ def test_every_forecaster_hands_back_constants_and_its_only_point(name):
     formula = FORECASTERS[name]
     assert formula([(1.0, 4.0)], 7.0) == 4.0
     assert formula([(0.0, 4.0), (1.0, 4.0), (2.0, 4.0)], 9.0) == pytest.approx(4.0)
-    assert sum(weights(formula, [0.0, 1.0, 2.5], 4.0)) == pytest.approx(1)
+    assert sum(weights(formula, (0.0, 1.0, 2.5), 4.0)) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("formula", [foca, adams_bashforth])
@@ -144,7 +144,7 @@ def test_these_follow_a_straight_line_at_any_spacing(formula):
 
 
 def test_adams_bashforth_at_uniform_spacing_has_the_textbook_weights():
-    assert weights(adams_bashforth, [0.0, 1.0, 2.0], 3.0) == pytest.approx([0.5, -2.0, 2.5])
+    assert weights(adams_bashforth, (0.0, 1.0, 2.0), 3.0) == pytest.approx([0.5, -2.0, 2.5])
 
 
 def test_hicache_is_taylorseer_with_hermite_polynomials():

@@ -324,7 +324,7 @@ def test_memory_is_the_history_and_one_signal():
     method = scope(0, 99, warmup=2)
     run(Toy(**LINE), method)
     sizes = sorted(tensor.numel() for tensor in method.state())
-    assert sizes == [1, 1, 3 * 2 * 8]  # two slots' clocks; three anchors of two slots of 2 x 2 x 2
+    assert sizes == [2, 3 * 2 * 8]  # two slots' clocks; three anchors of two slots of 2 x 2 x 2
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from models.skyreels.offers import advice, offers
 from models.skyreels.own_forward import Place, own_forward
 from models.skyreels.price import Price
 from models.skyreels.settings import SPATIAL, SkyReels
-from models.skyreels.signals import signal
+from models.skyreels.signals import Signals
 from models.skyreels.unipc import UniPC
 from models.skyreels.vae import decode
 
@@ -102,6 +102,7 @@ class SkyReelsV2:
 
     def load(self) -> None:
         self.transformer, self.vae = checkpoint.load(self.settings, self.device)
+        self.__dict__.pop("_signals", None)
         if self.settings.compile:
             blocks, dtype = self.transformer.blocks, self.transformer.dtype
             width = torch.zeros(1, 2, blocks[0].ffn.net[-1].out_features, device=self.device, dtype=dtype)
@@ -147,7 +148,11 @@ class SkyReelsV2:
     def probe(self, name: str, latents: Tensor, row: Row) -> Tensor:
         """`time_projection`, `time_embedding`: known from the timesteps alone, hence the same for every prompt;
         `latent`, `patch_embedding`: of the present latents. All float32."""
-        return signal(self.transformer, name, latents[row.slots.start : row.slots.stop], self._timesteps(row))
+        return self._signals.of(name, latents[row.slots.start : row.slots.stop], self._steps(row))
+
+    @cached_property
+    def _signals(self) -> Signals:
+        return Signals(self.transformer, [self.settings.addnoise, 0, WAITING, *self.timesteps])
 
     def velocity(self, latents: Tensor, row: Row, visit: Visit) -> Tensor:
         guidance = Site("guidance")
@@ -238,6 +243,9 @@ class SkyReelsV2:
         return condition(self.transformer, self._timesteps(row), self.settings.fps, self.transformer.dtype)
 
     def _timesteps(self, row: Row) -> Tensor:
+        return sent(self._steps(row), self.device)
+
+    def _steps(self, row: Row) -> list[int]:
         """The integer timestep of every slot: 999 while waiting, 0 when finished, addnoise on the overlap."""
         segment = self.settings.segments[row.segment]
         steps = []
@@ -248,7 +256,7 @@ class SkyReelsV2:
                 steps.append(0)
             else:
                 steps.append(self.timesteps[k] if active else WAITING)
-        return sent(steps, self.device)
+        return steps
 
     def _noised_overlap(self, x: Tensor, row: Row) -> Tensor:
         """The clean overlap, noised anew at every row (or once for all) from a generator of its own, so that no

@@ -2,30 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import torch.nn.functional as F
 from diffusers import SkyReelsV2Transformer3DModel
 from torch import Tensor
 
+from engine.transfer import sent
+
 SIGNALS = frozenset({"time_projection", "time_embedding", "latent", "patch_embedding"})
 
 
-def signal(model: SkyReelsV2Transformer3DModel, name: str, latents: Tensor, timesteps: Tensor) -> Tensor:
-    """The signal `name` of `latents` (slots, C, H, W) at `timesteps` (slots,), (slots, ...). Raises ValueError.
+class Signals:
+    """The signals of one model on a grid of integer timesteps.
 
-    `time_projection` and `time_embedding` are known from the timesteps alone, hence the same for every prompt.
+    `time_projection` and `time_embedding` are known from the timesteps alone, hence the same for every prompt: they are
+    computed once, for the whole grid.
     """
-    if name == "latent":
-        return latents.float().clone()  # the sampler writes to `latents`
-    if name == "patch_embedding":
-        patch = model.patch_embedding
-        x = latents.transpose(0, 1)[None].float()
-        out = F.conv3d(x, patch.weight.float(), patch.bias.float(), stride=patch.stride)
-        return out.flatten(3)[0].permute(1, 2, 0)
-    embed = model.condition_embedder
-    time = embed.time_embedder.float()(embed.timesteps_proj(timesteps).float())
-    if name == "time_embedding":
-        return time
-    if name != "time_projection":
-        raise ValueError(f"no signal {name!r}; this backbone offers {', '.join(sorted(SIGNALS))}")
-    weight, bias = embed.time_proj.weight.float(), embed.time_proj.bias.float()
-    return F.linear(F.silu(time), weight, bias).unflatten(-1, (6, -1))
+
+    def __init__(self, model: SkyReelsV2Transformer3DModel, grid: Iterable[int]) -> None:
+        self.model = model
+        self._place = {t: i for i, t in enumerate(sorted(set(grid)))}
+        self._tables: dict[str, Tensor] = {}
+
+    def of(self, name: str, latents: Tensor, timesteps: Sequence[int]) -> Tensor:
+        """The signal `name` of `latents` (slots, C, H, W) at `timesteps`, (slots, ...). Raises ValueError."""
+        if name == "latent":
+            return latents.float().clone()  # the sampler writes to `latents`
+        if name == "patch_embedding":
+            patch = self.model.patch_embedding
+            x = latents.transpose(0, 1)[None].float()
+            out = F.conv3d(x, patch.weight.float(), patch.bias.float(), stride=patch.stride)
+            return out.flatten(3)[0].permute(1, 2, 0)
+        if name not in SIGNALS:
+            raise ValueError(f"no signal {name!r}; this backbone offers {', '.join(sorted(SIGNALS))}")
+        if name not in self._tables:
+            self._tables[name] = self._table(name, sent(list(self._place), latents.device))
+        return self._tables[name][sent([self._place[t] for t in timesteps], latents.device)]
+
+    def _table(self, name: str, timesteps: Tensor) -> Tensor:
+        embed = self.model.condition_embedder
+        time: Tensor = embed.time_embedder.float()(embed.timesteps_proj(timesteps).float())
+        if name == "time_embedding":
+            return time
+        weight, bias = embed.time_proj.weight.float(), embed.time_proj.bias.float()
+        return F.linear(F.silu(time), weight, bias).unflatten(-1, (6, -1))
