@@ -1,0 +1,96 @@
+"""What is left of a method's FLOPs speedup on the clock, over the denoising span.
+
+    python -m benchmarks.realised [model=skyreels_mid] [method=scope] [speed=fast] [rounds=2]
+    python -m benchmarks.realised model=skyreels_mid method=scope,teacache,taylorseer,pab
+
+Every method takes turns with the Original on one prompt, the same noise and the same weights. FLOPs are those of the
+ledger, in the convention of the model's attention (dense when full, masked when block-causal). The last line is one
+JSON object: `ratio` is the realised speedup over the FLOPs speedup, `cpu_ratio` the same in CPU time, `memory_ratio`
+the peak memory over the Original's (allocated on a GPU, resident on a CPU), `state_bytes` what the method held; with
+several methods these stand in `rows`, and `ratio` is the least.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.abab import conditions, in_turn, peak_ratio, plain, ratio, show, split
+from benchmarks.common import composed, prompts_of
+from engine.ledger import Entry, decisions, flops
+from engine.loop import generate
+from engine.method import Method, Original
+from engine.produce import warm_up
+
+DEFAULTS = {"method": "scope", "rounds": "2", "seed": "0"}
+
+
+def executed(model: Any, ledger: Sequence[Entry]) -> float:
+    """FLOPs of a ledger in the convention of the model's own attention."""
+    dense, masked = flops(ledger, model.price)
+    return masked if getattr(model.settings, "attention", "full") == "block_causal" else dense
+
+
+def realise(base: Any, model: Any, method: Method, prompt: str, rounds: int, seed: int) -> dict[str, Any]:
+    """Time the Original on `base` and `method` on `model`, in turn; both are loaded."""
+    method.check(model)
+    ledgers: dict[str, list[Entry]] = {"original": [], "method": []}
+    state: list[int] = []
+
+    def run(name: str) -> None:
+        subject, who = (base, Original()) if name == "original" else (model, method)
+        text = subject.conditioning(prompt, subject.texts([prompt]))
+        ledgers[name].clear()
+        generate(subject, who, text, seed, ledgers[name])
+        if name == "method":
+            state[:] = [sum(t.numel() * t.element_size() for t in who.state())]
+
+    for subject in (base, model):
+        warm_up(subject, subject.conditioning(prompt, subject.texts([prompt])))
+    spent = in_turn({name: lambda name=name: run(name) for name in ledgers}, rounds, model.device)  # type: ignore[misc]
+    saved = executed(base, ledgers["original"]) / executed(model, ledgers["method"])
+    speedup, cpu = (ratio(spent, "original", "method", what) for what in ("seconds", "cpu_seconds"))
+    return {
+        "ratio": speedup / saved,
+        "cpu_ratio": cpu / saved,
+        "speedup": speedup,
+        "cpu_speedup": cpu,
+        "flops_speedup": saved,
+        "memory_ratio": peak_ratio(spent, "method", "original"),
+        "state_bytes": state[0],
+        "decisions": decisions(ledgers["method"]),
+        "runs": plain(spent),
+    }
+
+
+def main(arguments: Sequence[str]) -> None:
+    own, rest = split(arguments, DEFAULTS)
+    model_only = [a for a in rest if not a.startswith(("method.", "speed="))]
+    run, base, _ = composed(["method=original", "speed=none", *model_only])
+    base.load()
+    prompt, rows = prompts_of(run, 1)[0], []
+    for name in own["method"].split(","):
+        _, model, method = composed([f"method={name}", *rest])
+        if model.settings == base.settings:
+            model = base
+        else:
+            model.load()
+        rows.append({"method": name, **realise(base, model, method, prompt, int(own["rounds"]), int(own["seed"]))})
+    least = min(rows, key=lambda row: row["ratio"])
+    about = {"model": base.name, "weights": base.settings.weights, "frames": base.settings.frames}
+    only = dict(rows[0])
+    if len(rows) > 1:
+        most = max(row["memory_ratio"] for row in rows)
+        only = {"ratio": least["ratio"], "least": least["method"], "memory_ratio": most, "rows": rows}
+    names = ("ratio", "cpu_ratio", "speedup", "cpu_speedup", "flops_speedup", "memory_ratio")
+    show(
+        f"{base.name}: realised over FLOPs speedup of the denoising span",
+        ["method", *names, "state MB"],
+        [[r["method"], *(f"{r[n]:.3f}" for n in names), f"{r['state_bytes'] / 1e6:.2f}"] for r in rows],
+        {**about, **only, **conditions("realised", arguments, base.device)},
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
