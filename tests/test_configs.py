@@ -192,7 +192,7 @@ def test_published_setting():
 )
 def test_a_bad_command_line_is_refused_in_one_line(overrides, words):
     line = refused(*overrides)
-    assert words in line and "\n" not in line and len(line) < 400
+    assert words in line and "\n" not in line and len(line) < 700  # the menu of methods alone is long
 
 
 def test_nearest_names_the_menu_if_nothing_is_near():
