@@ -12,7 +12,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional.image import structural_similarity_index_measure
 from torchmetrics.functional.image.lpips import _NoTrainLpips
 
-from eval import lpips_weights, metrics, video
+from eval import lpips_weights, metrics, video, winograd
 
 FIXTURES = Path(__file__).parent / "fixtures" / "lpips"
 
@@ -76,6 +76,34 @@ def test_lpips_equals_torchmetrics_on_the_same_convolutions(pair, random_network
         expected = theirs(a, b).flatten().numpy()
     assert expected.min() > 1e-4
     np.testing.assert_allclose(metrics.lpips(*pair, random_network), expected, atol=1e-5)
+
+
+def test_lpips_of_large_pictures_on_a_cpu_equals_the_library(random_network):
+    rng = np.random.default_rng(3)
+    smooth = gaussian_filter(rng.normal(size=(1, 250, 270, 3)), (0, 5, 5, 0))
+    clean = (255 * (smooth - smooth.min()) / np.ptp(smooth)).astype(np.uint8)
+    frames = (clean + rng.normal(0, 9, clean.shape)).clip(0, 255).astype(np.uint8)
+    quick = winograd.quicken(random_network)
+    expected = metrics.lpips(frames, clean, random_network)
+    assert frames.shape[1] * frames.shape[2] >= winograd.SMALL and expected[0] > 1e-3
+    np.testing.assert_allclose(metrics.lpips(frames, clean, quick), expected, atol=1e-6)
+    np.testing.assert_array_equal(metrics.lpips(clean, clean, quick), 0)
+
+
+@pytest.mark.parametrize(("kernel", "size"), [(3, (17, 22)), (5, (9, 40)), (5, (4, 3))])
+def test_a_convolution_in_fewer_products_is_that_convolution(kernel, size):
+    torch.manual_seed(0)
+    layer = torch.nn.Conv2d(8, 12, kernel, padding=kernel // 2).requires_grad_(False)
+    pictures = torch.randn(1, 8, *size).to(memory_format=torch.channels_last)
+    expected = layer(pictures)
+    assert torch.allclose(winograd.Winograd(layer)(pictures), expected, atol=1e-5 * expected.abs().max())
+
+
+def test_the_transforms_of_a_tile_worked_by_hand():
+    """F(2, 2) at 0, 1 and infinity: (d0 g0 + d1 g1, d1 g0 + d2 g1) from three products."""
+    back, forth, kernel = winograd.matrices(2, 2)
+    data, taps = torch.tensor([3.0, 5.0, 7.0]).double(), torch.tensor([2.0, -1.0]).double()
+    assert (back @ ((kernel @ taps) * (forth @ data))).tolist() == pytest.approx([1.0, 3.0])
 
 
 def _here(net: str) -> bool:
