@@ -78,6 +78,7 @@ def load(results: Path) -> Study:
     store = Store(results, create=False)
     records = list(store.records())
     videos = pd.DataFrame([_line(record, n) for n, record in enumerate(records)], columns=_COLUMNS)
+    store.remember(least=64)  # the scores that were read
     videos["variant"] = _variants(videos, records)
     _pair(videos)
     videos = videos.iloc[_order(videos)].reset_index(drop=True)

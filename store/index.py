@@ -21,7 +21,7 @@ from store.files import writing
 
 VERSION = 1
 SETTLED = 2 * 10**9  # ns, far above the steps in which file systems count
-GONE = ""  # the name under which a difference lists what the other lacks
+WITHIN = "\0"  # ends the name of what is itself a difference; alone, it names the list of what is lacking
 Seal = list[int]
 """Change time in ns and size of a file. A change time cannot be set back, and copying a store renews it."""
 
@@ -114,38 +114,39 @@ class Index:
 
 
 def difference(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """What `merged` needs to make `other` of `base`.
+    """What `merged` needs to make `other` of `base`: a mapping that is mostly the same is kept as a difference itself.
 
     >>> difference({"a": 1, "b": {"c": 2, "d": 3}, "e": 4}, {"a": 1, "b": {"c": 2, "d": 5}})
-    {'b': {'d': 5}, '': ['e']}
+    {'b\\x00': {'d': 5}, '\\x00': ['e']}
     """
     found: dict[str, Any] = {}
     for name, value in other.items():
         known = base.get(name)
         if isinstance(value, dict) and isinstance(known, dict):
             inner = difference(known, value)
-            if inner:
-                found[name] = inner
+            if 2 * len(inner) > len(value):
+                found[name] = value
+            elif inner:
+                found[name + WITHIN] = inner
         elif name not in base or known != value or type(known) is not type(value):
             found[name] = value
     gone = [name for name in base if name not in other]
-    return found | ({GONE: gone} if gone else {})
+    return found | ({WITHIN: gone} if gone else {})
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """`base` with `changes`; what is equal is shared, not copied.
 
-    >>> merged({"a": 1, "b": {"c": 2, "d": 3}, "e": 4}, {'b': {'d': 5}, '': ['e']})
+    >>> merged({"a": 1, "b": {"c": 2, "d": 3}, "e": 4}, {"b\\x00": {"d": 5}, "\\x00": ["e"]})
     {'a': 1, 'b': {'c': 2, 'd': 5}}
     """
-    found = dict(base)
-    for name, value in changes.items():
-        if name == GONE:
-            for lacking in value:
-                found.pop(lacking, None)
-        else:
-            known = base.get(name)
-            found[name] = merged(known, value) if isinstance(value, dict) and isinstance(known, dict) else value
+    found = {**base, **changes}
+    for name in [name for name in changes if name[-1:] == WITHIN]:
+        del found[name]
+        if name != WITHIN:
+            found[name[:-1]] = merged(base[name[:-1]], changes[name])
+    for lacking in changes.get(WITHIN, ()):
+        del found[lacking]
     return found
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +68,7 @@ class Store:
 
     def cell(self, model: str, method: str, speed: str | None = None) -> str:
         """`model/method-speed`, the folder of a row of the table; ValueError for a name that is not plain."""
-        name = method if speed in (None, "", "none") else f"{method}-{speed}"
-        for part in (model, name):
-            if part in RESERVED or not re.fullmatch(r"\w[\w.+=-]*", part, re.ASCII):
-                raise ValueError(f"{part!r} cannot name a folder of records; want letters, digits, _ . + = -")
-        return f"{model}/{name}"
+        return _cell(model, method, speed)
 
     def cache(self, kind: str, name: str) -> Path:
         """Where to keep what can be made again: cache("text", "ab12.safetensors"); write it by `writing`."""
@@ -91,19 +88,19 @@ class Store:
         cells = (f"{model}/{cell}" for model in folders(self.root, RESERVED)
                  for cell in folders(self.root / model, RESERVED))  # fmt: skip
         for cell in cells:
-            index, place = self._index(cell), f"{self.root}/{cell}"
             with gc_paused():
-                keys = folders(place, RESERVED)
-            for key in keys:
-                if verify:
-                    index[key].verified.clear()
-                try:
-                    record = self._load(f"{place}/{key}", verify, index)
-                except StoreError as error:
-                    record = self._reject(f"{place}/{key}", str(error))
-                if record:
-                    yield record
+                found = [self._listed(cell, key, verify) for key in folders(self.root / cell, RESERVED)]
+            yield from filter(None, found)
         self.remember(least=1 if verify else 64)
+
+    def _listed(self, cell: str, key: str, verify: bool) -> Record | None:
+        index, place = self._index(cell), f"{self.root}/{cell}/{key}"
+        if verify:
+            index[key].verified.clear()
+        try:
+            return self._load(place, verify, index)
+        except StoreError as error:
+            return self._reject(place, str(error))
 
     def remember(self, least: int = 1) -> None:
         """Keep what was learnt of cells with at least so many new records, so that it need not be read again."""
@@ -211,6 +208,15 @@ class Store:
         log.warning("%s does not count: %s", folder, why)
         self.damaged[Path(folder)] = why
         return None
+
+
+@lru_cache(maxsize=4096)
+def _cell(model: str, method: str, speed: str | None) -> str:
+    name = method if speed in (None, "", "none") else f"{method}-{speed}"
+    for part in (model, name):
+        if part in RESERVED or not re.fullmatch(r"\w[\w.+=-]*", part, re.ASCII):
+            raise ValueError(f"{part!r} cannot name a folder of records; want letters, digits, _ . + = -")
+    return f"{model}/{name}"
 
 
 def _last_change(path: Path) -> float:
