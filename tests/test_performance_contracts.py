@@ -3,6 +3,7 @@
 import warnings
 from collections import Counter
 from contextlib import contextmanager
+from dataclasses import replace
 from unittest import mock
 
 import pytest
@@ -13,11 +14,14 @@ from benchmarks.stock import compare
 from engine.compile import CompileWarning, compile_parts
 from engine.discrepancy import Discrepancy
 from engine.history import History
-from engine.loop import decide
+from engine.loop import decide, generate
 from engine.method import Mode, Original
 from engine.visit import Visit
+from models.magi1.backbone import Magi1Backbone
+from models.magi1.price import cache_bytes
 from scope.method import Scope
 from scope.predictors import ORDER
+from tests.test_magi1_backbone import TINY as MAGI1
 from tests.tiny import LONG, build, texts_of, video
 
 FETCHES = ("tolist", "item", "numpy", "cpu", "__bool__", "__float__", "__int__", "__index__")
@@ -85,6 +89,24 @@ def test_a_signal_is_remembered_by_value_not_by_keeping_the_rows_tensor():
     signal.zero_()
     assert nbytes(moved.tensors()) == 2 * 1000 * 4
     assert moved.measure([2, 3], torch.full((2, 1000), 1.5)) == pytest.approx([0.5, 0.5])
+
+
+@pytest.mark.parametrize(
+    "changes,held",
+    [({}, 7), ({"kv_range": [3, 2, 2, 1]}, 5), ({"kv_range": [6, 2, 2, 1]}, 6), ({"kv_range": [1], "window": 1}, 2)],
+)
+def test_magi1_holds_the_keys_of_what_is_still_seen_and_its_price_says_how_much(changes, held):
+    """In flight are 4 chunks, and the one that is read again; the first quarter of the steps may look further back."""
+    model = Magi1Backbone(replace(MAGI1, frames=56, **changes), torch.device("cpu"))
+    model.load()
+    text = model.conditioning("a fox", model.texts(["a fox"]))
+    forgetful = generate(model, Original(), text, 0, [])
+    cache = model._dispatcher.cache
+    assert len(cache.layers[0]) == held <= model.plan.chunks == 7
+    assert nbytes(cache.layers) == cache_bytes(model.config, model.settings.runtime, model.plan)
+    model.plan.__dict__["oldest_held"] = (0,) * len(model.plan.forwards)  # remember everything instead
+    assert model.plan.held_chunks == 7
+    assert torch.equal(generate(model, Original(), text, 0, []), forgetful)
 
 
 # --- round trips to the host ------------------------------------------------------------------------------------------

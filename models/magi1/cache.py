@@ -21,6 +21,8 @@ class KVCache:
     A row holds what was last written for its chunk: a finished chunk's come from its clean pass, an unfinished one's
     from its last computed step. `compress` merges the finished chunks into fewer tokens, and the others move up.
 
+    `forget` gives up the oldest.
+
     Args:
         chunks: of the video.
         tokens: of a chunk.
@@ -60,6 +62,16 @@ class KVCache:
         rows = self.layers[layer].flatten(0, 1)[self._starts[visible[0]] : self._starts[visible[1]]]
         keys, values = rows.chunk(2, dim=-1)
         return keys, values
+
+    def forget(self, oldest: int) -> None:
+        """Give up all chunks before `oldest`; the others move up."""
+        shift = self._starts[oldest]
+        if not shift:
+            return
+        for rows in self.layers:
+            flat = rows.flatten(0, 1)
+            flat[: len(flat) - shift] = flat[shift:].clone()
+        self._starts = [max(0, start - shift) for start in self._starts]
 
     def notice(self, layer: int, queries: Tensor) -> None:
         """Remember the last queries of a chunk, (tokens, heads, head_dim)."""

@@ -118,6 +118,8 @@ class Dispatcher:
         """
         if self.cache is None:
             self.begin()
+        assert self.cache is not None
+        self.cache.forget(self.schedule.oldest_held[forward.index])
         chosen = list(forward.chunks) if chunks is None else sorted(chunks)
         foreign = set(chosen) - set(forward.chunks)
         if foreign:

@@ -114,6 +114,12 @@ def forward_flops(
     return sum(branch_flops(config, settings, forward, branch, text, chunks) for branch in branches)
 
 
+def cache_bytes(config: ModelConfig, settings: RuntimeConfig, plan: Schedule) -> int:
+    """Keys and values held at once: 7.5 GB at the published configuration (240 frames, 480×480, the whole history)."""
+    row = tokens_per_chunk(config, settings) * config.num_query_groups * 2 * config.kv_channels * config.dtype.itemsize
+    return config.num_layers * plan.held_chunks * row
+
+
 def video_flops(config: ModelConfig, settings: RuntimeConfig, plan: Schedule, text: int = 40) -> float:
     """Every forward of a video, nothing skipped; a prefix's own pass is left out, as is everything but the transformer.
 

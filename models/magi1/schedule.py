@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 
@@ -82,10 +83,26 @@ class Schedule:
         refreshed = sum(f.seen(f.refresh_visible) for f in self.forwards if f.refresh is not None)
         return seen + refreshed + sum(f.duplicate for f in self.forwards)
 
+    @cached_property
+    def oldest_held(self) -> tuple[int, ...]:
+        """For every forward, the oldest chunk that it or a later one reads or writes: what is older can be forgotten.
+
+        Once finished chunks are compressed they are read together, and nothing is forgotten.
+        """
+        if any(f.compresses for f in self.forwards):
+            return (0,) * len(self.forwards)
+        oldest, found = self.chunks, []
+        for f in reversed(self.forwards):
+            refreshed = [] if f.refresh is None else [f.refresh, f.refresh_visible[0]]
+            oldest = min(oldest, f.chunks.start, *(start for start, _ in f.visible), *refreshed)
+            found.append(oldest)
+        return tuple(reversed(found))
+
     @property
     def held_chunks(self) -> int:
         """The most chunks' worth of keys and values held at once."""
-        return max((f.chunks.stop - f.dropped for f in self.forwards), default=self.given)
+        pairs = zip(self.forwards, self.oldest_held, strict=True)
+        return max([self.given, *(f.chunks.stop - max(f.dropped, oldest) for f, oldest in pairs)])
 
     def emitted(self, forward: Forward) -> Range | None:
         """The latent frames that are final after `forward` and were not given, None if there are none.
