@@ -25,7 +25,7 @@ from models.magi1.vae import ViTVAE, load_vae
 from models.shapes import sample
 from models.train_magi1_card import write_card
 from models.train_magi1_flow import train_flow
-from models.train_magi1_vae import make_latents, save_vae, train_vae
+from models.train_magi1_vae import make_latents, refine_decoder, save_vae, train_vae
 from models.train_tiny import new_tokenizer
 
 
@@ -114,6 +114,7 @@ def build(config: DictConfig, work: Path, out: Path) -> None:
         latents = make_latents(vae, config.latents.videos, chunks, config.size, work / "latents.pt")
         specs = [sample(i) for i in range(len(latents))]
         train_flow(model, encoder, tokenizer, latents, specs, runtime, **config.flow, **common)
+    refine_decoder(vae, **config.decoder, size=config.size, **common)  # after the latents, which need the encoder alone
     write_folder(shape, runtime, model.eval(), vae, encoder.eval(), tokenizer, out)
 
 

@@ -67,7 +67,9 @@ Apache-2.0, as the project. No data or weights of others went into it.
 def write_card(config: DictConfig, work: Path, out: Path) -> None:
     """Write README.md, losses.csv and losses.png into the model folder `out` from the checkpoints in `work`."""
     curves, stages = {}, []
-    batches = {"vae": f"{config.vae.batch} tiles of 12 frames", "flow": f"{config.flow.batch} windows"}
+    tiles = "tiles of 12 frames"
+    batches = {"vae": f"{config.vae.batch} {tiles}", "decoder": f"{config.decoder.batch} {tiles}"}
+    batches |= {"flow": f"{config.flow.batch} windows"}
     for stage, batch in batches.items():
         path = work / f"{stage}.ckpt"
         if path.exists():

@@ -147,6 +147,35 @@ def train_vae(
     return vae
 
 
+def refine_decoder(
+    vae: ViTVAE, *, steps: int, batch: int, lr: float, jitter: float, bfloat16: bool, seed: int, size: int,
+    checkpoint_every: int, work: Path,
+) -> None:  # fmt: skip
+    """Train the decoder alone, in place, to draw through errors of the latents; the latents stay what they are.
+
+    `jitter` is the standard deviation of the noise on the latents, whose own is 1: generated latents err in every patch
+    by itself, which shows as blocks. The error weighs nine times as much on the shape and three pixels around it.
+    """
+    vae.decoder.requires_grad_(True)
+
+    def loss_of(step: int) -> Tensor:
+        generator = torch.Generator().manual_seed((seed + 1) * 1_000_003 + step)
+        seeds = torch.randint(2**31, (batch,), generator=generator).tolist()
+        video, mask = tile_of(seeds, size)
+        near = torch.nn.functional.max_pool2d(mask, 7, stride=1, padding=3)  # over H and W, each frame by itself
+        weight = 1 + 8 * near[:, None]
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            with torch.no_grad():
+                z = vae.encode(video).float()
+                spread = jitter * torch.rand(batch, 1, 1, 1, 1, generator=generator)
+                z = z + spread * torch.randn(z.shape, generator=generator)
+            error = vae.decoder(z).float() - video
+        return ((error.square() + 0.2 * error.abs()) * weight).mean() / weight.mean()
+
+    fit("decoder", {"decoder": vae.decoder}, loss_of, steps=steps, lr=lr, warmup=20, decay=0.99, weight_decay=0.0,
+        checkpoint_every=checkpoint_every, work=work)  # fmt: skip
+
+
 @torch.no_grad()
 def standardise(vae: ViTVAE, size: int) -> None:
     """Fold mean and deviation of each latent channel into the weights, so that a scale factor of 1 serves."""

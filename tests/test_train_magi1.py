@@ -134,6 +134,7 @@ def _config(tmp_path: Path, *changes: str) -> DictConfig:
         "vae.batch=1", "vae.architecture.video_size=32", "latents.videos=2", "transformer.num_layers=1",
         "transformer.hidden_size=32", "transformer.ffn_hidden_size=32", "transformer.num_attention_heads=2",
         "transformer.num_query_groups=1", "transformer.kv_channels=16", "runtime.num_frames=48", "flow.batch=2",
+        "decoder.steps=1", "decoder.batch=1",
     ]  # fmt: skip
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return compose("magi1_tiny", [*small, *changes])
