@@ -19,7 +19,7 @@ RESAMPLES = 2000  # more: interval ends that move less from seed to seed, and a 
 LEVEL = 0.95
 POWER = 0.8  # how often a difference is to be found that is there; higher wants more videos
 FEWEST = 5  # prompts below which too few different resamples exist, and Student's t is used
-ROUGH = 12  # prompts below which an interval of skewed values covers less than 93 %, which tables say
+ROUGH = 8  # prompts below which an interval of skewed values covers as little as 89 %, which tables say
 
 
 class Estimate(NamedTuple):

@@ -166,8 +166,8 @@ def notes(study: Study, frame: pd.DataFrame) -> list[str]:
     lines += paired.lines(paired.compare(study, frame, METRICS), METRICS)
     fewest = videos[videos["status"] == "ok"].groupby(ROW)["prompt"].nunique()
     if len(fewest) and 1 < fewest.min() < ROUGH:
-        lines.append(f"Few prompts ({fewest.min()}): of skewed values such intervals hold the truth in some 90 % of "
-                     f"cases, not 95 %; from {ROUGH} prompts on they keep their word.")
+        lines.append(f"Few prompts ({fewest.min()}): of skewed values such intervals hold the truth in 89 to 94 % "
+                     f"of cases, not 95; from {ROUGH} prompts on they keep their word.")
     if not (videos["method"] == "original").any():
         lines.append("No Original in this folder: no speedup and no quality can be given.")
     return lines + [f"Left out: {path}, {why}." for path, why in study.damaged.items()]

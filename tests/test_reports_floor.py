@@ -105,7 +105,7 @@ def test_rows_without_common_videos_or_with_one_prompt_are_not_told_apart():
 
 def test_few_prompts_are_said_under_the_table(study, tmp_path):
     assert any(note.startswith("Few prompts (5)") for note in tables.notes(study, tables.main(study)))
-    make_store(tmp_path, cells=dict(list(FLOORS.items())[:1]), prompts=[f"p{n}" for n in range(12)], videos=False)
+    make_store(tmp_path, cells=dict(list(FLOORS.items())[:1]), prompts=[f"p{n}" for n in range(8)], videos=False)
     many = load(tmp_path)
     assert not any(note.startswith("Few prompts") for note in tables.notes(many, tables.main(many)))
 

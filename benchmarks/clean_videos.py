@@ -1,0 +1,95 @@
+"""Whether the validity gate refuses videos that nothing is wrong with: 0 of 200 is wanted.
+
+    python -m benchmarks.clean_videos [model=skyreels_tiny] [count=200] [out=results/clean_videos] [settings ...]
+
+Generates Originals of a tiny preset, of its held-out prompts and as many seeds as `count` wants, and judges each as
+the evaluation does: alone, and as a method's video whose Original it is. Videos are short (`SHORT`) unless model.frames
+says otherwise. Each verdict is a line of OUT/<model>-<settings>.jsonl as soon as it is known, so that the command goes
+on where it was stopped; the frames of a refused video are kept beside it. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.progress import track
+
+from benchmarks.common import composed, prompts_of, video
+from engine.method import Original
+from eval import validity
+from eval.signals import Signals, signals
+from eval.video import write_lossless
+
+SHORT = {"skyreels_tiny": 57, "magi1_tiny": 48}  # frames; more: nearer to the preset's own length, and slower
+
+
+def judged(frames: np.ndarray, fps: float) -> dict[str, list[str]]:
+    """The gate's reasons and warnings for a video alone and against itself."""
+    seen: Signals = signals([frames])
+    expected = validity.Expected(*frames.shape[:3])
+    verdicts = [validity.judge(seen, original, expected, fps) for original in (None, seen)]
+    return {kind: sorted({text for verdict in verdicts for text in getattr(verdict, kind)})
+            for kind in ("reasons", "warnings")}  # fmt: skip
+
+
+def known(path: Path) -> list[dict[str, Any]]:
+    """The verdicts of an earlier run; a last line that was cut short is left out."""
+    if not path.is_file():
+        return []
+    text = path.read_text(encoding="utf-8")
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+
+def measure(model: Any, prompts: Sequence[str], count: int, path: Path) -> list[dict[str, Any]]:
+    """`count` verdicts, those in `path` among them; the rest is generated and appended to it."""
+    found = known(path)[:count]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(line) + "\n" for line in found), encoding="utf-8")
+    if len(found) < count:
+        model.load()
+        texts = model.texts(prompts)
+    for number in track(range(len(found), count), model.name):
+        prompt, seed = prompts[number % len(prompts)], number // len(prompts)
+        begin = time.perf_counter()
+        frames, _ = video(model, Original(), model.conditioning(prompt, texts), seed)
+        line = {"prompt": prompt, "seed": seed, **judged(frames, model.settings.fps),
+                "seconds": round(time.perf_counter() - begin, 2)}  # fmt: skip
+        if line["reasons"]:
+            write_lossless(path.with_suffix("") / f"{number:04d}.mp4", frames, model.settings.fps)
+        with path.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(line) + "\n")
+        found.append(line)
+    return found
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command line; 0, or 1 if a clean video was refused."""
+    own = {"count": "200", "out": "results/clean_videos", "model": "skyreels_tiny"}
+    given = dict(argument.split("=", 1) for argument in arguments)
+    rest = [f"{name}={value}" for name, value in given.items() if name not in own]
+    own |= {name: value for name, value in given.items() if name in own}
+    if "model.frames" not in given and own["model"] in SHORT:
+        rest.append(f"model.frames={SHORT[own['model']]}")
+    run, model, _ = composed(["method=original", f"model={own['model']}", *rest])
+    said = json.dumps([sorted(rest), model.weights_id])
+    path = Path(own["out"], f"{model.name}-{hashlib.sha256(said.encode()).hexdigest()[:8]}.jsonl")
+    found = measure(model, prompts_of(run, int(own["count"])), int(own["count"]), path)
+    refused = [line for line in found if line["reasons"]]
+    for line in refused:
+        print(f"refused: {line['prompt']}, seed {line['seed']}: {'; '.join(line['reasons'])}")
+    print(f"{len(refused)} of {len(found)} videos of {model.name} refused, "
+          f"{sum(bool(line['warnings']) for line in found)} with a warning; {path}")  # fmt: skip
+    print(json.dumps({"model": model.name, "settings": rest, "weights": model.weights_id, "videos": len(found),
+                      "refused": len(refused), "seconds_a_video": float(np.mean([line["seconds"] for line in found]))}))
+    return int(bool(refused))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
