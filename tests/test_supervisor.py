@@ -36,6 +36,7 @@ def composed(menu, results, *more):
 
 def test_a_segfault_costs_one_video_is_recorded_and_not_tried_again(menu, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(menu))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     results, mark = tmp_path / "results", tmp_path / "SIGSEGV-0-0"
     order, told = composed(menu, results, ("mark", str(mark))), []
     supervisor = Supervisor()
