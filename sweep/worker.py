@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import signal
 
-for _number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-    signal.signal(_number, signal.SIG_IGN)  # sent to the whole group, or by a scheduler to the whole step: the
-    #                                         process that started this one decides what becomes of it
+if __name__ == "__main__":  # before anything else is imported, which takes seconds
+    for _number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(_number, signal.SIG_IGN)  # sent to the whole group, or by a scheduler to the whole step: the
+        #                                         process that started this one decides what becomes of it
 
 import os  # noqa: E402
 import sys  # noqa: E402

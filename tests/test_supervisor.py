@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
+import run
 from conf.schema import CONF
 from store import Store
 from sweep.cell import Order
@@ -61,7 +62,7 @@ def test_a_segfault_costs_one_video_is_recorded_and_not_tried_again(menu, tmp_pa
     assert not [*(results / ".claims").iterdir()]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=lambda n: n.name)
 def test_an_interrupt_leaves_no_process_and_a_store_that_goes_on(menu, tmp_path, number):
     results, mark = tmp_path / "results", tmp_path / "always-0-0"
     sweep = begin(menu, results, "method=deadly", f"method.mark={mark}", "prompts.limit=1")
@@ -71,7 +72,7 @@ def test_an_interrupt_leaves_no_process_and_a_store_that_goes_on(menu, tmp_path,
     assert sweep.poll() is None, sweep.stdout.read()
     worker = psutil.Process(int(mark.read_text()))
     assert worker.pid != sweep.pid
-    os.killpg(sweep.pid, number) if number == signal.SIGTERM else sweep.send_signal(number)  # as a terminal, or not
+    os.killpg(sweep.pid, number) if number == signal.SIGINT else sweep.send_signal(number)  # as a terminal does
     said = sweep.communicate(timeout=120)[0]
     assert sweep.returncode == (-number if number == signal.SIGKILL else 128 + number), said
     assert number == signal.SIGKILL or f"stopped by {number.name}" in said
@@ -81,6 +82,12 @@ def test_an_interrupt_leaves_no_process_and_a_store_that_goes_on(menu, tmp_path,
     assert {r.run["method"]: r.status for r in store.records()} == {"original": "ok"}
     store.sweep()
     assert [p.name for p in store.staging.iterdir()] == [".writable"]
+
+
+def test_only_the_worker_is_deaf_to_signals_and_sigterm_ends_the_command_as_an_interrupt_does():
+    assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN is not signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+        run.stopped(signal.SIGTERM, None)
 
 
 def test_a_death_is_said_in_words():
