@@ -1,5 +1,6 @@
 """What speed rests on, as far as a test can hold it: bytes kept, round trips to the host, equality with the stock."""
 
+import os
 import warnings
 from collections import Counter
 from contextlib import contextmanager
@@ -16,13 +17,15 @@ from engine.discrepancy import Discrepancy
 from engine.history import History
 from engine.loop import decide, generate
 from engine.method import Mode, Original
+from engine.room import free_bytes
 from engine.visit import Visit
 from models.magi1.backbone import Magi1Backbone
 from models.magi1.price import cache_bytes
+from models.skyreels.batch import MARGIN, activation_bytes
 from scope.method import Scope
 from scope.predictors import ORDER
 from tests.test_magi1_backbone import TINY as MAGI1
-from tests.tiny import LONG, build, texts_of, video
+from tests.tiny import ARCHITECTURE, LONG, build, texts_of, video
 
 FETCHES = ("tolist", "item", "numpy", "cpu", "__bool__", "__float__", "__int__", "__index__")
 
@@ -168,6 +171,39 @@ def test_folding_the_padding_changes_the_video_by_no_more_than_rounding():
     kinds = [build(addnoise=0, fold_padding=fold) for fold in (False, True)]
     one, other = (video(model, Original(), prompt="a") for model in kinds)
     assert 0 < (one - other).abs().max() <= 1e-4
+
+
+# --- batching ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("changes", [{}, {"fold_padding": True}, {"attention": "block_causal", "frames": LONG}])
+def test_branches_in_one_batch_are_the_branches_one_by_one(changes):
+    both = [build(batch_guidance=choice, **changes) for choice in ("always", "never")]
+    batched, alone = (video(model, Original(), prompt="a fox") for model in both)
+    torch.testing.assert_close(batched, alone, atol=1e-5, rtol=0)
+    assert both[0]._batched and not both[1]._batched
+
+
+def test_a_batch_that_would_not_fit_is_refused_before_it_is_tried(monkeypatch):
+    need = activation_bytes(ARCHITECTURE, 10 * 2 * 3, 2, 4)
+    monkeypatch.setattr("models.skyreels.batch.free_bytes", lambda device: int(need / MARGIN) - 10)
+    with pytest.raises(ValueError, match=r"always: 2 branches of 60 tokens take 0\.00 GB .* use batch_guidance=auto"):
+        build(batch_guidance="always")
+    assert not build(batch_guidance="auto")._batched
+    monkeypatch.setattr("models.skyreels.batch.free_bytes", lambda device: int(need / MARGIN) + 10)
+    assert build(batch_guidance="auto")._batched
+
+
+def test_the_size_of_a_batch_is_that_of_its_widest_moment():
+    """By hand, w = 24 and f = 32: (5 x 4 + 12) 24 = 768 bytes a token in attention, 4 (2 x 24 + 2 x 32) = 448 inside
+    the feed-forward, (4 + 16) 24 = 480 in the modulation."""
+    assert activation_bytes(ARCHITECTURE, 60, 2, 4) == 2 * 60 * 768
+    full = {"num_attention_heads": 12, "attention_head_dim": 128, "ffn_dim": 8960}
+    assert activation_bytes(full, 51_000, 1, 2) == 51_000 * 2 * (2 * 1536 + 2 * 8960)  # 2.1 GB
+
+
+def test_free_memory_is_some_of_what_the_machine_has():
+    assert 0 < free_bytes(torch.device("cpu")) <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 # --- compiling --------------------------------------------------------------------------------------------------------

@@ -17,7 +17,6 @@ import torch
 from diffusers import AutoencoderKLWan, SkyReelsV2Transformer3DModel, UniPCMultistepScheduler
 from torch import Tensor
 
-from engine.compile import compile_parts
 from engine.ledger import Entry
 from engine.method import TRANSFORMER, VELOCITY, Row, Site
 from engine.transfer import sent
@@ -25,6 +24,7 @@ from engine.visit import WHOLE, Visit
 from engine.weights import digest
 from models.skyreels import checkpoint, text
 from models.skyreels.attention import KeyValues, View
+from models.skyreels.batch import batches, joined, together
 from models.skyreels.forward import Condition, Opening, Text, condition, forward, opening, read_text
 from models.skyreels.offers import advice, offers
 from models.skyreels.own_forward import Place, own_forward
@@ -99,14 +99,14 @@ class SkyReelsV2:
 
     transformer: SkyReelsV2Transformer3DModel
     vae: AutoencoderKLWan
+    _batched = False
 
     def load(self) -> None:
         self.transformer, self.vae = checkpoint.load(self.settings, self.device)
         self.__dict__.pop("_signals", None)
         if self.settings.compile:
-            blocks, dtype = self.transformer.blocks, self.transformer.dtype
-            width = torch.zeros(1, 2, blocks[0].ffn.net[-1].out_features, device=self.device, dtype=dtype)
-            compile_parts(blocks, "ffn", width)
+            checkpoint.compile_blocks(self.transformer, self.device)
+        self._batched = batches(self.settings, self.transformer.config, self.device)
 
     def texts(self, prompts: Iterable[str], cache: Path | None = None) -> dict[str, Tensor]:
         """Embeddings of `prompts`, and of the negative prompt where guidance needs it; see text.embed."""
@@ -172,6 +172,8 @@ class SkyReelsV2:
             if visit.watches(guidance):
                 runs = {branch: partial(one, branch=branch) for branch in self.branches}
                 results = [visit(guidance._replace(branch=branch), x, run) for branch, run in runs.items()]
+            elif self._batched and visit.kinds <= {"velocity"} and view is None:
+                results = self._together(x, when)
             else:
                 results = [one(x, parts, branch) for branch in self.branches]
             if len(results) == 1:
@@ -201,6 +203,13 @@ class SkyReelsV2:
             begun.append(opening(model, x, when, causal, first, view))
         start = begun[0] if begun else None
         return forward(model, x, when, self._text[branch], visit, branch, causal, None, start, view).float()
+
+    def _together(self, x: Tensor, when: Condition) -> list[Tensor]:
+        """All guidance branches' velocities of all slots, as one batch."""
+        model, causal, x = self.transformer, self.causal_block, x.to(self.transformer.dtype)
+        start = opening(model, x, when, causal, self.branches)
+        text = joined([self._text[branch] for branch in self.branches])
+        return [v.float() for v in together(model, x, when, text, causal, start)]
 
     def _own(self, x: Tensor, row: Row, visit: Visit, branch: str) -> Tensor:
         """The velocity by the forward of the model's own class."""

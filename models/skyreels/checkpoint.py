@@ -13,6 +13,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from transformers.utils import logging as transformers_logging
 
+from engine.compile import compile_parts
 from engine.weights import WeightsError, read_header
 from models.skyreels.settings import SkyReels
 
@@ -96,6 +97,12 @@ def load(settings: SkyReels, device: torch.device) -> tuple[SkyReelsV2Transforme
     transformer.register_to_config(num_frame_per_block=1)
     vae = AutoencoderKLWan.from_pretrained(folder / "vae", torch_dtype=torch.float32)
     return transformer.to(device).eval().requires_grad_(False), vae.to(device).eval().requires_grad_(False)
+
+
+def compile_blocks(model: SkyReelsV2Transformer3DModel, device: torch.device) -> float:
+    """Compile every block's feed-forward where that works; the seconds it took."""
+    width = model.config.num_attention_heads * model.config.attention_head_dim
+    return compile_parts(model.blocks, "ffn", torch.zeros(1, 2, width, device=device, dtype=model.dtype))
 
 
 def _random(

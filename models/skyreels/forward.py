@@ -65,6 +65,7 @@ class Frames:
     rotary: Tensor  # (slots, tokens, head width / 2)
     causal_block: int
     view: View | None
+    batch: int = 1  # guidance branches among the slots of hidden states, one after the other
 
     def only(self, pick: Sequence[int] | None) -> Frames:
         """The same for some of the slots, by their place; None is all of them."""
@@ -225,7 +226,7 @@ def attend_to_video(
     def self_attention(z: Tensor, parts: Sequence[Row]) -> Tensor:
         pick = _places(visit, parts)
         own, z = frames.only(pick), _of(z, pick)
-        attn, flat, rotary = block.attn1, z.flatten(0, 1)[None], own.rotary.flatten(0, 1)
+        attn, flat, rotary = block.attn1, z.reshape(own.batch, -1, z.shape[-1]), own.rotary.flatten(0, 1)
         q = rotate(_heads(attn.norm_q(attn.to_q(flat)), attn.heads), rotary)
         k = rotate(_heads(attn.norm_k(attn.to_k(flat)), attn.heads), rotary)
         out = own.attend(branches, number, q, k, _heads(attn.to_v(flat), attn.heads))
@@ -243,7 +244,7 @@ def finish_block(
 
     def cross_attention(z: Tensor, parts: Sequence[Row]) -> Tensor:
         z = _of(z, _places(visit, parts))
-        attn, flat = block.attn2, z.flatten(0, 1)[None]
+        attn, flat = block.attn2, z.reshape(len(text.keys[number]), -1, z.shape[-1])
         q = _heads(attn.norm_q(attn.to_q(flat)), attn.heads)
         out = F.scaled_dot_product_attention(q, text.keys[number], text.values[number], attn_mask=text.bias)
         return attn.to_out[0](out.transpose(1, 2).flatten(2)).view_as(z)

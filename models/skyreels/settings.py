@@ -44,6 +44,7 @@ class SkyReels:
     negative_prompt: str = ""
     text_length: int = 512  # tokens; shorter text is padded with zeros that are attended to
     fold_padding: bool = False  # attend to one such zero with the weight of all (fp32): faster, no longer the same bits
+    batch_guidance: str = "never"  # "auto": both branches as one batch where that fits; "always": refused where not
     compile: bool = False  # torch.compile the feed-forward of every block: faster on a GPU, no longer the same bits
     precision: str = "bf16"
     architecture: dict[str, Any] = field(default_factory=dict)  # of the transformer; empty: read from the checkpoint
@@ -54,6 +55,7 @@ class SkyReels:
         self._one_of("attention", "full", "block_causal")
         self._one_of("precision", "fp32", "bf16")
         self._one_of("overlap_noise", "row", "segment")
+        self._one_of("batch_guidance", "never", "auto", "always")
         for name in ("steps", "block", "fps", "text_length"):
             if getattr(self, name) < 1:
                 raise ValueError(f"model.{name} must be at least 1, got {getattr(self, name)}")

@@ -1,0 +1,95 @@
+"""Both guidance branches as one batch, where there is room for it.
+
+A batch saves launches and makes small products larger; where one branch fills the device it saves nothing. What it
+takes is predicted from shapes before anything is tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import SkyReelsV2Transformer3DModel
+from torch import Tensor
+
+from engine.room import free_bytes
+from models.skyreels.forward import Condition, Opening, Text, forward
+from models.skyreels.settings import SPATIAL, SkyReels
+
+MARGIN = 0.9  # of the free memory that a batch may take; raising it: batches in tighter places, nearer to failing
+
+
+def activation_bytes(architecture: Mapping[str, Any], tokens: int, branches: int, itemsize: int) -> int:
+    """Peak of the activations of a forward of `tokens` per branch: the widest moment of a block, with w its width and
+    f that of its feed-forward.
+
+        feed-forward     h, z, and the inner layer before and after its activation      itemsize (2 w + 2 f)
+        attention        h, z, q, k, v; a rotation's pairs, float32, before and after   itemsize 5 w + 12 w
+        modulation       h; its float32 copy, norm, product and sum                     itemsize w + 16 w
+    """
+    w = architecture["num_attention_heads"] * architecture["attention_head_dim"]
+    f = architecture["ffn_dim"]
+    return branches * tokens * max(itemsize * (2 * w + 2 * f), (5 * itemsize + 12) * w, (itemsize + 16) * w)
+
+
+def batches(settings: SkyReels, architecture: Mapping[str, Any], device: torch.device) -> bool:
+    """Whether this run's guidance branches go as one batch, by `settings.batch_guidance` and the memory that is free.
+
+    Raises ValueError if they always should and do not fit.
+    """
+    branches = len(settings.branches)
+    if settings.batch_guidance == "never" or branches == 1:
+        return False
+    p, q = (side // SPATIAL // patch for side, patch in zip((settings.height, settings.width),
+            architecture["patch_size"][1:], strict=True))  # fmt: skip
+    tokens = max(segment.length for segment in settings.segments) * p * q
+    need = activation_bytes(architecture, tokens, branches, {"fp32": 4, "bf16": 2}[settings.precision])
+    free = free_bytes(device)
+    if need <= MARGIN * free:
+        return True
+    if settings.batch_guidance == "auto":
+        return False
+    raise ValueError(
+        f"model.batch_guidance=always: {branches} branches of {tokens} tokens take {need / 1e9:.2f} GB of activations, "
+        f"and {free / 1e9:.2f} GB are free; use batch_guidance=auto or never, or a smaller video"
+    )
+
+
+def joined(texts: Sequence[Text]) -> Text:
+    """The texts of several branches as one batch; shorter ones (their padding is folded) are filled up and masked."""
+    longest = max(text.keys[0].shape[2] for text in texts)
+
+    def filled(x: Tensor) -> Tensor:
+        return F.pad(x, (0, 0, 0, longest - x.shape[2]))
+
+    keys, values = (
+        [torch.cat([filled(x) for x in block]) for block in zip(*sides, strict=True)]
+        for sides in ([text.keys for text in texts], [text.values for text in texts])
+    )
+    if all(text.bias is None for text in texts):
+        return Text(keys, values, None)
+    rows = []
+    for text in texts:
+        own = text.bias if text.bias is not None else keys[0].new_zeros(1, 1, 1, text.keys[0].shape[2])
+        rows.append(F.pad(own, (0, longest - own.shape[-1]), value=-torch.inf))
+    return Text(keys, values, torch.cat(rows))
+
+
+def together(
+    model: SkyReelsV2Transformer3DModel,
+    latents: Tensor,
+    cond: Condition,
+    text: Text,
+    causal_block: int,
+    begun: Opening,
+) -> tuple[Tensor, ...]:
+    """The velocity (slots, C, H, W) of every branch of `text` (see `joined`), from their common opening."""
+    branches = len(text.keys[0])
+    cond = Condition(cond.time.repeat(branches, 1), cond.blocks.repeat(branches, 1, 1))
+    frames = replace(begun.frames, cond=cond, batch=branches)
+    start = Opening(begun.hidden.repeat(branches, 1, 1), frames, begun.attended)
+    many = latents.repeat(branches, 1, 1, 1)
+    return forward(model, many, cond, text, None, "", causal_block, None, start).chunk(branches)
