@@ -6,6 +6,7 @@ from typing import Any
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
+from baselines.held import SIZES, Size
 from conf.schema import CONF
 from engine.method import Method
 
@@ -98,6 +99,20 @@ MENU = {
     "teacache": Line({"threshold": 0}, {"threshold": 0.3, "fit": "none", "warmup": 1}),
     "uniform": Line({"interval": 1.0}, {}),
 }  # fmt: skip
+
+
+def size_of(model: Any) -> Size:
+    """The memory table's description of a small model in float32, from its own settings."""
+    s = model.settings
+    tokens, latent = s.height // 16 * (s.width // 16), 16 * (s.height // 8) * (s.width // 8) * 4
+    if model.name == "magi1":
+        width, kinds, unit, copies = s.architecture["hidden_size"], SIZES[1].kinds, s.chunk, 2
+        modulation = 2 * width
+    else:
+        width = s.architecture["num_attention_heads"] * s.architecture["attention_head_dim"]
+        kinds, unit, copies, modulation = SIZES[0].kinds, s.block, 1, 6 * width
+    signals = {"time_projection": 4 * modulation, "patch_embedding": 4 * tokens * width}
+    return Size(model.name, 4 * tokens * width, latent, signals, model.depth, len(model.branches), kinds, unit, copies)
 
 
 def make(name: str, changes: dict[str, Any]) -> Method:

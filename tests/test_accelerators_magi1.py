@@ -6,29 +6,17 @@ import torch
 from baselines.cfg_cache import CfgCache
 from baselines.composite import Composite
 from baselines.delta_dit import DeltaDiT
-from baselines.easycache import EasyCache
 from baselines.first_block_cache import FirstBlockCache
-from baselines.magcache import MagCache
-from baselines.pab import PAB
-from baselines.predit import PrediT
 from baselines.taylorseer import TaylorSeer
 from engine.ledger import flops, plan
 from engine.method import Mode, Original
 from tests.test_magi1_backbone import _model, _video
 
-RATIOS = [1.0, 0.95, 0.93, 0.92, 0.9]
-PAIRS = {  # a setting that never skips, one that does
-    "delta_dit": (DeltaDiT(1), DeltaDiT(2)),
+PAIRS = {  # beside what the menu has (test_menu_identities): a setting that never skips, one that does
     "delta_dit, by chunk": (DeltaDiT(1, decide_per="unit"), DeltaDiT(2, blocks=0.7, decide_per="unit")),
-    "taylorseer": (TaylorSeer(1), TaylorSeer(3)),
     "taylorseer lite": (TaylorSeer(1, variant="lite"), TaylorSeer(3, 0, "lite", "segment")),
     "taylorseer, by chunk": (TaylorSeer(1, decide_per="unit"), TaylorSeer(2, decide_per="unit")),
-    "easycache": (EasyCache(0, 1, 0), EasyCache(9.0, 1, 0)),
-    "magcache": (MagCache(0, RATIOS), MagCache(0.3, RATIOS)),
-    "first_block_cache": (FirstBlockCache(0), FirstBlockCache(1.0)),
     "first_block_cache, by chunk": (FirstBlockCache(0, decide_per="unit"), FirstBlockCache(0.3, decide_per="unit")),
-    "pab": (PAB(1, 1, 1), PAB(3, 3, 2, begin=0, end=1)),
-    "predit": (PrediT(0, 1), PrediT(3, 9.0, warmup=2, cooldown=0)),
 }
 
 

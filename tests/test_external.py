@@ -55,11 +55,7 @@ def test_a_librarys_row_skips_tells_what_it_cost_and_leaves_the_model_as_it_was(
     method.check(model)
     ledger = []
     first = video(model, method, ledger=ledger)
-    held = sum(tensor.numel() for tensor in method.state())
-    other = video(model, method, prompt="a cat", seed=1)
-    again = []
-    assert torch.equal(video(model, method, ledger=again), first) and not torch.equal(first, other)
-    assert again == ledger and held > 0
+    assert sum(tensor.numel() for tensor in method.state()) > 0
     assert torch.isfinite(first).all() and not torch.allclose(first, original, atol=1e-4)
     assert flops(ledger, model.price)[0] < flops(plan(model.schedule()), model.price)[0]
     assert {entry.mode for entry in ledger} > {Mode.RECOMPUTE}
@@ -71,25 +67,6 @@ def test_no_technique_is_the_models_own_forward_and_the_original_but_for_roundin
     found = video(model, External("diffusers", "none", {}), ledger=ledger)
     torch.testing.assert_close(found, original, rtol=1e-4, atol=1e-4)
     assert flops(ledger, model.price) == flops(plan(model.schedule()), model.price)
-
-
-OFF = {
-    "first_block_cache": diffusers("first_block_cache", threshold=-1.0),
-    "mag_cache": diffusers("mag_cache", threshold=0.0, mag_ratios=RATIOS),
-    "taylorseer": diffusers("taylorseer", cache_interval=1, **EVERY_BRANCH),
-    "sea_cache": diffusers("sea_cache", threshold=0.0),
-    "cache_dit": cache_dit(Fn_compute_blocks=1, residual_diff_threshold=0.0),
-}
-
-
-@pytest.mark.parametrize("method", [
-    pytest.param(m, id=n, marks=needs_cache_dit if n == "cache_dit" else ()) for n, m in OFF.items()
-])  # fmt: skip
-def test_a_library_that_never_skips_is_the_models_own_forward_bit_for_bit(model, method):
-    ledger = []
-    found = video(model, method, ledger=ledger)
-    assert torch.equal(found, video(model, External("diffusers", "none", {})))
-    assert {entry.mode for entry in ledger} == {Mode.RECOMPUTE}
 
 
 # --- ours against theirs, in one run, where both mean the same: all frames denoised together --------------------------

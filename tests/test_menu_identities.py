@@ -6,13 +6,16 @@ import pytest
 import torch
 
 from baselines.external import External
+from baselines.held import HELD
 from conf.schema import options
 from engine.ledger import flops, plan
+from engine.loop import generate
 from engine.method import Mode, Original
 from tests import tiny
-from tests.menu import MENU, make
-from tests.test_magi1_backbone import _model, _video
+from tests.menu import MENU, make, size_of
+from tests.test_magi1_backbone import _model
 
+AT_MOST = {("delta_dit", "magi1")}  # its two stages are met by different chunks, so not every chunk holds both
 SMALL = {"steps": 8, "frames": 21, "base_frames": 21, "overlap": 0}
 
 
@@ -28,9 +31,10 @@ class Both:
             self.models[key] = _model(**changes) if name == "magi1" else tiny.build(**SMALL, **changes)
         return self.models[key]
 
-    def video(self, model, method, prompt="a fox", ledger=None):
-        of = _video if model.name == "magi1" else tiny.video
-        return of(model, method, prompt=prompt, ledger=ledger)
+    def video(self, model, method, prompt="a fox", ledger=None, on_row=None):
+        texts = model.texts([prompt]) if model.name == "magi1" else tiny.texts_of(model, prompt)
+        ledger = [] if ledger is None else ledger
+        return generate(model, method, model.conditioning(prompt, texts), 0, ledger, on_row)
 
     def original(self, model, rounding):
         """By our forward, or by the model's own, which a library's hooks sit on."""
@@ -76,14 +80,21 @@ def test_a_method_that_is_left_nothing_to_skip_is_the_original_bit_for_bit(both,
 
 @pytest.mark.parametrize("name", [name for name, line in MENU.items() if line.on is not None])
 @pytest.mark.parametrize("model_name", ["skyreels", "magi1"])
-def test_a_method_that_skips_gives_a_prompt_the_same_video_whatever_was_made_before(both, model_name, name):
+def test_a_method_that_skips_leaves_nothing_for_the_next_video_and_holds_what_the_table_says(both, model_name, name):
+    """Prompts A, B, A; the bytes held at most are those of baselines/held.py for every slot."""
     line = MENU[name]
     changes = line.magi1 if model_name == "magi1" and line.magi1 is not None else line.on
     model, method = prepared(both, model_name, name, changes)
     if model is None:
         return
-    ledger = []
-    first = both.video(model, method, ledger=ledger)
+    ledger, held = [], [0]
+
+    def weigh(row):
+        held.append(sum(tensor.numel() * tensor.element_size() for tensor in method.state()))
+
+    first = both.video(model, method, ledger=ledger, on_row=weigh)
+    expected = len(first) * HELD[name].per_slot(size_of(model))
+    assert max(held) == expected or ((name, model_name) in AT_MOST and 0 < max(held) < expected)
     both.video(model, method, prompt="a cat")
     assert torch.equal(both.video(model, method), first)
     assert torch.isfinite(first).all() and not torch.equal(first, both.original(model, line.rounding))

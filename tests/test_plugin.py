@@ -1,0 +1,60 @@
+"""The README's own example of a method, in a folder outside of the repository: one Python file and one YAML."""
+
+import re
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import yaml
+
+import run
+from tests.test_run import call, records, table
+from tests.tiny import TINY
+
+README = Path(run.__file__).parent / "README.md"
+
+
+def example(language, naming):
+    """The block of code in the README that begins with a comment naming its file."""
+    text = README.read_text(encoding="utf-8")
+    blocks = re.findall(rf"```{language}\n(# [^\n]*{re.escape(naming)}.*?)```", text, re.S)
+    assert len(blocks) == 1, f"the README has {len(blocks)} {language} blocks that name {naming}"
+    return blocks[0]
+
+
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory):
+    """The folder of somebody's plug-in, on the Python path, with a tiny model to try it on."""
+    folder = tmp_path_factory.mktemp("plugin")
+    (folder / "mine.py").write_text(example("python", "mine.py"))
+    for name in ("method", "model"):
+        (folder / name).mkdir()
+    (folder / "method" / "every_other.yaml").write_text(example("yaml", "every_other.yaml"))
+    settings = asdict(TINY) | {"frames": 21, "height": 64, "width": 64, "text_length": 16}
+    model = {"_target_": "models.skyreels.backbone.SkyReelsV2", **settings}
+    (folder / "model" / "tiny.yaml").write_text(yaml.safe_dump(model))
+    sys.path.insert(0, str(folder))
+    yield folder
+    sys.path.remove(str(folder))
+    sys.modules.pop("mine", None)
+
+
+def test_the_readmes_method_runs_from_outside_the_repository_and_is_a_row_of_the_table(plugin):
+    results = plugin / "results"
+    said = call("-m", "--config-dir", plugin, "model=tiny", "method=original,every_other", "prompts.list=[a fox]",
+                "prompts.file=''", f"results={results}", "device=cpu")  # fmt: skip
+    assert said.status == 0, said.out + said.err
+    rows = table(results)
+    assert set(rows) == {"original", "every_other"} and rows["every_other"]["videos"] == "1"
+    assert float(rows["every_other"]["flops_speedup"]) > 1
+    (record,) = records(results, "every_other")
+    assert record.quality["lpips"] > 0 and record.run["reference_key"]
+    skipped = [line["iteration"] for line in record.trace() if line["mode"] == "cache"]
+    assert skipped == list(range(6, record.run["iterations"], 2)), "every odd row after the first five"
+    assert record.run["state_bytes"] == 6 * 16 * 8 * 8 * 4, "the last velocity of 6 slots"
+
+
+def test_its_settings_are_checked_like_our_own(plugin):
+    said = call("--config-dir", plugin, "model=tiny", "method=every_other", "method.strat=3", "dry_run=true")
+    assert said.status == 1 and "method.strat is no setting" in said.err
