@@ -53,12 +53,14 @@ def length(study: Study, frame: pd.DataFrame) -> Figure | None:
                 if len(part):
                     ends.append(_fitted(axes, part, method))
             axes.set_ylim(bottom=0)
-            style.label_lines(axes, ends, x=float(max(part["at"].max() for part in lines.values() if len(part))))
+            longest = max(part["at"].max() for part in lines.values() if len(part))
+            style.label_lines(axes, ends, float(longest), points=23)
             scope = lines["scope", "fast"]
             for n in (0, -1) if len(scope) else ():
                 line = scope.iloc[n]
-                axes.annotate(f"{line['speedup']:.2f}×", (line["at"], line["time_s"]), (0, -11), ha="center",
-                              textcoords="offset points", fontsize=7.5, color=style.colour("scope"))  # fmt: skip
+                axes.annotate(f"{line['speedup']:.2f}×", (line["at"], line["time_s"]), (0, -14), fontsize=7.5,
+                              textcoords="offset points", ha="right" if n else "left",
+                              color=style.colour("scope"))  # fmt: skip
     return figure
 
 
@@ -126,21 +128,18 @@ def memory(study: Study) -> Figure | None:
 
 
 def _bars(study: Study, model: str) -> Iterator[dict[str, Any]]:
-    """A bar per method and length: the shortest, and the longest if there is more than one."""
-    for row, videos in study.rows(model):
-        valid = videos[(videos["status"] == "ok") & videos["memory"].notna()]
-        if valid.empty or not set(valid["changed"].iloc[0]) <= {LENGTH} or row["method"] == "original_repeat":
+    """A bar per method and length: the model's own length, and the longest where that was tried too."""
+    shown = [(row, videos[videos["status"] == "ok"]) for row, videos in study.rows(model)
+             if row["speed"] in ("", "fast") and row["method"] != "original_repeat"]  # fmt: skip
+    shown = [(row, valid) for row, valid in shown
+             if valid["memory"].notna().any() and set(valid["changed"].iloc[0]) <= {LENGTH}]  # fmt: skip
+    longest = max((valid["frames"].iloc[0] for row, valid in shown if row["variant"]), default=None)
+    long = {row["method"] for row, valid in shown if valid["frames"].iloc[0] == longest}
+    for row, valid in shown:
+        frames = valid["frames"].iloc[0]
+        if (row["variant"] and frames != longest) or (long and row["method"] not in long):
             continue
-        if row["speed"] not in ("", "fast") or not _extreme(study, model, row, valid["frames"].iloc[0]):
-            continue
-        whole = float(valid["memory"].mean()) / 1e9
-        denoise = float(valid["memory_denoise"].mean()) / 1e9
+        whole, denoise = (float(valid[name].mean()) / 1e9 for name in ("memory", "memory_denoise"))
         name = label({**row, "variant": ""})
-        yield {"name": f"{name}, {valid['frames'].iloc[0]:.0f} frames", "method": row["method"], "whole": whole,
+        yield {"name": f"{name}, {frames:.0f} frames", "method": row["method"], "whole": whole,
                "denoise": whole if np.isnan(denoise) else denoise}  # fmt: skip
-
-
-def _extreme(study: Study, model: str, row: dict[str, str], frames: float) -> bool:
-    every = [videos["frames"].iloc[0] for _, videos in study.varied(model, row["method"], row["speed"])
-             if set(videos["changed"].iloc[0]) <= {LENGTH}]  # fmt: skip
-    return frames in (min(every), max(every))

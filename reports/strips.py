@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from reports import style
 from reports.records import Study, label
@@ -50,9 +51,12 @@ def strips(study: Study, wanted: Wanted) -> Figure | None:
     blocks = [(model, found) for model in study.models if len(found := _videos(study, model, wanted)) > 1]
     if not blocks:
         return None
-    with rc_context({**style.SETTINGS, "figure.constrained_layout.use": False}):
-        heights = [len(found) + 0.5 for _, found in blocks]
-        figure = Figure((1.05 * SHOWN + 1.5, 1.08 * sum(heights)))
+    with rc_context(style.SETTINGS):
+        shapes = [found[0][1].shape for _, found in blocks]  # of the Original's frames: (SHOWN, H, W, 3)
+        heights = [0.32 + 1.07 * len(found) * shape[1] / shape[2]
+                   for (_, found), shape in zip(blocks, shapes, strict=True)]  # fmt: skip
+        tight = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
+        figure = Figure((1.05 * SHOWN + 1.1, sum(heights)), layout=tight)
         parts = np.ravel(figure.subfigures(len(blocks), 1, height_ratios=heights, squeeze=False))
         for part, (model, found) in zip(parts, blocks, strict=True):
             _block(part, model, found)
@@ -79,12 +83,10 @@ def _readable(study: Study, group: pd.DataFrame) -> Iterator[tuple[pd.Series, np
 
 
 def _block(part: SubFigure, model: str, found: list[tuple[pd.Series, np.ndarray]]) -> None:
-    edges = {"left": 0.19, "right": 0.995, "bottom": 0.01, "top": 1 - 0.42 / (len(found) + 0.5)}
-    grid = part.subplots(len(found), SHOWN, squeeze=False, gridspec_kw={"wspace": 0.04, "hspace": 0.04, **edges})
+    grid = part.subplots(len(found), SHOWN, squeeze=False)
     prompt = found[0][0]["prompt"]
     text = prompt if len(prompt) <= LONGEST else prompt[: LONGEST - 1] + "…"
-    part.suptitle(f"{model}: {_plain(text)}", x=0.005, ha="left", y=1 - 0.16 / (len(found) + 0.5), fontsize=8.5,
-                  fontweight="bold")  # fmt: skip
+    part.suptitle(f"{model}: {_plain(text)}", x=0.005, ha="left", fontsize=8.5, fontweight="bold")
     for axes_row, (video, pictures) in zip(grid, found, strict=True):
         for axes, picture in zip(axes_row, pictures, strict=True):
             axes.imshow(picture, interpolation="nearest", aspect="auto")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def _lines(name: str, models: Sequence[str], rest: list[str], folders: Sequence[
 def _folders(arguments: Sequence[str]) -> list[Path]:
     """Where experiments may lie: in a plugged-in menu (--config-dir) before our own."""
     found = []
-    for argument, after in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, after in pairwise([*arguments, ""]):
         flag, _, value = argument.partition("=")
         if flag in ("--config-dir", "-cd"):
             found.append(Path(value or after))

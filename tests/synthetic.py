@@ -78,17 +78,23 @@ def make_store(root: Path, model: str = "skyreels_tiny", prompts=PROMPTS, cells=
                videos: bool = True, **run) -> Store:  # fmt: skip
     """Records of every cell for every prompt; `run` overrides what run.json says."""
     store = Store(root)
-    keys = {n: fingerprint({"model": model, "prompt": p}) for n, p in enumerate(prompts)}
+    changed = run.get("changed", {})
+    keys = {n: fingerprint({"model": model, "prompt": p, **changed}) for n, p in enumerate(prompts)}
     for ((method, speed), (seconds, share, error)), (n, prompt) in itertools.product(cells.items(), enumerate(prompts)):
-        key = keys[n] if method == "original" else fingerprint({"model": model, "cell": f"{method}{speed}", "n": n})
+        key = keys[n] if method == "original" else fingerprint(
+            {"model": model, "cell": f"{method}{speed}", "n": n, **changed})  # fmt: skip
         frames, reference = frames_of(n % 3, error, seed=hash_of(method, speed)), frames_of(n % 3, 0.0)
         slower = 1 + 0.03 * n
         with store.stage(model, method, speed, key) as stage:
             encode(stage.path / "video.mp4", frames) if videos else (stage.path / "video.mp4").touch()
-            (stage.path / "frames.mp4").write_bytes(b"")
+            (stage.path / "frames.mp4").write_bytes((stage.path / "video.mp4").read_bytes())
             lines = ledger(share)
             (stage.path / "trace.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-            settings = {"model": {"name": model}, "method": {"name": method, "tau_cache": 0.3}, "seed": 0}
+            settings = {"model": {"name": model, "frames": FRAMES}, "method": {"name": method, "tau_cache": 0.3,
+                        "max_skip": 5, "selective": "prefix"}, "seed": 0}  # fmt: skip
+            for name, value in changed.items():
+                group, _, setting = name.partition(".")
+                settings[group][setting] = value
             (stage.path / "config.yaml").write_text(json.dumps(settings))  # JSON is YAML
             stage.run |= {
                 "status": "ok", "prompt": prompt, "prompt_id": n, "seed": 0, "reference_key": keys[n], "fps": FPS,
