@@ -13,13 +13,13 @@ if __name__ == "__main__":  # before anything else is imported, which takes seco
         signal.signal(_number, signal.SIG_IGN)  # sent to the whole group, or by a scheduler to the whole step: the
         #                                         process that started this one decides what becomes of it
 
-import os  # noqa: E402
-import sys  # noqa: E402
-from importlib import import_module  # noqa: E402
-from multiprocessing.connection import Connection  # noqa: E402
-from queue import Queue  # noqa: E402
-from threading import Thread  # noqa: E402
-from typing import Any  # noqa: E402
+import os
+import sys
+from importlib import import_module
+from multiprocessing.connection import Connection
+from queue import Queue
+from threading import Thread
+from typing import Any
 
 AGAIN = 75  # exit status of a child: it is spent, the cell wants another
 GONE = 76  # exit status of a child: whoever gave the orders is gone
