@@ -4,10 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from diffusers import SkyReelsV2DiffusionForcingPipeline, UniPCMultistepScheduler
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
+from benchmarks.stock import stock as stock_pipeline
 from engine.ledger import Entry
 from engine.loop import generate
 from engine.method import Method
@@ -61,42 +61,8 @@ def ledger_of(model: SkyReelsV2, method: Method) -> list[Entry]:
 
 def stock(model: SkyReelsV2, prompt: str = "a fox", seed: int = 0) -> torch.Tensor:
     """The same video by diffusers' own pipeline, (slots, C, H, W)."""
-    s, transformer = model.settings, model.transformer
-    pipe = SkyReelsV2DiffusionForcingPipeline(
-        tokenizer=None,
-        text_encoder=None,
-        transformer=transformer,
-        vae=model.vae,
-        scheduler=UniPCMultistepScheduler(
-            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=s.shift
-        ),
-    )
-    pipe.set_progress_bar_config(disable=True)
     texts = texts_of(model, prompt)
-    if s.attention == "full":  # the stock pipeline turns its mask on whenever blocks are asked for
-        transformer._set_ar_attention = lambda block: None
-    try:
-        return pipe(
-            prompt=None,
-            prompt_embeds=texts[prompt],
-            negative_prompt_embeds=texts.get(s.negative_prompt),
-            height=s.height,
-            width=s.width,
-            num_frames=s.frames,
-            num_inference_steps=s.steps,
-            guidance_scale=s.guidance,
-            generator=torch.Generator().manual_seed(seed),
-            output_type="latent",
-            overlap_history=s.overlap if s.frames > s.base_frames else None,
-            addnoise_condition=s.addnoise,
-            base_num_frames=s.base_frames,
-            ar_step=s.ar_step,
-            causal_block_size=s.block,
-            fps=s.fps,
-        ).frames[0].transpose(0, 1)
-    finally:
-        transformer.__dict__.pop("_set_ar_attention", None)
-        transformer.register_to_config(num_frame_per_block=1)
+    return stock_pipeline(model, texts[prompt], texts.get(model.settings.negative_prompt), seed)
 
 
 def save_checkpoint(folder: Path) -> Path:
