@@ -190,8 +190,7 @@ def protocol(study: Study) -> list[str]:
 def _vbench_protocol(report: Mapping[str, Any]) -> str:
     """How VBench was run on a cell, as words."""
     prompts, package = report.get("prompts") or {}, report.get("package") or {}
-    words = [f"{name} {version}" for name, version in sorted(package.items())]
-    words.append(f"protocol {report.get('protocol', 'not recorded')}")
+    words = [f"version {package.get('vbench', 'not recorded')}", f"protocol {report.get('protocol', 'not recorded')}"]
     if prompts:
         of = f" of {prompts['of']}" if prompts.get("of") else ""
         words.append(f"{prompts['used']}{of} prompts ({prompts['kind']}), set {str(prompts['sha256'])[:12]}")

@@ -1,7 +1,9 @@
 """`python -m eval RESULTS`: scores what lacks scores, once, and a broken record costs only itself."""
 import json
 import math
+from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -50,6 +52,16 @@ def results(tmp_path, monkeypatch):
         add(store, "original_repeat", f"r{n}", moving(n), prompt=f"p{n}", reference_key=f"o{n}")
         add(store, "scope", f"s{n}", moving(n, 5), prompt=f"p{n}", reference_key=f"o{n}")
     return store
+
+
+def _encode(path: Path, frames: np.ndarray, pixel_format: str) -> None:
+    """Frames as no method stores them: FFV1 in a container that holds it, under the name of the lossless file."""
+    with av.open(str(path), "w", format="matroska") as container:
+        stream = container.add_stream("ffv1", rate=8)
+        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], pixel_format
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
 
 
 def quality(store: Store, method: str, key: str) -> dict:
@@ -139,7 +151,10 @@ def test_lpips_is_left_empty_without_weights_and_filled_in_once_they_are_there(r
     assert after["lpips"] > 0 and "lpips_missing" not in after and after["psnr"] == before["psnr"]
 
 
-@pytest.mark.parametrize("fault", ["truncated", "no video", "short", "grey"])
+FORMATS = {"grey format": ("gray", "gray (grey)"), "alpha": ("bgra", "colour with alpha")}
+
+
+@pytest.mark.parametrize("fault", ["truncated", "no video", "short", "blank", "odd size", *FORMATS])
 def test_a_broken_video_is_invalid_by_name_and_the_rest_is_scored(results, fault, tmp_path):
     target = results.root / "tiny" / "scope" / "s1"
     frames = target / "frames.mp4"
@@ -147,6 +162,10 @@ def test_a_broken_video_is_invalid_by_name_and_the_rest_is_scored(results, fault
         frames.write_bytes(frames.read_bytes()[:-200])
     elif fault == "no video":
         frames.write_text("hello")
+    elif fault == "odd size":
+        video.write_lossless(frames, moving(1)[:, :-1, :-3], fps=8)
+    elif fault in FORMATS:
+        _encode(frames, moving(1), FORMATS[fault][0])
     else:
         video.write_lossless(frames, moving(1)[:-1] if fault == "short" else moving(1) * 0 + 127, fps=8)
     unsealed = json.loads((target / "run.json").read_text()) | {"files": {}}  # as if it was stored broken
@@ -154,9 +173,11 @@ def test_a_broken_video_is_invalid_by_name_and_the_rest_is_scored(results, fault
     assert run(results) == 0
     broken = quality(results, "scope", "s1")
     assert broken["validity"]["status"] == "invalid"
-    expected = {"short": "wrong count: 11 frames, 12", "grey": "flat"}.get(fault, "frames.mp4")
-    assert expected in broken["validity"]["reasons"][0]
-    if fault != "grey":
+    expected = {"short": "wrong count: 11 frames, 12", "blank": "flat", "odd size": "wrong size: 45×47"}
+    expected |= {name: kind for name, (_, kind) in FORMATS.items()}
+    reason = broken["validity"]["reasons"][0]
+    assert expected.get(fault, "") in reason and ("frames.mp4" in reason or fault in ("short", "blank", "odd size"))
+    if fault != "blank":
         assert broken["psnr"] is None
     assert quality(results, "scope", "s2")["validity"]["status"] == "ok"
 
@@ -170,6 +191,15 @@ def test_half_written_and_failed_records_are_passed_over(results, capsys):
     assert not (half / "quality.json").exists()
     text = capsys.readouterr().out
     assert "scope/half" in text and "no run.json" in text and "scored 6" in text and "failed 1" in text
+
+
+def test_a_half_written_quality_file_is_made_again(results):
+    run(results)
+    path = results.root / "tiny" / "scope" / "s1" / "quality.json"
+    whole = path.read_text()
+    path.write_text(whole[: len(whole) // 2])
+    run(results)
+    assert json.loads(path.read_text()) == json.loads(whole)
 
 
 def test_latents_that_were_not_finite_make_the_record_invalid(results):

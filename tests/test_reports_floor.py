@@ -131,5 +131,5 @@ def test_every_table_says_its_videos_prompts_metric_versions_and_vbench_protocol
     texts = [(tmp_path / name).read_text() for name in ("main.md", "main.tex", "main_protocol.txt")]
     for text in [*texts, printed, page.render(study, main, [])]:
         for words in ("35 videos, invalid 0, failed 0", "5 prompts, set ", "lpips alex", "lossless",
-                      "VBench: vbench 0.1.5, protocol long, 5 prompts (custom), set abababababab"):  # fmt: skip
+                      "VBench: version 0.1.5, protocol long, 5 prompts (custom), set abababababab"):  # fmt: skip
             assert words in text
