@@ -36,6 +36,7 @@ def send(told: Told, options: Logging, folder: Path) -> None:
         run.summary.update(told.summary)
     finally:
         run.finish()
+        wandb.teardown()  # which waits until the offline file is written whole
 
 
 def mode(options: Logging) -> str:
