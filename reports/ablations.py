@@ -8,7 +8,7 @@ import pandas as pd
 
 from reports.formats import pipes, tabular
 from reports.records import ROW, Study, settings
-from reports.tables import BY_NAME, shown
+from reports.tables import BY_NAME, protocol, shown
 from store import writing
 
 TITLES = {
@@ -46,10 +46,10 @@ def write(study: Study, frame: pd.DataFrame, folder: Path) -> pd.DataFrame:
     """Write `ablations`.csv, .md and .tex into `folder` if there is anything to say; the table."""
     found = table(study, frame)
     if len(found):
-        printed = _printed(found)
+        printed, under = _printed(found), [CAPTION, *protocol(study)]
         texts = {"csv": found.to_csv(index=False, float_format="%.6g"),
-                 "md": f"{pipes(printed)}\n\n{CAPTION}\n",
-                 "tex": tabular(printed, "ablations", CAPTION, left=3)}  # fmt: skip
+                 "md": "\n\n".join([pipes(printed), *under]) + "\n",
+                 "tex": tabular(printed, "ablations", " ".join(under), left=3)}  # fmt: skip
         for suffix, text in texts.items():
             with writing(folder / f"ablations.{suffix}") as draft:
                 draft.write_text(text, encoding="utf-8")

@@ -12,7 +12,7 @@ from reports import formats, tables, verdicts
 from reports.others import counts, others
 from reports.page import TEMPLATES
 from reports.records import Study, load
-from reports.tables import BY_NAME, Metric
+from reports.tables import BY_NAME, Metric, protocol
 from store import writing
 
 TITLES = {
@@ -38,10 +38,10 @@ def write(study: Study, frame: pd.DataFrame, report: Path) -> pd.DataFrame:
     """Write the page and the tables under `report`; the verdicts, a line per published row."""
     judged = verdicts.judge(study, frame)
     for name, part in judged.groupby("table", sort=False):
-        printed = beside(part)
+        printed, under = beside(part), [LEGEND, *protocol(study)]
         texts = {"csv": part.dropna(axis=1, how="all").to_csv(index=False, float_format="%.6g"),
-                 "md": f"## {TITLES[str(name)]}\n\n{formats.pipes(printed)}\n\n{LEGEND}\n",
-                 "tex": formats.tabular(printed, str(name), f"{TITLES[str(name)]}. {LEGEND}")}  # fmt: skip
+                 "md": "\n\n".join([f"## {TITLES[str(name)]}", formats.pipes(printed), *under]) + "\n",
+                 "tex": formats.tabular(printed, str(name), " ".join([f"{TITLES[str(name)]}.", *under]))}  # fmt: skip
         for suffix, text in texts.items():
             with writing(report / "tables" / f"{name}.{suffix}") as draft:
                 draft.write_text(text, encoding="utf-8")
@@ -94,7 +94,7 @@ def render(judged: pd.DataFrame, study: Study, frame: pd.DataFrame) -> str:
     css = jinja2.utils.markupsafe.Markup((TEMPLATES / "page.css").read_text(encoding="utf-8"))
     return environment.get_template("paper.html").render(
         parts=parts, others=others(study, frame), counts=counts(study), odd=ODD,
-        summary=verdicts.summary(judged), tolerances=tolerances, css=css
+        summary=verdicts.summary(judged), tolerances=tolerances, protocol=" ".join(protocol(study)), css=css
     )
 
 

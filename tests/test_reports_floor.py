@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from baselines.original_seed import OriginalSeed
-from reports import floor, formats, page, paired, tables
+from reports import floor, formats, page, paired, paper, tables
 from reports.records import load
 from store import Store
 from tests.synthetic import CELLS, make_store
@@ -126,10 +126,13 @@ def test_every_table_says_its_videos_prompts_metric_versions_and_vbench_protocol
              "prompts": {"kind": "custom", "used": 5, "of": None, "sha256": "ab" * 32}}  # fmt: skip
     (folder / "scope-fast.json").write_text(json.dumps(about))
     formats.write(study, main, tmp_path)
+    paper.write(study, main, tmp_path)
     tables.print_main(study.root)
     printed = " ".join(capsys.readouterr().out.split())
     texts = [(tmp_path / name).read_text() for name in ("main.md", "main.tex", "main_protocol.txt")]
+    assert all("lossless" in text for text in [*texts, printed])
+    texts += [(tmp_path / name).read_text() for name in ("tables/table1.md", "tables/table2.tex", "paper.html")]
     for text in [*texts, printed, page.render(study, main, [])]:
-        for words in ("35 videos, invalid 0, failed 0", "5 prompts, set ", "lpips alex", "lossless",
+        for words in ("35 videos, invalid 0, failed 0", "5 prompts, set ", "lpips alex",
                       "VBench: version 0.1.5, protocol long, 5 prompts (custom), set abababababab"):  # fmt: skip
             assert words in text
