@@ -19,6 +19,14 @@ from sweep.supervisor import Supervisor, death
 from tests.deadly import begin, write_menu
 
 
+@pytest.fixture(autouse=True)
+def in_the_foreground():
+    """A shell starts its background jobs deaf to Ctrl-C, and what they start inherits it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def menu(tmp_path_factory):
     return write_menu(tmp_path_factory.mktemp("menu"))
