@@ -105,7 +105,7 @@ def test_wandb_is_online_only_with_a_key_or_when_told(key, said, expected, monke
 
 def test_a_refused_key_falls_back_to_a_file(told, tmp_path):
     class Wandb:
-        modes: list[str] = []
+        modes: ClassVar[list[str]] = []
 
         @staticmethod
         def Settings(**_):
