@@ -3,6 +3,7 @@
 import sqlite3
 import struct
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
