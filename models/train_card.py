@@ -2,6 +2,8 @@
 
 import json
 import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -13,6 +15,7 @@ from omegaconf import DictConfig
 
 from models.shapes import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES
 
+LOSSES, HOURS = "losses.csv", "hours.json"
 CARD = """---
 license: apache-2.0
 library_name: diffusers
@@ -83,6 +86,49 @@ def plot_losses(curves: dict[str, list[float]], path: Path) -> None:
     pyplot.close(figure)
 
 
+@dataclass(frozen=True)
+class Stage:
+    """What one stage of a training left behind."""
+
+    losses: list[float]  # of every step
+    hours: float
+
+
+def stages_of(names: Sequence[str], work: Path, start: str = "") -> dict[str, Stage]:
+    """The stages found in `work`, each behind what the folder `start`, which was trained on, says of itself."""
+    stages: dict[str, Stage] = {}
+    if start:
+        hours = json.loads((Path(start) / HOURS).read_text())
+        for line in (Path(start) / LOSSES).read_text().splitlines()[1:]:
+            name, _, loss = line.split(",")
+            stages.setdefault(name, Stage([], hours[name])).losses.append(float(loss))
+    for name in names:
+        path = work / f"{name}.ckpt"
+        if path.exists():
+            saved = torch.load(path, weights_only=True, mmap=True)
+            known = stages.get(name, Stage([], 0.0))
+            hours_here = saved.get("seconds", 0.0) / 3600
+            stages[name] = Stage(known.losses + saved["losses"], round(known.hours + hours_here, 2))
+    return {name: stages[name] for name in names if name in stages}
+
+
+def stage_rows(stages: dict[str, Stage], batches: dict[str, str]) -> str:
+    """The card's table: steps, batch, hours and the mean of the last losses."""
+    return "\n".join(
+        f"| {name} | {len(stage.losses)} | {batches[name]} | {stage.hours:.2f} | "
+        f"{sum(stage.losses[-100:]) / len(stage.losses[-100:]):.4f} |"
+        for name, stage in stages.items()
+    )
+
+
+def write_curves(stages: dict[str, Stage], out: Path) -> None:
+    """losses.csv and losses.png, and the hours, from which a later training goes on counting."""
+    plot_losses({name: stage.losses for name, stage in stages.items()}, out / "losses.png")
+    rows = [f"{name},{i},{loss:.5f}" for name, stage in stages.items() for i, loss in enumerate(stage.losses)]
+    (out / LOSSES).write_text("\n".join(["stage,step,loss", *rows]) + "\n")
+    (out / HOURS).write_text(json.dumps({name: stage.hours for name, stage in stages.items()}) + "\n")
+
+
 def adherence_text(path: Path) -> str:
     """The measured figures of `adherence.json`, or a sentence that says they are not there."""
     if not path.exists():
@@ -106,20 +152,10 @@ def processor() -> str:
 
 def write_card(config: DictConfig, work: Path, out: Path) -> None:
     """Write README.md, losses.csv and losses.png into the model folder `out` from the checkpoints in `work`."""
-    curves, stages = {}, []
     images = f"{config.vae.image_batch} frames, then {config.vae.video_batch} videos"
     batches = {"vae": images, "decoder": f"{config.decoder.batch} videos", "flow": f"{config.flow.batch} windows"}
-    for stage in ("vae", "decoder", "flow"):
-        path = work / f"{stage}.ckpt"
-        if path.exists():
-            saved = torch.load(path, weights_only=True, mmap=True)
-            curves[stage] = saved["losses"]
-            last = torch.tensor(saved["losses"][-100:]).mean()
-            hours = saved.get("seconds", 0.0) / 3600
-            stages.append(f"| {stage} | {len(saved['losses'])} | {batches[stage]} | {hours:.2f} | {last:.4f} |")
-    plot_losses(curves, out / "losses.png")
-    rows = [f"{stage},{i},{loss:.5f}" for stage, losses in curves.items() for i, loss in enumerate(losses)]
-    (out / "losses.csv").write_text("\n".join(["stage,step,loss", *rows]) + "\n")
+    stages = stages_of(list(batches), work, config.start)
+    write_curves(stages, out)
     width = config.transformer.heads * config.transformer.head_dim
     card = CARD.format(
         colours=", ".join(COLOURS), shapes=", ".join(SHAPES), directions=", ".join(DIRECTIONS),
@@ -127,7 +163,7 @@ def write_card(config: DictConfig, work: Path, out: Path) -> None:
         layers=config.transformer.layers, flow_shift=config.flow_shift, guidance=config.guidance,
         transformer_m=parameters(out / "transformer" / "diffusion_pytorch_model.safetensors"),
         vae_m=parameters(out / "vae" / "diffusion_pytorch_model.safetensors"),
-        text_m=parameters(out / "text_encoder" / "model.safetensors"), stages="\n".join(stages),
+        text_m=parameters(out / "text_encoder" / "model.safetensors"), stages=stage_rows(stages, batches),
         videos=config.latents.videos, frames=config.latents.frames, causal=config.flow.causal,
         drop=config.flow.drop_text, memory=1 / (1 - config.flow.decay), threads=config.threads, machine=processor(),
         torch=torch.__version__.split("+")[0], seed=config.seed, notes=config.notes and f" {config.notes}",

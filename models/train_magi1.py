@@ -14,7 +14,7 @@ from typing import Any
 import hydra
 import torch
 from omegaconf import DictConfig, OmegaConf
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
@@ -95,8 +95,13 @@ def _plain(node: DictConfig) -> dict[str, Any]:
 
 
 def build(config: DictConfig, work: Path, out: Path) -> None:
-    """Run the stages of the config that are not yet done and write the model folder."""
+    """Run the stages of the config that are not yet done and write the model folder.
+
+    With `start` naming a trained folder, its encoder is kept and everything else is trained on from there.
+    """
     common = {"seed": config.seed, "checkpoint_every": config.checkpoint_every, "work": work}
+    if config.start and not (work / "vae").exists():
+        shutil.copytree(Path(config.start) / "vae", work / "vae")
     if not (work / "vae" / "config.json").exists():
         save_vae(train_vae(**_plain(config.vae), size=config.size, **common), work / "vae")
     vae = load_vae(work / "vae", dtype=torch.float32)
@@ -109,12 +114,17 @@ def build(config: DictConfig, work: Path, out: Path) -> None:
     tokenizer = new_tokenizer()
     encoder = new_text_encoder(shape.caption_channels, len(tokenizer))
     model = new_transformer(shape, config.seed)
+    if config.start:
+        encoder = T5EncoderModel.from_pretrained(Path(config.start) / "t5")
+        trained = load_file(Path(config.start) / SINGLE)
+        model.load_state_dict({name: tensor.float() for name, tensor in trained.items()})
     if config.flow.steps > 0:
         chunks = runtime.latent_frames // runtime.chunk_width
         latents = make_latents(vae, config.latents.videos, chunks, config.size, work / "latents.pt")
         specs = [sample(i) for i in range(len(latents))]
         train_flow(model, encoder, tokenizer, latents, specs, runtime, **config.flow, **common)
-    refine_decoder(vae, **config.decoder, size=config.size, **common)  # after the latents, which need the encoder alone
+    if config.decoder.steps > 0:  # after the latents, which need the encoder alone
+        refine_decoder(vae, **config.decoder, size=config.size, **common)
     write_folder(shape, runtime, model.eval(), vae, encoder.eval(), tokenizer, out)
 
 

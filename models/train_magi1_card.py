@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from models.magi1.checkpoint import SINGLE
 from models.magi1.vae import WEIGHTS, load_vae
 from models.shapes import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES
-from models.train_card import adherence_text, parameters, plot_losses, processor
+from models.train_card import adherence_text, parameters, processor, stage_rows, stages_of, write_curves
 from models.train_magi1_vae import reconstruction
 
 CARD = """---
@@ -66,20 +66,11 @@ Apache-2.0, as the project. No data or weights of others went into it.
 
 def write_card(config: DictConfig, work: Path, out: Path) -> None:
     """Write README.md, losses.csv and losses.png into the model folder `out` from the checkpoints in `work`."""
-    curves, stages = {}, []
     tiles = "tiles of 12 frames"
     batches = {"vae": f"{config.vae.batch} {tiles}", "decoder": f"{config.decoder.batch} {tiles}"}
     batches |= {"flow": f"{config.flow.batch} windows"}
-    for stage, batch in batches.items():
-        path = work / f"{stage}.ckpt"
-        if path.exists():
-            saved = torch.load(path, weights_only=True, mmap=True)
-            curves[stage] = saved["losses"]
-            last = torch.tensor(saved["losses"][-100:]).mean()
-            stages.append(f"| {stage} | {len(curves[stage])} | {batch} | {saved['seconds'] / 3600:.2f} | {last:.4f} |")
-    plot_losses(curves, out / "losses.png")
-    rows = [f"{stage},{i},{loss:.5f}" for stage, losses in curves.items() for i, loss in enumerate(losses)]
-    (out / "losses.csv").write_text("\n".join(["stage,step,loss", *rows]) + "\n")
+    stages = stages_of(list(batches), work, config.start)
+    write_curves(stages, out)
     runtime, shape = config.runtime, config.transformer
     card = CARD.format(
         colours=", ".join(COLOURS), shapes=", ".join(SHAPES), directions=", ".join(DIRECTIONS),
@@ -87,7 +78,7 @@ def write_card(config: DictConfig, work: Path, out: Path) -> None:
         chunks=runtime.num_frames // (4 * runtime.chunk_width), transformer_m=parameters(out / SINGLE),
         vae_m=parameters(out / "vae" / WEIGHTS), text_m=parameters(out / "t5" / "model.safetensors"),
         width=shape.hidden_size, layers=shape.num_layers, steps=runtime.num_steps, window=runtime.window_size,
-        stages="\n".join(stages), videos=config.latents.videos, kl=config.vae.kl, jitter=config.vae.jitter,
+        stages=stage_rows(stages, batches), videos=config.latents.videos, kl=config.vae.kl, jitter=config.vae.jitter,
         psnr=reconstruction(load_vae(out / "vae", dtype=torch.float32), config.size),
         fewer=config.flow.fewer_steps, drop=config.flow.drop_text,
         guidance=config.flow.guidance, guided_from=config.flow.guided_from,

@@ -148,13 +148,14 @@ def train_vae(
 
 
 def refine_decoder(
-    vae: ViTVAE, *, steps: int, batch: int, lr: float, jitter: float, bfloat16: bool, seed: int, size: int,
-    checkpoint_every: int, work: Path,
+    vae: ViTVAE, *, steps: int, batch: int, lr: float, jitter: float, edges: float, bfloat16: bool, seed: int,
+    size: int, checkpoint_every: int, work: Path,
 ) -> None:  # fmt: skip
     """Train the decoder alone, in place, to draw through errors of the latents; the latents stay what they are.
 
     `jitter` is the standard deviation of the noise on the latents, whose own is 1: generated latents err in every patch
-    by itself, which shows as blocks. The error weighs nine times as much on the shape and three pixels around it.
+    by itself, which shows as blocks. The error weighs nine times as much on the shape and three pixels around it;
+    `edges` weighs the absolute error of steps between neighbouring pixels, which a border of patches adds to.
     """
     vae.decoder.requires_grad_(True)
 
@@ -170,7 +171,8 @@ def refine_decoder(
                 spread = jitter * torch.rand(batch, 1, 1, 1, 1, generator=generator)
                 z = z + spread * torch.randn(z.shape, generator=generator)
             error = vae.decoder(z).float() - video
-        return ((error.square() + 0.2 * error.abs()) * weight).mean() / weight.mean()
+        steep = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+        return ((error.square() + 0.2 * error.abs()) * weight).mean() / weight.mean() + edges * steep
 
     fit("decoder", {"decoder": vae.decoder}, loss_of, steps=steps, lr=lr, warmup=20, decay=0.99, weight_decay=0.0,
         checkpoint_every=checkpoint_every, work=work)  # fmt: skip

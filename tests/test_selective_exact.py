@@ -7,6 +7,7 @@ import torch
 
 from baselines.composite import Composite
 from baselines.lossless import Lossless
+from engine.forecast import newton, weights
 from engine.ledger import flops, plan
 from engine.method import Mode, Original
 from models.skyreels.backbone import SkyReelsV2
@@ -103,12 +104,18 @@ SKIPS = {
 
 @pytest.mark.parametrize("skips", SKIPS.values(), ids=SKIPS)
 def test_scope_narrowed_exactly_makes_the_same_decisions_and_the_same_video(model, skips):
-    """What was cached while a block finished is caught up with at the next forward."""
+    """What was cached while a block finished is caught up with at the next forward.
+
+    Both arms round differently where the matrix library does not sum a part as it sums the whole. A prediction passes
+    that on multiplied by the sizes of its weights: 4.6 in all, two steps after the last of anchors three steps apart.
+    """
+    gain = sum(map(abs, weights(newton, (-6.0, -3.0, 0.0), 2.0))) if skips["tau_predict"] > skips["tau_cache"] else 1
+    assert gain == pytest.approx(4.556, abs=1e-3) or gain == 1
     found = {}
     for selective in ("none", "exact"):
         ledger = []
         found[selective] = video(model, Scope(**skips, selective=selective), ledger=ledger), ledger
-    torch.testing.assert_close(found["exact"][0], found["none"][0], **CLOSE)
+    torch.testing.assert_close(found["exact"][0], found["none"][0], atol=gain * CLOSE["atol"], rtol=0)
     modes = [[(e.iteration, e.unit, e.mode) for e in ledger if e.active] for _, ledger in found.values()]
     assert [m for _, _, m in modes[0]] == [m for _, _, m in modes[1]]
     cost = [flops(ledger, model.price) for _, ledger in found.values()]
