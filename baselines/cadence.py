@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from engine.method import Decision, Mode, Row
@@ -16,6 +17,7 @@ class Cadence:
     def __init__(self) -> None:
         self.since: dict[int, int] = {}
         self.rows: dict[str, int] = {}  # decisions so far, by what they cover
+        self.owed: dict[int, float] = {}  # by how much the gaps of a slot are longer so far than the interval
 
     def count(self, part: Row, branch: str = "") -> int:
         """Note a decision; returns how many there were before it in this segment, for this part of the rows."""
@@ -27,9 +29,18 @@ class Cadence:
         """Steps that the longest-waiting updating slot has gone without a fresh result."""
         return max((self.since.get(slot, 0) for slot in part.updating), default=0)
 
-    def settle(self, part: Row, decision: Decision) -> None:
+    def due(self, part: Row, interval: float) -> bool:
+        """Whether a step now makes the gap of an updating slot as long as `interval`: 2.5 alternates 3 and 2."""
+        gaps = (self.since.get(slot, 0) + 1 + self.owed.get(slot, 0.0) for slot in part.updating)
+        return max(gaps, default=0.0) >= interval
+
+    def settle(self, part: Row, decision: Decision, interval: float = math.inf) -> None:
+        """Note what became of `part`; the `interval` is wanted where it may be no whole number."""
         fresh = decision.mode is Mode.RECOMPUTE
         for slot in part.slots:
+            late = self.since.get(slot, 0) + 1 + self.owed.get(slot, 0.0) - interval
+            if fresh:
+                self.owed[slot] = late if late > 0 else 0.0
             self.since[slot] = 0 if fresh else self.since.get(slot, 0) + 1
 
 

@@ -15,7 +15,8 @@ TaylorSeer at LPIPS 0.68 for interval 2-3, which suggests the latter.
 Site: every branch of every block, or the whole block stack.
 Signal: none, a fixed interval.
 Memory: 3 L (order + 1) hidden tensors per guidance branch (full), order + 1 (lite).
-Changed: values are kept instead of factors, from which the same recursion follows; the formula can be exchanged.
+Changed: values are kept instead of factors, from which the same recursion follows; the formula can be exchanged; the
+interval may be a mean, since whole ones do not reach the shares of FLOPs that SCOPE's Table 1 has for this method.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ BRANCHES = ("attention", "cross_attention", "feed_forward")
 
 @dataclass
 class TaylorSeer(Method):
-    interval: int  # one step in `interval` is full; raising it: faster, and drifts more
+    interval: float  # one step in `interval` is full; raising it: faster, and drifts more; 2.5 alternates 3 and 2
     order: int = 1  # of the expansion, 0 reuses; raising it: follows smooth features, amplifies noise, more memory
     variant: str = "full"  # "lite": forecast the last block's output only
     counter: str = "slot"  # "segment": one count for all slots, as a wrapper around the window would keep it
@@ -49,7 +50,7 @@ class TaylorSeer(Method):
     formula: str = "taylorseer"  # newton | taylor | hicache | foca | adams_bashforth
     decide_per: str = "row"  # "unit": a decision per chunk, where the backbone can forward a part of a row
 
-    knobs = (Knob("interval", 1, 10, whole=True), Knob("warmup", 24, 1, whole=True))
+    knobs = (Knob("interval", 1.0, 10.0), Knob("warmup", 24, 1, whole=True))
 
     def __post_init__(self) -> None:
         within("interval", self.interval, 1, float("inf"))
@@ -97,12 +98,12 @@ class TaylorSeer(Method):
             return Decision(Mode.RECOMPUTE, why="warm-up")
         if left <= self.cooldown:
             return Decision(Mode.RECOMPUTE, why="cool-down")
-        if self.cadence.waited(part) + 1 >= self.interval:
+        if self.cadence.due(part, self.interval):
             return Decision(Mode.RECOMPUTE, why="interval")
         return Decision(Mode.PREDICT if self.order else Mode.CACHE)
 
     def settle(self, part: Row, decision: Decision, branch: str = "") -> None:
-        self.cadence.settle(part, decision)
+        self.cadence.settle(part, decision, self.interval)
 
     def sites(self, depth: int, row: Row) -> Sequence[Site]:
         if self.variant == "lite":

@@ -45,6 +45,21 @@ def test_taylorseer_by_hand():
     assert [e.why for e in ledger[:5]] == ["no history", "warm-up", "", "", "interval"]
 
 
+@pytest.mark.parametrize("interval, expected", [
+    (2.5, "r.." "r." "r.." "r." "r.."), (1.5, "r." "r" "r." "r" "r." "r" "r." "r"), (2.0, "r." * 6), (3.0, "r.." * 4),
+])  # fmt: skip
+def test_an_interval_that_is_no_whole_number_is_the_mean_of_the_gaps(interval, expected):
+    inputs = [torch.full((1, 1, 1), float(k)) for k in range(len(expected))]
+    _, ledger = through(TaylorSeer(interval, 0, "lite"), [lambda x: x], inputs)
+    assert modes(ledger).replace("c", ".") == expected
+
+
+def test_steps_that_are_full_for_another_reason_lengthen_no_gap():
+    inputs = [torch.full((1, 1, 1), float(k)) for k in range(12)]
+    _, ledger = through(TaylorSeer(2.5, 0, "lite", warmup=4), [lambda x: x], inputs)
+    assert modes(ledger) == "rrr" "rcc" "rc" "rcc" "r"
+
+
 def test_a_slot_is_forecast_from_its_own_denoising_or_from_its_noise_too():
     """Two units, the second begins at row 3: with one counter its forecast at row 4 looks back to when it waited."""
     rows = [
