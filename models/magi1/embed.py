@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_FREQUENCIES = 128  # cosines (and sines) of a time embedding
+FREQUENCIES = 128  # cosines (and sines) of a time embedding
 _ROPE_AREA = 256  # positions are scaled as if every frame had this many patches
 _ROPE_BASE = 10_000.0
 
@@ -68,20 +69,37 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([first * cos - second * sin, second * cos + first * sin, rest], -1)
 
 
+@lru_cache
+def _frequencies(last_bits: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
+    """10000 ** (-k / 128) for k < 128, float32, rounded from float64, some then moved by units in the last place."""
+    with torch.inference_mode(False):  # the table outlives the video that asks first, and training may be the next
+        steps = torch.arange(FREQUENCIES, dtype=torch.float32)
+        table = torch.exp((-math.log(_ROPE_BASE) * steps / FREQUENCIES).double()).float().view(torch.int32)
+        for k, units in last_bits:
+            table[k] += units
+        return table.view(torch.float32).to(device)
+
+
 class TimeEmbedder(nn.Module):
-    """A time in [0, 1] (0 noise, 1 clean), or the distilled model's step length, as a condition vector."""
+    """A time in [0, 1] (0 noise, 1 clean), or the distilled model's step length, as a condition vector.
+
+    Angles reach 32,000 radians (the step length of 64 steps), where the last bit of a float32 frequency shows in the
+    condition, and the exponential's last bit depends on the make of the processor. So the table is ours, the same
+    everywhere. `last_bits` says which frequencies are not the float32 nearest to the truth: two that lie almost in the
+    middle between two, as the recordings of the official code have them.
+    """
+
+    last_bits: Mapping[int, int] = {12: 1, 106: 1}  # frequency -> units in the last place
 
     def __init__(self, size: int, stream_dtype: torch.dtype) -> None:
         super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(2 * _FREQUENCIES, size), nn.SiLU(), nn.Linear(size, size))
+        self.mlp = nn.Sequential(nn.Linear(2 * FREQUENCIES, size), nn.SiLU(), nn.Linear(size, size))
         self.stream_dtype = stream_dtype
 
     def forward(self, times: Tensor) -> Tensor:
         """(n,) -> (n, size), float32. The sinusoid passes through the stream's precision, as the weights expect."""
-        steps = torch.arange(_FREQUENCIES, dtype=torch.float32, device=times.device)
-        frequencies = torch.exp(-math.log(_ROPE_BASE) * steps / _FREQUENCIES)
-        # Angles reach 4000 radians, where float32 resolves 2e-4: the order of these products is part of the model.
-        angles = times.float()[:, None] * frequencies * 1000
+        frequencies = _frequencies(tuple(self.last_bits.items()), times.device)
+        angles = times.float()[:, None] * frequencies * 1000  # in this order, which is part of the model
         sinusoid = torch.cat([angles.cos(), angles.sin()], -1).to(self.stream_dtype)
         return self.mlp(sinusoid.to(next(self.mlp.parameters()).dtype))
 

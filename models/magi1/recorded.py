@@ -83,6 +83,8 @@ class Recording:
             for name, tensor in self.tensors("state_dict").items()
         }
         take(model, rounded.items(), lambda name: kept_as(name, config.dtype), "cpu")
+        if self.reference:
+            Forwards(self).fit_last_bits(model)
         return model
 
     @torch.no_grad()

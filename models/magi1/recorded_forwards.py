@@ -14,7 +14,9 @@ from .cache import KVCache
 from .cases import Case, compare
 from .config import ModelConfig, RuntimeConfig
 from .dispatch import Dispatcher, from_chunks, to_chunks
+from .attention import Call
 from .dit import Layer, Magi1DiT
+from .embed import FREQUENCIES
 from .schedule import Forward, Schedule, step_length
 
 _INTERVALS = {"i": 2.0, "ii": 1.0}  # step intervals of the recorded forwards
@@ -83,6 +85,37 @@ class Forwards:
         )  # fmt: skip
         return from_chunks(out)[None]
 
+    @torch.no_grad()
+    def fit_last_bits(self, model: Magi1DiT) -> None:
+        """Give the time embedding the last bits that the recorder's machine gave its frequencies.
+
+        A frequency moves by one unit in the last place at most, where that brings the recorded condition closer.
+        """
+        recorded = self.recording.tensors("dit_forward")
+        kind = next((kind for kind in ("distill", "base") if f"i.{kind}.condition" in recorded), None)
+        if kind is None:
+            return
+        theirs, inputs, length = recorded[f"i.{kind}.condition"], self._inputs(recorded, "i"), self._step_length(kind, "i")
+
+        def distance(bits: dict[int, int]) -> float:
+            model.t_embedder.last_bits = bits
+            return float((self._call(model, inputs, length).condition[None] - theirs).double().square().sum())
+
+        best: dict[int, int] = {}
+        least = distance(best)
+        for frequency in range(FREQUENCIES):
+            for units in (-1, 1):
+                off = distance(tried := {**best, frequency: units})
+                if off < 0.9 * least:  # less is the noise of other roundings
+                    best, least = tried, off
+        model.t_embedder.last_bits = best
+
+    def _call(self, model: Magi1DiT, inputs: Inputs, length: float | None) -> Call:
+        n = len(inputs.times)
+        return model.prepare(
+            inputs.latents.shape, inputs.times, inputs.text, range(n), inputs.visible, range(n), step_length=length
+        )
+
     def _forwards(self) -> Iterator[Case]:
         recorded = self.recording.tensors("dit_forward")
         for kind in ("distill", "base"):
@@ -101,10 +134,8 @@ class Forwards:
 
     def _inside(self, inputs: Inputs, length: float | None) -> dict[str, Tensor]:
         """What a forward computes on its way, official names and layouts."""
-        model, n = self.recording.model, len(inputs.times)
-        call = model.prepare(
-            inputs.latents.shape, inputs.times, inputs.text, range(n), inputs.visible, range(n), step_length=length
-        )
+        model = self.recording.model
+        call = self._call(model, inputs, length)
         hidden = model.embed(inputs.latents)
         found = {
             "embedded_x": hidden.flatten(0, 1)[:, None],
