@@ -10,11 +10,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from .attention import Call
 from .cache import KVCache
 from .cases import Case, compare
 from .config import ModelConfig, RuntimeConfig
 from .dispatch import Dispatcher, from_chunks, to_chunks
-from .attention import Call
 from .dit import Layer, Magi1DiT
 from .embed import FREQUENCIES
 from .schedule import Forward, Schedule, step_length
@@ -95,7 +95,8 @@ class Forwards:
         kind = next((kind for kind in ("distill", "base") if f"i.{kind}.condition" in recorded), None)
         if kind is None:
             return
-        theirs, inputs, length = recorded[f"i.{kind}.condition"], self._inputs(recorded, "i"), self._step_length(kind, "i")
+        theirs, inputs = recorded[f"i.{kind}.condition"], self._inputs(recorded, "i")
+        length = self._step_length(kind, "i")
 
         def distance(bits: dict[int, int]) -> float:
             model.t_embedder.last_bits = bits
