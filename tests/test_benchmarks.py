@@ -6,7 +6,7 @@ import pytest
 from baselines.teacache import TeaCache
 from baselines.uniform import Uniform
 from benchmarks.common import rehearse
-from benchmarks.equal_forwards import at_forwards, interval_of, rivals
+from benchmarks.equal_forwards import Contest, interval_of, prediction_gain, rivals
 from benchmarks.fit_teacache import Watch, fit
 from conf.schema import CONF
 from engine.ledger import forwards
@@ -35,18 +35,41 @@ def test_a_rehearsal_decides_as_the_run_does(model, text, method):
     assert len({mode for _, mode in decided}) > 1
 
 
-def test_contenders_meet_at_the_forwards_of_the_control(model, text):
+@pytest.fixture(scope="module")
+def contest(model, text):
+    return Contest(model, [text])
+
+
+def test_contenders_meet_at_the_forwards_of_the_control(model, text, contest):
     scope, tea = Scope(0.2, 0.5), TeaCache(0.1, fit="none", warmup=1, pool="slot")
-    found = rivals(model, scope, tea, text, 3.0)
+    found = rivals(contest, scope, tea, 3.0)
     wanted = found["uniform order 0"][1]
     assert wanted < forwards(rehearse(model, Original(), text), 2)
     for name, (_, count) in found.items():
         assert abs(count - wanted) <= 2, name
 
 
-def test_the_search_finds_the_nearest_number_when_the_wanted_one_does_not_exist(model, text):
-    method, count = at_forwards(lambda k: Uniform(1 + k), model, text, 0, 1.0)
+def test_of_variants_equally_dear_the_nearest_to_the_original_is_taken(contest):
+    """Two uniform controls of the same forwards, and one that computes everything and is out of the contest."""
+    wanted = contest.forwards(Uniform(3.0))
+    near, far, dear = Uniform(3.0), Scope(9.0, 9.0, max_skip=20, selective="none"), Original()
+    assert contest.best([(far, wanted), (near, wanted), (dear, 2 * wanted)], wanted)[0] is near
+
+
+def test_forwards_that_depend_on_the_content_are_counted_in_videos(model, contest):
+    method = Scope(0.05, 0.2, signal="latent", selective="none")
+    assert contest.forwards(method) == forwards(ledger_of(model, method, seed=1_000_000), 2)
+
+
+def test_the_search_finds_the_nearest_number_when_the_wanted_one_does_not_exist(model, text, contest):
+    method, count = contest.at_forwards(lambda k: Uniform(1 + k), 0, 1.0)
     assert count == forwards(rehearse(model, method, text), 2) > 0
+
+
+def test_what_prediction_adds_is_order_one_over_order_zero():
+    scores = {(4.0, "uniform order 1"): [40.0, 42.0, 41.0], (4.0, "uniform order 0"): [38.0, 39.0, 39.0]}
+    gain = prediction_gain(4.0, scores)
+    assert gain["gain"] == pytest.approx(7 / 3) and 2.0 <= gain["low"] <= gain["gain"] <= gain["high"] <= 3.0
 
 
 def test_the_fit_recovers_a_polynomial_and_says_where_it_holds():

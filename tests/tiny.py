@@ -52,10 +52,10 @@ def video(
     return generate(model, method, text, seed, [] if ledger is None else ledger)
 
 
-def ledger_of(model: SkyReelsV2, method: Method) -> list[Entry]:
+def ledger_of(model: SkyReelsV2, method: Method, seed: int = 0) -> list[Entry]:
     """What was decided in one video."""
     ledger: list[Entry] = []
-    video(model, method, ledger=ledger)
+    video(model, method, seed=seed, ledger=ledger)
     return ledger
 
 
