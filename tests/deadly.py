@@ -61,9 +61,11 @@ def write_menu(folder):
 def begin(menu, results, *more, **environment):
     """`python run.py` on the menu as a process that leads a group of its own, as a shell starts it."""
     told = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": f"{menu}:{ROOT}", **environment}
-    words = ["--config-dir", menu, "model=tiny", f"prompts.file={menu / 'prompts.txt'}", f"results={results}"]
+    flags = ["--config-dir", menu, *(word for word in more if word.startswith("-"))]  # not between words: Hydra refuses
+    words = ["model=tiny", f"prompts.file={menu / 'prompts.txt'}", f"results={results}", "device=cpu"]
+    words += ["score=false", "report=false", *(word for word in more if not word.startswith("-"))]
     return subprocess.Popen(
-        [sys.executable, ROOT / "run.py", *words, "device=cpu", "score=false", "report=false", *more],
+        [sys.executable, ROOT / "run.py", *flags, *words],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=told, start_new_session=True,
     )  # fmt: skip
 
