@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
-from rich import print
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -15,6 +15,7 @@ COLUMNS = ("ok", "invalid", "running", "failed", "damaged", "missing")
 
 def print_status(store: Store, verify: bool = False) -> None:
     """A row per cell; missing is a video that its model has elsewhere and nobody is making."""
+    out = Console(highlight=False, soft_wrap=True)  # a line stays a line, however long its path
     counts: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
     seen: dict[tuple[str, ...], set[tuple]] = defaultdict(set)
     reasons: Counter[tuple[str, str]] = Counter()
@@ -37,12 +38,12 @@ def print_status(store: Store, verify: bool = False) -> None:
         lacking = len(everything[cell[0]] - seen[cell]) - counts[cell]["running"] - counts[cell]["damaged"]
         counts[cell]["missing"] = max(0, lacking)
         table.add_row(*cell, *(str(counts[cell][name] or "") for name in COLUMNS))
-    print(table if counts else f"no records in {store.root}")
+    out.print(table if counts else f"no records in {store.root}")
     if holders:
-        print(f"{len(holders)} being made, the first by {holders[0]}")
+        out.print(f"{len(holders)} being made, the first by {holders[0]}")
     for (name, reason), count in reasons.most_common(10):
-        print(f"[red]failed[/] {name} × {count}: {escape(reason)}")
+        out.print(f"[red]failed[/] {name} × {count}: {escape(reason)}")
     for folder, why in list(store.damaged.items())[:10]:
-        print(f"[yellow]damaged[/] {escape(str(folder))}: {escape(why)}")
+        out.print(f"[yellow]damaged[/] {escape(str(folder))}: {escape(why)}")
     if reasons:
-        print("retry_failed=true makes what failed again; what is damaged or missing is made by the same command")
+        out.print("retry_failed=true makes what failed again; what is damaged or missing is made by the same command")
