@@ -91,10 +91,21 @@ def _line(study: Study, row: dict[str, str], group: pd.DataFrame) -> dict[str, A
         line[name] = mean(valid[source] * scale, valid["prompt"], geometric).value
     line |= {f"paper_{name}": value for name, value in published.cells(row).items()}
     line["paper_comparable"] = published.comparable(row, estimated, random)
-    devices = sorted(set(valid["device"]) - {""})
+    devices = _devices(study, row, valid)
     marks = ["estimated point"] * estimated + ["random weights"] * random
     marks += [f"speeds of {len(devices)} devices: {', '.join(devices)}"] * (len(devices) > 1)
     return line | {"marks": "; ".join(marks), "missing": "; ".join(missing)}
+
+
+def _devices(study: Study, row: dict[str, str], valid: pd.DataFrame) -> list[str]:
+    """What the speeds of a row were measured on, and the times that they are to be compared with.
+
+    Those are the Originals' of the model, which speedups are ratios to; where there are none, of the whole column.
+    """
+    column = study.videos[(study.videos["model"] == row["model"]) & (study.videos["status"] == "ok")]
+    originals = column[column["method"] == "original"]
+    compared = originals if len(originals) else column
+    return sorted({*valid["device"], *compared["device"]} - {""}) if len(valid) else []
 
 
 def _estimate(study: Study, row: dict[str, str], group: pd.DataFrame, metric: Metric, random: bool

@@ -166,6 +166,22 @@ def test_gpus_of_two_kinds_in_one_row_are_marked(tmp_path):
     assert "2 devices: A800, H200" in tables.main(load(tmp_path)).set_index("name").loc["Uniform", "marks"]
 
 
+def test_a_row_timed_on_another_gpu_than_its_originals_is_marked_and_the_others_are_not(tmp_path):
+    make_store(tmp_path, videos=False)
+    for record in Store(tmp_path).records():
+        edit(record, environment={"gpu": "H200" if record.run["method"] == "uniform" else "A800"})
+    marks = tables.main(load(tmp_path)).set_index("name")["marks"]
+    assert "speeds of 2 devices: A800, H200" in marks["Uniform"]
+    assert [name for name, mark in marks.items() if "devices" in mark] == ["Uniform"]
+
+
+def test_gpus_mixed_over_a_column_without_originals_are_marked(tmp_path):
+    make_store(tmp_path, cells=SCOPE | {("uniform", None): (0.5, 0.5, 0.1)}, videos=False)
+    for record in Store(tmp_path).records():
+        edit(record, environment={"gpu": "H200" if record.run["method"] == "uniform" else "A800"})
+    assert all("2 devices: A800, H200" in marks for marks in tables.main(load(tmp_path))["marks"])
+
+
 def test_vbench_totals_come_from_the_file_of_the_cell(tmp_path):
     study = small(tmp_path, ORIGINAL | SCOPE)
     folder = tmp_path / "vbench" / "skyreels_tiny"
