@@ -185,10 +185,12 @@ def _evaluation() -> Iterator[Finding]:
         yield Finding("LPIPS", OK, str(lpips_weights.find("alex")))
     except lpips_weights.MissingWeights:
         yield Finding("LPIPS", WARNING, "no weights: that column stays empty", "python -m eval.lpips_weights fetch")
-    if vbench_setup.interpreter().exists():
-        yield Finding("VBench", OK, str(vbench_setup.home()), "python -m eval.vbench doctor says what it lacks")
+    try:
+        vbench_setup.interpreter()
+    except vbench_setup.VBenchError as error:
+        yield Finding("VBench", WARNING, str(error))  # says what to do
     else:
-        yield Finding("VBench", WARNING, "no environment for it", "python -m eval.vbench setup")
+        yield Finding("VBench", OK, str(vbench_setup.home()), "python -m eval.vbench doctor says what it lacks")
 
 
 def _logging() -> Iterator[Finding]:

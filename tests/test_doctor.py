@@ -71,6 +71,14 @@ def test_a_check_that_breaks_is_a_line_and_stops_no_other(monkeypatch):
     assert any("ZeroDivisionError" in f.found and f.state == MISSING for f in findings.values()) and "LPIPS" in findings
 
 
+def test_vbench_that_is_not_installed_is_a_warning_and_says_what_to_run(monkeypatch, tmp_path):
+    monkeypatch.setenv("SCOPE_VBENCH", str(tmp_path))
+    finding = found("model=skyreels_tiny", f"results={tmp_path}")["VBench"]
+    assert finding.state == WARNING and "python -m eval.vbench setup" in finding.found
+    (tmp_path / "installed.json").write_text('{"requirements": []}')
+    assert "other requirements" in found("model=skyreels_tiny", f"results={tmp_path}")["VBench"].found
+
+
 def test_a_driver_without_a_gpu_for_torch_is_explained(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr(doctor, "_said", lambda *command: "550.1" if command[0] == "nvidia-smi" else None)
