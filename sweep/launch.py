@@ -70,6 +70,9 @@ def prepared(arguments: Sequence[str], launcher: str, cells: Sequence[Cell]) -> 
         arguments = [*arguments, f"hydra.sweep.dir={jobs}"]
     if launcher == "ray":
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        setting = "hydra.launcher.ray.init.runtime_env"
+        if not any(setting in argument for argument in arguments):  # workers have their node's environment, not ours
+            arguments = [*arguments, f'++{setting}.env_vars.PYTHONPATH="{os.environ["PYTHONPATH"]}"']
     if launcher != "joblib" or not any(cell.model.device.type == "cuda" for cell in cells):
         return [*arguments]
     pool, setting = gpus.devices(), "hydra.launcher.n_jobs"
@@ -160,7 +163,8 @@ def run_job(config: DictConfig) -> None:
     """One cell, or its shard, in a process of the launcher's. Raises JobFailed when it is done, if anything failed."""
     launcher = str(HydraConfig.get().runtime.choices.get("hydra/launcher"))
     order = Order.of(config)
-    os.environ.setdefault(COMMAND, shlex.join(["python", "run.py", *HydraConfig.get().overrides.task]))
+    if launcher == "ray" or COMMAND not in os.environ:  # Ray's workers do one job after another, and may not inherit it
+        os.environ[COMMAND] = shlex.join(["python", "run.py", *HydraConfig.get().overrides.task])
     if launcher == "joblib":
         _share_machine(str(config.get("device")), int(HydraConfig.get().launcher.n_jobs))
     cell = Cell.of(order)
