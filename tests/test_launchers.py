@@ -2,18 +2,24 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from conf.schema import ConfigError
+from reports import tables
+from reports.records import load
 from store import Store
 from sweep import gpus, launch
 from tests.deadly import ROOT, begin, ended, write_menu
 
 SLURM = Path(__file__).parent / "slurm"
+SLURM_PACKAGES = "slurmctld slurmd munge slurm-client slurm-wlm-basic-plugins"
 
 
 @pytest.fixture(scope="module")
@@ -162,17 +168,42 @@ def test_joblib_loses_a_killed_worker_and_the_same_command_completes(menu, tmp_p
     }  # fmt: skip
 
 
+@needs("hydra_plugins.hydra_joblib_launcher", "joblib")
+def test_sigterm_to_a_joblib_sweep_leaves_no_process(menu, tmp_path):
+    """To the command alone, as a scheduler sends it: joblib by itself would leave its workers at work."""
+    marks = [tmp_path / "always-0-0", tmp_path / "always-0-1"]
+    words = ["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "method=deadly", "prompts.limit=1",
+             f"method.mark={marks[0]},{marks[1]}"]  # fmt: skip
+    sweep = begin(menu, tmp_path / "results", *words)
+    deadline = time.monotonic() + 600
+    while not all(map(written, marks)) and sweep.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert sweep.poll() is None, sweep.stdout.read()
+    family = psutil.Process(sweep.pid).children(recursive=True)
+    assert {int(mark.read_text()) for mark in marks} <= {process.pid for process in family}
+    sweep.terminate()
+    status, said = ended(sweep)
+    assert status == 128 + signal.SIGTERM and "stopped by SIGTERM" in said, said
+    assert not psutil.wait_procs(family, timeout=60)[1]
+    assert statuses(tmp_path / "results") == {("original", "", "a fox"): "ok"}
+
+
+def written(mark):
+    return mark.exists() and mark.read_text()
+
+
 # --- SLURM ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory):
     """A SLURM of one node on the loopback interface."""
-    packages = "apt-get install -y --no-install-recommends slurmctld slurmd munge slurm-client slurm-wlm-basic-plugins"
+    lacking = ["root"] * bool(os.getuid())
+    lacking += ["pip install -e '.[submitit]'"] * (not launch._installed("hydra_plugins.hydra_submitit_launcher"))
     if not shutil.which("slurmctld") or not shutil.which("munged"):
-        pytest.skip(f"no SLURM: {packages}")
-    if os.getuid():
-        pytest.skip("a SLURM of one's own needs root")
+        lacking.append(f"apt-get install -y --no-install-recommends {SLURM_PACKAGES}")
+    if lacking:
+        pytest.skip(f"a SLURM of one's own lacks: {'; '.join(lacking)}")
     folder = tmp_path_factory.mktemp("slurm")
     try:
         up = subprocess.run(["bash", SLURM / "up.sh", folder], capture_output=True, text=True, timeout=300)
@@ -183,21 +214,32 @@ def slurm(tmp_path_factory):
         subprocess.run(["bash", SLURM / "down.sh", folder])
 
 
-@needs("hydra_plugins.hydra_submitit_launcher", "submitit")
+SUBMIT = ["-m", "hydra/launcher=submitit_slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=null"]
+
+
 def test_slurm_finishes_an_array_with_one_job_killed_and_one_timed_out_and_requeued(menu, tmp_path, slurm):
     results = tmp_path / "results"
-    slurm_words = ["hydra/launcher=submitit_slurm", "hydra.launcher.partition=debug", "hydra.launcher.timeout_min=2",
-                   "hydra.launcher.signal_delay_s=60", "hydra.launcher.max_num_timeout=5",
-                   "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=null"]  # fmt: skip
     marks = [tmp_path / name for name in ("once-0-0", "SIGKILL-2-1", "SIGSEGV-0-2", "SIGSEGV-0-3")]
     for mark in marks[2:]:
         mark.touch()  # these live
-    words = ["-m", *slurm_words, "method=deadly", f"method.mark={','.join(map(str, marks))}"]
+    words = [*SUBMIT, "hydra.launcher.partition=debug", "hydra.launcher.timeout_min=2",
+             "hydra.launcher.signal_delay_s=30", "hydra.launcher.max_num_timeout=5",
+             "method=deadly", f"method.mark={','.join(map(str, marks))}"]  # fmt: skip
     status, said = ended(begin(menu, results, *words, **slurm))
     assert status == 1 and "videos are missing" in said, said
+    sleeper, killed = (next((results / ".jobs/.submitit").glob(f"*_{n}/*_log.out")).read_text() for n in (0, 1))
+    assert "timed-out" in sleeper and "Requeued job" in sleeper and sleeper.count("Starting with") >= 2
+    assert "completed successfully" in sleeper and "completed" not in killed
     status, said = ended(begin(menu, results, *words, **slurm))
     assert status == 0, said
     assert set(statuses(results).values()) == {"ok"} and len(statuses(results)) == 2 + 4 * 2
+    assert sorted(tables.main(load(results))["videos"]) == [2] * 5  # one table: the Original and the four cells
+
+
+def test_a_partition_that_does_not_exist_is_named(menu, tmp_path, slurm):
+    words = [*SUBMIT, "hydra.launcher.partition=nowhere", "method=original"]
+    status, said = ended(begin(menu, tmp_path / "results", *words, **slurm))
+    assert status == 1 and "invalid partition specified: nowhere" in said, said
 
 
 # --- Ray --------------------------------------------------------------------------------------------------------------
