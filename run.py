@@ -21,9 +21,9 @@ from rich.markup import escape
 
 from conf.schema import ConfigError, explain
 from engine.weights import WeightsError
-from store import Store
+from store import Store, StoreError
 from sweep.cell import COMMAND, Cell, Order
-from sweep.cost import dry_run, gpu_hours, print_lines, survey, totals
+from sweep.cost import dry_run, gpu_hours, outstanding, print_lines, survey, totals
 from sweep.display import Display
 from sweep.experiments import expanded
 from sweep.launch import launch, launcher_of, prepared, run_job
@@ -67,9 +67,10 @@ def multirun(arguments: Sequence[str]) -> None:
 
 def work(cells: Sequence[Cell], supervisor: Supervisor) -> list[str]:
     """Do the cells one after another; returns what failed. On an interrupt nothing is left running."""
-    with Display(out, len(cells)) as display:
+    with Display(out, outstanding(cells)) as display:
         try:
             for cell in cells:
+                display.begin()
                 if cell.run.isolate:
                     supervisor.do(cell.order, cell.label, display)
                 else:
@@ -169,8 +170,12 @@ def command(arguments: list[str]) -> int:
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         print(f"error: {explain(str(error))}", file=sys.stderr)
         return 1
-    show_costs([cell for cell in composed if cell.run.dry_run])
-    failures = [*refused, *sweep([cell for cell in composed if not cell.run.dry_run], launcher, lines)]
+    failures = [*refused]
+    try:
+        show_costs([cell for cell in composed if cell.run.dry_run])
+        failures += sweep([cell for cell in composed if not cell.run.dry_run], launcher, lines)
+    except StoreError as error:  # of another version, or a folder that cannot be written: no cell of it can be done
+        failures.append(str(error))
     for failure in failures:
         out.print(f"[bold red]error:[/] {escape(failure)}")
     return int(bool(failures))

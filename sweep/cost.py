@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -13,8 +14,9 @@ from rich.table import Table
 from engine.ledger import flops, forwards, plan
 from engine.method import Row
 from engine.weights import WeightsError
-from store import Record, Store
+from store import Record, Store, StoreError
 from sweep.cell import Cell, Job
+from sweep.tasks import VIDEOS
 from sweep.work import out, wanted
 
 LOSSLESS = 0.5  # bytes that frames.mp4 takes per byte of frames, where the store has no video of the model yet
@@ -99,6 +101,33 @@ class Past:
             line.seconds, line.basis = line.pflop / rate, f"assumed {rate:g} PFLOP/s"
         raw = settings.frames * settings.height * settings.width * 3
         line.disk = _mean(self.sizes[line.model]) if line.model in self.sizes else raw * LOSSLESS
+
+
+def found(store: Store, job: Job) -> Record | None:
+    """The record of a job, by the sizes of its files."""
+    return store.find(job.model.name, job.name, job.speed, job.key, verify=False)
+
+
+def open_jobs(cell: Cell) -> Iterator[Job]:
+    """The jobs of a cell that the store lacks. StoreError: newer schema."""
+    root = Path(cell.run.results).expanduser().absolute()
+    store = Store(root, create=False) if root.is_dir() else None
+    for job in cell.jobs():
+        if store is None or wanted(found(store, job), cell.run):
+            yield job
+
+
+def outstanding(cells: Iterable[Cell]) -> list[tuple[str, int]]:
+    """Label of each cell, and how many videos it will have to make if the cells are done one after another."""
+    lacking, seen = [], set[tuple[str, str]]()
+    for cell in cells:
+        keys = set[tuple[str, str]]()
+        with suppress(StoreError):  # the cell itself will say it
+            if cell.run.task == VIDEOS:
+                keys = {(cell.run.results, job.key) for job in open_jobs(cell)} - seen
+        lacking.append((cell.label, len(keys)))
+        seen |= keys
+    return lacking
 
 
 def survey(cells: Sequence[Cell], measured: bool = True) -> list[Line]:

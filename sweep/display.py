@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -16,25 +16,29 @@ class Display:
     `failures` collects every "failed" line.
     """
 
-    def __init__(self, console: Console, cells: int, todo: Mapping[str, int] | None = None) -> None:
-        """`todo`: {cell's label: videos that the store lacks}, as far as it is known."""
+    def __init__(self, console: Console, cells: Sequence[tuple[str, int]], shared: bool = False) -> None:
+        """`cells`: label and number of videos to do of each cell, in the order in which they will begin.
+
+        `shared`: other processes write to the same terminal, where bars would draw over each other: plain lines.
+        """
         self.console, self.failures = console, list[str]()
-        self._todo, self._seconds = dict(todo or {}), dict[str, list[float]]()
-        self._label = self._cell = ""
+        self._live = console.is_terminal and not shared
+        self._labels, self._todo = [label for label, _ in cells], [todo for _, todo in cells]
+        self._now, self._made = -1, 0  # the cell at work; videos that have ended
+        self._seconds = dict[str, list[float]]()  # of a cell's label: of every video
         columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), "{task.fields[left]}")
         self._bars = Progress(*(TextColumn(c) if isinstance(c, str) else c for c in columns), console=console)
         add = self._bars.add_task
-        self._cells, self._rows = add("cells", total=cells, left=""), add("", total=None, left="")
-        self._videos = add("videos", total=sum(self._todo.values()), left="")
-        self._started = 0
+        self._cells, self._rows = add("cells", total=len(cells), left=""), add("", total=None, left="")
+        self._videos = add("videos", total=sum(self._todo), left="")
 
     def __enter__(self) -> Display:
-        if self.console.is_terminal:
+        if self._live:
             self._bars.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.console.is_terminal:
+        if self._live:
             self._bars.stop()
 
     def __call__(self, *event: Any) -> None:
@@ -42,14 +46,15 @@ class Display:
         kind, *values = event
         getattr(self, f"_on_{kind}")(*values)
 
+    def begin(self) -> None:
+        """The next cell begins."""
+        self._now += 1
+        self._bars.update(self._cells, completed=self._now, description=f"cells, now {escape(self._labels[self._now])}")
+
     def _on_cell(self, label: str, todo: int | None) -> None:
         """`todo`: None for a cell whose task makes no videos."""
-        if label != self._cell:
-            self._started += 1
-        self._cell, self._todo[label] = label, todo or 0
-        self._bars.update(self._cells, completed=self._started - 1, description=f"cells, now {escape(label)}")
-        done = sum(map(len, self._seconds.values()))
-        self._bars.update(self._videos, total=done + sum(self._todo.values()))
+        self._todo[self._now] = todo or 0
+        self._bars.update(self._videos, total=self._made + sum(self._todo[self._now :]))
         if todo == 0:
             self.console.print(f"{label}: nothing to do, every video is in the store")
 
@@ -61,11 +66,13 @@ class Display:
         self._bars.advance(self._rows)
 
     def _on_made(self, status: str, seconds: float | None) -> None:
-        self._seconds.setdefault(self._cell, []).append(seconds or 0.0)
-        self._todo[self._cell] = max(0, self._todo.get(self._cell, 0) - 1)
+        if seconds is not None:
+            self._seconds.setdefault(self._labels[self._now], []).append(seconds)
+        self._made += 1
+        self._todo[self._now] = max(0, self._todo[self._now] - 1)
         self._bars.advance(self._videos)
         self._bars.update(self._videos, left=self.left())
-        if not self.console.is_terminal:
+        if not self._live:
             took = f"{status}, {seconds:.1f} s" if seconds is not None else status
             left = f" ({self.left()})" if self.left() else ""
             self.console.print(f"{self._label} {escape(self._prompt[:60])}: {took}{left}")
@@ -78,11 +85,12 @@ class Display:
 
     def left(self) -> str:
         """`about 3 min left`, "" before the first video; a cell without one yet counts as the mean of the others."""
-        known = {cell: sum(took) / len(took) for cell, took in self._seconds.items() if took}
+        known = {label: sum(took) / len(took) for label, took in self._seconds.items()}
         if not known:
             return ""
-        mean = sum(known.values()) / len(known)
-        seconds = sum(known.get(cell, mean) * todo for cell, todo in self._todo.items())
+        mean, waiting = sum(known.values()) / len(known), slice(self._now, None)
+        ahead = zip(self._labels[waiting], self._todo[waiting], strict=True)
+        seconds = sum(known.get(label, mean) * todo for label, todo in ahead)
         return f"about {duration(seconds)} left" if seconds else ""
 
 

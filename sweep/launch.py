@@ -18,13 +18,14 @@ from omegaconf import DictConfig
 from rich.markup import escape
 
 from conf.schema import ConfigError, nearest
-from store import Record, Store
+from store import Store
 from sweep import gpus
 from sweep.cell import COMMAND, Cell, Job, Order
+from sweep.cost import found, open_jobs, outstanding
 from sweep.display import Display
 from sweep.supervisor import ROOT, Supervisor
 from sweep.tasks import VIDEOS
-from sweep.work import out, wanted
+from sweep.work import out
 
 EXTRAS = {  # hydra/launcher=NAME -> the extra that brings it; its plugin is hydra_plugins.hydra_<extra>_launcher
     "joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit", "ray": "ray",
@@ -84,7 +85,7 @@ def prepared(arguments: Sequence[str], launcher: str, cells: Sequence[Cell]) -> 
 
 def launch(run: Callable[[Sequence[str]], None], lines: Sequence[Sequence[str]], cells: Sequence[Cell]) -> list[str]:
     """`run` every command line to its end; what failed, a line each: told by the store, whatever became of the jobs."""
-    open_ = [(cell, list(_open(cell))) for cell in cells if cell.run.task == VIDEOS]
+    open_ = [(cell, list(open_jobs(cell))) for cell in cells if cell.run.task == VIDEOS]
     failures = []
     for line in lines:
         try:
@@ -117,29 +118,16 @@ def _send(process: psutil.Process, what: str) -> None:
         return
 
 
-def _open(cell: Cell) -> Iterator[Job]:
-    """The jobs of a cell that the store lacks."""
-    root = Path(cell.run.results).expanduser().absolute()
-    store = Store(root, create=False) if root.is_dir() else None
-    for job in cell.jobs():
-        if store is None or wanted(_found(store, job), cell.run):
-            yield job
-
-
 def _judge(cell: Cell, jobs: Sequence[Job]) -> Iterator[str]:
     """A line for every video that failed, and one for all that are missing."""
     store, missing = Store(Path(cell.run.results).expanduser().absolute()), 0
     for job in {job.key: job for job in jobs}.values():
-        record = _found(store, job)
+        record = found(store, job)
         missing += record is None
         if record is not None and record.status != "ok":
             yield f"{cell.model.name} {job.label} {job.key}: {record.run.get('reason')}"
     if missing:
         yield f"{cell.label}: {missing} videos are missing, their jobs ended before; the same command makes them"
-
-
-def _found(store: Store, job: Job) -> Record | None:
-    return store.find(job.model.name, job.name, job.speed, job.key, verify=False)
 
 
 def _warn_without_accounting() -> None:
@@ -169,7 +157,8 @@ def run_job(config: DictConfig) -> None:
         _share_machine(str(config.get("device")), int(HydraConfig.get().launcher.n_jobs))
     cell = Cell.of(order)
     supervisor = _kept[0] if _kept else Supervisor()
-    with Display(out, 1) as display:
+    with Display(out, outstanding([cell]), shared=True) as display:
+        display.begin()
         try:
             supervisor.do(order, cell.label, display)
         except BaseException:
