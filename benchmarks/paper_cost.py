@@ -17,6 +17,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
 from benchmarks.common import composed
 from conf.schema import options
 from engine.ledger import flops, plan
@@ -49,8 +51,10 @@ def seconds(model: str, pflop: float) -> float:
 
 def cells(arguments: Sequence[str]) -> Iterator[list[str]]:
     """The overrides of each cell of one sweep's command line."""
-    lists = [[f"{key}={choice}" for choice in value.split(",")] for key, _, value in
-             (argument.partition("=") for argument in arguments if "=" in argument)]  # fmt: skip
+    lists = []
+    for override in OverridesParser.create().parse_overrides([a for a in arguments if "=" in a]):
+        choices = override.sweep_string_iterator() if override.is_sweep_override() else [override.get_value_string()]
+        lists.append([f"{override.key_or_group}={choice}" for choice in choices])
     yield from (list(cell) for cell in itertools.product(*lists))
 
 

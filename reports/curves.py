@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 
 import numpy as np
 import pandas as pd
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
@@ -15,6 +15,7 @@ from reports import style
 from reports.records import CONTROLS, Study, headline, label
 from reports.statistics import band
 
+Curve = tuple[dict[str, str], str, np.ndarray, np.ndarray]  # row, label, seconds (T,), values (n, T)
 MODES = tuple(style.MODES)  # cache, predict, recompute: the dearer, the later
 
 
@@ -73,24 +74,37 @@ def drift(study: Study, model: str) -> Figure | None:
     curves = {name: found for name, found in curves.items() if found}
     if not curves:
         return None
-    titles = {"lpips": "LPIPS", "psnr": "PSNR (dB)"}
     with rc_context(style.SETTINGS):
         figure = Figure((4.9 * len(curves), 3.2))
         for axes, (name, found) in zip(np.ravel(figure.subplots(1, len(curves))), curves.items(), strict=True):
-            ends = []
-            for row, text, seconds, values in found:
-                middle, low, high = band(values)
-                ink = style.colour(row["method"])
-                axes.plot(seconds, middle, color=ink, ls=style.LINES.get(row["speed"], "-"))
-                axes.fill_between(seconds, low, high, color=ink, alpha=0.15, lw=0)
-                ends.append((float(middle[-1]), text, ink))
-            axes.set(xlabel="time in the video (s)", ylabel=titles[name], title=f"{titles[name]} per frame")
-            axes.margins(x=0)
+            _drifts(axes, found)
+            title = {"lpips": "LPIPS", "psnr": "PSNR (dB)"}[name]
+            axes.set(xlabel="time in the video (s)", ylabel=title, title=f"{title} per frame")
+            ends = [(float(values.mean(0)[-1]), text, style.colour(row["method"])) for row, text, _, values in found]
             style.label_lines(axes, ends, x=float(found[-1][2][-1]))
     return figure
 
 
-def _curves(study: Study, model: str, name: str) -> list[tuple[dict, str, np.ndarray, np.ndarray]]:
+def _drifts(axes: Axes, found: list[Curve]) -> None:
+    """The means of one metric, and the bands that fit: of a few videos they would be wider than the panel."""
+    bands = [band(values) for _, _, _, values in found]
+    low, high = min(middle.min() for middle, _, _ in bands), max(middle.max() for middle, _, _ in bands)
+    room, wide = 0.15 * (high - low) or 0.1, 0
+    for (row, _, seconds, _), (middle, lower, upper) in zip(found, bands, strict=True):
+        ink = style.colour(row["method"])
+        axes.plot(seconds, middle, color=ink, ls=style.LINES.get(row["speed"], "-"))
+        if np.median(upper - lower) > 0.6 * (high - low) > 0:
+            wide += 1
+        else:
+            axes.fill_between(seconds, lower, upper, color=ink, alpha=0.15, lw=0)
+    axes.set_ylim(low - room, high + room)
+    axes.margins(x=0)
+    if wide:
+        axes.text(0.99, 0.98, f"{wide} bands wider than this panel are left out", transform=axes.transAxes, ha="right",
+                  va="top", fontsize=7.5, color=style.SOFT, path_effects=style.HALO)  # fmt: skip
+
+
+def _curves(study: Study, model: str, name: str) -> list[Curve]:
     """(row, label, seconds (T,), values (n, T)) of every row but the Original that has per-frame values."""
     found = []
     for row, group in study.rows(model, headline):
@@ -110,7 +124,7 @@ def _curves(study: Study, model: str, name: str) -> list[tuple[dict, str, np.nda
 
 def memory(frame: pd.DataFrame, model: str) -> Figure | None:
     """Peak memory of each row: what was allocated, and what the allocator reserved for it."""
-    rows = frame[(frame["model"] == model) & frame["peak_memory_gb"].notna() & (frame["method"] != "original_repeat")]
+    rows = frame[(frame["model"] == model) & frame["peak_memory_gb"].notna() & ~frame["method"].isin(CONTROLS[1:])]
     rows = headline(rows)
     if rows.empty:
         return None
@@ -120,13 +134,13 @@ def memory(frame: pd.DataFrame, model: str) -> Figure | None:
         places = np.arange(len(rows))[::-1]
         axes.barh(places, rows["peak_reserved_gb"].fillna(0), 0.62, color="white", edgecolor=style.SOFT, lw=0.7)
         axes.barh(places, rows["peak_memory_gb"], 0.62, color=[style.colour(method) for method in rows["method"]])
-        for place, value in zip(places, rows["peak_memory_gb"], strict=True):
-            axes.annotate(f"{value:.3g}", (value, place), (-4, 0), textcoords="offset points", ha="right", va="center",
-                          color="white", fontsize=7.5, fontweight="bold")  # fmt: skip
+        ends = rows[["peak_memory_gb", "peak_reserved_gb"]].max(axis=1)
+        for place, end, value in zip(places, ends, rows["peak_memory_gb"], strict=True):
+            axes.annotate(f"{value:.3g}", (end, place), (3, 0), textcoords="offset points", va="center",
+                          color=style.SOFT, fontsize=7.5)  # fmt: skip
         axes.set_yticks(places, rows["name"])
         axes.set_xlabel("peak memory (GB): allocated, outlined what was reserved")
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
-        widest = np.nanmax(rows[["peak_memory_gb", "peak_reserved_gb"]].to_numpy(float))
-        axes.set_xlim(0, widest * 1.04 if math.isfinite(widest) else None)
+        axes.set_xlim(0, ends.max() * 1.1)
     return figure

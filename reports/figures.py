@@ -53,14 +53,21 @@ def _scatter(axes: Axes, rows: pd.DataFrame, metric: Metric) -> None:
         for axis, name in (("xerr", "speedup"), ("yerr", metric.name)):
             ends = [abs(line[name] - line[f"{name}_{end}"]) for end in ("low", "high")]
             spans[axis] = [[e] for e in ends] if not any(map(math.isnan, ends)) else None
-        axes.errorbar(line["speedup"], y, **spans, color=ink, elinewidth=0.8, lw=0, zorder=2)
+        axes.errorbar(line["speedup"], y, **spans, color=ink, elinewidth=0.8, lw=0, alpha=0.5, zorder=2)
         face = "white" if _dominated(line, rows, metric) else ink
         axes.plot(line["speedup"], y, style.MARKERS.get(line["speed"], "D"), color=ink, mfc=face, ms=6, zorder=3)
     axes.set(xlabel="speedup over the Original (×)", title=f"{metric.title.split(' (')[0]}, up is closer")
     axes.set_ylabel(metric.title)
+    _frame(axes, [*zip(rows["speedup"], rows[metric.name], strict=True), *start])
     if sign < 0:
         axes.invert_yaxis()
-    axes.margins(x=0.22, y=0.12)
+
+
+def _frame(axes: Axes, points: list[tuple[float, float]]) -> None:
+    """Limits around the points alone: of a few videos the intervals are so wide that every point would be one dot."""
+    (left, right), (low, high) = ((min(values), max(values)) for values in zip(*points, strict=True))
+    aside, room = 0.24 * (right - left) or 0.1 * right, 0.14 * (high - low) or 0.1 * abs(high) or 0.1
+    axes.set(xlim=(left - aside, right + aside), ylim=(low - room, high + room))
 
 
 def _dominated(line: pd.Series, rows: pd.DataFrame, metric: Metric) -> bool:
@@ -78,8 +85,10 @@ def _floor(axes: Axes, repeat: pd.DataFrame, metric: Metric) -> None:
     """The band between two runs of the Original: nothing closer than this can be told from it."""
     if repeat.empty or pd.isna(value := repeat[metric.name].iloc[0]):
         return
-    if math.isinf(value) or value == EXACT.get(metric.name):
-        axes.annotate("Original run twice: identical", (1, 1), (-2, -8), xycoords="axes fraction", ha="right",
+    seen = min(axes.get_ylim()) <= value <= max(axes.get_ylim())
+    if math.isinf(value) or value == EXACT.get(metric.name) or not seen:
+        said = metric.show(value) if math.isfinite(value) and not seen else "identical"
+        axes.annotate(f"Original run twice: {said}", (1, 1), (0, 8), xycoords="axes fraction", ha="right",
                       textcoords="offset points", color=style.SOFT, fontsize=7.5)  # fmt: skip
         return
     low, high = (repeat[f"{metric.name}_{end}"].iloc[0] for end in ("low", "high"))
@@ -95,11 +104,14 @@ def _label_points(axes: Axes, rows: pd.DataFrame, name: str) -> None:
     spots = axes.transData.transform(rows[["speedup", name]].to_numpy(float)) * scale
     left, right = axes.bbox.x0 * scale, axes.bbox.x1 * scale
     heights = style.spread(list(spots[:, 1]), 9.5)
+    over = max([*heights, 0.0]) - (axes.bbox.y1 * scale - 4), min(heights) - (axes.bbox.y0 * scale + 4)
+    shift = max(over[0], 0.0) or min(over[1], 0.0)  # the names stay inside of the panel
+    heights = [height - shift for height in heights]
     for (_, line), (x, y), height in zip(rows.iterrows(), spots, heights, strict=True):
         side = 1 if right - x > 68 or right - x > x - left else -1
         axes.annotate(line["name"] + dagger(line), (line["speedup"], line[name]), (7 * side, height - y),
                       textcoords="offset points", ha="left" if side > 0 else "right", va="center", fontsize=7.5,
-                      color=style.colour(line["method"]))  # fmt: skip
+                      color=style.colour(line["method"]), path_effects=style.HALO, zorder=2.5)  # fmt: skip
 
 
 def radar(study: Study, frame: pd.DataFrame, model: str) -> Figure | None:
@@ -132,7 +144,7 @@ def radars(study: Study, frame: pd.DataFrame) -> Figure | None:
             axes = figure.add_subplot(1, len(found), n + 1, projection="polar", theta_offset=np.pi / 2,
                                       theta_direction=-1)  # fmt: skip
             _spokes(axes, rows, values)
-            axes.set_title(str(model), pad=22)
+            axes.set_title(str(model), pad=10, loc="center")
     return figure
 
 

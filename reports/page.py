@@ -16,9 +16,9 @@ import jinja2
 import pandas as pd
 import yaml
 
-from reports import style
+from reports import floor, style
 from reports.curves import MODES, decisions
-from reports.records import Study, label, settings
+from reports.records import MOST_ROWS, Study, label, settings
 from reports.tables import METRICS, best, blanks, dagger, notes, shown
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -44,7 +44,7 @@ def render(study: Study, frame: pd.DataFrame, drawn: list[Drawn]) -> str:
     prompts, left_out = _prompts(study)
     models = [_model(frame, model, drawn) for model in study.models]
     return environment.get_template("index.html").render(
-        models=models, artefacts=[figure for figure in drawn if not figure.model], prompts=prompts,
+        models=models, marks=floor.MARKS, artefacts=[figure for figure in drawn if not figure.model], prompts=prompts,
         left_out=left_out, notes=notes(study, frame), blanks=blanks(frame),
         metrics=METRICS, cells=list(_cells(study)), modes=style.MODES,
         css=jinja2.utils.markupsafe.Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
@@ -69,11 +69,14 @@ def _model(frame: pd.DataFrame, model: str, drawn: list[Drawn]) -> dict[str, Any
                 "text": shown(line, metric), "sort": _sortable(value, metric.better), "best": n in tops[metric.name],
                 "interval": shown(line, metric, interval=True).partition(" ")[2] if not pd.isna(low) else "",
                 "paper": metric.show(paper) if not pd.isna(paper) else ""})  # fmt: skip
-        rows.append({"name": line["name"] + dagger(line), "colour": style.colour(line["method"]), "cells": cells,
-                     "videos": line["videos"], "status": line["status"], "marks": line["marks"],
+        rows.append({"name": line["name"].removesuffix(f" ({line['variant']})") + dagger(line),
+                     "variant": line["variant"], "colour": style.colour(line["method"]), "cells": cells,
+                     "videos": line["videos"], "status": line["status"], "mark": floor.shown(line["marks"]),
                      "comparable": line["paper_comparable"], "missing": line["missing"]})  # fmt: skip
     figures = [figure for figure in drawn if figure.model == model]
-    return {"name": model, "columns": columns, "rows": rows, "figures": [figure for figure in figures if figure.done],
+    variants = sum(bool(row["variant"]) for row in rows) if len(rows) > MOST_ROWS else 0
+    return {"name": model, "columns": columns, "rows": rows, "variants": variants,
+            "figures": [figure for figure in figures if figure.done],
             "undrawn": [figure.kind.replace("_", " ") for figure in figures if not figure.done]}  # fmt: skip
 
 
@@ -87,12 +90,16 @@ def _prompts(study: Study) -> tuple[list[dict[str, Any]], int]:
     """For each model, prompt and seed its players, the Original first; and how many videos the page leaves out."""
     prompts: list[dict[str, Any]] = []
     count = 0
-    for (model, _, seed), group in study.videos.groupby(["model", "prompt", "seed"], sort=False):
+    seeds = dict(zip(study.videos["key"], study.videos["seed"], strict=True))
+    own = [seeds.get(video.reference, video.seed) for video in study.videos.itertuples()]  # another seed's beside it
+    for (model, _, seed), group in study.videos.groupby(["model", "prompt", pd.Series(own, dtype=object)], sort=False):
         if prompts and count + len(group) > MOST_VIDEOS:
             break
         count += len(group)
         players = [_player(study, video) for _, video in group.iterrows()]
-        prompts.append({"model": model, "prompt": group["prompt"].iloc[0], "seed": seed, "players": players})
+        variants = sum(player["variant"] for player in players) if len(players) > MOST_ROWS else 0
+        prompts.append({"model": model, "prompt": group["prompt"].iloc[0], "seed": seed, "players": players,
+                        "variants": variants})  # fmt: skip
     return prompts, len(study.videos) - count
 
 
@@ -111,7 +118,8 @@ def _player(study: Study, video: pd.Series) -> dict[str, Any]:
     numbers = [f"{video['speedup']:.2f}×"] if not math.isnan(video["speedup"]) else []
     numbers += [f"{video['psnr']:.1f} dB"] if math.isfinite(video["psnr"]) and not random else []
     return {
-        "name": label(video), "original": video["method"] == "original", "colour": style.colour(video["method"]),
+        "name": label(video), "original": video["method"] == "original", "variant": bool(video["variant"]),
+        "colour": style.colour(video["method"]),
         "video": f"../{path}/video.mp4" if exists else "", "numbers": ", ".join(numbers), "slots": steps,
         "status": "" if video["status"] == "ok" else f"{video['status']}: {video['reason'] or 'no reason recorded'}",
         "warning": "; ".join(((record.quality or {}).get("validity") or {}).get("warnings") or ()),

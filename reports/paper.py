@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from reports import formats, tables, verdicts
+from reports import formats, published, tables, verdicts
 from reports.others import counts, others
 from reports.page import TEMPLATES
 from reports.records import Study, load
@@ -38,7 +38,7 @@ def write(study: Study, frame: pd.DataFrame, report: Path) -> pd.DataFrame:
     """Write the page and the tables under `report`; the verdicts, a line per published row."""
     judged = verdicts.judge(study, frame)
     for name, part in judged.groupby("table", sort=False):
-        printed, under = beside(part), [LEGEND, *protocol(study)]
+        printed, under = beside(part), [LEGEND, _printed(str(name)), *protocol(study)]
         texts = {"csv": part.dropna(axis=1, how="all").to_csv(index=False, float_format="%.6g"),
                  "md": "\n\n".join([f"## {TITLES[str(name)]}", formats.pipes(printed), *under]) + "\n",
                  "tex": formats.tabular(printed, str(name), " ".join([f"{TITLES[str(name)]}.", *under]))}  # fmt: skip
@@ -60,6 +60,12 @@ def beside(part: pd.DataFrame) -> pd.DataFrame:
     columns["verdict"] = [f"{line['verdict']} ({line['why']})" if line["why"] else line["verdict"]
                           for _, line in part.iterrows()]  # fmt: skip
     return pd.DataFrame(columns)
+
+
+def _printed(name: str) -> str:
+    """Where the printed numbers of a table are from, and how they were made."""
+    source = published.source(name)
+    return f"Printed: {source['source']}. Setting: {source['setting']}. Convention: {source['convention']}."
 
 
 def _columns(part: pd.DataFrame) -> list[Metric]:
@@ -88,12 +94,12 @@ def render(judged: pd.DataFrame, study: Study, frame: pd.DataFrame) -> str:
         rows = [{"name": line["row"], "model": line["model"], "reproduced": line["reproduced"],
                  "verdict": line["verdict"], "why": line["why"], "cells": [_cell(line, m) for m in columns]}
                 for _, line in part.iterrows()]  # fmt: skip
-        parts.append({"title": TITLES[str(name)], "columns": columns, "rows": rows})
-    tolerances = [f"{BY_NAME[name].title} ± {amount:.3g}{' of the printed value' if relative else ''}"
+        parts.append({"title": TITLES[str(name)], "columns": columns, "rows": rows, "printed": _printed(str(name))})
+    tolerances = [f"{BY_NAME[name].title} ± " + (f"{100 * amount:.3g} %" if relative else f"{amount:.3g}")
                   for name, (amount, relative) in verdicts.TOLERANCE.items()]  # fmt: skip
     css = jinja2.utils.markupsafe.Markup((TEMPLATES / "page.css").read_text(encoding="utf-8"))
     return environment.get_template("paper.html").render(
-        parts=parts, others=others(study, frame), counts=counts(study), odd=ODD,
+        parts=parts, others=others(study, frame), counts=counts(study), odd=ODD, elsewhere=_printed("other"),
         summary=verdicts.summary(judged), tolerances=tolerances, protocol=" ".join(protocol(study)), css=css
     )
 

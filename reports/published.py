@@ -11,6 +11,7 @@ FOLDER = Path(__file__).parent / "published"
 MODELS = {"skyreels": "skyreels", "magi1": "magi", "skyreels_tiny": "skyreels", "magi1_tiny": "magi"}
 METHODS = {"original": "Original", "delta_dit": "Delta-DiT", "teacache": "TeaCache",
            "taylorseer": "TaylorSeer", "flowcache": "FlowCache", "scope": "SCOPE"}  # fmt: skip
+ONE_ROW = "Delta-DiT"  # has no slow and fast in print
 COLUMNS = {"time_s": "time_s", "speedup": "speedup", "flops_P": "flops_pf", "flops_speedup": "flops_speedup",
            "vbench": "vbench", "lpips": "lpips", "ssim": "ssim", "psnr": "psnr"}  # fmt: skip
 PRINTED = (*COLUMNS.values(), "peak_memory_gb")
@@ -18,8 +19,16 @@ PRINTED = (*COLUMNS.values(), "peak_memory_gb")
 
 @cache
 def table(name: str) -> pd.DataFrame:
-    """A published table as text: `table1`, `table2`, `table12` or `other`; "?" is what the paper does not give."""
+    """A published table as text: `table1`, `table2`, `table12`, `other`, `counts` or `sources`.
+
+    "?" is what the paper does not give.
+    """
     return pd.read_csv(FOLDER / f"{name}.csv", dtype=str, keep_default_na=False)
+
+
+def source(name: str) -> dict[str, str]:
+    """Where the published table `name` stands, and the `setting` and `convention` that its numbers were made with."""
+    return next(line for line in table("sources").to_dict("records") if line["table"] == name)
 
 
 def cells(row: Mapping[str, Any]) -> dict[str, float]:
@@ -31,7 +40,7 @@ def cells(row: Mapping[str, Any]) -> dict[str, float]:
     model, method = MODELS.get(row["model"]), METHODS.get(row["method"])
     if not model or not method or row["variant"]:
         return {}
-    name = f"{method}-{row['speed']}" if row["speed"] else method
+    name = f"{method}-{row['speed']}" if row["speed"] and method != ONE_ROW else method
     lines = [line for line in table("table1").to_dict("records") if (line["model"], line["method"]) == (model, name)]
     numbers = {ours: float(line[theirs]) for line in lines for theirs, ours in COLUMNS.items() if line[theirs]}
     if (row["method"], row["speed"]) in (("original", ""), ("scope", "fast")):

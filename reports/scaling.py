@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import style
-from reports.records import ROW, Study, label, settings
+from reports.records import CONTROLS, ROW, Study, label, settings
 from reports.tables import BY_NAME
 
 LENGTH, SKIP = "model.frames", "method.max_skip"
@@ -31,8 +31,8 @@ def series(study: Study, frame: pd.DataFrame, model: str, cell: tuple[str, str],
             value = (settings(study.record(valid.iloc[0])).get(group) or {}).get(name)
             if value is not None:
                 found.append(lines.loc[tuple(row.values())].to_dict() | {"at": value})
-    table = pd.DataFrame(found, columns=[*frame.columns, "at"])
-    return table.drop_duplicates("at").sort_values("at") if len(table) > 1 else table.iloc[:0]
+    table = pd.DataFrame(found, columns=[*frame.columns, "at"]).drop_duplicates("at").sort_values("at")
+    return table if len(table) > 1 else table.iloc[:0]
 
 
 def length(study: Study, frame: pd.DataFrame) -> Figure | None:
@@ -130,7 +130,7 @@ def memory(study: Study) -> Figure | None:
 def _bars(study: Study, model: str) -> Iterator[dict[str, Any]]:
     """A bar per method and length: the model's own length, and the longest where that was tried too."""
     shown = [(row, videos[videos["status"] == "ok"]) for row, videos in study.rows(model)
-             if row["speed"] in ("", "fast") and row["method"] != "original_repeat"]  # fmt: skip
+             if row["speed"] in ("", "fast") and row["method"] not in CONTROLS[1:]]  # fmt: skip
     shown = [(row, valid) for row, valid in shown
              if valid["memory"].notna().any() and set(valid["changed"].iloc[0]) <= {LENGTH}]  # fmt: skip
     longest = max((valid["frames"].iloc[0] for row, valid in shown if row["variant"]), default=None)

@@ -46,9 +46,10 @@ def frames(path: Path, count: int = SHOWN) -> np.ndarray | None:
         return None
 
 
-def strips(study: Study, wanted: Wanted) -> Figure | None:
-    """A block per model: its first prompt that the Original and another row have."""
-    blocks = [(model, found) for model in study.models if len(found := _videos(study, model, wanted)) > 1]
+def strips(study: Study, wanted: Wanted, needs: str = "") -> Figure | None:
+    """A block per model: its first prompt that the Original and another row have, one of `needs` where that is said."""
+    blocks = [(model, found) for model in study.models if len(found := _videos(study, model, wanted)) > 1
+              and (not needs or any(video["method"] == needs for video, _ in found))]  # fmt: skip
     if not blocks:
         return None
     with rc_context(style.SETTINGS):
@@ -96,7 +97,9 @@ def _block(part: SubFigure, model: str, found: list[tuple[pd.Series, np.ndarray]
             axes.spines[:].set_visible(False)
         numbers = [f"{video['speedup']:.2f}×"] if math.isfinite(video["speedup"]) else []
         numbers += [f"{video['psnr']:.1f} dB"] if math.isfinite(video["psnr"]) else []
-        name = "\n".join([label(video), *([", ".join(numbers)] if video["method"] != "original" else [])])
+        name = label(video).replace(" (", "\n(")
+        if video["method"] != "original":
+            name += "\n" + ", ".join(numbers)
         axes_row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=7.5,
                                color=style.colour(video["method"]))  # fmt: skip
 

@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from store import writing
 
@@ -20,6 +21,7 @@ _COLOURS = {  # Okabe and Ito's palette
 }  # fmt: skip
 _SPARE = ("#5d3a9b", "#40b0a6", "#994f00", "#e1be6a", "#dc3220", "#006cd1")
 MARKERS = {"": "o", "slow": "s", "fast": "^"}
+HALO = (withStroke(linewidth=2, foreground="white"),)  # keeps a name readable over a line
 LINES = {"": "-", "slow": "-", "fast": (0, (4, 1.5))}
 
 SETTINGS: Any = {
@@ -31,7 +33,7 @@ SETTINGS: Any = {
     "grid.color": FAINT, "grid.linewidth": 0.6, "text.color": INK, "xtick.color": SOFT, "ytick.color": SOFT,
     "xtick.labelcolor": INK, "ytick.labelcolor": INK, "xtick.labelsize": 8, "ytick.labelsize": 8,
     "xtick.major.size": 3, "ytick.major.size": 3, "lines.linewidth": 1.5, "legend.frameon": False,
-    "svg.hashsalt": "scope", "svg.fonttype": "path", "axes.unicode_minus": True,
+    "svg.hashsalt": "scope", "svg.fonttype": "path", "axes.unicode_minus": True, "axes.formatter.useoffset": False,
 }  # fmt: skip
 
 

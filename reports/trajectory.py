@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import style
+from reports.records import MODELS
 from reports.statistics import band
 
 INK = {"truth": style.INK, "reuse": "#0072b2", "taylor1": "#cc79a7", "newton2": "#d55e00"}
@@ -20,8 +21,9 @@ SKIPPED = 5  # steps since the last forward of the right panel: SCOPE's longest 
 
 
 def measured(root: Any) -> list[dict[str, Any]]:
-    """What `task=trajectory` measured, a mapping per model."""
-    return [json.loads(path.read_text()) for path in sorted((root / "trajectory").glob("*/original.json"))]
+    """What `task=trajectory` measured, a mapping per model, in the order of the tables."""
+    found = [json.loads(path.read_text()) for path in sorted((root / "trajectory").glob("*/original.json"))]
+    return sorted(found, key=lambda part: MODELS.index(part["model"]) if part["model"] in MODELS else len(MODELS))
 
 
 def saving(found: dict[str, Any], name: str) -> float:
@@ -62,7 +64,7 @@ def _course(axes: Axes, found: dict[str, Any]) -> None:
 def _errors(axes: Axes, found: dict[str, Any]) -> None:
     """Relative error of each stand-in, five steps after the last forward, over the noise level."""
     levels = np.array(found["levels"])
-    ends = []
+    ends, least = [], float("inf")
     for name in found["stand_ins"]:
         curves = np.array([video["errors"][name][SKIPPED - 1] for video in found["videos"]], float)
         known = np.isfinite(curves).all(0)
@@ -70,13 +72,17 @@ def _errors(axes: Axes, found: dict[str, Any]) -> None:
         axes.plot(levels[known], middle, color=INK[name], ls=DASHES[name])
         axes.fill_between(levels[known], low, high, color=INK[name], alpha=0.15, lw=0)
         ends.append((float(middle[-1]), TITLES[name], INK[name]))
+        least = min(least, middle[middle > 0].min(initial=float("inf")))
     axes.set_yscale("log", nonpositive="clip")
+    if np.isfinite(least):
+        axes.set_ylim(bottom=least / 4)  # room for the words; a band of few prompts reaches down to zero
     axes.margins(x=0)
-    if levels[0] > levels[-1]:
-        axes.invert_xaxis()
-    axes.set(xlabel="noise level, as denoising goes", ylabel="relative error",
+    falls = levels[0] > levels[-1]
+    axes.set(xlabel="noise level" if falls else "time, from noise (0) to video (1)", ylabel="relative error",
              title=f"{SKIPPED} steps after a forward")  # fmt: skip
     told = [f"{TITLES[name]}: {-saving(found, name):+.0%}" for name in found["stand_ins"][1:]]
     axes.text(0.03, 0.03, "\n".join(["mean absolute deviation (left) against reuse", *told]), transform=axes.transAxes,
-              fontsize=7.5, color=style.SOFT)  # fmt: skip
+              fontsize=7.5, color=style.SOFT, path_effects=style.HALO)  # fmt: skip
+    if falls:
+        axes.invert_xaxis()
     style.label_lines(axes, ends, x=float(levels[known][-1]))

@@ -58,6 +58,7 @@ class Scope(Method):
     coefficients: list[float] = field(default_factory=list)  # highest power first
     reuse: str = "velocity"  # what Cache hands back: the "velocity", or the latent's last "increment" whatever the step
     selective: str = "prefix"  # none | prefix | hull | exact (block-causal only): which frames a forward covers
+    interval_ratio: list[float] = field(default_factory=list)  # of prefix kept early, midway and late; empty: all
     decide_per: str = "row"  # "unit": a decision per chunk, where the backbone can forward a part of a row
     warmup: int = 1  # first steps of a slot that are always computed; raising it: slower, safer start
     cooldown: int = 0  # last steps of a slot that are always computed; raising it: slower, sharper
@@ -93,6 +94,10 @@ class Scope(Method):
         _one_of("rescale", self.rescale, "none", "poly")
         _one_of("reuse", self.reuse, "velocity", "increment")
         _one_of("selective", self.selective, *selective.CHOICES)
+        if len(self.interval_ratio) not in (0, 3) or not all(0 <= share <= 1 for share in self.interval_ratio):
+            raise ValueError(f"interval_ratio is three shares from 0 to 1, got {self.interval_ratio}")
+        if self.interval_ratio and self.selective != "prefix":
+            raise ValueError(f"interval_ratio cuts selective=prefix shorter, not selective={self.selective}")
         _one_of("decide_per", self.decide_per, "row", "unit")
         if self.rescale == "poly" and not self.coefficients:
             raise ValueError("rescale=poly needs coefficients, highest power first; see benchmarks/fit_teacache.py")
@@ -132,7 +137,7 @@ class Scope(Method):
         self._clipped: list[Tensor] = []
 
     def narrow(self, row: Row) -> Row:
-        return selective.narrow(row, self.selective)
+        return selective.narrow(row, self.selective, self.interval_ratio)
 
     def decide(self, part: Row, probe: Probe, branch: str = "") -> Decision:
         slots = part.updating

@@ -13,25 +13,38 @@ changes any more, so their keys and values are computed once, in their final sta
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from engine.method import Row
 
 CHOICES = ("none", "prefix", "hull", "exact")
 
 
-def narrow(row: Row, selective: str) -> Row:
+def narrow(row: Row, selective: str, ratio: Sequence[float] = ()) -> Row:
     """`row` cut to the interval worth forwarding, in whole AR units.
 
     "prefix" is Eq. 8-9: from the window's start to the last slot that updates. "hull" is the reading "moving active
     suffix": also without the finished slots at the front, which loses them as context. "exact": without them, but seen
     through kept keys and values. Rows are cut by what the schedule says at this row alone: the last active slot of a
-    staircase never moves back, so e_i = 1 + last active.
+    staircase never moves back, so e_i = 1 + last active. `ratio` keeps that share of the interval, early, midway and
+    late in the steps of the slot that is farthest, and always what updates: of "prefix", 1 is all and 0 the hull.
     """
     if selective == "none" or not row.updating:
         return row
     if selective == "exact":
         return row.exact()
     start = row.slots.start if selective == "prefix" else _down(row.updating[0], row)
+    if ratio:
+        kept = math.ceil(ratio[_stage(row)] * (row.reach - start))
+        start = max(start, _down(min(row.reach - kept, row.updating[0]), row))
     return row.only(range(start, row.reach))
+
+
+def _stage(row: Row) -> int:
+    """0, 1 or 2: in which third of its steps the most denoised slot is that still updates."""
+    done = row.step[row.updating[0] - row.slots.start]
+    return min(2, 3 * done // row.steps)
 
 
 def _down(slot: int, row: Row) -> int:

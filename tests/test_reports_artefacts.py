@@ -114,6 +114,20 @@ def test_the_saving_of_prediction_is_worked_by_hand_and_can_be_a_loss():
     assert any("prediction, order 2: +150%" in text for text in texts)
 
 
+def test_the_strip_of_fewer_steps_wants_a_row_of_fewer_steps(tmp_path):
+    make_store(tmp_path, cells={key: CELLS[key] for key in (ORIGINAL, FAST)}, prompts=PROMPTS[:1])
+    study = load(tmp_path)
+    drawn = {a.name: a.draw(study, main(study)) for a in ARTEFACTS if a.name in ("fig5", "reduced_steps")}
+    assert drawn["fig5"] is not None and drawn["reduced_steps"] is None
+
+
+def test_one_length_is_no_series_however_often_it_was_made(tmp_path):
+    make_store(tmp_path, cells={FAST: CELLS[FAST]}, prompts=PROMPTS[:1], videos=False, frames=FRAMES)
+    make_store(tmp_path, cells={FAST: CELLS[FAST]}, prompts=PROMPTS[:1], videos=False, changed={"model.frames": FRAMES})
+    study = load(tmp_path)
+    assert scaling.series(study, main(study), "skyreels_tiny", ("scope", "fast"), scaling.LENGTH).empty
+
+
 def test_strips_show_the_same_prompt_under_every_row(study):
     figure = strips.strips(study, strips.fewer_steps)
     labels = [axes.get_ylabel().split("\n")[0] for axes in figure.axes if axes.get_ylabel()]

@@ -1,96 +1,22 @@
 """The page in a real browser: videos in step, sorting, nothing fetched, prompts stay text, 400 videos open at once."""
 
-import json
-import os
-import shutil
-import subprocess
-import time
-from itertools import count
-
 import pytest
 
+from benchmarks.browser import CHROMIUM, Browser
 from reports import build, tables
 from reports.page import render
 from reports.records import load
 from tests.synthetic import CELLS, FPS, FRAMES, PROMPTS, make_store
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 VIDEOS = "document.querySelector('.prompt').querySelectorAll('video')"
 needs_browser = pytest.mark.skipif(not CHROMIUM, reason="no Chromium here: apt-get install chromium")
 
 
-class Browser:
-    """Headless Chromium, driven over a pipe by the DevTools protocol."""
-
-    def __init__(self, profile):
-        self.ids, self.events, self.rest = count(1), [], b""
-        to_browser, self.write = os.pipe()
-        self.read, from_browser = os.pipe()
-
-        def as_three_and_four():
-            a, b = os.dup(to_browser), os.dup(from_browser)
-            os.dup2(a, 3)
-            os.dup2(b, 4)
-
-        flags = ("--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--mute-audio",
-                 "--autoplay-policy=no-user-gesture-required", f"--user-data-dir={profile}")  # fmt: skip
-        self.process = subprocess.Popen([CHROMIUM, *flags], preexec_fn=as_three_and_four, close_fds=False,
-                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
-        os.close(to_browser)
-        os.close(from_browser)
-        target = self.send("Target.createTarget", url="about:blank")["targetId"]
-        self.session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Network", "Runtime", "Log"):
-            self.send(f"{domain}.enable")
-
-    def send(self, method, **params):
-        number = next(self.ids)
-        message = {"id": number, "method": method, "params": params}
-        message |= {"sessionId": self.session} if hasattr(self, "session") else {}
-        os.write(self.write, json.dumps(message).encode() + b"\0")
-        while True:
-            answer = self.receive()
-            if answer.get("id") == number:
-                assert "error" not in answer, answer
-                return answer["result"]
-            self.events.append(answer)
-
-    def receive(self):
-        while b"\0" not in self.rest:
-            part = os.read(self.read, 1 << 20)
-            assert part, "the browser ended"
-            self.rest += part
-        line, _, self.rest = self.rest.partition(b"\0")
-        return json.loads(line)
-
-    def open(self, path):
-        self.events.clear()
-        self.send("Page.navigate", url=path.as_uri())
-        self.until("document.readyState === 'complete'")
-
-    def open_videos(self, path):
-        """Open the page at the first prompt, its videos loaded."""
-        self.open(path)
-        self.eval("document.querySelector('.prompt').scrollIntoView()")
-        self.until(f"[...{VIDEOS}].length === {len(CELLS)} && [...{VIDEOS}].every((v) => v.readyState === 4)")
-
-    def eval(self, script):
-        result = self.send("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
-        assert "exceptionDetails" not in result, result["exceptionDetails"]
-        return result["result"].get("value")
-
-    def until(self, script, seconds=20.0):
-        end = time.monotonic() + seconds
-        while not (value := self.eval(script)):
-            assert time.monotonic() < end, f"never true: {script}"
-            time.sleep(0.02)
-        return value
-
-    def close(self):
-        self.send("Browser.close")
-        self.process.wait(10)
-        os.close(self.read)
-        os.close(self.write)
+def open_videos(browser, path):
+    """Open the page at the first prompt, its videos loaded."""
+    browser.open(path)
+    browser.eval("document.querySelector('.prompt').scrollIntoView()")
+    browser.until(f"[...{VIDEOS}].length === {len(CELLS)} && [...{VIDEOS}].every((v) => v.readyState === 4)")
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +47,7 @@ def test_links_to_videos_are_relative_and_quoted(tmp_path):
 
 @needs_browser
 def test_videos_play_in_step_and_the_playheads_follow(browser, page):
-    browser.open_videos(page)
+    open_videos(browser, page)
     browser.eval("document.querySelector('.play').click()")
     browser.until(f"{VIDEOS}[0].currentTime > 1")
     times = browser.eval(f"[...{VIDEOS}].map((v) => v.currentTime)")
@@ -134,7 +60,7 @@ def test_videos_play_in_step_and_the_playheads_follow(browser, page):
 
 @needs_browser
 def test_one_scrubber_moves_all_videos_and_their_difference_is_shown(browser, page):
-    browser.open_videos(page)
+    open_videos(browser, page)
     browser.eval("s = document.querySelector('.scrub'); s.value = 0.5; s.dispatchEvent(new Event('input'))")
     browser.until(f"[...{VIDEOS}].every((v) => !v.seeking)")
     times = browser.eval(f"[...{VIDEOS}].map((v) => v.currentTime)")
@@ -188,3 +114,24 @@ def test_four_hundred_videos_open_in_two_seconds(browser, tmp_path):
     assert browser.eval("document.querySelectorAll('.prompt').length") == 57
     assert browser.eval("document.querySelectorAll('video').length") < 60
     assert took < 2000
+
+
+@needs_browser
+def test_departures_from_an_operating_point_are_shown_when_asked_for(browser, tmp_path):
+    make_store(tmp_path, prompts=PROMPTS[:1], videos=False)
+    fast = {("scope", "fast"): CELLS["scope", "fast"]}
+    for skip in range(11):
+        make_store(tmp_path, cells=fast, prompts=PROMPTS[:1], videos=False, changed={"method.max_skip": skip})
+    study = load(tmp_path)
+    page = tmp_path / "report" / "index.html"
+    page.parent.mkdir()
+    page.write_text(render(study, tables.main(study), []))
+    browser.open(page)
+    rows = "[...document.querySelectorAll('tbody tr')].filter((row) => row.offsetParent).length"
+    assert browser.eval(rows) == len(CELLS)
+    browser.eval("document.querySelector('.switch .show-variants').click()")
+    assert browser.eval(rows) == len(CELLS) + 11
+    browser.eval("document.querySelector('.prompt').scrollIntoView()")
+    browser.until(f"document.querySelectorAll('.player').length === {len(CELLS)}")
+    browser.eval("document.querySelector('.controls .show-variants').click()")
+    browser.until(f"document.querySelectorAll('.player').length === {len(CELLS) + 11}")

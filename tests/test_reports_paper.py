@@ -27,6 +27,20 @@ def test_the_paper_has_thirty_five_rows_each_once(tmp_path):
     assert page.count('class="badge') == 35 and "35 published rows: 12 not comparable, 23 not run." in page
 
 
+def test_the_papers_one_row_of_delta_dit_stands_beside_ours(tmp_path):
+    cells = {name: CELLS[name] for name in (("original", None),)} | {("delta_dit", "fast"): (1.7, 0.82, 0.01)}
+    row = judged(tmp_path, cells=cells).loc["table1", "skyreels", "Delta-DiT"]
+    assert row["reproduced"] == "skyreels_tiny: Δ-DiT fast" and row["paper_flops_pf"] == 201.6
+
+
+def test_a_row_that_was_not_run_says_what_runs_it_and_a_table_where_it_was_printed(tmp_path):
+    lines = judged(tmp_path)
+    assert lines.loc["table12", "magi", "Original-20step"]["why"] == "python run.py experiment=table12"
+    study = load(tmp_path)
+    page = render(lines.reset_index(), study, tables.main(study))
+    assert page.count("Printed: arXiv 2604.02979") == 4 and "FLOPs of the denoiser, 2 per multiply-add" in page
+
+
 def test_a_tiny_preset_is_never_a_reproduction(tmp_path):
     lines = judged(tmp_path)
     scope = lines.loc["table1", "skyreels", "SCOPE-fast"]

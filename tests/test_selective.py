@@ -24,10 +24,10 @@ def only(selective):
     return Scope(0.0, 0.0, selective=selective)
 
 
-def intervals(prefix, selective):
+def intervals(prefix, selective, ratio=()):
     """(start, end) of every row of a published segment, with how many rows have it, in order."""
     rows = staircase([Segment(0, 25, prefix)], 50, 5, 5, [1 - k / 50 for k in range(51)])
-    cut = [narrow(row, selective).slots for row in rows]
+    cut = [narrow(row, selective, ratio).slots for row in rows]
     return dict(Counter((slots.start, slots.stop) for slots in cut))
 
 
@@ -43,6 +43,23 @@ def test_the_hull_also_leaves_finished_blocks_behind():
     assert list(found.items())[:5] == [((0, 5), 5), ((0, 10), 5), ((0, 15), 5), ((0, 20), 5), ((0, 25), 30)]
     assert list(found.items())[5:] == [((5, 25), 5), ((10, 25), 5), ((15, 25), 5), ((20, 25), 5)]
     assert intervals(5, "hull")[(5, 25)] == 35  # the overlap, clean from the start, is never forwarded
+
+
+def test_a_share_of_the_interval_by_stage_reaches_from_the_prefix_to_the_hull():
+    """Half of 25 slots is 13, in whole blocks 15; what updates is kept whatever the share."""
+    for ready in (0, 5):
+        assert intervals(ready, "prefix", (0, 0, 0)) == intervals(ready, "hull")
+        assert intervals(ready, "prefix", (1, 1, 1)) == intervals(ready, "prefix")
+    assert list(intervals(0, "prefix", (1, 1, 0.5)).items())[4:] == [((0, 25), 30), ((5, 25), 5), ((10, 25), 15)]
+    early = intervals(5, "prefix", (0.5, 1, 1))
+    assert early == {(5, 10): 5, (5, 15): 5, (5, 20): 5, (5, 25): 2, (0, 25): 48}
+
+
+@pytest.mark.parametrize("settings", [{"interval_ratio": [1, 0.5]}, {"interval_ratio": [1, 1, 2]},
+                                      {"interval_ratio": [1, 1, 0.5], "selective": "hull"}])  # fmt: skip
+def test_a_share_that_means_nothing_is_refused(settings):
+    with pytest.raises(ValueError, match="interval_ratio"):
+        Scope(0.0, 0.0, **settings)
 
 
 def test_the_end_of_the_interval_never_moves_back():

@@ -19,6 +19,9 @@ for (const table of document.querySelectorAll("table.sortable")) {
 for (const box of document.querySelectorAll(".show-paper")) {
   box.addEventListener("change", () => box.closest("section").querySelector("table").classList.toggle("with-paper", box.checked));
 }
+for (const box of document.querySelectorAll(".switch .show-variants")) {
+  box.addEventListener("change", () => box.closest("section").querySelector("table").classList.toggle("few", !box.checked));
+}
 
 function element(tag, className, text) {
   const made = document.createElement(tag);
@@ -66,12 +69,14 @@ class Prompt {
       article.classList.toggle("differs", event.target.checked);
       this.show();
     });
+    this.more = article.querySelector(".show-variants"); /* only where there are too many videos to show at once */
+    if (this.more) this.more.addEventListener("change", () => { this.pause(); this.players = []; this.fill(); this.seek(0); });
   }
 
   /* Made when the prompt comes near the screen, so that a page of hundreds of videos opens at once. */
   fill() {
     if (this.players.length) return;
-    const list = data.prompts[this.article.dataset.index];
+    const list = data.prompts[this.article.dataset.index].filter((p) => !p.variant || !this.more || this.more.checked);
     const top = Math.max(1e-9, ...list.flatMap((player) => player.errors));
     this.players = list.map((facts) => this.player(facts, top));
     this.article.querySelector(".players").replaceChildren(...this.players.map((player) => player.box));

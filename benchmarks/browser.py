@@ -1,0 +1,92 @@
+"""Headless Chromium, driven over a pipe by the DevTools protocol; the tests of the page use it too."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--mute-audio", "--hide-scrollbars",
+    "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--disable-quic", "--autoplay-policy=no-user-gesture-required",
+)  # fmt: skip
+
+
+class Browser:
+    """One tab; `events` are what it has said since the page was opened."""
+
+    def __init__(self, profile: Path) -> None:
+        if not CHROMIUM:
+            raise RuntimeError("no Chromium here: apt-get install chromium")
+        self.ids, self.rest = count(1), b""
+        self.events: list[dict[str, Any]] = []
+        self.session: dict[str, str] = {}
+        to_browser, self.write = os.pipe()
+        self.read, from_browser = os.pipe()
+
+        def as_three_and_four() -> None:
+            a, b = os.dup(to_browser), os.dup(from_browser)
+            os.dup2(a, 3)
+            os.dup2(b, 4)
+
+        command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}"]
+        self.process = subprocess.Popen(command, preexec_fn=as_three_and_four, close_fds=False,
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+        os.close(to_browser)
+        os.close(from_browser)
+        target = self.send("Target.createTarget", url="about:blank")["targetId"]
+        session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self.session = {"sessionId": session}
+        for domain in ("Page", "Network", "Runtime", "Log"):
+            self.send(f"{domain}.enable")
+
+    def send(self, method: str, **params: Any) -> dict[str, Any]:
+        """The result of one command of the protocol."""
+        number = next(self.ids)
+        message = {"id": number, "method": method, "params": params} | self.session
+        os.write(self.write, json.dumps(message).encode() + b"\0")
+        while True:
+            answer = self._receive()
+            if answer.get("id") == number:
+                assert "error" not in answer, answer
+                return dict(answer["result"])
+            self.events.append(answer)
+
+    def _receive(self) -> dict[str, Any]:
+        while b"\0" not in self.rest:
+            part = os.read(self.read, 1 << 20)
+            assert part, "the browser ended"
+            self.rest += part
+        line, _, self.rest = self.rest.partition(b"\0")
+        return dict(json.loads(line))
+
+    def open(self, path: Path) -> None:
+        self.events.clear()
+        self.send("Page.navigate", url=path.as_uri())
+        self.until("document.readyState === 'complete'")
+
+    def eval(self, script: str) -> Any:
+        result = self.send("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in result, result["exceptionDetails"]
+        return result["result"].get("value")
+
+    def until(self, script: str, seconds: float = 20.0) -> Any:
+        """The value of `script` once it is true."""
+        end = time.monotonic() + seconds
+        while not (value := self.eval(script)):
+            assert time.monotonic() < end, f"never true: {script}"
+            time.sleep(0.02)
+        return value
+
+    def close(self) -> None:
+        self.send("Browser.close")
+        self.process.wait(10)
+        os.close(self.read)
+        os.close(self.write)
