@@ -12,7 +12,7 @@ import numpy as np
 
 from eval.signals import Signals
 
-VERSION = "1"
+VERSION = "2"
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Thresholds:
     saturated_excess: float = 0.2  # ... and how far above the Original's; raising trusts the Original more
     blockiness: float = 1.6  # gradient at block borders over the one inside, above which blocks show; raising: mosaics
     blockiness_ratio: float = 1.4  # ... and times the Original's; raising trusts the Original more
+    blockiness_alone: float = 2.4  # ... without an Original: mosaics of 8 pixels reach 2.5, faint blocks of a decoder 2
     runaway: float = 0.98  # share of skipped decisions from which a policy has stopped deciding; 1 switches it off
     refuse_inert: bool = True  # False lets a method pass that skipped nothing and equals the Original
 
@@ -145,8 +146,10 @@ def _blocks(seen: Signals, original: Signals | None, limits: Thresholds) -> list
     clipped, usual = float(seen.clipped.mean()), float(original.clipped.mean()) if original else 0.0
     if clipped > limits.saturated and clipped > usual + limits.saturated_excess:
         reasons.append(f"saturated: {clipped:.0%} of the samples lie at an end of the scale")
-    usual = original.blockiness if original else 1.0
-    if seen.blockiness > limits.blockiness and seen.blockiness > limits.blockiness_ratio * usual:
+    bound = limits.blockiness_alone
+    if original:
+        bound = max(limits.blockiness, limits.blockiness_ratio * original.blockiness)
+    if seen.blockiness > bound:
         reasons.append(f"blocky: the picture is {seen.blockiness:.1f} times as steep at block borders as inside")
     return reasons
 

@@ -102,6 +102,17 @@ def test_clean_videos_pass_with_and_without_an_original():
     assert not any(refused.values()), refused
 
 
+def test_faint_blocks_are_refused_only_where_the_original_has_none(clean):
+    """A decoder of patches may leave them in every picture of a model; a method may not add them."""
+    mosaic = FAULTS["blocky"](clean).astype(np.float32)
+    faint, seen = (0.5 * clean + 0.5 * mosaic).round().astype(np.uint8), signals([clean])
+    steep = signals([faint]).blockiness
+    assert Thresholds.blockiness < steep < Thresholds.blockiness_alone
+    assert judge(signals([faint]), seen, fps=FPS).reasons[0].startswith("blocky")
+    assert judge(signals([faint]), None, fps=FPS).reasons == ()
+    assert judge(signals([faint]), signals([faint]), fps=FPS).reasons == ()
+
+
 @pytest.mark.parametrize("change", ["slight noise", "blur", "other phase"])
 def test_a_method_that_costs_some_quality_is_not_refused(clean, change):
     worse = {"slight noise": lambda: _grainy(clean, 4),
