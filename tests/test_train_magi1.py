@@ -7,6 +7,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
+from safetensors.torch import load_file
 
 from models import train_magi1, train_magi1_card, train_magi1_flow, train_magi1_vae
 from models.magi1.backbone import Magi1Backbone
@@ -16,7 +17,7 @@ from models.magi1.dispatch import Dispatcher
 from models.magi1.dit import Magi1DiT
 from models.magi1.schedule import schedule
 from models.magi1.settings import Magi1
-from models.magi1.vae import VaeConfig, ViTVAE, load_vae
+from models.magi1.vae import WEIGHTS, VaeConfig, ViTVAE, load_vae
 from models.shapes import sample
 
 CONFIGS = Path(__file__).parent.parent / "conf" / "train"
@@ -177,6 +178,41 @@ def test_the_card_tells_what_was_trained(trained: Path) -> None:
     assert "| vae | 2 | 1 tiles of 12 frames |" in card and "Seed 1. Stopped early." in card
     assert "Not measured yet" in card and "216 of 288" in card
     assert (trained / "out" / "losses.csv").read_text().startswith("stage,step,loss\nvae,0,")
+
+
+def test_a_trained_folder_is_trained_on_and_its_card_goes_on_counting(trained: Path, tmp_path: Path) -> None:
+    first = _config(trained, "flow.steps=2")
+    train_magi1_card.write_card(first, trained / "work", trained / "out")
+    config = _config(tmp_path, "flow.steps=3", "decoder.steps=0", f"start={trained / 'out'}")
+    train_magi1.build(config, tmp_path / "work", tmp_path / "more")
+    before, after = (load_file(folder / "model.safetensors") for folder in (trained / "out", tmp_path / "more"))
+    moved = max(float((after[name].float() - before[name].float()).abs().max()) for name in before)
+    assert 0 < moved < 0.02, "a few small steps from where it stood, not from fresh weights"
+    same = [load_file(folder / "vae" / WEIGHTS) for folder in (trained / "out", tmp_path / "more")]
+    assert all(torch.equal(same[0][name], same[1][name]) for name in same[0]), "decoder.steps=0 leaves it alone"
+    train_magi1_card.write_card(config, tmp_path / "work", tmp_path / "more")
+    earlier = (trained / "out" / "losses.csv").read_text().splitlines()
+    later = (tmp_path / "more" / "losses.csv").read_text().splitlines()
+    assert len(later) == len(earlier) + 3 and set(earlier) <= set(later)
+    assert "| vae | 2 |" in (tmp_path / "more" / "README.md").read_text()
+
+
+@torch.no_grad()
+def test_the_decoder_learns_to_hide_the_borders_of_patches(trained: Path, tmp_path: Path) -> None:
+    """`edges` weighs steps between neighbouring pixels that are not there; without it they are free."""
+    found = []
+    for edges in (0.0, 20.0):
+        vae = load_vae(trained / "out" / "vae", dtype=torch.float32)
+        with torch.enable_grad():
+            train_magi1_vae.refine_decoder(
+                vae, steps=12, batch=1, lr=1e-3, jitter=0.4, edges=edges, bfloat16=False, seed=0, size=32,
+                checkpoint_every=100, work=tmp_path / str(edges),
+            )  # fmt: skip
+        video, _ = train_magi1_vae.tile_of([7, 8, 9], 32)
+        z = vae.encode(video) + 0.4 * torch.randn(3, 16, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+        error = vae.decode(z) - video
+        found.append(float(error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()))
+    assert found[1] < found[0]
 
 
 def test_latents_are_those_of_the_two_halves_of_every_chunk(trained: Path) -> None:
