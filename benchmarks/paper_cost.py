@@ -17,13 +17,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-
 from benchmarks.common import composed
 from conf.schema import options
 from engine.ledger import flops, plan
 from engine.method import Original
-from sweep.experiments import expanded, read
+from sweep.experiments import choices, expanded, read
 
 PUBLISHED = {  # model: seconds of the Original, of the row with fewer steps; share of the work that that row does
     "skyreels": (1452.41, 330.08, 10 / 50),
@@ -51,10 +49,7 @@ def seconds(model: str, pflop: float) -> float:
 
 def cells(arguments: Sequence[str]) -> Iterator[list[str]]:
     """The overrides of each cell of one sweep's command line."""
-    lists = []
-    for override in OverridesParser.create().parse_overrides([a for a in arguments if "=" in a]):
-        choices = override.sweep_string_iterator() if override.is_sweep_override() else [override.get_value_string()]
-        lists.append([f"{override.key_or_group}={choice}" for choice in choices])
+    lists = [[f"{key}={value}" for value in values] for key, values in choices(arguments).items()]
     yield from (list(cell) for cell in itertools.product(*lists))
 
 

@@ -18,6 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from conf.schema import CONF, ConfigError, nearest
@@ -48,6 +49,17 @@ def expanded(arguments: Sequence[str]) -> list[list[str]]:
     if not found:
         raise ConfigError(f"experiment={name} has no sweep for model={models}; it was written for {content['models']}")
     return found
+
+
+def choices(line: Sequence[str]) -> dict[str, list[str]]:
+    """The values of each setting of one command line, as Hydra would sweep over them.
+
+    >>> choices(["-m", "speed=slow,fast", "method.interval_ratio=[1,0.5],[0,0]"])
+    {'speed': ['slow', 'fast'], 'method.interval_ratio': ['[1,0.5]', '[0,0]']}
+    """
+    found = OverridesParser.create().parse_overrides([a for a in line if "=" in a])
+    return {o.key_or_group: list(o.sweep_string_iterator()) if o.is_sweep_override() else [o.get_value_string()]
+            for o in found}  # fmt: skip
 
 
 def read(name: str, folders: Sequence[Path] = (CONF,)) -> Mapping[str, Any]:

@@ -17,21 +17,17 @@ from engine.staircase import Segment, staircase
 from reports.others import counts, others
 from reports.records import load
 from reports.tables import main
-from sweep.experiments import expanded, read
+from sweep.experiments import choices, expanded, read
 from tests.test_run import call
 
 FULL, TINY = "skyreels,magi1", "skyreels_tiny,magi1_tiny"
 OURS = [name for name in options("experiment") if {"sweeps", "includes"} & set(read(name))]
 
 
-def values(line):
-    return {key: choices.split(",") for key, _, choices in (a.partition("=") for a in line) if choices}
-
-
 def cells(name, models=TINY):
     """(model, method, speed) of every cell."""
     wanted = ("model", "method", "speed")
-    product = [itertools.product(*(values(line).get(key, [""]) for key in wanted)) for line in
+    product = [itertools.product(*(choices(line).get(key, [""]) for key in wanted)) for line in
                expanded([f"experiment={name}", f"model={models}"])]  # fmt: skip
     return {cell for line in product for cell in line}
 
@@ -80,7 +76,7 @@ def test_an_unknown_experiment_and_a_model_without_sweeps_are_refused(tmp_path):
 
 
 def test_the_ends_of_every_sweep_of_the_paper_can_be_run():
-    ends = {tuple(f"{k}={v[n]}" for k, v in values(line).items()) for models, n in ((FULL, 0), (TINY, -1))
+    ends = {tuple(f"{k}={v[n]}" for k, v in choices(line).items()) for models, n in ((FULL, 0), (TINY, -1))
             for line in expanded(["experiment=paper", f"model={models}"])}  # fmt: skip
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for overrides in sorted(ends):
