@@ -197,8 +197,9 @@ def _pair(videos: pd.DataFrame) -> None:
     by_prompt = {(v.model, v.prompt, v.seed): v for v in valid[valid["variant"] == ""].itertuples()}
     own = videos["key"].where(videos["method"] == "original", "")
     keys = videos["reference"].where(videos["reference"] != "", own)
-    found = [by_key.get((v.model, key)) or by_prompt.get((v.model, v.prompt, v.seed))
-             for v, key in zip(videos.itertuples(), keys, strict=True)]  # fmt: skip
+    columns = (column.tolist() for column in (videos["model"], videos["prompt"], videos["seed"], keys))
+    found = [by_key.get((model, key)) or by_prompt.get((model, prompt, seed))
+             for model, prompt, seed, key in zip(*columns, strict=True)]  # fmt: skip
     ratios = {"speedup": "time_s", "speedup_denoise": "denoise_s", "flops_speedup": "flops"}
     for ratio, source in ratios.items():
         reference = np.array([getattr(v, source) if v else np.nan for v in found], float)
