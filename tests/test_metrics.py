@@ -304,3 +304,11 @@ def test_loading_the_network_leaves_torch_random_numbers_alone():
     torch.manual_seed(3)
     lpips_weights.build("alex", random_convolutions())
     assert torch.equal(torch.rand(2), expected)
+
+
+def test_ssim_by_bands_is_that_of_the_whole_frame():
+    """Wide frames are gone through a few rows at a time: every value of the map is the same, the mean to rounding."""
+    x, y = torch.rand(2, 2, 90, 2000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    whole = metrics._ssim_map(x.clone(), y.clone()).mean((-2, -1))
+    assert 2**16 // 1990 < 80, "more than one band"
+    torch.testing.assert_close(metrics._mean_ssim(x, y), whole, atol=1e-14, rtol=0)
