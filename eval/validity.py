@@ -13,6 +13,7 @@ import numpy as np
 from eval.signals import Signals
 
 VERSION = "2"
+CONTROLS = ("original", "reduced_steps", "external_diffusers_none")  # rows that are to skip nothing
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def judge_decisions(run: Mapping[str, Any], max_skip: int | None = None, identic
     limits = thresholds or Thresholds()
     decisions = run.get("decisions") or {}
     skipped, total = decisions.get("cache", 0) + decisions.get("predict", 0), sum(decisions.values())
-    if not total or str(run.get("method", "")).startswith(("original", "reduced_steps")):
+    if not total or str(run.get("method", "")).startswith(CONTROLS):
         return Verdict()
     if skipped == 0:
         saved = 1 - ((run.get("flops") or {}).get("executed_fraction") or 1)
