@@ -157,7 +157,9 @@ def report(model: str, count: int, fields: dict, scores: dict[tuple[float, str],
         low, high = interval_of(gain) if name != "scope" else (0.0, 0.0)
         method, forwards_made = fields[interval][name]
         row = {"interval": interval, "method": name, "forwards": forwards_made}
-        row |= {knob: getattr(method, knob) for knob in SECOND.get(name, ("",))[:1] if knob}
+        if name in SECOND:
+            knob, _ = SECOND[name]
+            row[knob] = getattr(method, knob)  # what tuning chose
         row |= {"psnr": float(np.mean(values)), "scope_gain": float(gain.mean()), "low": low, "high": high}
         found.append(row)
         table.add_row(f"{interval:g}", name, f"{forwards_made:g}", f"{row['psnr']:.2f}", f"{row['scope_gain']:+.2f}",
