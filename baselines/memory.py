@@ -25,13 +25,14 @@ class Memory:
         history.push(list(part.slots), [float(part.iteration)] * len(part.slots), value)
 
     def last(self, site: Site, part: Row) -> Tensor:
-        """The newest value of every slot of `part`, (slots, ...)."""
+        """The newest value of every slot of `part`, (slots, ...), to be read only (`History.last`)."""
         return self.at[site].last(list(part.slots))
 
     def predict(self, site: Site, part: Row, formula: Formula, orders: Sequence[int]) -> Tensor:
         """`formula` at the present iteration, every slot at its own order, in the dtype that was pushed."""
         history, now = self.at[site], [float(part.iteration)] * len(part.slots)
-        return history.predict(list(part.slots), formula, now, orders).to(history.last([part.slots.start]).dtype)
+        slots = list(part.slots)
+        return history.predict(slots, formula, now, orders).to(history.last(slots).dtype)
 
     def knows(self, part: Row, kind: str = "", branch: str = "") -> bool:
         """Whether every slot of `part` has a value at every site seen so far (of one kind, in one branch)."""

@@ -2,8 +2,10 @@
 
     python -m benchmarks.realised [model=skyreels_mid] [method=scope] [speed=fast] [rounds=2]
     python -m benchmarks.realised model=skyreels_mid method=scope,teacache,taylorseer,pab
+    python -m benchmarks.realised model=skyreels_mid method=flowcache,bwcache flowcache.threshold=0.1
 
-Every method takes turns with the Original on one prompt, the same noise and the same weights. FLOPs are those of the
+Every method takes turns with the Original on one prompt, the same noise and the same weights; NAME.setting=value sets a
+parameter of one of several methods. FLOPs are those of the
 ledger, in the convention of the model's attention (dense when full, masked when block-causal). The last line is one
 JSON object: `ratio` is the realised speedup over the FLOPs speedup, `cpu_ratio` the same in CPU time, `memory_ratio`
 the peak memory over the Original's (allocated on a GPU, resident on a CPU), `state_bytes` what the method held; with
@@ -34,7 +36,6 @@ def executed(model: Any, ledger: Sequence[Entry]) -> float:
 
 def realise(base: Any, model: Any, method: Method, prompt: str, rounds: int, seed: int) -> dict[str, Any]:
     """Time the Original on `base` and `method` on `model`, in turn; both are loaded."""
-    method.check(model)
     ledgers: dict[str, list[Entry]] = {"original": [], "method": []}
     state: list[int] = []
 
@@ -64,30 +65,42 @@ def realise(base: Any, model: Any, method: Method, prompt: str, rounds: int, see
     }
 
 
+def arms(names: Sequence[str], rest: Sequence[str]) -> tuple[str, Any, list[tuple[Any, Method]]]:
+    """A prompt, the Original's backbone, and backbone and method of each name; all composed before any is timed."""
+    common = [a for a in rest if not a.startswith(tuple(f"{name}." for name in names))]
+    own_model = [a for a in common if not a.startswith(("method.", "speed="))]
+    run, base, _ = composed(["method=original", "speed=none", *own_model])
+    found = []
+    for name in names:
+        mine = [f"method{a.removeprefix(name)}" for a in rest if a.startswith(f"{name}.")]
+        _, model, method = composed([f"method={name}", *common, *mine])
+        method.check(model)
+        found.append((base if model.settings == base.settings else model, method))
+    return prompts_of(run, 1)[0], base, found
+
+
 def main(arguments: Sequence[str]) -> None:
     own, rest = split(arguments, DEFAULTS)
-    model_only = [a for a in rest if not a.startswith(("method.", "speed="))]
-    run, base, _ = composed(["method=original", "speed=none", *model_only])
-    base.load()
-    prompt, rows = prompts_of(run, 1)[0], []
-    for name in own["method"].split(","):
-        _, model, method = composed([f"method={name}", *rest])
-        if model.settings == base.settings:
-            model = base
-        else:
-            model.load()
+    names = own["method"].split(",")
+    prompt, base, methods = arms(names, rest)
+    rows: list[dict[str, Any]] = []
+    for name, (model, method) in zip(names, methods, strict=True):
+        for subject in (base, model):
+            if not hasattr(subject, "transformer"):
+                subject.load()
         rows.append({"method": name, **realise(base, model, method, prompt, int(own["rounds"]), int(own["seed"]))})
+        print(f"{name}: {rows[-1]['ratio']:.3f} of {rows[-1]['flops_speedup']:.2f} x", flush=True)
     least = min(rows, key=lambda row: row["ratio"])
     about = {"model": base.name, "weights": base.settings.weights, "frames": base.settings.frames}
     only = dict(rows[0])
     if len(rows) > 1:
         most = max(row["memory_ratio"] for row in rows)
         only = {"ratio": least["ratio"], "least": least["method"], "memory_ratio": most, "rows": rows}
-    names = ("ratio", "cpu_ratio", "speedup", "cpu_speedup", "flops_speedup", "memory_ratio")
+    shown = ("ratio", "cpu_ratio", "speedup", "cpu_speedup", "flops_speedup", "memory_ratio")
     show(
         f"{base.name}: realised over FLOPs speedup of the denoising span",
-        ["method", *names, "state MB"],
-        [[r["method"], *(f"{r[n]:.3f}" for n in names), f"{r['state_bytes'] / 1e6:.2f}"] for r in rows],
+        ["method", *shown, "state MB"],
+        [[r["method"], *(f"{r[n]:.3f}" for n in shown), f"{r['state_bytes'] / 1e6:.2f}"] for r in rows],
         {**about, **only, **conditions("realised", arguments, base.device)},
     )
 

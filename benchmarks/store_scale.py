@@ -2,7 +2,8 @@
 
 Makes records as a run writes them (a run.json and a quality.json of the usual size, sealed files of a few bytes) and
 times what a user waits for: the status, the decision what is left to do, the table that reports start from. Each in a
-process of its own, once without an index and once with it; and how many records a second one process writes.
+process of its own, once without an index and once with it, and the decision once more with every file changed, as in
+a copied store; and how many records a second one process writes.
 """
 
 from __future__ import annotations
@@ -66,12 +67,13 @@ def record(n: int) -> tuple[dict[str, Any], dict[str, Any]]:
 def fill(root: Path, records: int) -> None:
     """Write the records straight into their places: what is measured is reading them."""
     Store(root)
-    for n in range(records):
-        method, key = f"scope{n % CELLS}", f"{n:012x}"
-        place = root / "big" / method / key
+    places = [(root / "big" / f"scope{n % CELLS}" / f"{n:012x}") for n in range(records)]
+    for n, place in enumerate(places):
         place.mkdir(parents=True)
         for name in SEALED:
             (place / name).write_text(f"{name} of {n}")
+    for n, place in enumerate(places):  # later than what it seals, as after the minutes that a video takes
+        method, key = place.parts[-2:]
         run, quality = record(n)
         files = {name: checksum(place / name) for name in SEALED}
         whole = run | {"model": "big", "method": method, "speed": None, "key": key, "schema": SCHEMA, "files": files}
@@ -125,7 +127,14 @@ def main(arguments: Sequence[str]) -> int:
                 seconds, spent = timed(what, root, records)
                 print(f"{what}, {state}: {seconds:.1f} s, {spent:.1f} s of the processor", flush=True)
                 slow += [what] * (seconds > LIMIT and state == "with an index")
+        for path in root.glob("big/*/*/*.*"):
+            path.touch()
+        time.sleep(2.5)
+        for state in ("of a copied store", "of it again"):
+            seconds, spent = timed("resume", root, records)
+            print(f"resume, {state}: {seconds:.1f} s, {spent:.1f} s of the processor", flush=True)
         stored, claimed = writes(root)
+        shutil.rmtree(root / "big" / "written")
         print(f"stored by one process: {stored:.0f} records a second; claims: {claimed:.0f} a second")
         sizes = [path.stat().st_size for path in (root / ".cache" / "index").rglob("*.json")]
         print(f"the index takes {sum(sizes) / records:.0f} bytes a record")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -41,38 +43,33 @@ class History:
         if not slots:
             return
         buffer = self._room(slots, values)
-        heads = []
         for slot, level in zip(slots, levels, strict=True):
             self._head[slot] = (self._head.get(slot, -1) + 1) % self.depth
-            heads.append(self._head[slot])
             self.levels[slot] = [*self.levels.get(slot, []), level][-self.depth :]
-        buffer[self._index(heads, buffer), self._rows(slots, buffer)] = values.to(buffer.dtype)
+        buffer[self._where(slots, 0, buffer)] = values.to(buffer.dtype)
 
     def count(self, slot: int) -> int:
         """How many values of `slot` are held."""
         return len(self.levels.get(slot, ()))
 
     def last(self, slots: Sequence[int]) -> Tensor:
-        """The newest value of every slot, (len(slots), ...)."""
+        """The newest value of every slot, (len(slots), ...): the memory itself where it can be, to be read only.
+
+        So it is good until the next push; what is kept longer has to be copied.
+        """
         return self._past(slots, 0)
 
     def predict(self, slots: Sequence[int], formula: Formula, at: Sequence[float], orders: Sequence[int]) -> Tensor:
         """`formula` through the newest order + 1 values of every slot, read at its own level; float32 arithmetic."""
-        shares: list[list[float]] = [[] for _ in range(max(orders) + 1)]
-        for slot, level, order in zip(slots, at, orders, strict=True):
-            known = self.levels[slot][-(order + 1) :]
-            newest_first = weights(formula, tuple(known), level)[::-1]
-            for k, share in enumerate(shares):
-                share.append(newest_first[k] if k < len(newest_first) else 0.0)
-        total: Tensor | None = None
-        for k, share in enumerate(shares):
+        known = tuple(tuple(self.levels[slot]) for slot in slots)
+        shares = _shares(formula, known, tuple(at), tuple(orders))
+        newest = self._past(slots, 0).float()
+        total = newest * column(shares[0], newest)
+        for k, share in enumerate(shares[1:], 1):
             past = self._past(slots, k).float()
             weight = column(share, past)
-            term = past * weight
-            if not all(share):  # a slot without a k-th value has weight 0, but its row of the buffer may hold anything
-                term = torch.where(weight == 0, torch.zeros((), device=past.device), term)
-            total = term if total is None else total + term
-        assert total is not None
+            for a, b in _runs(share):  # a slot without a k-th value has weight 0: its row may hold anything
+                total[a:b].addcmul_(past[a:b], weight[a:b])
         return total
 
     def tensors(self) -> Iterable[Tensor]:
@@ -81,8 +78,15 @@ class History:
     def _past(self, slots: Sequence[int], back: int) -> Tensor:
         if self._buffer is None:
             raise RuntimeError("no history yet: nothing was pushed")
+        return self._buffer[self._where(slots, back, self._buffer)]
+
+    def _where(self, slots: Sequence[int], back: int, buffer: Tensor) -> tuple[int, slice] | tuple[Tensor, Tensor]:
+        """Where the `back`-newest values of `slots` lie: a slice, which costs no copy, where they lie side by side."""
         heads = [(self._head[slot] - back) % self.depth for slot in slots]
-        return self._buffer[self._index(heads, self._buffer), self._rows(slots, self._buffer)]
+        first = slots[0] - self._first
+        if len({*heads}) == 1 and list(slots) == list(range(slots[0], slots[0] + len(slots))):
+            return heads[0], slice(first, first + len(slots))
+        return sent(heads, buffer.device), sent([slot - self._first for slot in slots], buffer.device)
 
     def _room(self, slots: Sequence[int], values: Tensor) -> Tensor:
         """The buffer, grown if a slot lies outside it."""
@@ -98,9 +102,25 @@ class History:
         self._first = lo
         return self._buffer
 
-    def _rows(self, slots: Sequence[int], buffer: Tensor) -> Tensor:
-        return self._index([slot - self._first for slot in slots], buffer)
 
-    @staticmethod
-    def _index(numbers: Sequence[int], buffer: Tensor) -> Tensor:
-        return sent(numbers, buffer.device)
+@lru_cache(maxsize=64)  # the sites of one row ask for the same
+def _shares(
+    formula: Formula, levels: tuple[tuple[float, ...], ...], at: tuple[float, ...], orders: tuple[int, ...]
+) -> list[list[float]]:
+    """What `formula` makes of the k-th newest value of every slot, for k from 0; 0 where its order does not reach."""
+    shares: list[list[float]] = [[] for _ in range(max(orders) + 1)]
+    for known, level, order in zip(levels, at, orders, strict=True):
+        newest_first = weights(formula, known[-(order + 1) :], level)[::-1]
+        for k, share in enumerate(shares):
+            share.append(newest_first[k] if k < len(newest_first) else 0.0)
+    return shares
+
+
+def _runs(share: Sequence[float]) -> list[tuple[int, int]]:
+    """The stretches of entries that are not 0.
+
+    >>> _runs([0.0, 2.0, 1.0, 0.0, 3.0])
+    [(1, 3), (4, 5)]
+    """
+    stretches = [(on, [*group]) for on, group in groupby(range(len(share)), key=lambda i: share[i] != 0)]
+    return [(stretch[0], stretch[-1] + 1) for on, stretch in stretches if on]

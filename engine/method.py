@@ -109,8 +109,9 @@ class Site(NamedTuple):
     `kind`: "velocity" (the whole model, after guidance); "blocks" (a span of transformer blocks); or one branch of
     the block `span.start`: "attention", "cross_attention", "feed_forward"; or "guidance", the velocity of one guidance
     branch before they are combined. Tensors at a site are slot-first: velocities (slots, C, H, W), hidden states
-    (slots, tokens per slot, width). "transformer" is no such place: it asks for the forward of the model's own class,
-    with the hooks that a library put on its modules, and the backbone reports what they left out.
+    (slots, tokens per slot, width); at a branch, the stream that enters it and its output before the gate.
+    "transformer" is no such place: it asks for the forward of the model's own class, with the hooks that a library put
+    on its modules, and the backbone reports what they left out.
     """
 
     kind: str

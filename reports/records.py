@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from store import Record, Store
+from store.index import gc_paused
 
 NAMES = {  # how a method is called in print, and the order of the rows
     "original": "Original",
@@ -76,11 +77,12 @@ def load(results: Path) -> Study:
         StoreError: there is no such folder.
     """
     store = Store(results, create=False)
-    records = list(store.records())
-    videos = pd.DataFrame([_line(record, n) for n, record in enumerate(records)], columns=_COLUMNS)
-    store.remember(least=64)  # the scores that were read
-    videos["variant"] = _variants(videos, records)
-    _pair(videos)
+    with gc_paused():
+        records = list(store.records())
+        videos = pd.DataFrame([_line(record, n) for n, record in enumerate(records)], columns=_COLUMNS)
+        store.remember(least=64)  # the scores that were read
+        videos["variant"] = _variants(videos, records)
+        _pair(videos)
     videos = videos.iloc[_order(videos)].reset_index(drop=True)
     damaged = {str(path.relative_to(store.root)): why for path, why in sorted(store.damaged.items())}
     return Study(store.root, videos, records, damaged)

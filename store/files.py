@@ -31,9 +31,15 @@ def fingerprint(produced: Mapping[str, Any]) -> str:
 
 
 def checksum(path: str | Path) -> dict[str, Any]:
-    """{"sha256": hex, "bytes": size} of a file."""
+    """{"sha256": hex, "bytes": size, "changed_ns": change time} of a file.
+
+    A change time cannot be set back and a copy has another, so a file with the size and change time that were noted
+    when it was last read has the same content; one whose change time differs may.
+    """
     with open(path, "rb") as file:
-        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": os.stat(path).st_size}
+        found = os.fstat(file.fileno())
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"sha256": digest, "bytes": found.st_size, "changed_ns": found.st_ctime_ns}
 
 
 @contextmanager

@@ -51,12 +51,14 @@ class Entry:
     scored: Seal | None = None  # of the quality.json that `scores` was read from
     fresh: bool = True  # not in the index's file as it is now
 
-    def scores_of(self, path: Path, without: str) -> dict[str, Any] | None:
+    def scores_of(self, path: str, without: str) -> dict[str, Any] | None:
         """The JSON object at `path` less its key `without`; None if there is no such file."""
         now = seal(path)
         if self.scored is None or now != self.scored:
-            with gc_paused():
-                content = json.loads(path.read_bytes()) if now else None
+            content = None
+            if now:
+                with gc_paused(), open(path, "rb") as file:
+                    content = json.loads(file.read())
             self.scores = {k: v for k, v in content.items() if k != without} if content is not None else None
             self.scored, self.fresh = settled(now), True
         return self.scores

@@ -43,7 +43,7 @@ class Record:
     @property
     def scores(self) -> dict[str, Any] | None:
         """quality.json without its curves, from the index where that is up to date."""
-        return self.entry.scores_of(self.path / "quality.json", CURVES)
+        return self.entry.scores_of(f"{self.path}/quality.json", CURVES)
 
     @property
     def config(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -17,7 +17,7 @@ from typing import Any
 
 from store.claims import Claims
 from store.files import FULL, HOST, abandoned, checksum, folders, fsync, owner, rename, writing
-from store.index import Entry, Index, gc_paused, seal, settled
+from store.index import Entry, Index, Seal, gc_paused, seal, settled
 from store.record import SCHEMA, SEALED, Record, StoreError
 
 RESERVED = frozenset({"report", "vbench", "plan", "multirun", "calibration"})  # folders of RESULTS that hold no records
@@ -43,7 +43,7 @@ class Stage:
             raise ValueError(f"want status failed, invalid or ok with frames, trace; got {status}, {present}")
         self.run |= identity | {"schema": SCHEMA, "files": {name: checksum(self.path / name) for name in present}}
         for name in present:
-            fsync(self.path / name)
+            fsync(self.path / name)  # changes nothing that `checksum` noted
         with writing(self.path / "run.json") as draft:
             draft.write_text(json.dumps(self.run, indent=1))
         fsync(self.path)
@@ -77,10 +77,11 @@ class Store:
     def find(self, model: str, method: str, speed: str | None, key: str, verify: bool = True) -> Record | None:
         """The record of `key`, or None if it has to be made; StoreError: newer schema.
 
-        verify: read every file again that changed since its checksum was last seen to be right; else compare sizes.
+        verify: read every file again whose change time is not that at which its checksum was last right; else compare
+        sizes.
         """
         cell = self.cell(model, method, speed)
-        return self._load(f"{self.root}/{cell}/{key}", verify, self._index(cell))
+        return self._load(f"{self.root}/{cell}/{key}", "changed" if verify else "", self._index(cell))
 
     def records(self, verify: bool = False) -> Iterator[Record]:
         """Complete records in a stable order (model, cell, key). Sizes are checked; with `verify` all checksums too."""
@@ -94,13 +95,10 @@ class Store:
         self.remember(least=1 if verify else 64)
 
     def _listed(self, cell: str, key: str, verify: bool) -> Record | None:
-        index, place = self._index(cell), f"{self.root}/{cell}/{key}"
-        if verify:
-            index[key].verified.clear()
         try:
-            return self._load(place, verify, index)
+            return self._load(f"{self.root}/{cell}/{key}", "all" if verify else "", self._index(cell))
         except StoreError as error:
-            return self._reject(place, str(error))
+            return self._reject(f"{self.root}/{cell}/{key}", str(error))
 
     def remember(self, least: int = 1) -> None:
         """Keep what was learnt of cells with at least so many new records, so that it need not be read again."""
@@ -120,12 +118,8 @@ class Store:
             yield stage
             stage.seal(model=model, method=method, speed=speed, key=key)
             stage.first = self._settle(stage.path, place)
-            index = self._index(cell)
-            index.forget(key)
-            stage.record = self._load(place, False, index)
-            if stage.first and stage.record:
-                seals = {name: settled(seal(place / name)) for name in stage.run["files"]}
-                index[key].verified = {name: known for name, known in seals.items() if known}
+            self._index(cell).forget(key)
+            stage.record = self._load(place, "", self._index(cell))
         except OSError as error:
             if error.errno in FULL:
                 raise StoreError(f"disk full: {place} is not stored; free space and run it again") from error
@@ -151,7 +145,7 @@ class Store:
         """Rename a sealed folder to its place; False if a record that stands is there already."""
 
         def stands(folder: Path) -> bool:
-            record = self._load(folder, verify=True)
+            record = self._load(folder, "changed")
             return record is not None and record.status != "failed"
 
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -171,8 +165,12 @@ class Store:
             self._indexes[cell] = Index(self.cache("index", f"{cell}.json"))
         return self._indexes[cell]
 
-    def _load(self, folder: str | Path, verify: bool, index: Index | None = None) -> Record | None:
-        """`index`: of its cell, asked and taught; None for a folder that is not in its place."""
+    def _load(self, folder: str | Path, read: str, index: Index | None = None) -> Record | None:
+        """The record in `folder`, None if it does not count; StoreError: newer schema.
+
+        read: which sealed files to compare with their checksums: "" none, "changed" those that may have changed since
+        that was last done, "all". `index`: of its cell, asked and taught; None for a folder that is not in its place.
+        """
         folder = os.fspath(folder)  # text: a Path costs more than the look at the file
         key = os.path.basename(folder)
         entry = Entry() if index is None else index[key]
@@ -186,28 +184,38 @@ class Store:
                 with open(f"{folder}/run.json", "rb") as file:
                     entry.run, entry.of, entry.fresh = json.loads(file.read()), settled(now), True
             except FileNotFoundError:
-                return self._load(folder, verify, index)
+                return self._load(folder, read, index)
             except ValueError:
                 return self._reject(folder, "its run.json is not JSON")
-        run = entry.run
-        if run.get("schema", 0) > SCHEMA:
-            raise StoreError(f"{folder} has schema {run['schema']}, newer than {SCHEMA}; update the program")
-        for name, sealed in run.get("files", {}).items():
-            path = f"{folder}/{name}"
-            found = seal(path)
-            right = found is not None and found[1] == sealed["bytes"]
-            if right and verify and entry.verified.get(name) != found:
-                right = checksum(path) == sealed
-                if right and found and settled(found):
-                    entry.verified[name], entry.fresh = found, True
-            if not right:
+        if entry.run.get("schema", 0) > SCHEMA:
+            raise StoreError(f"{folder} has schema {entry.run['schema']}, newer than {SCHEMA}; update the program")
+        for name, sealed in entry.run.get("files", {}).items():
+            if not _right(f"{folder}/{name}", name, sealed, entry, now, read):
                 return self._reject(folder, f"{name} is missing, or not what its checksum says")
-        return Record(Path(folder), run, entry)
+        return Record(Path(folder), entry.run, entry)
 
     def _reject(self, folder: str | Path, why: str) -> Record | None:
         log.warning("%s does not count: %s", folder, why)
         self.damaged[Path(folder)] = why
         return None
+
+
+def _right(path: str, name: str, sealed: Mapping[str, Any], entry: Entry, run_json: Seal, read: str) -> bool:
+    """Whether the file at `path` is there and, as far as `read` asks, has the checksum that run.json says."""
+    found = seal(path)
+    if found is None or found[1] != sealed["bytes"]:
+        return False
+    known = entry.verified.get(name) == found
+    # sealed before run.json was written, by the same clock: a change after that would have a later time
+    known = known or sealed.get("changed_ns") == found[0] < run_json[0]
+    if not read or (known and read != "all"):
+        return True
+    if checksum(path)["sha256"] != sealed["sha256"]:
+        entry.verified.pop(name, None)
+        return False
+    if not known and settled(found):
+        entry.verified[name], entry.fresh = found, True
+    return True
 
 
 @lru_cache(maxsize=4096)

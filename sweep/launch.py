@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import psutil
-import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.markup import escape
@@ -20,8 +19,8 @@ from rich.markup import escape
 from conf.schema import ConfigError, nearest
 from store import Store
 from sweep import gpus
-from sweep.cell import COMMAND, Cell, Job, Order
-from sweep.cost import found, open_jobs, outstanding
+from sweep.cell import COMMAND, Cell, Job, Order, label
+from sweep.cost import found, open_jobs
 from sweep.display import Display
 from sweep.supervisor import ROOT, Supervisor
 from sweep.tasks import VIDEOS
@@ -103,12 +102,22 @@ def launch(run: Callable[[Sequence[str]], None], lines: Sequence[Sequence[str]],
 
 
 def end_children() -> None:
-    """End every process that this one started: some launchers leave theirs running when they are interrupted."""
-    children = psutil.Process().children(recursive=True)
+    """End every process that this one started: some launchers leave theirs running when they are interrupted.
+
+    All but resource trackers, which end with this process and are missed, loudly, if they end before it.
+    """
+    children = [child for child in psutil.Process().children(recursive=True) if not _tracks_resources(child)]
     for child in children:
         _send(child, "terminate")
     for child in psutil.wait_procs(children, timeout=5)[1]:
         _send(child, "kill")
+
+
+def _tracks_resources(process: psutil.Process) -> bool:
+    try:
+        return any("resource_tracker" in word for word in process.cmdline())
+    except psutil.Error:
+        return False
 
 
 def _send(process: psutil.Process, what: str) -> None:
@@ -155,12 +164,12 @@ def run_job(config: DictConfig) -> None:
         os.environ[COMMAND] = shlex.join(["python", "run.py", *HydraConfig.get().overrides.task])
     if launcher == "joblib":
         _share_machine(str(config.get("device")), int(HydraConfig.get().launcher.n_jobs))
-    cell = Cell.of(order)
     supervisor = _kept[0] if _kept else Supervisor()
-    with Display(out, outstanding([cell]), shared=True) as display:
+    name = f"{config.model.name} {label(order.name, order.speed)}"
+    with Display(out, [(name, 0)], shared=True) as display:  # the worker counts the videos: models are imported there
         display.begin()
         try:
-            supervisor.do(order, cell.label, display)
+            supervisor.do(order, name, display)
         except BaseException:
             supervisor.close(kill=True)
             raise
@@ -173,10 +182,9 @@ def run_job(config: DictConfig) -> None:
 
 
 def _share_machine(device: str, jobs: int) -> None:
-    """Take a GPU of the pool, or a share of the cores, for this process and the one that does its work."""
+    """Take a GPU of the pool, or a share of the cores, for the process that will do the work."""
     pool = gpus.devices() if device in ("auto", "cuda") else []
     if pool:
         gpus.hold(pool)
     cores = len(os.sched_getaffinity(0))
     os.environ.setdefault(THREADS, str(max(1, cores // jobs) if jobs > 0 else 1))
-    torch.set_num_threads(int(os.environ[THREADS]))

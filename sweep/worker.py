@@ -48,6 +48,8 @@ def main(orders: Connection, events: Connection, preload: list[str]) -> int:
 
 def serve(orders: Connection, events: Connection) -> int:
     """Do what is ordered until the orders end; the exit status."""
+    from conf.schema import ConfigError
+    from engine.weights import WeightsError
     from sweep.cell import Cell, Order
     from sweep.perform import perform
     from sweep.work import DeviceLost
@@ -63,6 +65,8 @@ def serve(orders: Connection, events: Connection) -> int:
             perform(Cell.of(Order(**order)), lambda *event: events.send(event), lost)
         except DeviceLost:
             return AGAIN
+        except (ConfigError, WeightsError) as error:  # right where it was ordered, but not on this machine
+            events.send(("failed", str(error)))
         events.send(("end",))
 
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -10,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from store import SCHEMA, Record, Store, StoreError, print_status
+from store import SCHEMA, Record, Store, StoreError, checksum, print_status
 from store import claims as module
 from store.__main__ import main as status
-from store.index import difference, merged
+from store.index import difference, merged, seal
 
 ROOT = Path(__file__).parents[1]
 
@@ -167,14 +168,49 @@ def test_scores_follow_a_rewritten_quality_json(store):
         assert record.scores == {"psnr": psnr}
 
 
-def test_checksums_are_remembered_until_a_file_changes(store, old, monkeypatch):
-    put(store, frames=b"frames")
-    store.remember()
-    read = []
-    monkeypatch.setattr("store.shelf.checksum", lambda path: read.append(path))
-    assert Store(store.root).find("tiny", "scope", "fast", "abc") and not read
-    (store.root / "tiny/scope-fast/abc/frames.mp4").write_bytes(b"FRAMES")
-    assert Store(store.root).find("tiny", "scope", "fast", "abc") is None and len(read) == 1
+@pytest.fixture
+def hashed(monkeypatch):
+    """The files that were read for their checksum, in order."""
+    seen = []
+    monkeypatch.setattr("store.shelf.checksum", lambda path: seen.append(Path(path).name) or checksum(path))
+    return seen
+
+
+def outlive(record):
+    """Let the clock that stamps files pass the record's own, as it does while a video is made."""
+    while (record.path / "run.json").stat().st_ctime_ns <= (record.path / "trace.jsonl").stat().st_ctime_ns:
+        (record.path / "run.json").touch()
+    return record
+
+
+def test_what_did_not_change_since_it_was_sealed_is_not_read_again(store, hashed):
+    record = outlive(put(store, frames=b"frames"))
+    hashed.clear()
+    assert Store(store.root).find("tiny", "scope", "fast", "abc") and not hashed
+    (record.path / "frames.mp4").write_bytes(b"FRAMES")
+    assert Store(store.root).find("tiny", "scope", "fast", "abc") is None and hashed == ["frames.mp4"]
+
+
+def test_a_copied_store_is_read_once_and_remembered(store, old, hashed, tmp_path):
+    put(store)
+    copy = shutil.copytree(store.root, tmp_path / "copy")
+    for expected in (["frames.mp4", "trace.jsonl"], []):
+        hashed.clear()
+        there = Store(copy)
+        assert there.find("tiny", "scope", "fast", "abc") and hashed == expected
+        there.remember()
+    (copy / "tiny/scope-fast/abc/frames.mp4").write_bytes(b"FRAMES")
+    assert Store(copy).find("tiny", "scope", "fast", "abc") is None
+
+
+def test_a_file_sealed_in_the_same_instant_as_its_run_json_is_read(store, hashed, monkeypatch):
+    record = put(store)
+    at = {name: (record.path / name).stat().st_ctime_ns for name in ("frames.mp4", "trace.jsonl")}
+    hashed.clear()
+    monkeypatch.setattr("store.shelf.seal", lambda path: (found := seal(path)) and [min(at.values()), found[1]])
+    run = record.run | {"files": {n: f | {"changed_ns": min(at.values())} for n, f in record.run["files"].items()}}
+    (record.path / "run.json").write_text(json.dumps(run))
+    assert Store(store.root).find("tiny", "scope", "fast", "abc") and len(hashed) == 2
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"version": 99, "base": [{}, {}], "records": {"abc": 1}}'])

@@ -94,8 +94,8 @@ class Layer(nn.Module):
 
 
 def add(hidden: Tensor, increment: Tensor) -> Tensor:
-    """The residual step: summed in float32, kept in the stream's dtype."""
-    return (hidden.float() + increment).to(hidden.dtype)
+    """The residual step: summed in float32 into `increment`, a norm's output; kept in the stream's dtype."""
+    return increment.add_(hidden.float()).to(hidden.dtype)
 
 
 class Stack(nn.Module):

@@ -100,12 +100,14 @@ class SkyReelsV2:
     transformer: SkyReelsV2Transformer3DModel
     vae: AutoencoderKLWan
     _batched = False
+    _dtype: torch.dtype
 
     def load(self) -> None:
         self.transformer, self.vae = checkpoint.load(self.settings, self.device)
         self.__dict__.pop("_signals", None)
         if self.settings.compile:
             checkpoint.compile_blocks(self.transformer, self.device)
+        self._dtype = self.transformer.dtype  # diffusers looks through all parameters at every question
         self._batched = batches(self.settings, self.transformer.config, self.device)
 
     def texts(self, prompts: Iterable[str], cache: Path | None = None) -> dict[str, Tensor]:
@@ -119,8 +121,7 @@ class SkyReelsV2:
         return {branch: texts[named[branch]] for branch in self.branches}
 
     def start(self, text: dict[str, Tensor], seed: int) -> Tensor:
-        dtype = self.transformer.dtype
-        self._embedding = {branch: embedding.to(self.device, dtype) for branch, embedding in text.items()}
+        self._embedding = {branch: embedding.to(self.device, self._dtype) for branch, embedding in text.items()}
         self._text: dict[str, Text] = {
             branch: read_text(self.transformer, embedding, fold=self.settings.fold_padding)
             for branch, embedding in self._embedding.items()
@@ -160,14 +161,14 @@ class SkyReelsV2:
         def guided(x: Tensor, parts: Sequence[Row]) -> Tensor:
             x, when = self._noised_overlap(x, row), self._condition(row)
             view = self._view(row) if row.context or visit.partial else None  # else nothing need be kept
+            alike = visit.kinds <= {"velocity"} or (visit.kinds <= WHOLE and not visit.partial)
             begun: list[Opening] = []
 
             def one(x: Tensor, parts: Sequence[Row], branch: str) -> Tensor:
                 if visit.watches(TRANSFORMER):
                     return self._own(x, row, visit, branch)
                 self._keep(latents, row, visit, branch)
-                alike = visit.kinds <= {"velocity"} or (visit.kinds <= WHOLE and not visit.partial)
-                return self._forward(x, when, branch, view, visit, visit.places(parts), begun if alike else None)
+                return self._forward(x, when, branch, view, visit, visit.places(parts), begun, alike)
 
             if visit.watches(guidance):
                 runs = {branch: partial(one, branch=branch) for branch in self.branches}
@@ -192,21 +193,25 @@ class SkyReelsV2:
         visit: Visit | None = None,
         pick: list[int] | None = None,
         begun: list[Opening] | None = None,
+        alike: bool = False,
     ) -> Tensor:
         """One guidance branch's velocity of the slots at `pick` (None: all); what all branches have in common is left
-        in `begun`, if given."""
-        model, causal, x = self.transformer, self.causal_block, x.to(self.transformer.dtype)
+        in `begun`, if given: with `alike`, where no method looks into a forward, its first self-attention is run ahead.
+        """
+        model, causal, x = self.transformer, self.causal_block, x.to(self._dtype)
+        if len(self.branches) == 1 or not (alike or (pick is None and view is None)):
+            begun = None
         if pick is not None:  # a part of the row has no sites of its own
             x, when, view, visit = x[pick], when.only(pick), view and view.only(pick), None
-        if begun is not None and not begun and len(self.branches) > 1:
-            first = (branch, *(other for other in self.branches if other != branch))
+        if begun is not None and not begun:
+            first = (branch, *(other for other in self.branches if other != branch)) if alike else ()
             begun.append(opening(model, x, when, causal, first, view))
         start = begun[0] if begun else None
         return forward(model, x, when, self._text[branch], visit, branch, causal, None, start, view).float()
 
     def _together(self, x: Tensor, when: Condition) -> list[Tensor]:
         """All guidance branches' velocities of all slots, as one batch."""
-        model, causal, x = self.transformer, self.causal_block, x.to(self.transformer.dtype)
+        model, causal, x = self.transformer, self.causal_block, x.to(self._dtype)
         start = opening(model, x, when, causal, self.branches)
         text = joined([self._text[branch] for branch in self.branches])
         return [v.float() for v in together(model, x, when, text, causal, start)]
@@ -216,7 +221,7 @@ class SkyReelsV2:
         if row.context or visit.partial:
             raise ValueError("the model's own forward runs whole rows: drop what leaves out slots or decides per unit")
         model, place, text = self.transformer, Place.of(row, self.rows), self._embedding[branch]
-        x, timesteps, fps = x.to(model.dtype), self._timesteps(row), self.settings.fps
+        x, timesteps, fps = x.to(self._dtype), self._timesteps(row), self.settings.fps
         v, skipped = own_forward(model, x, timesteps, text, fps, branch, place, self.causal_block)
         visit.left_out(branch, skipped)
         return v.float()
@@ -249,7 +254,7 @@ class SkyReelsV2:
         visit.kept(branch, slots)
 
     def _condition(self, row: Row) -> Condition:
-        return condition(self.transformer, self._timesteps(row), self.settings.fps, self.transformer.dtype)
+        return condition(self.transformer, self._timesteps(row), self.settings.fps, self._dtype)
 
     def _timesteps(self, row: Row) -> Tensor:
         return sent(self._steps(row), self.device)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -66,6 +66,7 @@ class Frames:
     causal_block: int
     view: View | None
     batch: int = 1  # guidance branches among the slots of hidden states, one after the other
+    once: list[Tensor] = field(default_factory=list)  # what the first self-attention gave, the same in all branches
 
     def only(self, pick: Sequence[int] | None) -> Frames:
         """The same for some of the slots, by their place; None is all of them."""
@@ -223,17 +224,22 @@ def attend_to_video(
     """The first branch of a block; the gate acts after its site, so that a reused branch meets today's gate."""
     shift, scale, gate = table[:, :3].unbind(1)
 
-    def self_attention(z: Tensor, parts: Sequence[Row]) -> Tensor:
+    def self_attention(h: Tensor, parts: Sequence[Row]) -> Tensor:
         pick = _places(visit, parts)
-        own, z = frames.only(pick), _of(z, pick)
+        common = number == 0 and pick is None and frames.view is None  # else its keys belong to one branch
+        if common and frames.once:
+            return frames.once[0]
+        own, z = frames.only(pick), modulated(block.norm1, _of(h, pick), _of(scale, pick), _of(shift, pick))
         attn, flat, rotary = block.attn1, z.reshape(own.batch, -1, z.shape[-1]), own.rotary.flatten(0, 1)
         q = rotate(_heads(attn.norm_q(attn.to_q(flat)), attn.heads), rotary)
         k = rotate(_heads(attn.norm_k(attn.to_k(flat)), attn.heads), rotary)
         out = own.attend(branches, number, q, k, _heads(attn.to_v(flat), attn.heads))
-        return attn.to_out[0](out.transpose(1, 2).flatten(2)).view_as(z)
+        out = attn.to_out[0](out.transpose(1, 2).flatten(2)).view_as(z)
+        if common:
+            frames.once.append(out)
+        return out
 
-    z = (block.norm1(h.float()) * (1 + scale) + shift).type_as(h)
-    return (h.float() + _at("attention", number, z, self_attention, visit, branches[0]) * gate).type_as(h)
+    return gated(h, _at("attention", number, h, self_attention, visit, branches[0]), gate)
 
 
 def finish_block(
@@ -242,30 +248,42 @@ def finish_block(
     """The other branches of a block: attention to the text, then the feed-forward."""
     shift, scale, gate = table[:, 3:].unbind(1)
 
-    def cross_attention(z: Tensor, parts: Sequence[Row]) -> Tensor:
-        z = _of(z, _places(visit, parts))
+    def cross_attention(h: Tensor, parts: Sequence[Row]) -> Tensor:
+        h = _of(h, _places(visit, parts))
+        z = block.norm2(h.float()).type_as(h)
         attn, flat = block.attn2, z.reshape(len(text.keys[number]), -1, z.shape[-1])
         q = _heads(attn.norm_q(attn.to_q(flat)), attn.heads)
         out = F.scaled_dot_product_attention(q, text.keys[number], text.values[number], attn_mask=text.bias)
         return attn.to_out[0](out.transpose(1, 2).flatten(2)).view_as(z)
 
-    def feed_forward(z: Tensor, parts: Sequence[Row]) -> Tensor:
-        return block.ffn(_of(z, _places(visit, parts)))
+    def feed_forward(h: Tensor, parts: Sequence[Row]) -> Tensor:
+        pick = _places(visit, parts)
+        return block.ffn(modulated(block.norm3, _of(h, pick), _of(scale, pick), _of(shift, pick)))
 
-    h = h + _at("cross_attention", number, block.norm2(h.float()).type_as(h), cross_attention, visit, branch)
-    z = (block.norm3(h.float()) * (1 + scale) + shift).type_as(h)
-    return (h.float() + _at("feed_forward", number, z, feed_forward, visit, branch).float() * gate).type_as(h)
+    h = h + _at("cross_attention", number, h, cross_attention, visit, branch)
+    return gated(h, _at("feed_forward", number, h, feed_forward, visit, branch), gate)
+
+
+def modulated(norm: Any, h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """What a branch makes of the stream first: it belongs to the branch, so that a stand-in leaves it out too."""
+    return norm(h.float()).mul_(1 + scale).add_(shift).type_as(h)
+
+
+def gated(h: Tensor, out: Tensor, gate: Tensor) -> Tensor:
+    """The stream after a branch; `out` may be a method's memory, and stays as it is."""
+    return (out.float() * gate).add_(h.float()).type_as(h)
 
 
 def _at(
     kind: str,
     number: int,
-    z: Tensor,
+    h: Tensor,
     compute: Callable[[Tensor, Sequence[Row]], Tensor],
     visit: Visit | None,
     branch: str,
 ) -> Tensor:
-    return visit(Site(kind, range(number, number + 1), branch), z, compute) if visit else compute(z, ())
+    """The output of a branch on the stream `h`, before its gate."""
+    return visit(Site(kind, range(number, number + 1), branch), h, compute) if visit else compute(h, ())
 
 
 def rotary_table(model: SkyReelsV2Transformer3DModel, x: Tensor, positions: Sequence[int]) -> Tensor:
