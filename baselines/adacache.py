@@ -102,7 +102,7 @@ class AdaCache(Method):
         if not where:
             return
         slots = [part.slots[i] for i in where]
-        now = out[where]
+        now = out if len(where) == len(out) else out[where]
         gap = torch.tensor([part.iteration - levels[slot][-1] for slot in slots], device=out.device)
         change = relative_l1(now, self.past.at[site].last(slots), 1e-12) / gap
         if self.motion and len(now) > 1:

@@ -62,14 +62,15 @@ class History:
     def predict(self, slots: Sequence[int], formula: Formula, at: Sequence[float], orders: Sequence[int]) -> Tensor:
         """`formula` through the newest order + 1 values of every slot, read at its own level; float32 arithmetic."""
         known = tuple(tuple(self.levels[slot]) for slot in slots)
-        shares = _shares(formula, known, tuple(at), tuple(orders))
         newest = self._past(slots, 0).float()
-        total = newest * column(shares[0], newest)
-        for k, share in enumerate(shares[1:], 1):
+        shares = _shares(formula, known, tuple(at), tuple(orders), newest.dim(), newest.device)
+        if [stretches for _, stretches in shares[1:]] == [[(0, len(slots))]]:  # shares sum to 1: a line in one pass
+            return torch.lerp(newest, self._past(slots, 1).float(), shares[1][0])
+        total = newest * shares[0][0]
+        for k, (share, stretches) in enumerate(shares[1:], 1):
             past = self._past(slots, k).float()
-            weight = column(share, past)
-            for a, b in _runs(share):  # a slot without a k-th value has weight 0: its row may hold anything
-                total[a:b].addcmul_(past[a:b], weight[a:b])
+            for a, b in stretches:  # a slot without a k-th value has weight 0: its row may hold anything
+                total[a:b].addcmul_(past[a:b], share[a:b])
         return total
 
     def tensors(self) -> Iterable[Tensor]:
@@ -105,15 +106,21 @@ class History:
 
 @lru_cache(maxsize=64)  # the sites of one row ask for the same
 def _shares(
-    formula: Formula, levels: tuple[tuple[float, ...], ...], at: tuple[float, ...], orders: tuple[int, ...]
-) -> list[list[float]]:
-    """What `formula` makes of the k-th newest value of every slot, for k from 0; 0 where its order does not reach."""
+    formula: Formula,
+    levels: tuple[tuple[float, ...], ...],
+    at: tuple[float, ...],
+    orders: tuple[int, ...],
+    dim: int,
+    device: torch.device,
+) -> list[tuple[Tensor, list[tuple[int, int]]]]:
+    """The share of the k-th newest value of every slot in what `formula` predicts, for k from 0, as a column for
+    tensors of `dim` dimensions; and the stretches of slots whose order reaches so far, the others' share being 0."""
     shares: list[list[float]] = [[] for _ in range(max(orders) + 1)]
     for known, level, order in zip(levels, at, orders, strict=True):
         newest_first = weights(formula, known[-(order + 1) :], level)[::-1]
         for k, share in enumerate(shares):
             share.append(newest_first[k] if k < len(newest_first) else 0.0)
-    return shares
+    return [(sent(s, device, torch.float32).view(-1, *[1] * (dim - 1)), _runs(s)) for s in shares]
 
 
 def _runs(share: Sequence[float]) -> list[tuple[int, int]]:

@@ -80,6 +80,8 @@ class SitedBlocks:
             whole = len(members) == len(x)
             out = run(x, call) if whole else run(x[members], call.take(members))
             done["before"], done["twin"] = out[:before], out[before + len(chosen) :]
+            if whole:
+                done["whole"] = out
             return _to_slots(out[before : before + len(chosen)], self.visit.row.unit)
 
         flight = self.visit(site, _to_slots(x[before : before + n], self.visit.row.unit), compute)
@@ -89,7 +91,9 @@ class SitedBlocks:
         if twin:
             alone = done.get("twin", x[:0])
             pieces.append(self._twin(site, x[before + n :], alone, lambda: run(x[-1:], call.take([before + n]))))
-        return torch.cat(pieces)
+        if "whole" in done:  # nothing stood in for any of it: `pieces` lie in a row already
+            return done["whole"]
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
     def _twin(self, site: Site, x: Tensor, computed: Tensor, compute: Callable[[], Tensor]) -> Tensor:
         """The duplicate at `site`: as its chunk, but computed the first time, when it has no history."""
