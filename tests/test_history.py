@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from engine.discrepancy import Discrepancy, relative_l1
-from engine.forecast import newton
+from engine.forecast import FORECASTERS, newton
 from engine.history import History
 
 
@@ -46,6 +46,26 @@ def test_what_a_slot_has_not_seen_does_not_reach_its_prediction():
     history.push([0], [0.5], of(2.0))
     history.push([2], [1.0], of(4.0))
     assert history.predict([0, 2], newton, [0.25, 0.25], [1, 0]).flatten().tolist() == pytest.approx([2.5, 4.0])
+
+
+@pytest.mark.parametrize("formula", FORECASTERS.values())
+def test_what_does_not_change_is_predicted_to_stay_to_the_last_bit(formula):
+    history, value = History(2), torch.tensor([[1 / 3, 1e-30], [7e20, -0.1]])
+    for level in (0.9, 0.7):
+        history.push([4, 5], [level, level], value)
+    assert torch.equal(history.predict([4, 5], formula, [0.45, 0.1], [1, 1]), value)
+
+
+def test_neighbours_are_read_in_place_and_strangers_are_not():
+    history = History(2)
+    history.push([0, 1, 2], [1.0] * 3, of(1.0, 2.0, 3.0))
+    memory = next(iter(history.tensors()))
+    for slots, shared in (([0, 1, 2], True), ([1, 2], True), ([0, 2], False), ([1, 0], False)):
+        last = history.last(slots)
+        assert last.flatten().tolist() == [slot + 1.0 for slot in slots]
+        assert (last.untyped_storage().data_ptr() == memory.untyped_storage().data_ptr()) == shared
+    history.push([1], [0.5], of(2.5))
+    assert history.last([0, 1, 2]).flatten().tolist() == [1.0, 2.5, 3.0]  # their newest lie in different rings
 
 
 def test_asking_an_empty_history_says_so():

@@ -113,6 +113,19 @@ def test_every_process_gets_a_gpu_of_its_own_and_the_next_one_waits(tmp_path):
         job.communicate()
 
 
+def test_children_are_ended_but_for_the_tracker_that_multiprocessing_would_miss():
+    code = """
+import multiprocessing.resource_tracker as tracker, psutil, subprocess, sys
+from sweep.launch import end_children
+tracker.ensure_running()
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+end_children()
+print(psutil.pid_exists(child.pid), tracker._resource_tracker._check_alive())
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True)
+    assert done.stdout.split() == ["False", "True"] and not done.stderr
+
+
 def test_failures_of_a_launched_sweep_are_read_from_the_store(tmp_path):
     """Whatever a launcher says of its jobs: here it dies after the first of three videos."""
     store = Store(tmp_path)

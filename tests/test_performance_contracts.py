@@ -9,9 +9,15 @@ from unittest import mock
 
 import pytest
 import torch
+import torch.nn.functional as F
 
+from baselines.delta_dit import DeltaDiT
+from baselines.taylorseer import TaylorSeer
+from baselines.teacache import TeaCache
 from benchmarks.abab import Spent, in_turn, peak_ratio, ratio, split
+from benchmarks.realised import arms
 from benchmarks.stock import compare
+from conf.schema import ConfigError
 from engine.compile import CompileWarning, compile_parts
 from engine.discrepancy import Discrepancy
 from engine.history import History
@@ -159,6 +165,23 @@ def test_the_signal_is_computed_once_a_row(model):
 # --- against the stock pipeline ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("method", [TaylorSeer(1.0), DeltaDiT(1), TeaCache(0.0, fit="none", warmup=1)])
+def test_what_no_text_enters_is_computed_once_for_all_branches_whatever_the_method_watches(model, method):
+    """And the result is the Original's to the last bit."""
+    attend, calls = F.scaled_dot_product_attention, []
+
+    def counted(q, k, v, **more):
+        calls.append(q.shape)
+        return attend(q, k, v, **more)
+
+    with mock.patch.object(F, "scaled_dot_product_attention", counted):
+        expected, own = video(model, Original()), len(calls)
+        found = video(model, method)
+    assert torch.equal(found, expected)
+    rows, depth = len(model.schedule()), model.depth
+    assert own == len(calls) - own == rows * (2 * 2 * depth - 1)
+
+
 @pytest.mark.parametrize("attention", ["full", "block_causal"])
 def test_the_comparison_with_the_stock_pipeline_finds_equal_latents(attention):
     model = build(attention=attention, addnoise=0)
@@ -257,3 +280,12 @@ def test_ratios_are_geometric_means_of_rounds():
 def test_a_benchmarks_own_arguments_are_told_from_the_menus():
     own, rest = split(["model=x", "rounds=3", "model.steps=2"], {"rounds": "2", "seed": "0"})
     assert own == {"rounds": "3", "seed": "0"} and rest == ["model=x", "model.steps=2"]
+
+
+def test_settings_of_one_of_several_methods_reach_that_one_and_what_is_wrong_is_said_before_any_is_timed():
+    tiny, both = ["model=skyreels_tiny", "speed=none"], ["flowcache", "bwcache"]
+    _, base, (flowcache, bwcache) = arms(both, [*tiny, "flowcache.threshold=0.125", "bwcache.threshold=0.25"])
+    assert (flowcache[1].threshold, bwcache[1].threshold) == (0.125, 0.25)
+    assert bwcache[0] is base is not flowcache[0] and not hasattr(base, "transformer")
+    with pytest.raises(ConfigError, match=r"method.threshold has no value"):
+        arms(both, [*tiny, "bwcache.threshold=0.25"])

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -47,11 +48,13 @@ def test_a_segfault_costs_one_video_is_recorded_and_not_tried_again(menu, tmp_pa
     monkeypatch.syspath_prepend(str(menu))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     results, mark = tmp_path / "results", tmp_path / "SIGSEGV-0-0"
-    order, told = composed(menu, results, ("mark", str(mark))), []
+    order, told, refused = composed(menu, results, ("mark", str(mark))), [], []
     supervisor = Supervisor()
     try:
         supervisor.do(order, "tiny deadly", lambda *event: told.append(event))
         supervisor.do(order, "tiny deadly", lambda *event: told.append(event))  # the failure is not tried again
+        wrong = replace(order, config=order.config.replace("device: cpu", "device: abacus"))
+        supervisor.do(wrong, "tiny deadly", lambda *event: refused.append(event))
         family = [supervisor.process.pid, *(p.pid for p in psutil.Process(supervisor.process.pid).children())]
     finally:
         supervisor.close()
@@ -65,6 +68,7 @@ def test_a_segfault_costs_one_video_is_recorded_and_not_tried_again(menu, tmp_pa
     lines = [event[1] for event in told if event[0] == "failed"]
     assert lines == [f"tiny deadly {failed.path.name}: its process was killed by SIGSEGV"]
     assert [event[2] for event in told if event[0] == "cell"] == [4, 2, 0]
+    assert [event[0] for event in refused] == ["failed"] and "abacus" in refused[0][1]
     assert not any(psutil.pid_exists(pid) for pid in (*family, int(mark.read_text())))
     assert [p.name for p in (results / ".staging").iterdir()] == [".writable"]
     assert not [*(results / ".claims").iterdir()]
