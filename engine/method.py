@@ -220,7 +220,10 @@ class Method:
         """Remember a fresh result `out` of the input `x` at `site`."""
 
     def fill(self, site: Site, part: Row, mode: Mode, x: Tensor) -> Tensor:
-        """Stand in for the computation in CACHE or PREDICT mode; must not write to `x`."""
+        """Stand in for the computation in CACHE or PREDICT mode; must not write to `x`.
+
+        What it gives may be its memory itself: to be read only, and before the next `keep`.
+        """
         raise RuntimeError(f"{type(self).__name__} chose {mode} but has no stand-in at {site}")
 
     def rank(self, keys: Tensor, queries: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ def through(
         probe = (lambda name, latents, row, number=number: signal(name, number)) if signal else None
         model = SimpleNamespace(branches=("cond",), probe=probe)
         visit = Visit(method, row, len(blocks), decide(model, method, x, row))  # type: ignore[arg-type]
-        outputs.append(_forward(blocks, x, visit))
+        outputs.append(_forward(blocks, x, visit).clone())  # a stand-in may be the method's memory itself
         ledger += visit.entries()
     return outputs, ledger
 

@@ -1,4 +1,5 @@
-"""Self-attention among latent slots: full, block-causal, and over keys and values that earlier forwards left behind."""
+"""Self-attention among latent slots: full, block-causal, and over keys and values that earlier forwards left behind;
+and the rotations of its queries and keys."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
+from diffusers import SkyReelsV2Transformer3DModel
 from torch import Tensor
 
 
@@ -18,6 +20,19 @@ def attention(q: Tensor, k: Tensor, v: Tensor, causal_tokens: int) -> Tensor:
     return torch.cat(
         [F.scaled_dot_product_attention(q[:, :, e - causal_tokens : e], k[:, :, :e], v[:, :, :e]) for e in ends], dim=2
     )
+
+
+def rotary_table(model: SkyReelsV2Transformer3DModel, x: Tensor, positions: Sequence[int]) -> Tensor:
+    """Rotations as complex numbers (slots, tokens, head width / 2) of `x` (1, C, slots, H, W) at `positions`."""
+    cos, sin = model.rope(x[:, :, :1].expand(-1, -1, positions[-1] + 1, -1, -1))
+    table = torch.complex(cos[0, :, 0, 0::2].float(), sin[0, :, 0, 1::2].float()).unflatten(0, (positions[-1] + 1, -1))
+    return table if len(positions) == len(table) else table[list(positions)]
+
+
+def rotate(x: Tensor, rotary: Tensor) -> Tensor:
+    """Turn interleaved pairs of (1, heads, tokens, width) by `rotary`."""
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)).contiguous())
+    return torch.view_as_real(pairs * rotary).flatten(-2).type_as(x)
 
 
 class KeyValues:

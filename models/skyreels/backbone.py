@@ -185,16 +185,9 @@ class SkyReelsV2:
         return visit(VELOCITY, latents[row.slots.start : row.slots.stop], guided)
 
     def _forward(
-        self,
-        x: Tensor,
-        when: Condition,
-        branch: str,
-        view: View | None,
-        visit: Visit | None = None,
-        pick: list[int] | None = None,
-        begun: list[Opening] | None = None,
-        alike: bool = False,
-    ) -> Tensor:
+        self, x: Tensor, when: Condition, branch: str, view: View | None, visit: Visit | None = None,
+        pick: list[int] | None = None, begun: list[Opening] | None = None, alike: bool = False,
+    ) -> Tensor:  # fmt: skip
         """One guidance branch's velocity of the slots at `pick` (None: all); what all branches have in common is left
         in `begun`, if given: with `alike`, where no method looks into a forward, its first self-attention is run ahead.
         """

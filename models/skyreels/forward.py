@@ -28,7 +28,7 @@ from torch import Tensor
 from engine.method import Row, Site
 from engine.transfer import sent
 from engine.visit import Visit
-from models.skyreels.attention import View, attention
+from models.skyreels.attention import View, attention, rotary_table, rotate
 
 FPS_ID = {16: 0}  # any other frame rate, 24 above all, is id 1
 
@@ -284,19 +284,6 @@ def _at(
 ) -> Tensor:
     """The output of a branch on the stream `h`, before its gate."""
     return visit(Site(kind, range(number, number + 1), branch), h, compute) if visit else compute(h, ())
-
-
-def rotary_table(model: SkyReelsV2Transformer3DModel, x: Tensor, positions: Sequence[int]) -> Tensor:
-    """Rotations as complex numbers (slots, tokens, head width / 2) of `x` (1, C, slots, H, W) at `positions`."""
-    cos, sin = model.rope(x[:, :, :1].expand(-1, -1, positions[-1] + 1, -1, -1))
-    table = torch.complex(cos[0, :, 0, 0::2].float(), sin[0, :, 0, 1::2].float()).unflatten(0, (positions[-1] + 1, -1))
-    return table if len(positions) == len(table) else table[list(positions)]
-
-
-def rotate(x: Tensor, rotary: Tensor) -> Tensor:
-    """Turn interleaved pairs of (1, heads, tokens, width) by `rotary`."""
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)).contiguous())
-    return torch.view_as_real(pairs * rotary).flatten(-2).type_as(x)
 
 
 def _head(model: SkyReelsV2Transformer3DModel, h: Tensor, time: Tensor, shape: torch.Size) -> Tensor:
