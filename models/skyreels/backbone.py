@@ -100,14 +100,13 @@ class SkyReelsV2:
     transformer: SkyReelsV2Transformer3DModel
     vae: AutoencoderKLWan
     _batched = False
-    _dtype: torch.dtype
 
     def load(self) -> None:
         self.transformer, self.vae = checkpoint.load(self.settings, self.device)
-        self.__dict__.pop("_signals", None)
+        for derived in ("_signals", "_dtype"):
+            self.__dict__.pop(derived, None)
         if self.settings.compile:
             checkpoint.compile_blocks(self.transformer, self.device)
-        self._dtype = self.transformer.dtype  # diffusers looks through all parameters at every question
         self._batched = batches(self.settings, self.transformer.config, self.device)
 
     def texts(self, prompts: Iterable[str], cache: Path | None = None) -> dict[str, Tensor]:
@@ -150,6 +149,10 @@ class SkyReelsV2:
         """`time_projection`, `time_embedding`: known from the timesteps alone, hence the same for every prompt;
         `latent`, `patch_embedding`: of the present latents. All float32."""
         return self._signals.of(name, latents[row.slots.start : row.slots.stop], self._steps(row))
+
+    @cached_property
+    def _dtype(self) -> torch.dtype:
+        return self.transformer.dtype  # diffusers looks through all parameters at every question
 
     @cached_property
     def _signals(self) -> Signals:
