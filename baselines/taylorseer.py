@@ -83,6 +83,7 @@ class TaylorSeer(Method):
         self.cadence = Cadence()
         self.past = Memory(self.order + 1)
         self.born: dict[int, int] = {}  # the row in which a slot's denoising began
+        self.orders: dict[tuple[int, range, str], list[int]] = {}  # of the forecasts of this row
 
     def decide(self, part: Row, probe: Probe, branch: str = "") -> Decision:
         count = self.cadence.count(part)
@@ -114,13 +115,18 @@ class TaylorSeer(Method):
         self.past.push(site, part, out)
 
     def fill(self, site: Site, part: Row, mode: Mode, x: Tensor) -> Tensor:
-        levels = self.past.at[site].levels
-        orders = []
-        for slot in part.slots:
-            since = self.born.get(slot, -1) if self.counter == "slot" else -1
-            own = sum(level >= since for level in levels[slot])  # anchors from before its first step are of pure noise
-            orders.append(max(own - 1, 0))
-        return self.past.predict(site, part, FORECASTERS[self.formula], orders)
+        return self.past.predict(site, part, FORECASTERS[self.formula], self._orders(site, part))
+
+    def _orders(self, site: Site, part: Row) -> list[int]:
+        """Of every slot's expansion, as far as its anchors reach: the same at all sites of a pass."""
+        key = part.iteration, part.slots, site.branch
+        if key not in self.orders:
+            self.orders = {other: known for other, known in self.orders.items() if other[0] == part.iteration}
+            levels, own = self.past.at[site].levels, self.counter == "slot"
+            since = [self.born.get(slot, -1) if own else -1 for slot in part.slots]  # before it, only pure noise
+            anchors = [sum(at >= first for at in levels[slot]) for slot, first in zip(part.slots, since, strict=True)]
+            self.orders[key] = [max(count - 1, 0) for count in anchors]
+        return self.orders[key]
 
     def state(self) -> Iterable[Tensor]:
         return self.past.tensors()

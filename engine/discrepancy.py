@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from engine.history import History
@@ -12,7 +13,7 @@ from engine.history import History
 def relative_l1(now: Tensor, before: Tensor, eps: float) -> Tensor:
     """mean|f - f'| / (mean|f'| + eps) for every slot of (slots, ...), float32."""
     now, before = now.flatten(1).float(), before.flatten(1).float()
-    return (now - before).abs().mean(1) / (before.abs().mean(1) + eps)
+    return F.l1_loss(now, before, reduction="none").mean(1) / (before.abs().mean(1) + eps)
 
 
 class Discrepancy:

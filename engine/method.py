@@ -217,7 +217,7 @@ class Method:
         return decision
 
     def keep(self, site: Site, part: Row, x: Tensor, out: Tensor) -> None:
-        """Remember a fresh result `out` of the input `x` at `site`."""
+        """Remember a fresh result `out` of the input `x` at `site`; copy what is kept of a stream, it is written to."""
 
     def fill(self, site: Site, part: Row, mode: Mode, x: Tensor) -> Tensor:
         """Stand in for the computation in CACHE or PREDICT mode; must not write to `x`.

@@ -112,8 +112,10 @@ def test_branches_of_a_layer_add_up_to_the_layer_for_any_of_its_chunks(model):
     layer = model.layers[0]
     whole = layer(hidden, call)
     gates = layer.gates(call)
-    attended = add(hidden, layer.gate_attention(layer.mix(hidden, call), gates[0]))
-    assert torch.equal(add(attended, layer.gate_mlp(layer.mlp(attended), gates[1])), whole)
+    attended = add(hidden, layer.gate_attention([layer.mix(hidden, call)], gates[0]))
+    inner = layer.mlp(attended)
+    assert torch.equal(add(attended, layer.gate_mlp([inner], gates[1])), whole)
+    assert torch.equal(add(attended, layer.gate_mlp([inner[:1], inner[1:]], gates[1])), whole)  # a stand-in beside them
     some = layer(hidden[[0, 2]], call.take([0, 2]))  # chunk 1 is read from the cache, as just written
     torch.testing.assert_close(some, whole[[0, 2]], atol=1e-5, rtol=0)
     with pytest.raises(ValueError, match="without a cache"):

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from baselines.adacache import AdaCache
 from baselines.delta_dit import DeltaDiT
 from baselines.taylorseer import TaylorSeer
 from baselines.teacache import TeaCache
@@ -27,11 +28,13 @@ from engine.room import free_bytes
 from engine.visit import Visit
 from models.magi1.backbone import Magi1Backbone
 from models.magi1.price import cache_bytes
+from models.skyreels.backbone import SkyReelsV2
 from models.skyreels.batch import MARGIN, activation_bytes
+from models.skyreels.branch import through
 from scope.method import Scope
 from scope.predictors import ORDER
 from tests.test_magi1_backbone import TINY as MAGI1
-from tests.tiny import ARCHITECTURE, LONG, build, texts_of, video
+from tests.tiny import ARCHITECTURE, LONG, TINY, build, texts_of, video
 
 FETCHES = ("tolist", "item", "numpy", "cpu", "__bool__", "__float__", "__int__", "__index__")
 
@@ -180,6 +183,52 @@ def test_what_no_text_enters_is_computed_once_for_all_branches_whatever_the_meth
     assert torch.equal(found, expected)
     rows, depth = len(model.schedule()), model.depth
     assert own == len(calls) - own == rows * (2 * 2 * depth - 1)
+
+
+class Stand:
+    """A visit in which memory stands in for the one branch of a block."""
+
+    def __init__(self, memory):
+        self.memory = memory
+
+    def __call__(self, site, x, compute):
+        return self.memory
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("gate", [torch.randn(3, 1, 8, generator=torch.Generator().manual_seed(1)), None])
+def test_a_stand_in_joins_the_stream_as_a_computed_output_does_and_stays_as_it_is(dtype, own, gate):
+    torch.manual_seed(2)
+    h, memory = torch.randn(3, 5, 8).to(dtype), torch.randn(3, 5, 8).to(dtype)
+    stream, held = h.clone(), memory.clone()
+    computed = through("feed_forward", 0, h.clone(), gate, lambda x, _: memory, None, "cond", own)
+    stood = through("feed_forward", 0, stream, gate, None, Stand(memory), "cond", own)
+    assert stood.dtype is dtype and torch.equal(memory, held)
+    torch.testing.assert_close(stood, computed, rtol=1e-6 if dtype is torch.float32 else 8e-3, atol=1e-6)
+    assert torch.equal(stream, stood if own else h)
+
+
+@pytest.mark.parametrize("settings", [TINY, MAGI1], ids=lambda settings: settings.name)
+def test_a_forward_that_reads_a_methods_memory_does_not_write_to_it(settings):
+    given, changed = [], []
+
+    class Watched(AdaCache):
+        def fill(self, site, part, mode, x):
+            out = super().fill(site, part, mode, x)
+            given.append((out, out.clone()))
+            return out
+
+        def decide(self, part, probe, branch=""):
+            changed.extend(not torch.equal(now, then) for now, then in given)
+            given.clear()
+            return super().decide(part, probe, branch)
+
+    model = (SkyReelsV2 if settings is TINY else Magi1Backbone)(settings, torch.device("cpu"))
+    model.load()
+    text = model.conditioning("a fox", model.texts(["a fox"]))
+    generate(model, Watched(codebook=[], rates=[3]), text, 0, [])
+    assert len(changed) > 20 and not any(changed)
 
 
 @pytest.mark.parametrize("attention", ["full", "block_causal"])

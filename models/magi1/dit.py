@@ -79,18 +79,30 @@ class Layer(nn.Module):
         """Self- and cross-attention merged, (n, tokens, hidden); `self_attention` gives the two apart."""
         return self.self_attention.merge(*self.self_attention(hidden, call))
 
-    def gate_attention(self, mixed: Tensor, gate: Tensor) -> Tensor:
-        """The attention branch's increment, float32, of what `mix` or a stand-in gave."""
-        return self.self_attn_post_norm(mixed.float() * gate.float()[:, None])
+    def gate_attention(self, mixed: Sequence[Tensor], gate: Tensor) -> Tensor:
+        """The attention branch's increment, float32, of what `mix` and stand-ins for some of its chunks gave."""
+        return self.self_attn_post_norm(gated(mixed, gate))
 
-    def gate_mlp(self, inner: Tensor, gate: Tensor) -> Tensor:
-        """The MLP branch's increment, float32, of what `mlp` or a stand-in gave."""
-        return self.mlp_post_norm(inner.float() * gate.float()[:, None])
+    def gate_mlp(self, inner: Sequence[Tensor], gate: Tensor) -> Tensor:
+        """The MLP branch's increment, float32, of what `mlp` and stand-ins for some of its chunks gave."""
+        return self.mlp_post_norm(gated(inner, gate))
 
     def forward(self, hidden: Tensor, call: Call) -> Tensor:
         gate_attention, gate_mlp = self.gates(call)
-        hidden = add(hidden, self.gate_attention(self.mix(hidden, call), gate_attention))
-        return add(hidden, self.gate_mlp(self.mlp(hidden), gate_mlp))
+        hidden = add(hidden, self.gate_attention([self.mix(hidden, call)], gate_attention))
+        return add(hidden, self.gate_mlp([self.mlp(hidden)], gate_mlp))
+
+
+def gated(pieces: Sequence[Tensor], gate: Tensor) -> Tensor:
+    """`pieces` (some chunks, tokens, hidden), joined to (n, tokens, hidden), times `gate` (n, hidden), float32."""
+    gate = gate.float()[:, None]
+    if len(pieces) == 1:
+        return pieces[0].float() * gate
+    out = torch.empty(len(gate), *pieces[0].shape[1:], device=gate.device)
+    sizes = [len(piece) for piece in pieces]
+    for piece, own, place in zip(pieces, gate.split(sizes), out.split(sizes), strict=True):
+        torch.mul(piece, own, out=place)
+    return out
 
 
 def add(hidden: Tensor, increment: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ class SitedBlocks:
         self, model: Magi1DiT, visit: Visit, forward: Forward, branch: str, twins: set[tuple[int, Site]]
     ) -> None:
         self.model, self.visit, self.forward, self.branch, self.twins = model, visit, forward, branch, twins
+        self._visits: dict[bool, Visit] = {}  # of the duplicate
 
     def __call__(self, hidden: Tensor, call: Call) -> Tensor:
         layers, i = self.model.layers, 0
@@ -49,7 +50,8 @@ class SitedBlocks:
                     x = layers[j](x, part)
                 return x
 
-            hidden = self._at(Site("blocks", span, self.branch), hidden, call, run)
+            pieces = self._at(Site("blocks", span, self.branch), hidden, call, run)
+            hidden = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
             i = stop
         return hidden
 
@@ -65,10 +67,11 @@ class SitedBlocks:
         inner = self._at(Site("feed_forward", where, self.branch), hidden, call, lambda x, _: layer.mlp(x))
         return add(hidden, layer.gate_mlp(inner, gates[1]))
 
-    def _at(self, site: Site, x: Tensor, call: Call, run: Run) -> Tensor:
-        """`x` (members, tokens, width) through `site`: the chunks in flight by the method's decision."""
+    def _at(self, site: Site, x: Tensor, call: Call, run: Run) -> list[Tensor]:
+        """`x` (members, tokens, width) through `site`, the chunks in flight by the method's decision; what comes of
+        the members, in pieces, since what has to pass over them next can do it where each lies."""
         if not self.visit.watches(site):
-            return run(x, call)
+            return [run(x, call)]
         n = len(self.forward.chunks)
         before = 0 if self.branch == "none" or self.forward.refresh is None else 1
         twin = len(x) > before + n
@@ -91,24 +94,28 @@ class SitedBlocks:
         if twin:
             alone = done.get("twin", x[:0])
             pieces.append(self._twin(site, x[before + n :], alone, lambda: run(x[-1:], call.take([before + n]))))
-        if "whole" in done:  # nothing stood in for any of it: `pieces` lie in a row already
-            return done["whole"]
-        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        return [done["whole"]] if "whole" in done else pieces  # which lie there in a row: nothing stood in for any
 
     def _twin(self, site: Site, x: Tensor, computed: Tensor, compute: Callable[[], Tensor]) -> Tensor:
         """The duplicate at `site`: as its chunk, but computed the first time, when it has no history."""
-        unit, oldest = self.visit.row.unit, self.forward.chunks.start
-        row = self.visit.row.only(range(oldest * unit, (oldest + 1) * unit))
-        known = (oldest, site) in self.twins
-        self.twins.add((oldest, site))
-        parts = self.visit.plan.get(self.branch) or self.visit.plan[""]
-        decision = next(d for part, d in parts if row.slots.start in part.slots)
-        if len(computed) or not known:
-            decision = Decision(Mode.RECOMPUTE)
-        visit = Visit(self.visit.method, row, len(self.model.layers), {"": [(row, decision)]})
+        unit, key = self.visit.row.unit, (self.forward.chunks.start, site)
+        visit = self._alone(as_new=len(computed) > 0 or key not in self.twins)
+        self.twins.add(key)
         own = site._replace(branch=f"{site.branch}+alone")
         out = visit(own, _to_slots(x, unit), lambda _x, _p: _to_slots(computed if len(computed) else compute(), unit))
         return _to_chunks(out, unit)
+
+    def _alone(self, as_new: bool) -> Visit:
+        """A visit of the oldest chunk alone: computed `as_new`, else by the decision of its chunk."""
+        if as_new in self._visits:
+            return self._visits[as_new]
+        unit, oldest = self.visit.row.unit, self.forward.chunks.start
+        row = self.visit.row.only(range(oldest * unit, (oldest + 1) * unit))
+        parts = self.visit.plan.get(self.branch) or self.visit.plan[""]
+        decision = next(d for part, d in parts if row.slots.start in part.slots)
+        plan = [(row, Decision(Mode.RECOMPUTE) if as_new else decision)]
+        self._visits[as_new] = Visit(self.visit.method, row, len(self.model.layers), {"": plan})
+        return self._visits[as_new]
 
 
 def _chunks(part: Row) -> range:

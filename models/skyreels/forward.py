@@ -16,7 +16,7 @@ Hidden states are (slots, tokens per slot, width) between blocks.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -29,6 +29,7 @@ from engine.method import Row, Site
 from engine.transfer import sent
 from engine.visit import Visit
 from models.skyreels.attention import View, attention, rotary_table, rotate
+from models.skyreels.branch import modulated, modulation, only, places, through
 
 FPS_ID = {16: 0}  # any other frame rate, 24 above all, is id 1
 
@@ -142,12 +143,12 @@ def opening(
 ) -> Opening:
     """Begin a forward of `latents` (slots, C, H, W), with `branches` as far as the first block's cross-attention."""
     x = latents.transpose(0, 1)[None]
-    h = model.patch_embedding(x).flatten(3)[0].permute(1, 2, 0)
+    h = model.patch_embedding(x).flatten(3)[0].permute(1, 2, 0).contiguous()  # every sum takes over its layout
     positions = view.slots if view else range(len(latents))
     frames = Frames(cond, rotary_table(model, x, positions), causal_block, view)
     if branches:
         block = model.blocks[0]
-        h = attend_to_video(block, 0, h, modulation(block, cond), frames, None, branches)
+        h = attend_to_video(block, 0, h, modulation(block, cond.blocks), frames, None, branches)
     return Opening(h, frames, bool(branches))
 
 
@@ -173,10 +174,11 @@ def forward(
     h, blocks = begun.hidden, model.blocks if depth is None else model.blocks[:depth]
 
     def run(i: int, h: Tensor, frames: Frames, visit: Visit | None) -> Tensor:
-        table = modulation(blocks[i], frames.cond)
-        if i or not begun.attended:
+        table = modulation(blocks[i], frames.cond.blocks)
+        own = i > 0 or not begun.attended  # else all branches begin with this stream
+        if own:
             h = attend_to_video(blocks[i], i, h, table, frames, visit, (branch,))
-        return finish_block(blocks[i], i, h, table, text, visit, branch)
+        return finish_block(blocks[i], i, h, table, text, visit, branch, own)
 
     i = 0
     while i < len(blocks):
@@ -188,8 +190,8 @@ def forward(
         span = range(i, stop)
 
         def compute(h: Tensor, parts: Sequence[Row], span: range = span) -> Tensor:
-            pick = _places(visit, parts)
-            frames, h = begun.frames.only(pick), _of(h, pick)
+            pick = places(visit, parts)
+            frames, h = begun.frames.only(pick), only(h, pick)
             for j in span:
                 h = run(j, h, frames, visit if pick is None else None)  # a part of the row has no sites of its own
             return h
@@ -197,19 +199,6 @@ def forward(
         h = visit(Site("blocks", span, branch), h, compute)
         i = stop
     return _head(model, h, cond.time, latents.shape)
-
-
-def _places(visit: Visit | None, parts: Sequence[Row]) -> list[int] | None:
-    return visit.places(parts) if visit else None
-
-
-def _of(x: Tensor, pick: Sequence[int] | None) -> Tensor:
-    return x if pick is None else x[pick]
-
-
-def modulation(block: Any, cond: Condition) -> Tensor:
-    """Shift, scale and gate of self-attention, then of the feed-forward: (slots, 6, 1, width) float32."""
-    return (block.scale_shift_table + cond.blocks.float()).unsqueeze(2)
 
 
 def attend_to_video(
@@ -221,15 +210,15 @@ def attend_to_video(
     visit: Visit | None,
     branches: Sequence[str],
 ) -> Tensor:
-    """The first branch of a block; the gate acts after its site, so that a reused branch meets today's gate."""
+    """The first branch of a block. `h` stays as it is: it may be a site's input."""
     shift, scale, gate = table[:, :3].unbind(1)
 
     def self_attention(h: Tensor, parts: Sequence[Row]) -> Tensor:
-        pick = _places(visit, parts)
+        pick = places(visit, parts)
         common = number == 0 and pick is None and frames.view is None  # else its keys belong to one branch
         if common and frames.once:
             return frames.once[0]
-        own, z = frames.only(pick), modulated(block.norm1, _of(h, pick), _of(scale, pick), _of(shift, pick))
+        own, z = frames.only(pick), modulated(block.norm1, only(h, pick), only(scale, pick), only(shift, pick))
         attn, flat, rotary = block.attn1, z.reshape(own.batch, -1, z.shape[-1]), own.rotary.flatten(0, 1)
         q = rotate(_heads(attn.norm_q(attn.to_q(flat)), attn.heads), rotary)
         k = rotate(_heads(attn.norm_k(attn.to_k(flat)), attn.heads), rotary)
@@ -239,17 +228,17 @@ def attend_to_video(
             frames.once.append(out)
         return out
 
-    return gated(h, _at("attention", number, h, self_attention, visit, branches[0]), gate)
+    return through("attention", number, h, gate, self_attention, visit, branches[0], own=False)
 
 
 def finish_block(
-    block: Any, number: int, h: Tensor, table: Tensor, text: Text, visit: Visit | None, branch: str
+    block: Any, number: int, h: Tensor, table: Tensor, text: Text, visit: Visit | None, branch: str, own: bool
 ) -> Tensor:
-    """The other branches of a block: attention to the text, then the feed-forward."""
+    """The other branches of a block: attention to the text, then the feed-forward; `own` stream `h` is written to."""
     shift, scale, gate = table[:, 3:].unbind(1)
 
     def cross_attention(h: Tensor, parts: Sequence[Row]) -> Tensor:
-        h = _of(h, _places(visit, parts))
+        h = only(h, places(visit, parts))
         z = block.norm2(h.float()).type_as(h)
         attn, flat = block.attn2, z.reshape(len(text.keys[number]), -1, z.shape[-1])
         q = _heads(attn.norm_q(attn.to_q(flat)), attn.heads)
@@ -257,38 +246,16 @@ def finish_block(
         return attn.to_out[0](out.transpose(1, 2).flatten(2)).view_as(z)
 
     def feed_forward(h: Tensor, parts: Sequence[Row]) -> Tensor:
-        pick = _places(visit, parts)
-        return block.ffn(modulated(block.norm3, _of(h, pick), _of(scale, pick), _of(shift, pick)))
+        pick = places(visit, parts)
+        return block.ffn(modulated(block.norm3, only(h, pick), only(scale, pick), only(shift, pick)))
 
-    h = h + _at("cross_attention", number, h, cross_attention, visit, branch)
-    return gated(h, _at("feed_forward", number, h, feed_forward, visit, branch), gate)
-
-
-def modulated(norm: Any, h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """What a branch makes of the stream first: it belongs to the branch, so that a stand-in leaves it out too."""
-    return norm(h.float()).mul_(1 + scale).add_(shift).type_as(h)
-
-
-def gated(h: Tensor, out: Tensor, gate: Tensor) -> Tensor:
-    """The stream after a branch; `out` may be a method's memory, and stays as it is."""
-    return (out.float() * gate).add_(h.float()).type_as(h)
-
-
-def _at(
-    kind: str,
-    number: int,
-    h: Tensor,
-    compute: Callable[[Tensor, Sequence[Row]], Tensor],
-    visit: Visit | None,
-    branch: str,
-) -> Tensor:
-    """The output of a branch on the stream `h`, before its gate."""
-    return visit(Site(kind, range(number, number + 1), branch), h, compute) if visit else compute(h, ())
+    h = through("cross_attention", number, h, None, cross_attention, visit, branch, own)
+    return through("feed_forward", number, h, gate, feed_forward, visit, branch, own=True)
 
 
 def _head(model: SkyReelsV2Transformer3DModel, h: Tensor, time: Tensor, shape: torch.Size) -> Tensor:
     shift, scale = (model.scale_shift_table + time[:, None]).unsqueeze(2).unbind(1)
-    h = model.proj_out((model.norm_out(h.float()) * (1 + scale) + shift).type_as(h))
+    h = model.proj_out(modulated(model.norm_out, h, scale, shift))
     slots, _, height, width = shape
     _, ph, pw = model.config.patch_size
     h = h.view(slots, height // ph, width // pw, ph, pw, -1)
