@@ -22,7 +22,7 @@ class Memory:
     def push(self, site: Site, part: Row, value: Tensor) -> None:
         """Remember `value` (slots of `part`, ...), labelled with the iteration."""
         history = self.at.setdefault(site, History(self.depth, self.dtype))
-        history.push(list(part.slots), [float(part.iteration)] * len(part.slots), value)
+        history.push(list(part.slots), [float(part.iteration)] * len(part.slots), value, part.settled)
 
     def last(self, site: Site, part: Row) -> Tensor:
         """The newest value of every slot of `part`, (slots, ...), to be read only (`History.last`)."""

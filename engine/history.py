@@ -28,7 +28,8 @@ def column(values: Sequence[float], like: Tensor) -> Tensor:
 class History:
     """A ring of `depth` values per slot, in one buffer of depth x slots x value and nothing else.
 
-    Keyed by absolute slot, so that it survives an interval that moves or grows.
+    Keyed by absolute slot, so that it survives an interval that moves or grows. Where new slots need room, those that
+    have settled make it: a window that moves along a video holds no more than the window.
     """
 
     def __init__(self, depth: int, dtype: torch.dtype | None = torch.float32) -> None:
@@ -38,11 +39,12 @@ class History:
         self._buffer: Tensor | None = None
         self._first = 0
 
-    def push(self, slots: Sequence[int], levels: Sequence[float], values: Tensor) -> None:
-        """Remember `values` (len(slots), ...) at `levels`; a slot forgets its oldest beyond `depth`."""
+    def push(self, slots: Sequence[int], levels: Sequence[float], values: Tensor, settled: int = 0) -> None:
+        """Remember `values` (len(slots), ...) at `levels`; a slot forgets its oldest beyond `depth`. Slots before
+        `settled` will not be asked for again, unless they are among `slots`."""
         if not slots:
             return
-        buffer = self._room(slots, values)
+        buffer = self._room(slots, values, min(settled, *slots))
         for slot, level in zip(slots, levels, strict=True):
             self._head[slot] = (self._head.get(slot, -1) + 1) % self.depth
             self.levels[slot] = [*self.levels.get(slot, []), level][-self.depth :]
@@ -89,19 +91,29 @@ class History:
             return heads[0], slice(first, first + len(slots))
         return sent(heads, buffer.device), sent([slot - self._first for slot in slots], buffer.device)
 
-    def _room(self, slots: Sequence[int], values: Tensor) -> Tensor:
-        """The buffer, grown if a slot lies outside it."""
+    def _room(self, slots: Sequence[int], values: Tensor, live: int) -> Tensor:
+        """The buffer; if a slot lies outside it, grown, or moved along as far as nothing before `live` is needed."""
         lo, hi = min(slots), max(slots) + 1
-        old = self._buffer
-        if old is not None:
-            lo, hi = min(lo, self._first), max(hi, self._first + old.shape[1])
-            if hi - lo == old.shape[1]:
-                return old
-        self._buffer = values.new_zeros((self.depth, hi - lo, *values.shape[1:]), dtype=self.dtype or values.dtype)
-        if old is not None:
-            self._buffer[:, self._first - lo : self._first - lo + old.shape[1]] = old
-        self._first = lo
-        return self._buffer
+        old, first = self._buffer, self._first
+        if old is None:
+            self._buffer, self._first = self._empty(hi - lo, values), lo
+            return self._buffer
+        end = first + old.shape[1]
+        if first <= lo and hi <= end:
+            return old
+        lo, hi = min(lo, max(first, live)), max(hi, end)
+        a, b = max(first, lo), max(end, lo)  # what stays
+        new = old if hi - lo == end - first else self._empty(hi - lo, values)
+        for ring, kept in zip(new, old, strict=True):
+            stays = kept[a - first : b - first]
+            ring[a - lo : b - lo] = stays.clone() if new is old else stays
+        self._buffer, self._first = new, lo
+        self.levels = {slot: known for slot, known in self.levels.items() if slot >= lo}
+        self._head = {slot: head for slot, head in self._head.items() if slot >= lo}
+        return new
+
+    def _empty(self, slots: int, values: Tensor) -> Tensor:
+        return values.new_zeros((self.depth, slots, *values.shape[1:]), dtype=self.dtype or values.dtype)
 
 
 @lru_cache(maxsize=64)  # the sites of one row ask for the same

@@ -31,6 +31,29 @@ def test_slots_outside_the_buffer_join_it_on_either_side_and_disturb_nothing():
     assert history.predict([5], newton, [0.0], [1]).item() == pytest.approx(6.0)
 
 
+def test_a_window_that_moves_along_holds_no_more_than_the_window():
+    """Slots 0-3, then 2-5 and 4-7 as two settle at a time, then 12-15, with nothing in common with what was before."""
+    history = History(2)
+    for first in (0, 2, 4, 12):
+        for level in (1.0, 0.5):
+            slots = range(first, first + 4)
+            history.push(slots, [level] * 4, of(*(10 * slot + level for slot in slots)), settled=first)
+        assert [tensor.shape for tensor in history.tensors()] == [(2, 4, 1)]
+        assert history.last(slots).flatten().tolist() == [10 * slot + 0.5 for slot in slots]
+        assert history.predict(slots, newton, [0.0] * 4, [1] * 4).flatten().tolist() == [10.0 * slot for slot in slots]
+        assert [history.count(slot) for slot in (first - 1, first)] == [0, 2]
+
+
+def test_what_has_settled_stays_while_there_is_room_or_it_is_still_pushed():
+    history = History(1)
+    history.push(range(4), [1.0] * 4, of(0.0, 1.0, 2.0, 3.0))
+    history.push([2, 3], [0.5] * 2, of(2.5, 3.5), settled=2)  # no room is needed
+    assert history.last(range(4)).flatten().tolist() == [0.0, 1.0, 2.5, 3.5]
+    history.push([1, 4], [0.5] * 2, of(1.5, 4.5), settled=3)  # 1 comes once more
+    assert history.last(range(1, 5)).flatten().tolist() == [1.5, 2.5, 3.5, 4.5]
+    assert history.count(0) == 0
+
+
 def test_slots_of_different_order_are_predicted_together():
     history = History(3)
     for s in (1.0, 0.8, 0.5):

@@ -95,6 +95,17 @@ def test_a_history_holds_its_ring_and_does_not_hold_what_was_pushed():
     assert all(held.data_ptr() != value.data_ptr() for held in history.tensors())
 
 
+def test_hidden_states_of_finished_chunks_are_not_kept():
+    """8 chunks go through a window of 4 (2 slots each); the duplicate of the oldest has a memory of its own."""
+    model = Magi1Backbone(replace(MAGI1, frames=64), torch.device("cpu"))
+    model.load()
+    method = TaylorSeer(3.0, order=1)
+    generate(model, method, model.conditioning("a fox", model.texts(["a fox"])), 0, [])
+    assert model.plan.chunks == 8
+    sites, hidden = model.depth * 2, 6 * 32 * 4  # tokens of a slot x width x float32
+    assert nbytes(method.state()) == sites * 2 * (8 + 2) * hidden
+
+
 def test_a_signal_is_remembered_by_value_not_by_keeping_the_rows_tensor():
     moved, signal = Discrepancy(), torch.ones(5, 1000)
     moved.remember([2, 3], signal[2:4])

@@ -7,8 +7,9 @@ chunks, without any mask inside the range: attention is bidirectional in a chunk
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -31,9 +32,8 @@ class Call:
     """
 
     condition: Tensor  # (n, condition size)
-    text: Sequence[Tensor]  # n × (L, hidden)
-    cos: Tensor  # (n, tokens, angles)
-    sin: Tensor
+    text: Callable[[], Sequence[Tensor]]  # n × (L, hidden); made when first asked for, as is the next
+    rotary: Callable[[], tuple[Tensor, Tensor]]  # cosines and sines, (n, tokens, angles) each
     slots: Sequence[int | None]
     visible: Sequence[Range]
     cache: KVCache | None = None
@@ -46,9 +46,8 @@ class Call:
         return replace(
             self,
             condition=self.condition[where],
-            cos=self.cos[where],
-            sin=self.sin[where],
-            text=[self.text[j] for j in chunks],
+            text=lambda: [self.text()[j] for j in chunks],
+            rotary=cache(lambda: (self.rotary()[0][where], self.rotary()[1][where])),
             slots=[self.slots[j] for j in chunks],
             visible=[self.visible[j] for j in chunks],
         )
@@ -100,8 +99,8 @@ class ParallelAttention(nn.Module):
     def attend_video(self, normed: Tensor, call: Call) -> Tensor:
         """Self-attention of each chunk over its visible range. Writes the cache before it reads it."""
         project = self.linear_qkv
-        queries = rotate(self.q_layernorm(self._heads(project.q(normed))), call.cos, call.sin).to(normed.dtype)
-        keys = rotate(self.k_layernorm(self._heads(project.k(normed))), call.cos, call.sin).to(normed.dtype)
+        queries = rotate(self.q_layernorm(self._heads(project.q(normed))), *call.rotary()).to(normed.dtype)
+        keys = rotate(self.k_layernorm(self._heads(project.k(normed))), *call.rotary()).to(normed.dtype)
         values = self._heads(project.v(normed))
         if call.cache is not None and (writers := [j for j, slot in enumerate(call.slots) if slot is not None]):
             call.cache.notice(self.index, queries[writers[-1]])
@@ -124,11 +123,12 @@ class ParallelAttention(nn.Module):
     def attend_text(self, normed: Tensor, call: Call) -> Tensor:
         """Cross-attention of each chunk over its own caption; no positions."""
         queries = self.q_layernorm_xattn(self._heads(self.linear_qkv.qx(normed)))
-        packed = torch.cat(list(call.text))
+        text = call.text()
+        packed = torch.cat(list(text))
         slices = self.linear_kv_xattn.weight.chunk(_INTERLEAVE if self.reference else 1)
         pairs = torch.cat([F.linear(packed, weight) for weight in slices], -1)
         keys, values = pairs.unflatten(-1, (self.groups, 2 * self.head_dim)).chunk(2, dim=-1)
-        lengths = [len(text) for text in call.text]
+        lengths = [len(tokens) for tokens in text]
         seen = list(zip(self.k_layernorm_xattn(keys).split(lengths), values.split(lengths), strict=True))
         return self._attend(queries, seen, batch=True)
 

@@ -13,6 +13,7 @@ a span of layers can be skipped for some chunks of a forward.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache as once
 
 import torch
 import torch.nn.functional as F
@@ -208,14 +209,14 @@ class Magi1DiT(nn.Module):
         """Everything the layers need besides tokens, for latents of `shape`."""
         _, _, chunk_width, h, w = shape
         height, width = h // self.config.patch_size, w // self.config.patch_size
-        cos, sin = self.rope(positions, chunk_width, height, width)
         times = times.to(self.device)
         condition = self.t_embedder(times)
         if step_length is not None:
             condition = condition + self.t_embedder(torch.full_like(times, step_length))
         condition = condition + self.y_embedder.condition(dropped)
-        captions = [self.y_embedder(tokens).to(self.config.dtype) for tokens in text]
-        return Call(condition.to(self.config.dtype), captions, cos, sin, list(slots), list(visible), cache)
+        captions = once(lambda: [self.y_embedder(tokens).to(self.config.dtype) for tokens in text])
+        rotary = once(lambda: self.rope(positions, chunk_width, height, width))
+        return Call(condition.to(self.config.dtype), captions, rotary, list(slots), list(visible), cache)
 
     def patches(self, latents: Tensor, apart: bool = False) -> Tensor:
         """The patch embedding of (n, C, cw, h, w) as (n, cw·(h/p)·(w/p), hidden), float32; it costs no forward.

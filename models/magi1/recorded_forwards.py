@@ -141,8 +141,8 @@ class Forwards:
         found = {
             "embedded_x": hidden.flatten(0, 1)[:, None],
             "condition": call.condition[None],
-            "rope_sin_cos": torch.cat([call.sin, call.cos], -1).flatten(0, 1),
-            "y_xattn_flat_first_chunk": call.text[0],
+            "rope_sin_cos": torch.cat(call.rotary()[::-1], -1).flatten(0, 1),
+            "y_xattn_flat_first_chunk": call.text()[0],
         }
         for i, layer in enumerate(model.layers):
             assert isinstance(layer, Layer)

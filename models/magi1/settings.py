@@ -139,4 +139,5 @@ class Magi1:
             unit=self.chunk,
             forced="" if forward.refresh is None else "clean refresh",
             last=forward.index + 1 == len(self.plan.forwards),
+            settled=slots.start,
         )
