@@ -31,7 +31,7 @@ class Memory:
     def predict(self, site: Site, part: Row, formula: Formula, orders: Sequence[int]) -> Tensor:
         """`formula` at the present iteration, every slot at its own order, in the dtype that was pushed."""
         history, now = self.at[site], [float(part.iteration)] * len(part.slots)
-        return history.predict(list(part.slots), formula, now, orders).to(history.last([part.slots.start]).dtype)
+        return history.predict(list(part.slots), formula, now, orders).to(history.dtype)
 
     def knows(self, part: Row, kind: str = "", branch: str = "") -> bool:
         """Whether every slot of `part` has a value at every site seen so far (of one kind, in one branch)."""

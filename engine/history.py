@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from itertools import groupby
 
@@ -33,7 +33,8 @@ class History:
     """
 
     def __init__(self, depth: int, dtype: torch.dtype | None = torch.float32) -> None:
-        self.depth, self.dtype = depth, dtype
+        self.depth = depth
+        self.dtype = dtype  # of what is held; None is that of what is pushed first
         self.levels: dict[int, list[float]] = {}  # oldest first
         self._head: dict[int, int] = {}
         self._buffer: Tensor | None = None
@@ -48,7 +49,7 @@ class History:
         for slot, level in zip(slots, levels, strict=True):
             self._head[slot] = (self._head.get(slot, -1) + 1) % self.depth
             self.levels[slot] = [*self.levels.get(slot, []), level][-self.depth :]
-        buffer[self._where(slots, 0, buffer)] = values.to(buffer.dtype)
+        buffer[self._where(slots, buffer)] = values.to(buffer.dtype)
 
     def count(self, slot: int) -> int:
         """How many values of `slot` are held."""
@@ -59,35 +60,37 @@ class History:
 
         So it is good until the next push; what is kept longer has to be copied.
         """
-        return self._past(slots, 0)
+        return self._past(slots)(0)
 
     def predict(self, slots: Sequence[int], formula: Formula, at: Sequence[float], orders: Sequence[int]) -> Tensor:
         """`formula` through the newest order + 1 values of every slot, read at its own level; float32 arithmetic."""
         known = tuple(tuple(self.levels[slot]) for slot in slots)
-        newest = self._past(slots, 0).float()
+        past = self._past(slots)
+        newest = past(0).float()
         shares = _shares(formula, known, tuple(at), tuple(orders), newest.dim(), newest.device)
         if [stretches for _, stretches in shares[1:]] == [[(0, len(slots))]]:  # shares sum to 1: a line in one pass
-            return torch.lerp(newest, self._past(slots, 1).float(), shares[1][0])
+            return torch.lerp(newest, past(1).float(), shares[1][0])
         total = newest * shares[0][0]
         for k, (share, stretches) in enumerate(shares[1:], 1):
-            past = self._past(slots, k).float()
+            values = past(k).float()
             for a, b in stretches:  # a slot without a k-th value has weight 0: its row may hold anything
-                total[a:b].addcmul_(past[a:b], share[a:b])
+                total[a:b].addcmul_(values[a:b], share[a:b])
         return total
 
     def tensors(self) -> Iterable[Tensor]:
         return () if self._buffer is None else (self._buffer,)
 
-    def _past(self, slots: Sequence[int], back: int) -> Tensor:
+    def _past(self, slots: Sequence[int]) -> Callable[[int], Tensor]:
+        """What gives the k-newest values of `slots`: a view where they lie side by side, which costs no copy."""
         if self._buffer is None:
             raise RuntimeError("no history yet: nothing was pushed")
-        return self._buffer[self._where(slots, back, self._buffer)]
+        buffer, where = self._buffer, self._where(slots, self._buffer)
+        return lambda back: buffer[(where[0] - back) % self.depth, where[1]]
 
-    def _where(self, slots: Sequence[int], back: int, buffer: Tensor) -> tuple[int, slice] | tuple[Tensor, Tensor]:
-        """Where the `back`-newest values of `slots` lie: a slice, which costs no copy, where they lie side by side."""
-        heads = [(self._head[slot] - back) % self.depth for slot in slots]
-        first = slots[0] - self._first
-        if len({*heads}) == 1 and list(slots) == list(range(slots[0], slots[0] + len(slots))):
+    def _where(self, slots: Sequence[int], buffer: Tensor) -> tuple[int, slice] | tuple[Tensor, Tensor]:
+        """Where the newest values of `slots` lie."""
+        heads, first = [self._head[slot] for slot in slots], slots[0] - self._first
+        if heads.count(heads[0]) == len(heads) and list(slots) == list(range(slots[0], slots[0] + len(slots))):
             return heads[0], slice(first, first + len(slots))
         return sent(heads, buffer.device), sent([slot - self._first for slot in slots], buffer.device)
 
@@ -96,6 +99,7 @@ class History:
         lo, hi = min(slots), max(slots) + 1
         old, first = self._buffer, self._first
         if old is None:
+            self.dtype = self.dtype or values.dtype
             self._buffer, self._first = self._empty(hi - lo, values), lo
             return self._buffer
         end = first + old.shape[1]
@@ -113,7 +117,7 @@ class History:
         return new
 
     def _empty(self, slots: int, values: Tensor) -> Tensor:
-        return values.new_zeros((self.depth, slots, *values.shape[1:]), dtype=self.dtype or values.dtype)
+        return values.new_zeros((self.depth, slots, *values.shape[1:]), dtype=self.dtype)
 
 
 @lru_cache(maxsize=64)  # the sites of one row ask for the same

@@ -100,9 +100,11 @@ def gated(pieces: Sequence[Tensor], gate: Tensor) -> Tensor:
     if len(pieces) == 1:
         return pieces[0].float() * gate
     out = torch.empty(len(gate), *pieces[0].shape[1:], device=gate.device)
-    sizes = [len(piece) for piece in pieces]
-    for piece, own, place in zip(pieces, gate.split(sizes), out.split(sizes), strict=True):
-        torch.mul(piece, own, out=place)
+    start = 0
+    for piece in pieces:
+        stop = start + len(piece)
+        torch.mul(piece, gate[start:stop], out=out[start:stop])
+        start = stop
     return out
 
 

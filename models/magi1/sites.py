@@ -124,8 +124,8 @@ def _chunks(part: Row) -> range:
 
 def _to_slots(x: Tensor, width: int) -> Tensor:
     """(chunks, tokens, channels) -> (slots, tokens per slot, channels); tokens run through time first."""
-    return x.unflatten(1, (width, -1)).flatten(0, 1)
+    return x.reshape(len(x) * width, -1, x.shape[-1])
 
 
 def _to_chunks(x: Tensor, width: int) -> Tensor:
-    return x.unflatten(0, (-1, width)).flatten(1, 2)
+    return x.reshape(len(x) // width, -1, x.shape[-1])
