@@ -25,6 +25,16 @@ def composed(overrides: Sequence[str]) -> tuple[Run, Any, Method]:
     return run, kind(method.reschedule(settings), torch.device(device_of(run.device))), method
 
 
+def apart(names: Sequence[str], arguments: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
+    """The arguments that all methods share, and for each of `names` those that set one of its own: NAME.setting=value.
+
+    >>> apart(["pab"], ["rounds=1", "pab.warmup=2"])
+    (['rounds=1'], {'pab': ['method.warmup=2']})
+    """
+    own = {name: [f"method{a.removeprefix(name)}" for a in arguments if a.startswith(f"{name}.")] for name in names}
+    return [a for a in arguments if not a.startswith(tuple(f"{name}." for name in names))], own
+
+
 def calibrating(overrides: Sequence[str]) -> tuple[Run, Any, Method]:
     """The Original on the prompts that nothing is reported on, unless others are named."""
     own = [] if any(given.startswith("prompts=") for given in overrides) else ["prompts=shapes_calibration"]

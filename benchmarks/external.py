@@ -1,10 +1,12 @@
 """Our methods against the same techniques in diffusers' hooks and in cache-dit, at equal skips.
 
     python -m benchmarks.external [model=skyreels_mid] [pairs=taylorseer:external_diffusers_taylorseer] [rounds=2]
+    python -m benchmarks.external pairs=first_block_cache:external_cache_dit first_block_cache.threshold=0.08
 
-A pair is ours:theirs, both from conf/method. Each takes turns with the other on the same weights and noise. Where both
-execute the same FLOPs the ratio of their times is the cost of bookkeeping; where their decisions differ, the ratio of
-seconds per executed FLOP is, and both are given. `none` is the model's own forward without any hook, under our loop.
+A pair is ours:theirs, both from conf/method; NAME.setting=value sets a parameter of one of them. Each takes turns with
+the other on the same weights and noise. Where both execute the same FLOPs the ratio of their times is the cost of
+bookkeeping; where their decisions differ, the ratio of seconds per executed FLOP is, and both are given. `none` is the
+model's own forward without any hook, under our loop.
 The last line is one JSON object: `rows` with `ratio` (ours / theirs in seconds) and `per_flop` (in seconds per FLOP).
 """
 
@@ -15,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.abab import conditions, in_turn, plain, ratio, show, split
-from benchmarks.common import composed, prompts_of
+from benchmarks.common import apart, composed, prompts_of
 from benchmarks.realised import executed
 from engine.ledger import Entry
 from engine.loop import generate
@@ -49,14 +51,16 @@ def against(model: Any, pair: dict[str, Method], text: Any, rounds: int, seed: i
 
 def main(arguments: Sequence[str]) -> None:
     own, rest = split(arguments, DEFAULTS)
+    pairs = [pair.split(":") for pair in own["pairs"].split(",")]
+    rest, mine = apart([name for pair in pairs for name in pair], rest)
     run, model, _ = composed(["method=original", "speed=none", *rest])
     model.load()
     prompt, rows = prompts_of(run, 1)[0], []
     text = model.conditioning(prompt, model.texts([prompt]))
     warm_up(model, text)
-    for pair in own["pairs"].split(","):
-        names = dict(zip(("ours", "theirs"), pair.split(":"), strict=True))
-        methods = {side: composed([f"method={name}", *rest])[2] for side, name in names.items()}
+    for pair in pairs:
+        names = dict(zip(("ours", "theirs"), pair, strict=True))
+        methods = {side: composed([f"method={name}", *rest, *mine[name]])[2] for side, name in names.items()}
         for method in methods.values():
             method.check(model)
         rows.append({**names, **against(model, methods, text, int(own["rounds"]), int(own["seed"]))})

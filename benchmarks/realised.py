@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.abab import conditions, in_turn, peak_ratio, plain, ratio, show, split
-from benchmarks.common import composed, prompts_of
+from benchmarks.common import apart, composed, prompts_of
 from engine.ledger import Entry, decisions, flops
 from engine.loop import generate
 from engine.method import Method, Original
@@ -67,13 +67,12 @@ def realise(base: Any, model: Any, method: Method, prompt: str, rounds: int, see
 
 def arms(names: Sequence[str], rest: Sequence[str]) -> tuple[str, Any, list[tuple[Any, Method]]]:
     """A prompt, the Original's backbone, and backbone and method of each name; all composed before any is timed."""
-    common = [a for a in rest if not a.startswith(tuple(f"{name}." for name in names))]
+    common, mine = apart(names, rest)
     own_model = [a for a in common if not a.startswith(("method.", "speed="))]
     run, base, _ = composed(["method=original", "speed=none", *own_model])
     found = []
     for name in names:
-        mine = [f"method{a.removeprefix(name)}" for a in rest if a.startswith(f"{name}.")]
-        _, model, method = composed([f"method={name}", *common, *mine])
+        _, model, method = composed([f"method={name}", *common, *mine[name]])
         method.check(model)
         found.append((base if model.settings == base.settings else model, method))
     return prompts_of(run, 1)[0], base, found
