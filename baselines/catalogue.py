@@ -22,8 +22,9 @@ MEMORY = """## Memory
 
 What each method really holds beside the model, at the settings of its YAML, per AR unit (a block of 5 latent frames, a
 chunk of 6) and with both guidance branches; a test measures the same on small models, to the byte. State is kept for
-every slot that a segment has reached, so a segment of 25 frames holds five times as much on SkyReels-V2. MAGI-1 passes
-some chunks twice, and what is kept at blocks is kept for both.
+every slot that a segment has reached, so a segment of 25 frames holds five times as much on SkyReels-V2; on MAGI-1 for
+the chunks of the window, four as released. MAGI-1 passes the oldest of them twice, and what is kept at blocks is kept
+for both passes, as for a fifth chunk.
 """
 HEAD = """# Methods
 

@@ -99,8 +99,8 @@ class DSAProxy(Method):
             share = torch.tensor([part.step[cut][i] / part.steps for i in known], device=x.device)
             for i, doubt in zip(known, self._judged(share, before, now, v[known]), strict=True):
                 self.doubt[slots[i]] = doubt
-        self.clean.push(slots, levels, clean)
-        self.velocity.push(slots, levels, v)
+        self.clean.push(slots, levels, clean, part.settled)
+        self.velocity.push(slots, levels, v, part.settled)
 
     def _judged(self, share: Tensor, before: Tensor, now: Tensor, velocity: Tensor) -> Tensor:
         if self.judge is None:

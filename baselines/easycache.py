@@ -61,7 +61,7 @@ class EasyCache(Method):
             moved = _size(x - self.previous.last(slots)) * torch.stack([self.gain[slot] for slot in slots])
             for slot, estimate in zip(slots, moved.tolist(), strict=True):
                 self.change[slot] = self.change.get(slot, 0.0) + estimate
-        self.previous.push(slots, part.sigma[cut], x)
+        self.previous.push(slots, part.sigma[cut], x, part.settled)
         if not known:
             return Decision(Mode.RECOMPUTE, why="no history")
         score = max(self.change[slot] for slot in slots)
@@ -90,8 +90,8 @@ class EasyCache(Method):
             gain = _size(out[seen] - self.output.last(old)) / _size(x[seen] - self.input.last(old))
             for slot, value in zip(old, gain / _size(out[seen]), strict=True):
                 self.gain[slot] = value
-        self.input.push(slots, part.sigma[cut], x)
-        self.output.push(slots, part.sigma[cut], out)
+        self.input.push(slots, part.sigma[cut], x, part.settled)
+        self.output.push(slots, part.sigma[cut], out, part.settled)
 
     def fill(self, site: Site, part: Row, mode: Mode, x: Tensor) -> Tensor:
         slots, cut = part.updating, _active(part)

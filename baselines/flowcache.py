@@ -111,7 +111,7 @@ class FlowCache(Method):
     def decide(self, part: Row, probe: Probe, branch: str = "") -> Decision:
         slots, now, chunk = list(part.slots), probe(self.signal), part.slots.start
         moved = self.moved.pooled(slots, now)
-        self.moved.remember(slots, now)
+        self.moved.remember(slots, now, part.settled)
         if moved is None:
             return Decision(Mode.RECOMPUTE, why="no history")
         done, left = own_steps(part)

@@ -24,7 +24,7 @@ class Size:
     guidance: int  # branches
     kinds: frozenset[str]  # branches of a block that are sites of their own
     unit: int  # slots per AR unit
-    copies: int = 1  # of what is kept at blocks: MAGI-1 passes some chunks twice
+    twice: int = 0  # slots of a window that are passed twice and kept twice at blocks: MAGI-1's oldest chunk
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,18 @@ class Held:
 
     def per_slot(self, size: Size) -> int:
         """Bytes for each latent slot."""
-        inside = self.blocks + sum(count for kind, count in self.branches.items() if kind in size.kinds)
-        hidden = size.copies * size.guidance * (self.hidden + size.depth * inside)
         latents = self.latents + size.guidance * self.guided
         signal = size.signals[self.signal] if self.signal else 0
-        return hidden * size.hidden + latents * size.latent + signal + 4 * self.numbers
+        return self.at_blocks(size) + latents * size.latent + signal + 4 * self.numbers
+
+    def at_blocks(self, size: Size) -> int:
+        """The share of hidden tensors in it."""
+        inside = self.blocks + sum(count for kind, count in self.branches.items() if kind in size.kinds)
+        return size.guidance * (self.hidden + size.depth * inside) * size.hidden
+
+    def most(self, size: Size, window: int, slots: int) -> int:
+        """Bytes at most, where a window of so many slots moves along so many; single numbers are kept of all."""
+        return window * self.per_slot(size) + size.twice * self.at_blocks(size) + (slots - window) * 4 * self.numbers
 
 
 SIZES = (
@@ -59,7 +66,7 @@ SIZES = (
         "MAGI-1 4.5B-distill, 480x480",
         hidden=30 * 30 * 3072 * 2, latent=16 * 60 * 60 * 4,
         signals={"time_projection": 2 * 3072 * 4, "patch_embedding": 30 * 30 * 3072 * 4},
-        depth=34, guidance=1, kinds=frozenset({"attention", "feed_forward"}), unit=6, copies=2,
+        depth=34, guidance=1, kinds=frozenset({"attention", "feed_forward"}), unit=6, twice=6,
     ),
 )  # fmt: skip
 

@@ -90,8 +90,8 @@ class PrediT(Method):
                 slope = (v - before) / (level - self.velocity.levels[slot][-1])
                 if self.corrector and self.slope.count(slot):
                     slope = slope + self.corrector * (slope - self.slope.last([slot]))
-                self.slope.push([slot], [level], slope)
-            self.velocity.push([slot], [level], v)
+                self.slope.push([slot], [level], slope, part.settled)
+            self.velocity.push([slot], [level], v, part.settled)
 
     def fill(self, site: Site, part: Row, mode: Mode, x: Tensor) -> Tensor:
         slots, at = part.updating, _levels(part)

@@ -136,13 +136,13 @@ class TeaCache(Method):
         if self.pool == "row":
             slots = list(part.slots)
             pooled = moved.pooled(slots, signal)
-            moved.remember(slots, signal)
+            moved.remember(slots, signal, part.settled)
             return {-1: pooled}
         slots = part.updating
         a = slots[0] - part.slots.start
         own = signal[a : a + len(slots)]
         measured = moved.measure(slots, own)
-        moved.remember(slots, own)
+        moved.remember(slots, own, part.settled)
         return dict(zip(slots, measured, strict=True))
 
     def _estimate(self, r: float) -> float:

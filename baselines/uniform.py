@@ -76,7 +76,7 @@ class Uniform(Method):
 
     def keep(self, site: Site, part: Row, x: Tensor, out: Tensor) -> None:
         a, b, levels = _active(part)
-        self.history.push(part.updating, levels, out[a:b])
+        self.history.push(part.updating, levels, out[a:b], part.settled)
         self.step |= steps_of(part)
 
     def fill(self, site: Site, part: Row, mode: Mode, x: Tensor) -> Tensor:

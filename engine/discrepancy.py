@@ -47,8 +47,9 @@ class Discrepancy:
     def knows(self, slot: int) -> bool:
         return self._past.count(slot) > 0
 
-    def remember(self, slots: Sequence[int], signal: Tensor) -> None:
-        self._past.push(slots, [0.0] * len(slots), signal)
+    def remember(self, slots: Sequence[int], signal: Tensor, settled: int = 0) -> None:
+        """Compare with `signal` (slots, ...) from now on; slots before `settled` will not be asked for again."""
+        self._past.push(slots, [0.0] * len(slots), signal, settled)
 
     def tensors(self) -> list[Tensor]:
         return list(self._past.tensors())

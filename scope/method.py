@@ -146,7 +146,7 @@ class Scope(Method):
         for slot, d in zip(slots, measured, strict=True):
             self.score[slot] = self.score.get(slot, 0.0) + (self._rescaled(d) if d is not None else 0.0)
         if self.reference == "previous":
-            self.discrepancy.remember(slots, signal)
+            self.discrepancy.remember(slots, signal, part.settled)
         else:
             self._pending = (slots, signal)
         score = max(self.score[slot] for slot in slots)
@@ -202,7 +202,7 @@ class Scope(Method):
             new = [slot for slot in self._pending[0] if fresh or not self.discrepancy.knows(slot)]
             if new:
                 where = [self._pending[0].index(slot) for slot in new]
-                self.discrepancy.remember(new, self._pending[1][where])
+                self.discrepancy.remember(new, self._pending[1][where], part.settled)
             if not fresh:  # measured against a fixed point, the discrepancy is not accumulated
                 for slot in part.updating:
                     self.score[slot] = 0.0
@@ -212,7 +212,7 @@ class Scope(Method):
 
     def keep(self, site: Site, part: Row, x: Tensor, out: Tensor) -> None:
         slots = part.updating
-        self.predictor_.keep(slots, _levels(part, slots), out[_cut(part, slots)])
+        self.predictor_.keep(slots, _levels(part, slots), out[_cut(part, slots)], part.settled)
         self.step |= steps_of(part)
 
     def fill(self, site: Site, part: Row, mode: Mode, x: Tensor) -> Tensor:

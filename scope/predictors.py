@@ -71,8 +71,8 @@ class Predictor:
         self.error = dict.fromkeys(TRIED_BY_AUTO, 0.0)  # auto's running relative L1, NaN-free
         self.tried = 0
 
-    def keep(self, slots: Sequence[int], levels: Sequence[float], velocity: Tensor) -> None:
-        """A fresh velocity (len(slots), ...) of the active `slots` at `levels`."""
+    def keep(self, slots: Sequence[int], levels: Sequence[float], velocity: Tensor, settled: int = 0) -> None:
+        """A fresh velocity (len(slots), ...) of the active `slots` at `levels`; see `History.push` for `settled`."""
         moved = [i for i, s in enumerate(slots) if not self._waits(s, levels[i])]
         if len(moved) < len(slots):
             slots, levels, velocity = [slots[i] for i in moved], [levels[i] for i in moved], velocity[moved]
@@ -81,8 +81,8 @@ class Predictor:
         if self.name == "auto":
             self._mark(slots, levels, velocity)
         if self.name in ("momentum", "auto"):
-            self._push_slope(slots, levels, velocity)
-        self.history.push(slots, levels, velocity)
+            self._push_slope(slots, levels, velocity, settled)
+        self.history.push(slots, levels, velocity, settled)
 
     def _waits(self, slot: int, level: float) -> bool:
         """A slot whose level has not moved adds no anchor: differences over it would divide by zero."""
@@ -122,17 +122,18 @@ class Predictor:
     def tensors(self) -> list[Tensor]:
         return [*self.history.tensors(), *self.slope.tensors()]
 
-    def _push_slope(self, slots: Sequence[int], levels: Sequence[float], velocity: Tensor) -> None:
+    def _push_slope(self, slots: Sequence[int], levels: Sequence[float], velocity: Tensor, settled: int) -> None:
         """m <- beta m + (1 - beta) d1, from zero; every slot needs an entry, so that `last` finds one."""
         for i, (slot, level) in enumerate(zip(slots, levels, strict=True)):
             known = self.history.levels.get(slot)
             if not known:
                 self.updates[slot] = 0
-                self.slope.push([slot], [level], torch.zeros_like(velocity[i : i + 1]))
+                self.slope.push([slot], [level], torch.zeros_like(velocity[i : i + 1]), settled)
                 continue
             d1 = (velocity[i : i + 1] - self.history.last([slot])) / (level - known[-1])
             self.updates[slot] += 1
-            self.slope.push([slot], [level], self.beta * self.slope.last([slot]) + (1 - self.beta) * d1)
+            moved = self.beta * self.slope.last([slot]) + (1 - self.beta) * d1
+            self.slope.push([slot], [level], moved, settled)
 
     def _mark(self, slots: Sequence[int], levels: Sequence[float], truth: Tensor) -> None:
         """Compare what each predictor would have said with the truth, for slots that all of them can serve."""

@@ -106,13 +106,13 @@ def size_of(model: Any) -> Size:
     s = model.settings
     tokens, latent = s.height // 16 * (s.width // 16), 16 * (s.height // 8) * (s.width // 8) * 4
     if model.name == "magi1":
-        width, kinds, unit, copies = s.architecture["hidden_size"], SIZES[1].kinds, s.chunk, 2
+        width, kinds, unit, twice = s.architecture["hidden_size"], SIZES[1].kinds, s.chunk, s.chunk
         modulation = 2 * width
     else:
         width = s.architecture["num_attention_heads"] * s.architecture["attention_head_dim"]
-        kinds, unit, copies, modulation = SIZES[0].kinds, s.block, 1, 6 * width
+        kinds, unit, twice, modulation = SIZES[0].kinds, s.block, 0, 6 * width
     signals = {"time_projection": 4 * modulation, "patch_embedding": 4 * tokens * width}
-    return Size(model.name, 4 * tokens * width, latent, signals, model.depth, len(model.branches), kinds, unit, copies)
+    return Size(model.name, 4 * tokens * width, latent, signals, model.depth, len(model.branches), kinds, unit, twice)
 
 
 def make(name: str, changes: dict[str, Any]) -> Method:
