@@ -55,6 +55,49 @@ def write_losses(losses: list[float], path: Path) -> None:
     os.replace(staging, path)
 
 
+class Training:
+    """Modules in training, the optimiser, the averaged weights and the losses so far: what a checkpoint holds."""
+
+    def __init__(self, stage: str, modules: dict[str, nn.Module], lr: float, weight_decay: float, work: Path) -> None:
+        """Goes on from `work/<stage>.ckpt` where there is one."""
+        self.stage, self.modules, self.work = stage, modules, work
+        self.parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.AdamW(self.parameters, lr=lr, betas=(0.9, 0.98), weight_decay=weight_decay)
+        self.average = {f"{n}.{k}": v.detach().clone() for n, m in modules.items() for k, v in m.state_dict().items()}
+        self.losses: list[float] = []
+        self.path = work / f"{stage}.ckpt"
+        self.start = time.perf_counter()
+        self.before = 0.0  # seconds of earlier runs that this one goes on from
+        if self.path.exists():
+            saved = torch.load(self.path, weights_only=True)
+            for name, module in modules.items():
+                module.load_state_dict(saved["modules"][name])
+            self.optimiser.load_state_dict(saved["optimiser"])
+            self.average, self.losses, self.before = saved["average"], saved["losses"], saved.get("seconds", 0.0)
+
+    def step(self, loss: Tensor, lr: float, decay: float) -> None:
+        """One update by AdamW, and the average after it. Raises FloatingPointError if the loss is not finite."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimiser.step()
+        step = len(self.losses)
+        update_average(self.average, self.modules, step, decay)
+        self.losses.append(loss.item())
+        if not math.isfinite(self.losses[-1]):
+            raise FloatingPointError(f"{self.stage}: the loss of step {step} is {self.losses[-1]}; lower lr (now {lr})")
+
+    def save(self) -> None:
+        """Write the checkpoint and the loss curve."""
+        weights = {name: module.state_dict() for name, module in self.modules.items()}
+        seconds = self.before + time.perf_counter() - self.start
+        state = {"modules": weights, "optimiser": self.optimiser.state_dict(), "average": self.average}
+        save_atomic({**state, "losses": self.losses, "seconds": seconds}, self.path)
+        write_losses(self.losses, self.work / f"{self.stage}.csv")
+
+
 def fit(
     stage: str,
     modules: dict[str, nn.Module],
@@ -75,45 +118,15 @@ def fit(
     `work/<stage>.csv` is the loss curve. Returns the loss of every step.
     Raises FloatingPointError when a loss is not finite.
     """
-    parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.98), weight_decay=weight_decay)
-    average = {f"{n}.{k}": v.detach().clone() for n, m in modules.items() for k, v in m.state_dict().items()}
-    losses: list[float] = []
-    before = 0.0  # seconds of earlier runs that this one goes on from
-    path = work / f"{stage}.ckpt"
-    if path.exists():
-        saved = torch.load(path, weights_only=True)
-        for name, module in modules.items():
-            module.load_state_dict(saved["modules"][name])
-        optimiser.load_state_dict(saved["optimiser"])
-        average, losses, before = saved["average"], saved["losses"], saved.get("seconds", 0.0)
-    start = time.perf_counter()
-
-    def checkpoint() -> None:
-        weights = {name: module.state_dict() for name, module in modules.items()}
-        seconds = before + time.perf_counter() - start
-        state = {"modules": weights, "optimiser": optimiser.state_dict(), "average": average, "losses": losses}
-        save_atomic({**state, "seconds": seconds}, path)
-        write_losses(losses, work / f"{stage}.csv")
-
+    training = Training(stage, modules, lr, weight_decay, work)
     with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn()) as progress:
-        task = progress.add_task(stage, total=steps, completed=len(losses))
-        for step in range(len(losses), steps):
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate(step, steps, lr, warmup)
-            loss = loss_of(step)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimiser.step()
-            update_average(average, modules, step, decay)
-            losses.append(loss.item())
-            if not math.isfinite(losses[-1]):
-                raise FloatingPointError(f"{stage}: the loss of step {step} is {losses[-1]}; lower lr (now {lr})")
+        task = progress.add_task(stage, total=steps, completed=len(training.losses))
+        for step in range(len(training.losses), steps):
+            training.step(loss_of(step), learning_rate(step, steps, lr, warmup), decay)
             if (step + 1) % checkpoint_every == 0:
-                checkpoint()
-            recent = losses[-50:]
+                training.save()
+            recent = training.losses[-50:]
             progress.update(task, advance=1, description=f"{stage} loss {sum(recent) / len(recent):.4f}")
-    checkpoint()
-    load_average(average, modules)
-    return losses
+    training.save()
+    load_average(training.average, modules)
+    return training.losses

@@ -116,37 +116,54 @@ def train_flow(
     """
     if guidance < 1:
         raise ValueError(f"flow.guidance was {guidance}; want 1 (none) or more, e.g. 2.5")
-    fractions = (1, 2, 4, 8)
-    plans = [schedule(runtime.with_(num_steps=runtime.num_steps // part)) for part in fractions]
+    plans = [schedule(runtime.with_(num_steps=runtime.num_steps // part)) for part in (1, 2, 4, 8)]
 
     def loss_of(step: int) -> Tensor:
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        rand = torch.rand(2, generator=generator).tolist()
-        plan = plans[1 + int(3 * rand[1])] if rand[0] < fewer_steps else plans[0]
-        forwards = draw_forwards(plan, batch, generator)
-        chosen = torch.randint(len(latents), (batch,), generator=generator).tolist()
-        wording = int(torch.randint(len(WORDINGS), (1,), generator=generator))
-        noise = torch.randn(batch, *latents.shape[1:], generator=generator)
-        prompts = [_worded(specs[i], wording) for i in chosen]  # equally long, which keeps the batch in few calls
+        drawn = _draw(plans, latents, specs, batch, fewer_steps, torch.Generator().manual_seed(seed * 1_000_003 + step))
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-            texts, null = embed_prompts(tokenizer, encoder, prompts), model.y_embedder.null_text
-            bare = (torch.rand(batch, generator=generator) < drop_text).tolist()
+            texts, null = embed_prompts(tokenizer, encoder, drawn.prompts), model.y_embedder.null_text
+            bare = (torch.rand(batch, generator=drawn.generator) < drop_text).tolist()
             texts = [null if without else text for text, without in zip(texts, bare, strict=True)]
-            windows = [
-                window_of(forward, latents[i].float(), noise[b], texts[b], null, runtime.clean_t)
-                for b, (i, forward) in enumerate(zip(chosen, forwards, strict=True))
-            ]
-            found = velocities(model, windows, forwards[0].step_length)
+            each = zip(drawn.forwards, drawn.latents, drawn.noise, texts, strict=True)
+            windows = [window_of(forward, clean, noise, text, null, runtime.clean_t)
+                       for forward, clean, noise, text in each]  # fmt: skip
+            found = velocities(model, windows, drawn.forwards[0].step_length)
             push = torch.zeros(())
             if guidance > 1 and step >= guided_from:
                 with torch.no_grad():
                     unprompted = [replace(window, text=[null] * len(window.text)) for window in windows]
-                    push = (1 - 1 / guidance) * (found - velocities(model, unprompted, forwards[0].step_length))
+                    push = (1 - 1 / guidance) * (found - velocities(model, unprompted, drawn.forwards[0].step_length))
         return flow_loss(found, windows, push.detach().float())
 
     modules: dict[str, nn.Module] = {"transformer": model, "text_encoder": encoder}
     return fit("flow", modules, loss_of, steps=steps, lr=lr, warmup=100, decay=decay, weight_decay=0.01,
                checkpoint_every=checkpoint_every, work=work)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A random batch: for each video a forward of the pipeline, its latents, noise and prompt."""
+
+    forwards: list[Forward]
+    latents: list[Tensor]  # (chunks, C, chunk_width, h, w) each
+    noise: Tensor  # (batch, chunks, C, chunk_width, h, w)
+    prompts: list[str]  # equally long, which keeps the batch in few calls
+    generator: torch.Generator
+
+
+def _draw(
+    plans: Sequence[Schedule], latents: Tensor, specs: Sequence[Spec], batch: int, fewer_steps: float,
+    generator: torch.Generator,
+) -> Drawn:  # fmt: skip
+    """`batch` videos of `latents`; the first of `plans` is the whole run, the others are those with fewer steps."""
+    rand = torch.rand(2, generator=generator).tolist()
+    plan = plans[1 + int(3 * rand[1])] if rand[0] < fewer_steps else plans[0]
+    forwards = draw_forwards(plan, batch, generator)
+    chosen = torch.randint(len(latents), (batch,), generator=generator).tolist()
+    wording = int(torch.randint(len(WORDINGS), (1,), generator=generator))
+    noise = torch.randn(batch, *latents.shape[1:], generator=generator)
+    prompts = [_worded(specs[i], wording) for i in chosen]
+    return Drawn(forwards, [latents[i].float() for i in chosen], noise, prompts, generator)
 
 
 def flow_loss(found: Tensor, windows: Sequence[Window], push: Tensor | float = 0.0) -> Tensor:
