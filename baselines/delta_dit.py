@@ -71,9 +71,10 @@ class DeltaDiT(Method):
     def reset(self) -> None:
         self.cadence = Cadence()
         self.delta = {"outline": Memory(), "detail": Memory()}
+        self.stage = "outline"  # of the present row
 
     def decide(self, part: Row, probe: Probe, branch: str = "") -> Decision:
-        if not self._memory(part).knows(part):
+        if not self._memory(self._stage(part)).knows(part):
             return Decision(Mode.RECOMPUTE, why="no history")
         if own_steps(part)[0] < self.warmup:
             return Decision(Mode.RECOMPUTE, why="warm-up")
@@ -87,17 +88,17 @@ class DeltaDiT(Method):
     def _stage(self, part: Row) -> str:
         return "outline" if part.progress < self.boundary * part.steps else "detail"
 
-    def _memory(self, part: Row) -> Memory:
-        return self.delta["outline" if self.decide_per == "unit" else self._stage(part)]
+    def _memory(self, stage: str) -> Memory:
+        return self.delta["outline" if self.decide_per == "unit" else stage]
 
     def sites(self, depth: int, row: Row) -> Sequence[Site]:
         """The stage's range; under unit grain both ranges, cut where they overlap, since units differ in stage."""
-        count = round(self.blocks * depth)
+        self.stage, count = self._stage(row), round(self.blocks * depth)
         if not count:
             return ()
         ranges = {"outline": range(depth - count, depth), "detail": range(count)}
         if self.decide_per == "row":
-            return (Site("blocks", ranges[self._stage(row)]),)
+            return (Site("blocks", ranges[self.stage]),)
         spans = [range(a, b) for a, b in pairwise(sorted({0, count, depth - count, depth}))]
         self._covers = {(stage, s.start) for s in spans for stage, r in ranges.items() if s.start in r}
         return tuple(Site("blocks", s) for s in spans if {("outline", s.start), ("detail", s.start)} & self._covers)
@@ -108,10 +109,10 @@ class DeltaDiT(Method):
         return decision
 
     def keep(self, site: Site, part: Row, x: Tensor, out: Tensor) -> None:
-        self._memory(part).push(site, part, out - x)
+        self._memory(self.stage).push(site, part, out - x)  # a unit's own stage may be another
 
     def fill(self, site: Site, part: Row, mode: Mode, x: Tensor) -> Tensor:
-        return x + self._memory(part).last(site, part)
+        return x + self._memory(self.stage).last(site, part)
 
     def state(self) -> Iterable[Tensor]:
         return (tensor for memory in self.delta.values() for tensor in memory.tensors())

@@ -31,6 +31,8 @@ class Entry:
     seen: tuple[int, int] = (0, 0)  # the slots that attention covers: those of the row and of its context
     idle: tuple[tuple[int, int], ...] = ()  # slots of the row that no decision covers, computed along
     kept: tuple[int, int] = (0, 0)  # slots of the context, computed first so that their keys and values are kept
+    copied: tuple[str, ...] | None = None  # what stood in for a second pass of the first unit; None: as for the unit
+    probes: tuple[str, ...] = ()  # signals that this row measured, "name first:last+1" over its slots
 
     @classmethod
     def of(cls, part: Row, decision: Decision, branch: str, sites: Sequence[object]) -> Entry:
@@ -67,7 +69,7 @@ Price = Callable[[Sequence[Entry]], tuple[float, float]]
 
 
 def flops(ledger: Sequence[Entry], price: Price) -> tuple[float, float]:
-    """FLOPs executed, (dense, masked): 2 per multiply-add, denoiser only.
+    """FLOPs executed, (dense, masked): 2 per multiply-add, denoiser only, the signals that were measured included.
 
     `dense` counts attention over every token that is forwarded, or seen through kept keys and values; `masked` counts
     the same forwards with attention under the block-causal mask.

@@ -53,8 +53,9 @@ def _denoise(
             latents, segment = model.open(latents, row), row.segment
             method.reset()
         row = method.narrow(row)
-        plan = decide(model, method, latents, row)
-        visit = Visit(method, row, model.depth, plan)
+        probed: list[str] = []
+        plan = decide(model, method, latents, row, probed)
+        visit = Visit(method, row, model.depth, plan, probed)
         latents = model.advance(latents, row, model.velocity(latents, row, visit))
         ledger.extend(visit.entries())
         if row.last and counters is not None:
@@ -66,9 +67,20 @@ def _denoise(
     return latents
 
 
-def decide(model: Backbone, method: Method, latents: Tensor, row: Row) -> dict[str, list[tuple[Row, Decision]]]:
-    """One decision per part of the row, for every guidance branch apart or for all together (key "")."""
-    probe = cache(lambda name: model.probe(name, latents, row))
+def decide(
+    model: Backbone, method: Method, latents: Tensor, row: Row, probed: list[str] | None = None
+) -> dict[str, list[tuple[Row, Decision]]]:
+    """One decision per part of the row, for every guidance branch apart or for all together (key "").
+
+    `probed` receives the names of the signals that were measured.
+    """
+
+    @cache
+    def probe(name: str) -> Tensor:
+        if probed is not None:
+            probed.append(name)
+        return model.probe(name, latents, row)
+
     parts = row.units() if method.grain == "unit" else [row]
     plan: dict[str, list[tuple[Row, Decision]]] = {}
     for branch in model.branches if method.branchwise else ("",):

@@ -23,14 +23,23 @@ WHOLE = frozenset({"velocity", "guidance"})  # the sites at which a stand-in lea
 class Visit:
     """What a backbone calls at every site it passes. Holds one row's decisions, and what became of them."""
 
-    def __init__(self, method: Method, row: Row, depth: int, plan: dict[str, list[tuple[Row, Decision]]]) -> None:
-        self.method, self.row, self.plan = method, row, plan
+    def __init__(
+        self,
+        method: Method,
+        row: Row,
+        depth: int,
+        plan: dict[str, list[tuple[Row, Decision]]],
+        probed: Sequence[str] = (),
+    ) -> None:
+        self.method, self.row, self.plan, self.probed = method, row, plan, probed
         sites = list(method.sites(depth, row))
         self.kinds = {site.kind for site in sites}
         self._stops = {(site.kind, site.span.start): site.span.stop for site in sites}
         self._done: dict[tuple[str, int], list[tuple[Site, Decision]]] = {}  # by plan key and part
         self.idle = _uncovered(row, [part for part, _ in next(iter(plan.values()))])
         self._kept: dict[str, range] = {}  # by guidance branch
+        self._words: dict[Site, Settled] = {}  # the last word of every part, by site
+        self._copied: list[Site] | None = None  # where something stood in for a second pass of the first unit
 
     @property
     def partial(self) -> bool:
@@ -76,6 +85,23 @@ class Visit:
         ]
         return self._merge(out, stand_ins)
 
+    def again(
+        self, site: Site, unit: Row, x: Tensor, computed: Tensor | None, compute: Callable[[], Tensor] | None
+    ) -> Tensor:
+        """A second pass of the row's first `unit` at `site`, after the unit's own: `x` (slots, ...) -> result.
+
+        Nothing is decided again, since `unit` alone may be at another stage than its row. What is `computed` already,
+        or has to be, is kept under the branch "<name>+alone"; with neither, the method stands in as for the unit.
+        """
+        own, self._copied = site._replace(branch=f"{site.branch}+alone"), self._copied or []
+        out = computed if computed is not None else compute() if compute else None
+        if out is not None:
+            self.method.keep(own, unit, x, out)
+            return out
+        mode = next(d.mode for part, d in self._words[site] if unit.slots.start in part.slots)
+        self._copied.append(site._replace(branch=""))
+        return self.method.fill(own, unit, mode, x)
+
     def kept(self, branch: str, slots: range) -> None:
         """The forward of `branch` began by computing `slots` of the row's context, to keep their keys and values."""
         self._kept[branch] = slots
@@ -96,8 +122,11 @@ class Visit:
             if any(not WHOLE.intersection(entry.sites) for entry in lines):  # a forward passed
                 kept = self._kept.get(branch or next(iter(self._kept), ""), range(0))
                 idle = tuple((part.slots.start, part.slots.stop) for part in self.idle)
-                lines[0] = replace(lines[0], idle=idle, kept=(kept.start, kept.stop))
+                copied = None if self._copied is None else tuple(map(str, joined(self._copied)))
+                lines[0] = replace(lines[0], idle=idle, kept=(kept.start, kept.stop), copied=copied)
             found += lines
+        where = f"{self.row.slots.start}:{self.row.slots.stop}"
+        found[0] = replace(found[0], probes=tuple(f"{name} {where}" for name in self.probed))
         return found
 
     def _settle(self, site: Site) -> Settled:
@@ -110,6 +139,7 @@ class Visit:
                 for name in [key] if site.branch else self.plan:  # the velocity belongs to every branch
                     self._done.setdefault((name, i), []).append((site, decision))
             settled.append((part, decision))
+        self._words[site] = settled
         return settled
 
     def _entry(self, branch: str, number: int, part: Row, decision: Decision) -> Entry:

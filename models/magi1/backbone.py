@@ -25,7 +25,7 @@ from .config import ModelConfig
 from .dispatch import BRANCHES, Dispatcher
 from .dit import Blocks, Layer, Magi1DiT
 from .prefix import read_prefix
-from .price import Price
+from .price_ledger import Price
 from .schedule import Forward
 from .settings import FRAMES, Magi1
 from .sites import SitedBlocks

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engine.ledger import Entry
-from engine.method import Mode
-
 from .config import ModelConfig, RuntimeConfig
 from .dispatch import BRANCHES
 from .embed import CaptionEmbedder
@@ -39,17 +36,23 @@ def chunk_flops(config: ModelConfig, tokens: int, seen: int, text: int, distill:
 
 def layer_flops(config: ModelConfig, tokens: int, seen: int, text: int) -> float:
     """One chunk through one layer."""
-    return attention_flops(config, tokens, seen, text) + feed_forward_flops(config, tokens)
+    branches = attention_flops(config, tokens, seen, text) + feed_forward_flops(config, tokens)
+    return branches + gates_flops(config)
 
 
 def attention_flops(config: ModelConfig, tokens: int, seen: int, text: int) -> float:
-    """One chunk through the attention branch of one layer: projections, self- and cross-attention, and the gates."""
+    """One chunk through the attention branch of one layer: projections, self- and cross-attention."""
     hidden, heads = config.hidden_size, config.attention_width
     groups = config.num_query_groups * config.kv_channels
     linear = tokens * hidden * (2 * heads + 2 * groups + 2 * heads)  # q and qx, k and v, the merge
     attention = 2 * tokens * (seen * tokens + text) * heads  # scores and their use
     captions = text * hidden * 2 * groups
-    return 2.0 * (linear + attention + captions + config.condition_size * 2 * hidden)
+    return 2.0 * (linear + attention + captions)
+
+
+def gates_flops(config: ModelConfig) -> float:
+    """Both gates of one chunk in one layer, which stand-ins for its branches meet."""
+    return 2.0 * config.condition_size * 2 * config.hidden_size
 
 
 def feed_forward_flops(config: ModelConfig, tokens: int) -> float:
@@ -60,18 +63,36 @@ def feed_forward_flops(config: ModelConfig, tokens: int) -> float:
 
 def _around(config: ModelConfig, tokens: int, text: int, distill: bool) -> float:
     """Embeddings and the final projection of one chunk."""
-    hidden, condition, patch = config.hidden_size, config.condition_size, config.patch_size**2
-    pixels = tokens * hidden * patch * (config.in_channels + config.out_channels)
-    times = (2 if distill else 1) * condition * (_TIME_CHANNELS + condition)
-    return 2.0 * (pixels + times + text * config.caption_channels * hidden)
+    last = 2.0 * tokens * config.hidden_size * config.patch_size**2 * config.out_channels
+    return patches_flops(config, tokens) + last + times_flops(config, distill) + captions_flops(config, text)
+
+
+def patches_flops(config: ModelConfig, tokens: int) -> float:
+    """The patch embedding of one chunk."""
+    return 2.0 * tokens * config.hidden_size * config.patch_size**2 * config.in_channels
+
+
+def times_flops(config: ModelConfig, distill: bool) -> float:
+    """The embeddings of one chunk's time, and of its step length."""
+    return 2.0 * (2 if distill else 1) * config.condition_size * (_TIME_CHANNELS + config.condition_size)
+
+
+def captions_flops(config: ModelConfig, text: int) -> float:
+    """The embedding of one chunk's text."""
+    return 2.0 * text * config.caption_channels * config.hidden_size
+
+
+def dropped_flops(config: ModelConfig) -> float:
+    """The text's share of a call's condition, the same for all its chunks."""
+    return 2.0 * config.caption_channels * config.condition_size
 
 
 def call_flops(
     config: ModelConfig, tokens: int, seen: Sequence[int], text: Sequence[int], distill: bool = True
 ) -> float:
     """One transformer call on several chunks; `seen` and `text` have one entry per chunk."""
-    constant = 2.0 * config.caption_channels * config.condition_size  # the text's share of the condition
-    return constant + sum(chunk_flops(config, tokens, k, n, distill) for k, n in zip(seen, text, strict=True))
+    chunks = zip(seen, text, strict=True)
+    return dropped_flops(config) + sum(chunk_flops(config, tokens, k, n, distill) for k, n in chunks)
 
 
 def branch_flops(
@@ -101,6 +122,14 @@ def branch_flops(
     return call_flops(config, tokens, seen, texts, settings.distill) if seen else 0.0
 
 
+def given_flops(config: ModelConfig, settings: RuntimeConfig, plan: Schedule) -> float:
+    """The chunks that a prefix fills entirely, which are read once before the first forward."""
+    seen = [stop - start for start, stop in plan.given_visible]
+    texts = [CaptionEmbedder.null_tokens] * len(seen)
+    tokens = tokens_per_chunk(config, settings)
+    return call_flops(config, tokens, seen, texts, settings.distill) if seen else 0.0
+
+
 def visible_chunks(forward: Forward, chunk: int) -> int:
     """How many chunks a chunk in flight attends to, itself included."""
     return forward.seen(forward.visible[chunk - forward.chunks.start])
@@ -121,60 +150,10 @@ def cache_bytes(config: ModelConfig, settings: RuntimeConfig, plan: Schedule) ->
 
 
 def video_flops(config: ModelConfig, settings: RuntimeConfig, plan: Schedule, text: int = 40) -> float:
-    """Every forward of a video, nothing skipped; a prefix's own pass is left out, as is everything but the transformer.
+    """Every forward of a video and the pass over what a prefix gives, nothing skipped; the transformer only.
 
     The published configuration (240 frames, 480×480, 64 steps, distilled) gives 80.98 PFLOP with the whole history
     visible and 61.05 with the default ranges.
     """
-    return sum(forward_flops(config, settings, forward, text) for forward in plan.forwards)
-
-
-class Price:
-    """Prices a run's ledger, one iteration at a time.
-
-    Args:
-        text: caption tokens, special ones included, that a generated chunk is taken to see.
-    """
-
-    def __init__(self, config: ModelConfig, settings: RuntimeConfig, plan: Schedule, text: int) -> None:
-        self.config, self.settings, self.plan, self.text = config, settings, plan, text
-        self.tokens = tokens_per_chunk(config, settings)
-
-    def iteration(self, entries: Sequence[Entry]) -> float:
-        """FLOPs of one iteration given all its ledger entries."""
-        forward, total = self.plan.forwards[entries[0].iteration], 0.0
-        for branch in BRANCHES[self.settings.cfg_number]:
-            mine = [entry for entry in entries if entry.branch in ("", branch)]
-            partly = [e for e in mine if e.mode is not Mode.RECOMPUTE and "velocity" not in e.sites]
-            run = [e for e in mine if e.mode is Mode.RECOMPUTE] + partly
-            chosen = [chunk for entry in run for chunk in self._chunks(entry)]
-            total += branch_flops(self.config, self.settings, forward, branch, self.text, chosen)
-            for entry in partly:
-                total -= sum(self._saved(site, forward, branch, self._chunks(entry)) for site in entry.sites)
-        return total
-
-    def _chunks(self, entry: Entry) -> range:
-        width = self.settings.chunk_width
-        return range(entry.slots[0] // width, entry.slots[1] // width)
-
-    def _saved(self, site: str, forward: Forward, branch: str, chunks: range) -> float:
-        """What standing in at `site` for `chunks` saves of a pass."""
-        kind, _, span = site.partition(" ")
-        start, stop = (int(number) for number in span.split(":"))
-        seen = [1 if branch == "none" else visible_chunks(forward, chunk) for chunk in chunks]
-        if branch == "cond" and forward.chunks.start in chunks and self._skips_duplicate(forward):
-            seen.append(1)
-        if kind == "feed_forward":
-            return (stop - start) * len(seen) * feed_forward_flops(self.config, self.tokens)
-        cost = {"blocks": layer_flops, "attention": attention_flops}.get(kind)
-        if cost is None:
-            raise ValueError(f"no price for a stand-in at {site!r}")
-        text = self.text if branch == "cond" else CaptionEmbedder.null_tokens
-        return (stop - start) * sum(cost(self.config, self.tokens, n, text) for n in seen)
-
-    def _skips_duplicate(self, forward: Forward) -> bool:
-        """Whether a stand-in serves the duplicate too: not in its first forward, when it has no history."""
-        if not forward.duplicate or forward.index == 0:
-            return False
-        before = self.plan.forwards[forward.index - 1]
-        return before.duplicate and before.chunks.start == forward.chunks.start
+    forwards = sum(forward_flops(config, settings, forward, text) for forward in plan.forwards)
+    return given_flops(config, settings, plan) + forwards

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from engine.method import Decision, Mode, Row, Site
+from engine.method import Row, Site
 from engine.visit import Visit
 
 from .attention import Call
@@ -33,7 +33,6 @@ class SitedBlocks:
         self, model: Magi1DiT, visit: Visit, forward: Forward, branch: str, twins: set[tuple[int, Site]]
     ) -> None:
         self.model, self.visit, self.forward, self.branch, self.twins = model, visit, forward, branch, twins
-        self._visits: dict[bool, Visit] = {}  # of the duplicate
 
     def __call__(self, hidden: Tensor, call: Call) -> Tensor:
         layers, i = self.model.layers, 0
@@ -98,24 +97,12 @@ class SitedBlocks:
 
     def _twin(self, site: Site, x: Tensor, computed: Tensor, compute: Callable[[], Tensor]) -> Tensor:
         """The duplicate at `site`: as its chunk, but computed the first time, when it has no history."""
-        unit, key = self.visit.row.unit, (self.forward.chunks.start, site)
-        visit = self._alone(as_new=len(computed) > 0 or key not in self.twins)
+        width, oldest = self.visit.row.unit, self.forward.chunks.start
+        unit, key = self.visit.row.only(range(oldest * width, (oldest + 1) * width)), (oldest, site)
+        made = _to_slots(computed, width) if len(computed) else None
+        make = None if key in self.twins else lambda: _to_slots(compute(), width)
         self.twins.add(key)
-        own = site._replace(branch=f"{site.branch}+alone")
-        out = visit(own, _to_slots(x, unit), lambda _x, _p: _to_slots(computed if len(computed) else compute(), unit))
-        return _to_chunks(out, unit)
-
-    def _alone(self, as_new: bool) -> Visit:
-        """A visit of the oldest chunk alone: computed `as_new`, else by the decision of its chunk."""
-        if as_new in self._visits:
-            return self._visits[as_new]
-        unit, oldest = self.visit.row.unit, self.forward.chunks.start
-        row = self.visit.row.only(range(oldest * unit, (oldest + 1) * unit))
-        parts = self.visit.plan.get(self.branch) or self.visit.plan[""]
-        decision = next(d for part, d in parts if row.slots.start in part.slots)
-        plan = [(row, Decision(Mode.RECOMPUTE) if as_new else decision)]
-        self._visits[as_new] = Visit(self.visit.method, row, len(self.model.layers), {"": plan})
-        return self._visits[as_new]
+        return _to_chunks(self.visit.again(site, unit, _to_slots(x, width), made, make), width)
 
 
 def _chunks(part: Row) -> range:

@@ -103,7 +103,18 @@ class Price:
             lines, times = list(own), 1 if branch else len(self.settings.branches)
             dense += times * self._forward(lines, 0)
             masked += times * self._forward(lines, self.settings.block)
-        return dense, masked
+        probed = sum(self._probe(signal) for entry in entries for signal in entry.probes)
+        return dense + probed, masked + probed
+
+    def _probe(self, signal: str) -> float:
+        """A signal measured on the row's slots; those of the timesteps alone are a table, made once per model."""
+        name, _, span = signal.partition(" ")
+        if name != "patch_embedding":
+            return 0.0
+        config, (start, stop) = self.model.config, (int(slot) for slot in span.split(":"))
+        width = config.num_attention_heads * config.attention_head_dim
+        pixels = (self.settings.height // SPATIAL) * (self.settings.width // SPATIAL)  # each is in one patch
+        return 2.0 * (stop - start) * pixels * config.patch_size[0] * config.in_channels * width
 
     def _forward(self, entries: Sequence[Entry], causal_block: int) -> float:
         """One guidance branch of one iteration: a forward, and one before it of what is computed to be kept."""
