@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,14 +17,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from engine.components import one_line, read_json
 from engine.weights import digest
 
-from .checkpoint import CheckpointError, load_dit, locate, random_dit, shards
+from .checkpoint import CheckpointError, check, empty_dit, load_dit, locate, random_dit, shards
 from .config import ModelConfig
 from .dit import Magi1DiT
 from .settings import Magi1
-from .text import SpecialTokens, TextEncoder
-from .vae import WEIGHTS, VaeConfig, ViTVAE, load_vae
+from .text import SpecialTokens, TextEncoder, check_encoder
+from .vae import WEIGHTS, VaeConfig, ViTVAE, empty_vae, load_vae
 
 ROOT = Path(__file__).resolve().parents[2]
 _TEXT_WEIGHTS = ("*.safetensors", "*.bin", "*.json", "*.model")
@@ -62,9 +62,13 @@ def model_config(settings: Magi1) -> ModelConfig:
     place = transformer_folder(settings)
     for folder in (place, place.parent, root(settings)):
         if (folder / "config.json").is_file():
-            entries = json.loads((folder / "config.json").read_text())
+            entries = read_json(folder / "config.json", "download it again")
             if "model_config" in entries:
-                return settings.model_config(entries["model_config"])
+                try:
+                    return settings.model_config(entries["model_config"])
+                except Exception as error:  # a constructor's own, of many kinds
+                    told = f"{folder / 'config.json'} describes no MAGI-1 ({one_line(error)}); download it again"
+                    raise CheckpointError(told) from None
     raise CheckpointError(f"no config.json with a model_config in {place} or above; give model.architecture")
 
 
@@ -73,6 +77,7 @@ def weight_files(settings: Magi1) -> list[Path]:
     files = list(shards(transformer_folder(settings)))
     vae, text = _part(settings, "vae", "ckpt/vae"), _text_folder(settings)
     files += [vae / "config.json", vae / WEIGHTS]
+    _whole(settings, vae, text)
     if settings.special_tokens:
         SpecialTokens.load(_tokens_path(settings))
         files.append(_tokens_path(settings))
@@ -81,6 +86,14 @@ def weight_files(settings: Magi1) -> list[Path]:
         if not path.is_file():
             raise CheckpointError(f"{path} is missing; fetch the whole checkpoint of model={settings.name}")
     return files
+
+
+def _whole(settings: Magi1, vae: Path, text: Path) -> None:
+    """Refuse parts of which a file, a tensor or the tokenizer is missing or of another model; reads headers only."""
+    empty_vae(vae)
+    check_encoder(text)
+    wanted = empty_dit(model_config(settings)).state_dict()
+    check({name: tuple(tensor.shape) for name, tensor in wanted.items()}, shards(transformer_folder(settings)))
 
 
 def _text_folder(settings: Magi1) -> Path:

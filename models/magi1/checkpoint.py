@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from engine.components import FLOATS
 from engine.weights import WeightsError
 
 from .config import ModelConfig
@@ -27,6 +28,7 @@ from .embed import OnePlusLayerNorm
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 _DISTILL = "inference_weight.distill"
 _BASE = "inference_weight"
+_FP8 = ("F8_E4M3", "F8_E5M2")  # refused below, by name
 _LISTED = 6  # names shown of a longer list
 
 
@@ -103,6 +105,8 @@ def shards(place: Path) -> dict[Path, list[str]]:
             files.setdefault(place / Path(file).name, []).append(name)
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{place / INDEX} is no index of shards ({error!r}); download it again") from error
+    if not files:
+        raise CheckpointError(f"{place / INDEX} is no index of shards (it is empty); download it again")
     absent = sorted(path.name for path in files if not path.is_file())
     if absent:
         packed = [name for name in absent if (place / f"{name}.zst").is_file()]
@@ -126,6 +130,9 @@ def check(shapes: Mapping[str, tuple[int, ...]], files: Mapping[Path, list[str]]
             if lost:
                 raise CheckpointError(f"{path} lacks {_few(lost)}, which its index promises; download it again")
             held |= {name: tuple(file.get_slice(name).get_shape()) for name in names or stored}
+            odd = sorted(n for n in shapes.keys() & stored if file.get_slice(n).get_dtype() not in (*FLOATS, *_FP8))
+            if odd:
+                raise CheckpointError(f"{path} holds no floating point numbers at {_few(odd)}; download it again")
     missing, unexpected = sorted(set(shapes) - set(held)), sorted(set(held) - set(shapes))
     if any(name.endswith("weight_scale") for name in unexpected):
         raise CheckpointError(f"{place} holds fp8 weights, which are not supported; give the bfloat16 model")

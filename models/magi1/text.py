@@ -13,11 +13,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.components import (
+    check_tensors,
+    check_tokenizer,
+    load_encoder,
+    load_tokenizer,
+    one_line,
+    read_json,
+    shapes_in,
+)
+from engine.components import weight_files as files_of
 from engine.weights import WeightsError
 
 from .caption import clean_caption
 
 MAX_TOKENS = 800
+_TIED = "encoder.embed_tokens.weight"  # the table that shared.weight is
 _NAMED = {"trans": 0, "hq": 1, "static": 2, "dynamic": 3, "borderness": 4, "3d": 15, "2d": 16}
 _ORDER = ("static", "dynamic", "borderness", "hq", "3d", "2d", "duration")  # each is put before the ones so far
 _DURATIONS = range(7, 15)  # rows for 1, 2, ... 8 or more chunks to come, the chunk itself included
@@ -106,6 +117,37 @@ def negative_text(null: Tensor, tokens: SpecialTokens) -> Tensor:
     return torch.cat([*(token.to(null) for token in front), null])[: len(null)]
 
 
+def check_encoder(folder: Path) -> None:
+    """Refuse a T5 folder of which a file, a tensor or the tokenizer is missing, cut short or of another model.
+
+    Raises:
+        WeightsError: naming what is wrong. Pickled weights are checked for their tensors as they are loaded.
+    """
+    if not (folder / "config.json").is_file():
+        raise WeightsError(f"no T5 encoder in {folder}: {folder / 'config.json'} is missing; {_todo(folder)}")
+    entries = read_json(folder / "config.json", _todo(folder))
+    held = shapes_in(files_of(folder, "model", _todo(folder)), _todo(folder))
+    check_tokenizer(folder, _todo(folder))
+    if held is None:
+        return
+    from transformers import T5Config, T5EncoderModel
+
+    try:
+        with torch.device("meta"):
+            model = T5EncoderModel(T5Config.from_dict(entries))
+    except Exception as error:  # a constructor's own, of many kinds
+        place = folder / "config.json"
+        raise WeightsError(f"{place} describes no T5 ({one_line(error)}); {_todo(folder)}") from None
+    if _TIED in held:
+        held.setdefault("shared.weight", held[_TIED])
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    check_tensors(folder, held, wanted, _todo(folder), (_TIED,), lambda n: n.startswith(("decoder.", "lm_head.")))
+
+
+def _todo(folder: Path) -> str:
+    return f"run: hf download DeepFloyd/t5-v1_1-xxl --local-dir {folder}"
+
+
 class TextEncoder:
     """T5 v1.1-XXL's encoder (DeepFloyd layout), by transformers.
 
@@ -119,14 +161,11 @@ class TextEncoder:
 
     def __init__(self, folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> None:
         folder = Path(folder)
-        if not (folder / "config.json").is_file():
-            raise WeightsError(
-                f"no T5 encoder in {folder}; run: hf download DeepFloyd/t5-v1_1-xxl --local-dir {folder}"
-            )
-        from transformers import AutoTokenizer, T5EncoderModel
+        check_encoder(folder)
+        from transformers import T5EncoderModel
 
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.model = T5EncoderModel.from_pretrained(folder, dtype=dtype).eval().to(device)
+        self.model = load_encoder(T5EncoderModel, folder, _todo(folder), dtype).to(device)
+        self.tokenizer = load_tokenizer(folder, _todo(folder), self.model.config.vocab_size)
 
     @torch.no_grad()
     def encode(self, prompts: Iterable[str]) -> list[Tensor]:

@@ -6,7 +6,6 @@ parameters. Latents are unscaled here; the diffusion model works on `scale_facto
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from engine.components import one_line, read_json
 
 from .checkpoint import CheckpointError, check, read, take
 from .tiling import Size, Tiling, decode_tiled, encode_tiled
@@ -228,23 +229,30 @@ class ViTVAE(nn.Module):
 
 
 def load_vae(folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.bfloat16) -> ViTVAE:
-    """The autoencoder of an official folder (config.json and the weights), in evaluation mode.
+    """The autoencoder of an official folder (config.json and the weights), in evaluation mode; raises as `empty_vae`"""
+    vae = empty_vae(Path(folder))
+    take(vae, read({Path(folder) / WEIGHTS: []}), lambda _: dtype, device)
+    return vae
+
+
+def empty_vae(folder: Path) -> ViTVAE:
+    """The autoencoder that `folder` holds, on the meta device.
 
     Raises:
-        CheckpointError: a file is missing, damaged or of another model.
+        WeightsError: a file is missing, damaged or of another model.
     """
-    folder = Path(folder)
     if not (folder / "config.json").is_file():
         raise CheckpointError(
-            f"no MAGI-1 VAE in {folder}; run: hf download sand-ai/MAGI-1 "
+            f"no MAGI-1 VAE in {folder}: {folder / 'config.json'} is missing; run: hf download sand-ai/MAGI-1 "
             f'--include "ckpt/vae/*" --local-dir {folder}'
         )
-    entries = json.loads((folder / "config.json").read_text())
+    entries = read_json(folder / "config.json", "download it again")
     if entries.get("_class_name") != "ViTVAE":
         raise CheckpointError(f"{folder / 'config.json'} is of a {entries.get('_class_name')}, want a ViTVAE")
-    with torch.device("meta"):
-        vae = ViTVAE(VaeConfig.from_dict(entries)).eval()
-    files: dict[Path, list[str]] = {folder / WEIGHTS: []}
-    check({name: tuple(tensor.shape) for name, tensor in vae.state_dict().items()}, files)
-    take(vae, read(files), lambda _: dtype, device)
+    try:
+        with torch.device("meta"):
+            vae = ViTVAE(VaeConfig.from_dict(entries)).eval()
+    except Exception as error:  # a constructor's own, of many kinds
+        raise CheckpointError(f"{folder / 'config.json'} describes no ViTVAE ({one_line(error)})") from None
+    check({name: tuple(tensor.shape) for name, tensor in vae.state_dict().items()}, {folder / WEIGHTS: []})
     return vae

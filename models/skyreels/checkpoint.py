@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +14,21 @@ from diffusers import AutoencoderKLWan, SkyReelsV2Transformer3DModel
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+from transformers import UMT5Config, UMT5EncoderModel
 from transformers.utils import logging as transformers_logging
 
 from engine.compile import compile_parts
-from engine.weights import WeightsError, read_header
+from engine.components import check_tensors, check_tokenizer, one_line, read_json, shapes_in, weight_files
+from engine.weights import WeightsError
 from models.skyreels.settings import SkyReels
 
 for library in (diffusers_logging, transformers_logging):
     library.disable_progress_bar()  # a bar per file and video says nothing; the run has its own
 
 ROOT = Path(__file__).resolve().parents[2]
+HUB = "Skywork/SkyReels-V2-DF-1.3B-540P-Diffusers"  # the one without -Diffusers is in another format
+KINDS = {"transformer": SkyReelsV2Transformer3DModel, "vae": AutoencoderKLWan, "text_encoder": UMT5EncoderModel}
+EMBEDDING = ("shared.weight", "encoder.embed_tokens.weight")  # one table under two names
 PARTS = {"transformer": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 
 
@@ -35,48 +43,95 @@ def locate(settings: SkyReels) -> Path:
     except (LocalEntryNotFoundError, HFValidationError, ValueError, OSError):
         raise WeightsError(
             f"no weights for model={settings.name}: {name!r} is neither a folder here nor in the local hub cache. "
-            f"Fetch them once with `hf download {name}` and run again, give a folder with model.checkpoint=FOLDER, "
+            f"Fetch them once with {_download(settings)} and run again, give a folder with model.checkpoint=FOLDER, "
             "or use model.weights=random to measure cost without quality"
         ) from None
 
 
+def todo(settings: SkyReels) -> str:
+    """What to do about a broken file of the checkpoint."""
+    return f"fetch it again with {_download(settings)}"
+
+
+def _download(settings: SkyReels) -> str:
+    """The command that brings a whole checkpoint in diffusers' format: into the hub's cache, or into a folder."""
+    name = settings.checkpoint
+    folder = next((place for place in (Path(name).expanduser(), ROOT / name) if name and place.is_dir()), None)
+    if folder is not None and ROOT / "models" / "weights" in folder.resolve().parents:
+        return f"`git checkout -- {folder.resolve().relative_to(ROOT)}` (or `hf download`, for the model at full size)"
+    if folder is None and re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith((".", "~")):
+        return f"`hf download {HUB if f'{name}-Diffusers' == HUB else name}`"
+    return f"`hf download {HUB} --local-dir {folder or name or 'FOLDER'}`"
+
+
 def files(folder: Path, settings: SkyReels) -> list[Path]:
-    """Every weight file of the checkpoint, each checked to be whole. Raises WeightsError naming the one that is not."""
-    found = []
+    """Every weight file of the checkpoint, each part checked to be whole: files, configs, names and shapes of tensors,
+    tokenizer. Raises WeightsError naming what is not. A scheduler is not asked for: the sampler is set by `settings`.
+    """
+    found: list[Path] = []
     for part, stem in PARTS.items():
-        index = folder / part / f"{stem}.safetensors.index.json"
-        if index.is_file():
-            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        else:
-            names = [f"{stem}.safetensors"]
-        for name in names:
-            path = folder / part / name
-            try:
-                read_header(path)
-            except WeightsError as error:
-                raise WeightsError(f"{error} (`hf download {settings.checkpoint}` fetches it)") from None
-            found.append(path)
+        own = weight_files(folder / part, stem, todo(settings))
+        held = shapes_in(own, todo(settings))
+        if held is None:
+            raise WeightsError(f"{folder / part} holds pickled weights, want safetensors; {todo(settings)}")
+        config = json.dumps(read_json(folder / part / "config.json", todo(settings)), sort_keys=True)
+        try:
+            wanted = dict(_wanted(part, config))
+        except Exception as error:  # a constructor's own, of many kinds
+            place = folder / part / "config.json"
+            raise WeightsError(f"{place} describes no {part} ({one_line(error)}); {todo(settings)}") from None
+        if part == "text_encoder" and EMBEDDING[1] in held:
+            held.setdefault(EMBEDDING[0], held[EMBEDDING[1]])
+        beside = partial(_beside, part)
+        check_tensors(folder / part, held, wanted, todo(settings), EMBEDDING[1:], beside)
+        found += own
+    check_tokenizer(folder / "tokenizer", todo(settings))
     return found
+
+
+def _beside(part: str, name: str) -> bool:
+    """Whether a tensor may lie beside those of `part`: a whole T5 has a decoder too, which is left alone."""
+    return part == "text_encoder" and name.startswith(("decoder.", "lm_head."))
+
+
+@lru_cache(maxsize=16)
+def _wanted(part: str, config: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Names and shapes of the tensors of a part, from its config.json."""
+    entries = json.loads(config)
+    with torch.device("meta"):
+        if part == "text_encoder":
+            model: torch.nn.Module = UMT5EncoderModel(UMT5Config.from_dict(entries))
+        else:
+            model = KINDS[part](**_known(KINDS[part], entries))
+    return tuple((name, tuple(tensor.shape)) for name, tensor in model.state_dict().items())
+
+
+def _known(kind: type, entries: dict[str, Any]) -> dict[str, Any]:
+    """What `kind` can be built with; diffusers ignores the rest of a config.json too."""
+    names = inspect.signature(kind.__init__).parameters  # type: ignore[misc]
+    return {key: value for key, value in entries.items() if key in names}
 
 
 def architecture(settings: SkyReels) -> dict[str, Any]:
     """The transformer's constructor arguments: from the settings if given there, else from the checkpoint's config."""
     if settings.architecture:
         return dict(settings.architecture)
-    return _config(locate(settings) / "transformer")
+    return _config(locate(settings) / "transformer", settings)
 
 
 def vae_architecture(settings: SkyReels) -> dict[str, Any]:
     if settings.vae or settings.architecture:
         return dict(settings.vae)
-    return _config(locate(settings) / "vae")
+    return _config(locate(settings) / "vae", settings)
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def _config(folder: Path, settings: SkyReels) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
-        raise WeightsError(f"{path} is missing: this is not a diffusers-format checkpoint folder")
-    return {key: value for key, value in json.loads(path.read_text()).items() if not key.startswith("_")}
+        raise WeightsError(
+            f"{path} is missing: this is not a diffusers-format checkpoint folder; get one with {_download(settings)}"
+        )
+    return _known(KINDS[folder.name], read_json(path, todo(settings)))
 
 
 def on_meta(settings: SkyReels) -> SkyReelsV2Transformer3DModel:
@@ -123,7 +178,7 @@ def _random(
 def _same_model(settings: SkyReels, folder: Path) -> None:
     if not settings.architecture:
         return
-    want, have = settings.architecture, _config(folder / "transformer")
+    want, have = settings.architecture, _config(folder / "transformer", settings)
     wrong = [f"{k}={have.get(k)} instead of {v}" for k, v in want.items() if _plain(have.get(k)) != _plain(v)]
     if wrong:
         raise WeightsError(f"{folder} holds another model than model={settings.name}: {', '.join(sorted(wrong))}")

@@ -13,10 +13,11 @@ import ftfy
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoTokenizer, UMT5EncoderModel
+from transformers import UMT5EncoderModel
 
+from engine.components import load_encoder, load_tokenizer
 from engine.weights import digest
-from models.skyreels.checkpoint import architecture, files, locate
+from models.skyreels.checkpoint import architecture, files, locate, todo
 from models.skyreels.settings import SkyReels
 
 
@@ -51,9 +52,9 @@ def embed(prompts: Iterable[str], settings: SkyReels, device: torch.device, cach
 
 
 def _encode(prompts: list[str], settings: SkyReels, folder: Path, device: torch.device) -> dict[str, Tensor]:
-    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[settings.precision]
-    encoder = UMT5EncoderModel.from_pretrained(folder / "text_encoder", dtype=dtype).to(device).eval()
+    encoder = load_encoder(UMT5EncoderModel, folder / "text_encoder", todo(settings), dtype).to(device)
+    tokenizer = load_tokenizer(folder / "tokenizer", todo(settings), encoder.config.vocab_size)
     found = {}
     with torch.inference_mode():
         for prompt in prompts:
