@@ -63,15 +63,27 @@ def warm_up(model: Backbone, text: Any) -> float:
     return cost.seconds
 
 
+def attention_of(model: Backbone) -> str:
+    """The attention that `model` runs: "full", or "block_causal" where a frame sees no later unit."""
+    return str(getattr(getattr(model, "settings", None), "attention", "full"))
+
+
+def as_run(model: Backbone, counts: tuple[float, float]) -> float:
+    """Of (dense, masked) FLOPs, those of the attention that `model` runs."""
+    return counts[attention_of(model) == "block_causal"]
+
+
 def account(model: Backbone, made: Produced, original: Backbone) -> dict[str, Any]:
     """The part of run.json that is a function of the ledger. `original` is the backbone that nothing was taken from."""
     dense, masked = flops(made.ledger, model.price)
-    whole, _ = flops(plan(original.schedule()), original.price)
+    whole = as_run(original, flops(plan(original.schedule()), original.price))
+    share = as_run(model, (dense, masked)) / whole
     segments: dict[int, set[int]] = {}
     for entry in made.ledger:
         segments.setdefault(entry.segment, set()).add(entry.iteration)
     return {
-        "flops": {"dense": dense, "masked": masked, "executed_fraction": dense / whole},
+        "flops": {"dense": dense, "masked": masked, "executed_fraction": share},
+        "attention": attention_of(model),
         "forwards": forwards(made.ledger, len(model.branches)),
         "iterations": sum(map(len, segments.values())),
         "segments": [len(rows) for rows in segments.values()],

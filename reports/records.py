@@ -108,6 +108,12 @@ def settings(record: Record) -> dict[str, Any]:
     return record.run.get("produced_by") or record.config
 
 
+def executed(run: Mapping[str, Any]) -> float:
+    """FLOPs of the attention that ran: masked where that was block-causal; dense where a record does not say."""
+    flops = run.get("flops") or {}
+    return number(flops.get("masked" if run.get("attention") == "block_causal" else "dense"))
+
+
 def number(value: Any) -> float:
     """A float, NaN for what is absent or no number.
 
@@ -123,8 +129,8 @@ def number(value: Any) -> float:
 _NUMBERS = ("time_s", "denoise_s", "decode_s", "text_s", "flops", "flops_masked", "memory", "memory_reserved",
             "memory_denoise", "forwards", "iterations", "frames", "fps", "psnr", "ssim", "lpips")  # fmt: skip
 _COLUMNS = ["record", "key", "model", "method", "speed", "variant", "label", "prompt_id", "prompt", "seed",
-            "status", "reason", "reference", "weights", "estimated", "identical", "scored", "device", "changed",
-            *_NUMBERS]  # fmt: skip
+            "status", "reason", "reference", "weights", "attention", "estimated", "identical", "scored", "device",
+            "changed", *_NUMBERS]  # fmt: skip
 
 
 def _line(record: Record, n: int) -> dict[str, Any]:
@@ -152,7 +158,7 @@ def _line(record: Record, n: int) -> dict[str, Any]:
         "memory_denoise": number((run.get("peak_memory_denoise") or {}).get("allocated")),
         "time_s": number(seconds.get("total")), "denoise_s": number(seconds.get("denoise")),
         "decode_s": number(seconds.get("decode")), "text_s": number(seconds.get("text")),
-        "flops": number(flops.get("dense")), "flops_masked": number(flops.get("masked")),
+        "flops": executed(run), "attention": run.get("attention") or "", "flops_masked": number(flops.get("masked")),
         "memory": number(memory.get("allocated")), "memory_reserved": number(memory.get("reserved")),
         "psnr": np.inf if identical else number(quality.get("psnr")),
         **{name: number(quality.get(name)) for name in ("ssim", "lpips")},

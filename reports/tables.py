@@ -52,7 +52,7 @@ SIMILARITIES = [BY_NAME[name] for name in ("lpips", "ssim", "psnr")]
 CONVENTIONS = (
     "Time is text encoding, denoising and decoding of a video. Speedups are geometric means over prompts of the ratio "
     + "to the Original of the same prompt and seed. Intervals are 95 %, bootstrapped over prompts (studentised).",
-    "FLOPs are of the denoiser, 2 per multiply-add, attention dense; the csv has the masked count too. "
+    "FLOPs are of the denoiser, 2 per multiply-add, of the attention that ran; the csv has the masked count too. "
     + "LPIPS, SSIM and PSNR compare lossless frames with the Original's. GB = 10⁹ bytes.",
 )
 COLUMNS = ["model", "method", "speed", "videos", *BY_NAME, "status"]
@@ -94,7 +94,18 @@ def _line(study: Study, row: dict[str, str], group: pd.DataFrame) -> dict[str, A
     devices = _devices(study, row, valid)
     marks = ["estimated point"] * estimated + ["random weights"] * random
     marks += [f"speeds of {len(devices)} devices: {', '.join(devices)}"] * (len(devices) > 1)
+    marks += _attention(study, row, valid)
     return line | {"marks": "; ".join(marks), "missing": "; ".join(missing)}
+
+
+def _attention(study: Study, row: dict[str, str], valid: pd.DataFrame) -> list[str]:
+    """Says so where a row ran another attention than the Original that its speedups are ratios to."""
+    videos = study.videos[(study.videos["model"] == row["model"]) & (study.videos["method"] == "original")]
+    named = {v.key: v.attention for v in videos.itertuples()}
+    usual = set(videos[videos["variant"] == ""]["attention"])
+    pairs = [(v.attention, {named[v.reference]} if v.reference in named else usual) for v in valid.itertuples()]
+    found = {(own, other) for own, others in pairs for other in others if own and other and own != other}
+    return [f"{own} attention against an Original of {other} attention" for own, other in sorted(found)]
 
 
 def _devices(study: Study, row: dict[str, str], valid: pd.DataFrame) -> list[str]:
@@ -173,6 +184,8 @@ def notes(study: Study, frame: pd.DataFrame) -> list[str]:
     marks = " ".join(frame["marks"])
     lines += ["† an operating point that the paper does not state and that we estimated."] * ("estimated" in marks)
     lines += ["‡ random weights: speed, memory and FLOPs only."] * ("random" in marks)
+    lines += [f"{line['name']} on {line['model']}: {mark}, so its speedups are not of the method alone."
+              for _, line in frame.iterrows() for mark in line["marks"].split("; ") if " attention against " in mark]
     lines += floor.lines(study, frame, SIMILARITIES)
     lines += paired.lines(paired.compare(study, frame, METRICS), METRICS)
     fewest = videos[videos["status"] == "ok"].groupby(ROW)["prompt"].nunique()

@@ -14,10 +14,11 @@ from baselines.uniform import Uniform
 from engine import code
 from engine.code import code_of
 from engine.environment import environment
+from engine.ledger import flops, plan
 from engine.loop import NonFinite, generate
 from engine.meter import meter
 from engine.method import Method, Original
-from engine.produce import account, produce, warm_up
+from engine.produce import Produced, account, produce, warm_up
 from models.skyreels import backbone
 from scope.method import Scope
 from tests.tiny import LONG, build, texts_of
@@ -186,3 +187,15 @@ def test_the_default_answers_are_the_original():
     assert torch.equal(latents, expected) and {entry.mode for entry in ledger} == {"recompute"}
     assert Method().reseed(3) == 3 and list(Method().state()) == [] and Method().counters() == {}
     Method().check(toy)
+
+
+def test_the_share_is_of_the_attention_that_ran_and_the_record_names_it():
+    """A block-causal run beside an Original of full attention, and beside one of its own."""
+    full, causal = build(), build(attention="block_causal")
+    made = Produced(plan(causal.schedule()))
+    dense, masked = flops(made.ledger, causal.price)
+    found = account(causal, made, full)
+    assert found["attention"] == "block_causal" and masked < dense
+    assert found["flops"] == {"dense": dense, "masked": masked, "executed_fraction": masked / dense}
+    assert account(causal, made, causal)["flops"]["executed_fraction"] == 1
+    assert account(full, Produced(plan(full.schedule())), full)["attention"] == "full"

@@ -175,6 +175,18 @@ def test_a_row_timed_on_another_gpu_than_its_originals_is_marked_and_the_others_
     assert [name for name, mark in marks.items() if "devices" in mark] == ["Uniform"]
 
 
+def test_a_row_of_another_attention_than_its_original_is_counted_as_it_ran_and_marked(tmp_path):
+    make_store(tmp_path, videos=False)
+    for record in Store(tmp_path).records():
+        edit(record, attention="block_causal" if record.run["method"] == "teacache" else "full")
+    study = load(tmp_path)
+    frame = tables.main(study).set_index(["method", "speed"])
+    marked = frame[frame["marks"].str.contains("block_causal attention against an Original of full attention")]
+    assert set(marked.index.get_level_values("method")) == {"teacache"}
+    assert (marked["flops_pf"] == marked["flops_pf_masked"]).all()
+    assert any("not of the method alone" in note for note in tables.notes(study, tables.main(study)))
+
+
 def test_gpus_mixed_over_a_column_without_originals_are_marked(tmp_path):
     make_store(tmp_path, cells=SCOPE | {("uniform", None): (0.5, 0.5, 0.1)}, videos=False)
     for record in Store(tmp_path).records():
