@@ -96,4 +96,10 @@ def test_a_library_on_the_models_own_class_is_counted_as_it_runs(name, monkeypat
     model.texts(["a"])
     as_stock(monkeypatch, model)
     count, ledger = measured(model, skipping(name, "skyreels"))
-    assert count == pytest.approx(flops(ledger, model.price)[0], rel=WITHIN)
+    expected = flops(ledger, model.price)[0]
+    if name.endswith("taylorseer_lite"):  # it predicts the output projection too, which no line of the ledger names
+        config = model.transformer.config
+        width = config.num_attention_heads * config.attention_head_dim
+        head = 2 * 6 * width * 4 * config.out_channels  # six slots of one token
+        expected -= head * sum(bool(entry.sites) for entry in ledger)  # of each branch
+    assert count == pytest.approx(expected, rel=WITHIN)
