@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from multiprocessing import Pipe
@@ -26,8 +25,7 @@ PATIENCE = 10.0  # seconds that a process gets to end by itself
 class Supervisor:
     """At most one worker, started when first needed or ahead of that by `start`."""
 
-    def __init__(self, preload: Sequence[str] = ()) -> None:
-        self.preload = preload  # modules that the worker imports before it forks
+    def __init__(self) -> None:
         self.process: subprocess.Popen[bytes] | None = None
         self.orders: Connection
         self.events: Connection
@@ -37,7 +35,7 @@ class Supervisor:
         theirs, self.orders = Pipe(duplex=False)
         self.events, told = Pipe(duplex=False)
         path = os.pathsep.join(dict.fromkeys([*filter(None, sys.path), str(ROOT)]))
-        command = [sys.executable, "-m", "sweep.worker", str(theirs.fileno()), str(told.fileno()), *self.preload]
+        command = [sys.executable, "-m", "sweep.worker", str(theirs.fileno()), str(told.fileno())]
         self.process = subprocess.Popen(
             command, pass_fds=(theirs.fileno(), told.fileno()), stdin=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": path},

@@ -1,7 +1,9 @@
-"""The process that does the cells of a sweep, one after another: `python -m sweep.worker ORDERS EVENTS MODULE...`.
+"""The process that does the cells of a sweep, one after another: `python -m sweep.worker ORDERS EVENTS`.
 
-It imports what is heavy once, computes nothing itself, and forks a child that takes orders from one pipe and tells the
-other what happens. The child keeps its models between cells; when it dies, the next is there at once.
+It imports torch and what else never touches CUDA, computes nothing itself, and forks a child that takes orders from one
+pipe and tells the other what happens. The child imports the model, whose libraries ask for a GPU as they are imported:
+a process forked after that question can never use one. The child keeps its models between cells; when it dies, the
+next is forked at once.
 """
 
 from __future__ import annotations
@@ -23,11 +25,13 @@ from typing import Any
 
 AGAIN = 75  # exit status of a child: it is spent, the cell wants another
 GONE = 76  # exit status of a child: whoever gave the orders is gone
+PRELOAD = ("sweep.perform", "eval.video")  # imported before the fork; a test holds that none of it touches CUDA
+AFRESH = "--afresh"  # a child that was executed instead of forked
 
 
-def main(orders: Connection, events: Connection, preload: list[str]) -> int:
+def main(orders: Connection, events: Connection) -> int:
     """Fork one child after another until the orders end; the exit status."""
-    for module in ("sweep.perform", *preload):
+    for module in PRELOAD:
         import_module(module)
     while True:
         sys.stdout.flush()
@@ -35,6 +39,7 @@ def main(orders: Connection, events: Connection, preload: list[str]) -> int:
         if pid == 0:
             status = 1
             try:
+                renew(orders, events)
                 status = serve(orders, events)
             finally:
                 sys.stdout.flush()
@@ -44,6 +49,15 @@ def main(orders: Connection, events: Connection, preload: list[str]) -> int:
         if status in (0, GONE):
             return status
         events.send(("died", status))
+
+
+def renew(orders: Connection, events: Connection) -> None:
+    """Execute this child afresh if its parent touched CUDA after all, in a user's start-up file, say."""
+    import torch
+
+    if torch.cuda._is_in_bad_fork():
+        pipes = [str(end.fileno()) for end in (orders, events)]
+        os.execv(sys.executable, [sys.executable, "-m", "sweep.worker", *pipes, AFRESH])
 
 
 def serve(orders: Connection, events: Connection) -> int:
@@ -82,4 +96,5 @@ def _read(orders: Connection, waiting: Queue[Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Connection(int(sys.argv[1])), Connection(int(sys.argv[2])), sys.argv[3:]))
+    run = serve if AFRESH in sys.argv else main
+    sys.exit(run(Connection(int(sys.argv[1])), Connection(int(sys.argv[2]))))

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import torch
 
 from engine.method import VELOCITY, Decision, Method, Mode
 
@@ -28,6 +29,8 @@ class Deadly(Method):
     #                 to sleep instead; whom: 0 the process itself, 2 the one that ordered its work
 
     def decide(self, part, probe, branch=""):
+        if torch.cuda._is_in_bad_fork():
+            raise RuntimeError("this process was forked after CUDA had been touched: it could use no GPU")
         mark = Path(self.mark)
         how, whom, _ = mark.name.split("-")
         first = not mark.exists()
