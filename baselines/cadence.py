@@ -71,10 +71,13 @@ def check_interval(model: Backbone, name: str, interval: float) -> None:
         )
 
 
-def check_order(model: Backbone, order: int, interval: float, warmup: int = 1) -> None:
-    """Raises ValueError where no slot of the run gets the computed steps that `order` extrapolates from."""
+def check_order(model: Backbone, order: int, interval: float, warmup: int = 1, unused: int = 0) -> None:
+    """Raises ValueError where no slot of the run gets the computed steps that `order` extrapolates from.
+
+    The first `unused` of the `warmup` computed steps enter no extrapolation.
+    """
     steps = model.schedule()[0].steps
-    computed = min(warmup, steps) + max(0, int((steps - warmup) / interval))
+    computed = max(0, min(warmup, steps) - unused) + max(0, int((steps - warmup) / interval))
     if order + 1 > computed:
         raise ValueError(
             f"order={order} extrapolates from {order + 1} computed steps, and interval={interval:g} leaves a slot of "

@@ -2,7 +2,7 @@
 
     gamma_k = mean ||R_k|| / ||R_{k-1}||        of the block stack's residual R = x_out - x_in, over tokens; calibrated
     g *= gamma_k;  e += |1 - g|;  n += 1        since the last full step
-    skip (x_out = x_in + R)  while  e <= threshold  and  n <= max_skip,  else compute and g = 1, e = 0, n = 0
+    skip (x_out = x_in + R)  while  e < threshold  and  n <= max_skip,  else compute and g = 1, e = 0, n = 0
 
 The first `retention` of the steps are computed. The table depends on the model and its schedule, not on the content:
 `python -m benchmarks.calibrate_magcache` measures it. A table of another length is read at the nearest index.
@@ -77,7 +77,7 @@ class MagCache(Method):
             return Decision(Mode.RECOMPUTE, score, "warm-up")
         if max(n for _, _, n in laws) > self.max_skip:
             return Decision(Mode.RECOMPUTE, score, "max_skip")
-        if score <= self.threshold and self.threshold > 0:
+        if score < self.threshold:
             return Decision(Mode.CACHE, score)
         return Decision(Mode.RECOMPUTE, score, "score")
 

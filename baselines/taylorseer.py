@@ -3,6 +3,9 @@
     F_0 = y,  F_{k+1} = (F_k - F_k of the last full step) / gap         at every full step, gap in step indices (Eq. 3)
     y(t) = sum_{k <= order} F_k d^k / k!,  d = steps since the full step                                      (Eq. 4)
 
+The release takes differences from the last of the `warmup` steps on, against the step before it; earlier steps enter
+no forecast. With warmup 3, order 2 and y = 0, 1, 4 the forecast of step 3 is 4 + 3 = 7.
+
 `variant: full` forecasts the output of every attention, cross-attention and feed-forward before its gate, so the
 residual path is recomputed under today's modulation. `variant: lite` forecasts the last block's output only and skips
 all blocks; the authors report little loss for a small share of the memory. One step in `interval` is full.
@@ -70,6 +73,11 @@ class TaylorSeer(Method):
         return self.decide_per
 
     @property
+    def ignored(self) -> int:
+        """First steps whose values enter no forecast: differences begin with the last step of the warm-up."""
+        return max(self.warmup - 2, 0)
+
+    @property
     def requires(self) -> frozenset[str]:
         needs = {"blocks" if self.variant == "lite" else "branches"}
         return frozenset(needs | ({"partial"} if self.decide_per == "unit" else set()))
@@ -77,16 +85,18 @@ class TaylorSeer(Method):
     def check(self, model: Backbone) -> None:
         super().check(model)
         check_interval(model, "interval", self.interval)
-        check_order(model, self.order, self.interval, self.warmup)
+        check_order(model, self.order, self.interval, self.warmup, self.ignored)
 
     def reset(self) -> None:
         self.cadence = Cadence()
         self.past = Memory(self.order + 1)
         self.born: dict[int, int] = {}  # the row in which a slot's denoising began
+        self.began: int | None = None  # the first row of the segment
         self.orders: dict[tuple[int, range, str], list[int]] = {}  # of the forecasts of this row
 
     def decide(self, part: Row, probe: Probe, branch: str = "") -> Decision:
         count = self.cadence.count(part)
+        self.began = part.iteration if self.began is None else self.began
         for slot, k in zip(part.slots, part.step, strict=True):
             if k == 0 and slot in part.updating:
                 self.born[slot] = part.iteration
@@ -122,11 +132,15 @@ class TaylorSeer(Method):
         key = part.iteration, part.slots, site.branch
         if key not in self.orders:
             self.orders = {other: known for other, known in self.orders.items() if other[0] == part.iteration}
-            levels, own = self.past.at[site].levels, self.counter == "slot"
-            since = [self.born.get(slot, -1) if own else -1 for slot in part.slots]  # before it, only pure noise
-            anchors = [sum(at >= first for at in levels[slot]) for slot, first in zip(part.slots, since, strict=True)]
+            levels, first = self.past.at[site].levels, [self._first(slot) for slot in part.slots]
+            anchors = [sum(at >= k for at in levels[slot]) for slot, k in zip(part.slots, first, strict=True)]
             self.orders[key] = [max(count - 1, 0) for count in anchors]
         return self.orders[key]
+
+    def _first(self, slot: int) -> int:
+        """The first row whose value enters the forecasts of `slot`: before its own denoising there is pure noise."""
+        begin = self.born.get(slot) if self.counter == "slot" else self.began
+        return -1 if begin is None else begin + self.ignored
 
     def state(self) -> Iterable[Tensor]:
         return self.past.tensors()

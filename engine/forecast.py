@@ -100,30 +100,27 @@ def hicache(points: Points, at: float, scale: float = 0.5) -> Any:
 
 
 def foca(points: Points, at: float) -> Any:
-    """Forecast, then calibrate (FoCa, arXiv 2508.16211): a BDF2 forecast, corrected by Heun's rule.
+    """Forecast, then calibrate (FoCa, arXiv 2508.16211, Eq. 6 to 8): a BDF2 forecast, corrected by Heun's rule.
 
-    With the feature as the state of an ODE, s0 the last full step and h1 the gap before it, the slope f0 there comes
-    from the second-order backward difference formula (one-sided, any spacing), the slope at the target from the value
-    forecast with it, and the result is y0 + h/2 (f0 + f1): two points make it linear, three are exact on a line and
-    follow a parabola up to a term in h h1.
+    With the feature as the state of an ODE and the slope f0 at the last full step (s0, y0) taken from the full step
+    before it, f0 = (y0 - y1) / (s0 - s1), BDF2 becomes 4/3 y0 - 1/3 y1 + 2/3 (y0 - y1) = 2 y0 - y1 one gap ahead, a
+    point on the line with the slope f0. The slope at the target is that of the forecast against y0, so Heun's result
+    y0 + h/2 (f0 + f1), anchored at the last full step, lies on the same line: older points have no weight.
 
     >>> foca([(0.0, 0.0), (1.0, 1.0)], at=3.0)
     3.0
     >>> foca([(0.0, 0.0), (1.0, 1.0), (2.0, 4.0)], at=3.0)
-    8.5
+    7.0
+    >>> foca([(0.0, 0.0), (3.0, 9.0), (6.0, 36.0)], at=8.0)
+    54.0
     """
     (s0, v0), older = points[-1], points[:-1]
     if not older:
         return v0
     (s1, v1), h = older[-1], at - s0
-    d1 = (v0 - v1) / (s0 - s1)
-    if len(older) == 1:
-        return v0 + h * d1
-    s2, v2 = older[-2]
-    bend = (d1 - (v1 - v2) / (s1 - s2)) / (s0 - s2)
-    slope = d1 + (s0 - s1) * bend  # BDF2 at s0
+    slope = (v0 - v1) / (s0 - s1)
     forecast = v0 + h * slope
-    slope_there = (forecast - v0) / h + h * bend if h else slope  # BDF2 at the target, over (s1, s0, target)
+    slope_there = (forecast - v0) / h if h else slope
     return v0 + 0.5 * h * (slope + slope_there)
 
 

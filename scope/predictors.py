@@ -5,7 +5,7 @@
     taylor2   v0 + h d1 + h^2/2 c,  c = 2 (d1 - d2) / (h1 + h2)    Eq. 7 read literally; first order only
     momentum  v0 + h m,  m <- beta m + (1 - beta) d1 at each recompute, bias-corrected       (named in the paper only)
     hicache   TaylorSeer's recursion on scaled Hermite polynomials, levels in units of the last gap      (its paper)
-    foca      a BDF2 forecast corrected by Heun's rule                                                    (its paper)
+    foca      a BDF2 forecast corrected by Heun's rule: the line of taylor1, by other arithmetic          (its paper)
     auto      whichever of the others had the least error, predicted before each recompute   (named in the paper only)
 
 Predicted values never enter the history: its anchors are forwards.
@@ -23,7 +23,7 @@ from torch import Tensor
 from engine.forecast import Formula, Points, foca, hicache, newton, taylor
 from engine.history import History
 
-ORDER: dict[str, int] = {"taylor1": 1, "newton2": 2, "taylor2": 2, "momentum": 1, "hicache": 2, "foca": 2, "auto": 2}
+ORDER: dict[str, int] = {"taylor1": 1, "newton2": 2, "taylor2": 2, "momentum": 1, "hicache": 2, "foca": 1, "auto": 2}
 
 
 def _hicache(points: Points, at: float) -> Any:

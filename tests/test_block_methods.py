@@ -13,6 +13,7 @@ from baselines.taylorseer import TaylorSeer
 from engine.forecast import FORECASTERS, adams_bashforth, foca, hicache, newton, taylorseer, weights
 from engine.method import Decision, Mode, Site
 from scope.method import Scope
+from scope.predictors import ORDER
 from tests.by_hand import modes, row_at, through
 from tests.tiny import build, ledger_of, video
 
@@ -43,6 +44,35 @@ def test_taylorseer_by_hand():
     assert modes(ledger) == "rrpprpp"
     assert [float(out) for out in outputs] == pytest.approx([0, 1, 2, 3, 16, 16 + 5, 16 + 10], rel=1e-6)
     assert [e.why for e in ledger[:5]] == ["no history", "warm-up", "", "", "interval"]
+
+
+@pytest.mark.parametrize("counter", ["slot", "segment"])
+@pytest.mark.parametrize("warmup, order, values, expected", [
+    (3, 2, [0, 1, 4], 7), (3, 1, [0, 1, 4], 7), (3, 0, [0, 1, 4], 4), (4, 2, [5, 0, 1, 4], 7), (2, 2, [0, 1], 2),
+    (1, 2, [3], 3),
+])  # fmt: skip
+def test_taylorseer_takes_differences_from_the_last_step_of_the_warm_up_on(counter, warmup, order, values, expected):
+    """y = 0, 1, 4 and order 2: step 2 has the difference 4 - 1 and nothing to subtract from it, so 4 + 3, not 8."""
+    inputs = [torch.full((1, 1, 1), float(value)) for value in [*values, 99, 99]]
+    outputs, ledger = through(TaylorSeer(9, order, "lite", counter, warmup), [lambda x: x], inputs)
+    assert [entry.mode for entry in ledger[:warmup]] == [Mode.RECOMPUTE] * warmup
+    assert ledger[warmup].mode is (Mode.PREDICT if order else Mode.CACHE)
+    assert float(outputs[warmup]) == pytest.approx(expected)
+
+
+def test_taylorseer_gains_an_order_with_each_full_step_after_the_warm_up():
+    """Warm-up 3, interval 2, y = k^2: full at 0, 1, 2, 4, 6; F at 4 is (16, 6, (6 - 3) / 2), at 6 (36, 10, 2)."""
+    inputs = [torch.full((1, 1, 1), float(k * k)) for k in range(8)]
+    outputs, ledger = through(TaylorSeer(2, 2, "lite", warmup=3), [lambda x: x], inputs)
+    assert modes(ledger) == "rrrprprp"
+    assert [float(outputs[k]) for k in (3, 5, 7)] == pytest.approx([7, 16 + 6 + 0.75, 36 + 10 + 1])
+
+
+def test_an_order_that_the_warm_up_does_not_feed_is_refused():
+    model = build(steps=6, guidance=1.0)
+    with pytest.raises(ValueError, match="order=3 extrapolates from 4 computed steps"):
+        TaylorSeer(3, 3, "lite", warmup=4).check(model)
+    TaylorSeer(1, 3, "lite", warmup=4).check(model)
 
 
 @pytest.mark.parametrize("interval, expected", [
@@ -172,10 +202,18 @@ def test_hicache_is_taylorseer_with_hermite_polynomials():
     assert hicache(line, 4.0, math.sqrt(0.5)) == pytest.approx(taylorseer(line, 4.0)), "equal slopes at this scale"
 
 
-def test_foca_is_heuns_average_of_the_slopes_at_both_ends():
-    """y = s^2 at 0, 1, 2: BDF2's slope at 2 is exact, 4. Target 3: forecast 8, BDF2 over (1, 2, 3) there: 4 + 1."""
-    assert foca(PARABOLA, 3.0) == pytest.approx(4 + (4 + 5) / 2)
+@pytest.mark.parametrize("points, at, expected", [
+    (PARABOLA, 3.0, 7.0), ([(0.0, 0.0), (3.0, 9.0), (6.0, 36.0)], 8.0, 54.0), (PARABOLA, 2.0, 4.0),
+    ([(0.0, 9.0), (1.0, 1.0), (3.0, 9.0)], 4.0, 13.0), ([(3.0, 9.0), (2.0, 4.0)], 0.0, -6.0), ([(2.0, 5.0)], 9.0, 5.0),
+])  # fmt: skip
+def test_foca_is_the_line_that_its_equations_reduce_to(points, at, expected):
+    """y = s^2 at 0, 1, 2: the slope at 2 is 3, BDF2 gives 16/3 - 1/3 + 2/3 x 3 = 7, Heun 4 + (3 + 3) / 2 = 7."""
+    assert foca(points, at) == pytest.approx(expected)
     assert newton(PARABOLA, 3.0) == 9.0
+
+
+def test_scope_asks_for_two_anchors_for_foca():
+    assert ORDER["foca"] == 1
 
 
 @pytest.mark.parametrize("predictor", ["hicache", "foca"])

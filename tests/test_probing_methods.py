@@ -107,6 +107,17 @@ def test_magcache_by_hand():
     assert [nearest([1.0, 0.9, 0.5], k, 5) for k in range(5)] == [1.0, 1.0, 0.9, 0.5, 0.5]
 
 
+@pytest.mark.parametrize("threshold, ratios, expected", [
+    (0.5, [1.0, 0.5, 1.0], "rrc"), (0.5001, [1.0, 0.5, 1.0], "rcr"), (0.0, [1.0, 1.0, 1.0], "rrr"),
+    (0.25, [1.0, 1.25, 1.0, 0.75], "rrcr"),
+])  # fmt: skip
+def test_magcache_computes_where_the_error_equals_the_threshold(threshold, ratios, expected):
+    """[1, 0.5, 1] and 0.5: at step 1 g = 0.5 and e = 0.5, which is not less; at step 2 g = 1 and e = 0."""
+    method = MagCache(threshold, ratios, retention=0.0)
+    _, ledger = through(method, [lambda x: 2 * x], [torch.ones(1, 1, 1)] * len(ratios))
+    assert modes(ledger) == expected
+
+
 def test_first_block_cache_adds_what_the_tail_added_last():
     """Block x -> 2 x: the probe's residual is x itself, so the change is that of x. The tail of x doubles it twice."""
     inputs = [torch.full((1, 1, 1), value) for value in (1.0, 1.05, 1.2, 1.25)]
