@@ -220,8 +220,8 @@ def summarise(rows: dict[str, np.ndarray], convention: Convention, lpips_missing
 
 
 def lock_step(reference: str | Path, candidate: str | Path, batch: int = 8) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Equal batches of both files' frames; MismatchError before the first where they declare different sizes or
-    counts, and at the end of the shorter where a declaration was wrong."""
+    """Equal batches of both files' shown frames; MismatchError before the first where sizes or counts differ, and at
+    the end of the shorter where a file's list of frames was wrong."""
     a, b = video.probe(reference), video.probe(candidate)
     if (a.height, a.width) != (b.height, b.width) or a.frames != b.frames:
         raise MismatchError(f"{candidate} has {b.frames} frames of {b.width}×{b.height} and its reference "
@@ -286,11 +286,13 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    lossy = [str(path) for path in (options.reference, options.video) if not video.probe(path).lossless]
-    if lossy:
-        print(f"note: {' and '.join(lossy)} went through a lossy colour format; these are not the numbers of the "
-              "frames that were generated.", file=sys.stderr)
-    print(json.dumps(similarity.to_json(options.per_frame) | {"compat": options.compat, "lossless": not lossy}))
+    known = {str(path): video.probe(path).lossless for path in (options.reference, options.video)}
+    for kind, told in ((False, "went through a lossy format; these are not the numbers of the frames that were "
+                               "generated."), (None, "does not tell whether it is lossless.")):
+        if names := [name for name, found in known.items() if found is kind]:
+            print(f"note: {' and '.join(names)}: {told}", file=sys.stderr)
+    lossless = False if False in known.values() else None if None in known.values() else True
+    print(json.dumps(similarity.to_json(options.per_frame) | {"compat": options.compat, "lossless": lossless}))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Video files: a lossless one to measure, a small one to watch, and reading either back as uint8 frames.
+"""Video files: a lossless one to measure, a small one to watch, and reading them back (eval/reading.py).
 
 Frames are uint8 RGB arrays (T, H, W, 3). The lossless file is H.264 with 4:4:4 RGB planes and quantiser 0, which
 PyAV, OpenCV and decord decode to the same bytes that were written; browsers do not play it, so people get a
@@ -6,15 +6,17 @@ second, lossy 4:2:0 copy. Metrics read only the lossless one: at crf 18 two iden
 """
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import av
 import numpy as np
 from torch import Tensor
+
+from eval.reading import VideoError, VideoInfo, probe, read, read_all
+
+__all__ = ["VideoError", "VideoInfo", "probe", "read", "read_all", "write_lossless", "write_preview"]
 
 Frames = np.ndarray | Tensor
 
@@ -22,29 +24,6 @@ LOSSLESS = {"qp": "0", "preset": "ultrafast"}
 # asm=avx2: with AVX-512 the encoder's macroblock tree gives other bytes from run to run for the same frames.
 PREVIEW = {"crf": "18", "preset": "medium",
            "x264-params": "asm=avx2:threads=1:colorprim=bt709:transfer=bt709:colormatrix=bt709"}
-RGB_FORMATS = {"gbrp", "rgb24", "bgr24", "bgr0", "rgb0", "0rgb", "0bgr"}  # decoded without a change of colour space
-STILL_FORMATS = ("image2", "_pipe", "tty")  # demuxers that would open a picture or a text file as one frame
-
-
-class VideoError(ValueError):
-    """A video file that cannot be read or written as asked; the message names the file."""
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """What a file declares about itself."""
-
-    frames: int
-    height: int
-    width: int
-    fps: float
-    codec: str
-    pixel_format: str
-
-    @property
-    def lossless(self) -> bool:
-        """True where the stored planes are RGB, so that no colour conversion has lost anything."""
-        return self.pixel_format in RGB_FORMATS
 
 
 def write_lossless(path: str | Path, frames: Frames | Iterable[Frames], fps: float = 24) -> int:
@@ -64,73 +43,6 @@ def write_preview(path: str | Path, frames: Frames | Iterable[Frames], fps: floa
     Arguments as for `write_lossless`. Odd sizes gain one repeated row or column: 4:2:0 needs even ones.
     """
     return _write(Path(path), frames, fps, "libx264", "yuv420p", PREVIEW)
-
-
-def read(path: str | Path, batch: int = 8) -> Iterator[np.ndarray]:
-    """Yields the frames of a file in order, as uint8 (up to `batch`, H, W, 3).
-
-    Raises VideoError for a file that is no video, that stops before the number of frames it declares, or whose
-    pixels are grey or carry an alpha channel.
-    """
-    path, pending, count = Path(path), [], 0
-    with _opened(path) as (container, stream):
-        info = _describe(path, container, stream)
-        for frame in container.decode(stream):
-            if (frame.height, frame.width) != (info.height, info.width):
-                raise VideoError(f"{path}: frame {count} is {frame.width}×{frame.height} in a video of "
-                                 f"{info.width}×{info.height}; one size is wanted throughout. Write it again.")
-            pending.append(frame.to_ndarray(format="rgb24"))
-            count += 1
-            if len(pending) == batch:
-                yield np.stack(pending)
-                pending = []
-    if pending:
-        yield np.stack(pending)
-    if count == 0 or count < info.frames:
-        raise VideoError(f"{path}: {count} frames decode of the {info.frames} it declares; the file is cut short. "
-                         "Copy or generate it again.")
-
-
-def read_all(path: str | Path) -> np.ndarray:
-    """All frames at once, uint8 (T, H, W, 3): for short videos; 257 frames of 544×960 are 0.4 GB."""
-    return np.concatenate(list(read(path)))
-
-
-def probe(path: str | Path) -> VideoInfo:
-    """Size, frame count, rate and codec as the file declares them; raises VideoError as `read` does."""
-    path = Path(path)
-    with _opened(path) as (container, stream):
-        return _describe(path, container, stream)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
-    if not path.is_file():
-        raise VideoError(f"{path}: no such file")
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video or any(name in container.format.name for name in STILL_FORMATS):
-                raise VideoError(f"{path}: holds no video stream (format {container.format.name}); "
-                                 "an mp4, mkv, mov, webm or avi is wanted.")
-            yield container, container.streams.video[0]
-    except (av.FFmpegError, EOFError) as error:
-        raise VideoError(f"{path}: not a readable video, or cut short ({error}). "
-                         "Copy or generate it again.") from error
-
-
-def _describe(path: Path, container: Any, stream: Any) -> VideoInfo:
-    pixels = stream.codec_context.format
-    if pixels is None:
-        raise VideoError(f"{path}: declares no pixel format; the file is damaged. Copy or generate it again.")
-    if len(pixels.components) != 3:
-        kind = {1: "grey", 2: "grey with alpha", 4: "colour with alpha"}.get(len(pixels.components), "unknown")
-        raise VideoError(f"{path}: pixel format {pixels.name} ({kind}); three colour channels are wanted. "
-                         "Convert it to RGB first.")
-    rate = stream.average_rate or stream.guessed_rate or Fraction(0)
-    frames = stream.frames or sum(packet.size > 0 for packet in container.demux(stream))
-    if not stream.frames:
-        container.seek(0)
-    return VideoInfo(frames, stream.height, stream.width, float(rate), stream.codec_context.name, pixels.name)
 
 
 def _write(path: Path, frames: Frames | Iterable[Frames], fps: float, codec: str, pixel_format: str,
@@ -157,7 +69,7 @@ def _encode(path: Path, staging: Path, batches: Iterator[np.ndarray], rate: Frac
     even = tuple(side + side % 2 for side in size) if codec == "libx264" else size
     count = 0
     index_first = {"movflags": "+faststart"} if codec == "libx264" else {}  # a browser starts before it has it all
-    with av.open(str(staging), "w", format="mp4", options=index_first) as container:
+    with av.open(f"file:{staging}", "w", format="mp4", options=index_first) as container:
         stream = cast(av.VideoStream, container.add_stream(codec, rate=rate, options=options))
         stream.height, stream.width = even
         stream.pix_fmt = pixel_format

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 import torch
 from av.video.frame import VideoFrame
 from torch import Tensor
 
+from .orientation import SIDEWAYS, orientation, turned
+
 
 def read_prefix(path: Path, frames: int, fps: int, height: int, width: int) -> Tensor:
-    """The first `frames` frames at `fps` of a video, or an image, scaled; uint8 RGB (frames, height, width, 3).
+    """The first `frames` frames at `fps` of a video, or an image, upright and scaled; uint8 RGB (frames, height,
+    width, 3).
 
-    A frame of the result is the last one shown at its moment.
+    A frame of the result is the last one shown at its moment; the first moment is that of the first frame.
 
     Raises:
-        ValueError: the file cannot be read, or is shorter than that.
+        ValueError: the file cannot be read, is shorter than that, or one of the frames is damaged.
     """
     path = Path(path)
     if not path.is_file():
@@ -24,13 +29,13 @@ def read_prefix(path: Path, frames: int, fps: int, height: int, width: int) -> T
     found: list[Tensor] = []
     shown: Tensor | None = None
     try:
-        with av.open(str(path)) as container:
-            for frame in container.decode(video=0):
-                while shown is not None and len(found) < frames and len(found) / fps < (frame.time or 0.0) - 1e-6:
+        with av.open(f"file:{path}") as container:  # without "file:" a colon in the name would pass for a protocol
+            for time, frame in _frames(path, container):
+                while shown is not None and len(found) < frames and len(found) / fps < time - 1e-6:
                     found.append(shown)
                 if len(found) == frames:
                     break
-                shown = _scaled(frame, height, width)
+                shown = _scaled(frame, height, width, orientation(path, frame))
     except (av.FFmpegError, IndexError) as error:
         raise ValueError(f"{path} is no image or video that can be read ({error})") from error
     if shown is not None and len(found) < frames:
@@ -42,6 +47,21 @@ def read_prefix(path: Path, frames: int, fps: int, height: int, width: int) -> T
     return torch.stack(found)
 
 
-def _scaled(frame: VideoFrame, height: int, width: int) -> Tensor:
-    scaled = frame.reformat(width=width, height=height, format="rgb24", interpolation="BICUBIC")
-    return torch.from_numpy(scaled.to_ndarray())
+def _frames(path: Path, container: Any) -> Iterator[tuple[float, VideoFrame]]:
+    """The frames and their seconds since the first; ValueError at the first that the decoder could only guess."""
+    stream = container.streams.best("video")
+    if stream is None:
+        raise ValueError(f"{path} holds no picture; give an image or a video with model.prefix=FILE")
+    first: float | None = None
+    for number, frame in enumerate(container.decode(stream)):
+        if frame.is_corrupt:
+            raise ValueError(f"{path}: frame {number} is damaged; give a whole file with model.prefix=FILE")
+        first = (frame.time or 0.0) if first is None else first
+        yield (frame.time or 0.0) - first, frame
+
+
+def _scaled(frame: VideoFrame, height: int, width: int, number: int) -> Tensor:
+    """The frame as shown, uint8 (height, width, 3); it is scaled as it lies, and then turned."""
+    rows, columns = (width, height) if number in SIDEWAYS else (height, width)
+    scaled = frame.reformat(width=columns, height=rows, format="rgb24", interpolation="BICUBIC")
+    return turned(torch.from_numpy(scaled.to_ndarray()), number)

@@ -1,0 +1,44 @@
+"""Frames as a player shows them: turned and mirrored as the file's display matrix says.
+
+A phone stores what its sensor saw and notes beside it how the picture is to be turned. Players do so; frames that were
+not turned would be compared with a reference that lies on its side.
+"""
+
+from typing import Any
+
+import numpy as np
+from av.sidedata.sidedata import Type
+
+
+def matrix_of(frame: Any) -> tuple[int, int, int, int] | None:
+    """The directions (a, b, c, d), each -1, 0 or 1, of a decoded frame's display matrix; None where it has none.
+
+    A pixel at (x, y) of the stored frame is shown at (a x + c y, b x + d y), moved so that the picture begins at 0.
+    Raises ValueError for a matrix that does not turn by a multiple of 90 degrees.
+    """
+    try:
+        found = frame.side_data.get(Type.DISPLAYMATRIX)
+    except ValueError:  # beside a kind of side data that PyAV does not know it lists none, yet reads the angle
+        quarter = round(frame.rotation / 90) % 4
+        return ((1, 0, 0, 1), (0, -1, 1, 0), (-1, 0, 0, -1), (0, 1, -1, 0))[quarter] if quarter else None
+    if found is None:
+        return None
+    a, b, _, c, d, *_ = memoryview(found).cast("B").cast("i").tolist()
+    largest = max(map(abs, (a, b, c, d)))
+    if not largest:
+        return None
+    # players turn by whole quarters; what remains beside them is the rounding of a sine
+    directions = tuple(round(value / largest) if abs(value) > 0.01 * largest else 0 for value in (a, b, c, d))
+    if sorted(map(abs, directions)) != [0, 0, 1, 1] or abs(directions[0]) != abs(directions[3]):
+        raise ValueError("its display matrix turns it by no multiple of 90 degrees; write it again upright")
+    return directions  # type: ignore[return-value]
+
+
+def upright(picture: np.ndarray, matrix: tuple[int, int, int, int] | None) -> np.ndarray:
+    """A stored picture (H, W, 3) as it is shown; (W, H, 3) where it is turned by 90 degrees."""
+    if matrix is None:
+        return picture
+    a, b, c, d = matrix
+    if not a:  # x and y change places
+        picture, a, d = picture.transpose(1, 0, 2), c, b
+    return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
