@@ -25,7 +25,7 @@ def lossless(path: str | Path) -> bool | None:
     Whether an earlier, lossy life precedes the encoding cannot be seen. Decodes the whole file.
     """
     with av.open(f"file:{path}") as container:
-        stream = container.streams.best("video")
+        stream: Any = container.streams.best("video")
         if stream is None:
             return None
         codec, pixels = stream.codec_context.name, stream.codec_context.pix_fmt
