@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from engine.backbone import Backbone
 
 
+TIMESTEPS = 1000
+
+
 class Cadence:
     """Steps since each slot was last computed, and rows of the segment."""
 
@@ -48,6 +51,16 @@ def own_steps(part: Row) -> tuple[int, int]:
     """Steps done by the youngest updating slot, and steps left to the oldest."""
     own = [k for k, on in zip(part.step, part.active, strict=True) if on]
     return (min(own), part.steps - max(own)) if own else (part.steps, 0)
+
+
+def timesteps(part: Row) -> list[int]:
+    """The trained schedule's timestep of every updating slot, 1000 for noise and 0 for clean.
+
+    Whole, as the pipelines hand it to the model. Which end of `sigma` is noise shows in the way it moves.
+    """
+    moves = zip(part.sigma, part.sigma_next, part.active, strict=True)
+    noise = [before if after < before else 1 - before for before, after, on in moves if on]
+    return [int(TIMESTEPS * level + 1e-6) for level in noise]
 
 
 def within(name: str, value: float, low: float, high: float) -> None:

@@ -1,17 +1,19 @@
 """Pyramid Attention Broadcast (Zhao et al., ICLR 2025, arXiv 2408.12588, Sec. 3): reuse attention outputs, by kind.
 
-    inside a window of the denoising:  o_k(t) = o_k(last computed),  kind k computed every range_k-th step
-    outside it:                        everything is computed
+    kind k is computed at call c  where  c mod range_k = 0  or  not end < t < begin        c counts rows, t timesteps
+    otherwise  o_k(t) = o_k(last computed)
 
-Differences between steps form a U over the denoising, and are smaller for cross-attention than for self-attention,
+t is the timestep of the trained schedule, 1000 for noise and 0 for a clean latent. The released models broadcast in
+[100, 850] (Latte, CogVideoX, Vchitect) or [450, 930] (Open-Sora), which on a shifted grid is late: [100, 850] are steps
+30 to 49 of SkyReels-V2's 50. Differences between steps form a U over the denoising, and are smaller for cross-attention than for self-attention,
 whose range is therefore longer. Outputs before the gate are reused, so they meet today's gate.
 
 Site: self-attention, cross-attention and, if asked for, feed-forward of every block.
 Signal: none, fixed ranges.
 Memory: 1 hidden tensor per block and kind and guidance branch.
-Changed: the window is given in a slot's own progress, since a staircase has no common timestep; a row is inside when
-all its updating slots are. Spatial and temporal attention are one here. On a backbone whose attention branch holds
-cross-attention too (MAGI-1), only `attention` counts.
+Changed: a staircase has no common timestep; a row is inside the window when all its updating slots are. Spatial and
+temporal attention are one here. On a backbone whose attention branch holds cross-attention too (MAGI-1), only
+`attention` counts.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from baselines.cadence import Cadence, check_interval, own_steps, within
+from baselines.cadence import TIMESTEPS, Cadence, check_interval, timesteps, within
 from baselines.memory import Memory
 from engine.knob import Knob
 from engine.method import Decision, Method, Mode, Probe, Row, Site
@@ -36,18 +38,18 @@ KINDS = ("attention", "cross_attention", "feed_forward")
 @dataclass
 class PAB(Method):
     attention: int = 2  # compute self-attention every so many steps; raising it: faster, and drifts more
-    cross_attention: int = 3  # the same for cross-attention
+    cross_attention: int = 6  # the same for cross-attention; 6 in every released model
     feed_forward: int = 1  # the same for feed-forward; 1 never reuses
-    begin: float = 0.15  # of a slot's steps, where broadcasting begins; raising it: slower, safer start
-    end: float = 0.9  # where it ends; raising it: faster, less sharp
+    begin: float = 850.0  # the timestep below which broadcasting begins; raising it: broadcasts earlier, faster
+    end: float = 100.0  # the timestep down to which it goes on; raising it: slower, sharper
 
     knobs = (Knob("attention", 1, 10, whole=True), Knob("feed_forward", 1, 10, whole=True))
 
     def __post_init__(self) -> None:
         for kind in KINDS:
             within(kind, getattr(self, kind), 1, float("inf"))
-        within("begin", self.begin, 0, 1)
-        within("end", self.end, self.begin, 1)
+        within("begin", self.begin, 0, TIMESTEPS)
+        within("end", self.end, 0, self.begin)
         self.ranges = {kind: getattr(self, kind) for kind in KINDS if getattr(self, kind) > 1}
         self.reset()
 
@@ -62,23 +64,19 @@ class PAB(Method):
 
     def reset(self) -> None:
         self.past = Memory()
-        self.cadence = {kind: Cadence() for kind in self.ranges}
+        self.calls = Cadence()
         self.due: set[str] = set()
 
     def decide(self, part: Row, probe: Probe, branch: str = "") -> Decision:
-        done, left = own_steps(part)
-        self.due = {k for k, every in self.ranges.items() if self.cadence[k].waited(part) + 1 >= every}
+        call = self.calls.count(part)
+        self.due = {kind for kind, every in self.ranges.items() if call % every == 0}
         if not self.past.knows(part):
             return Decision(Mode.RECOMPUTE, why="no history")
-        if done < self.begin * part.steps or part.steps - left >= self.end * part.steps:
+        if not all(self.end < t < self.begin for t in timesteps(part)):
             return Decision(Mode.RECOMPUTE, why="outside the window")
         if len(self.due) == len(self.ranges):
             return Decision(Mode.RECOMPUTE, why="interval")
         return Decision(Mode.CACHE)
-
-    def settle(self, part: Row, decision: Decision, branch: str = "") -> None:
-        for kind, cadence in self.cadence.items():
-            cadence.settle(part, Decision(Mode.RECOMPUTE) if kind in self.due else decision)
 
     def sites(self, depth: int, row: Row) -> Sequence[Site]:
         return tuple(Site(kind, range(i, i + 1)) for i in range(depth) for kind in self.ranges)

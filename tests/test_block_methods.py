@@ -1,6 +1,7 @@
 """Methods of a fixed rhythm, by hand and, for TaylorSeer, against diffusers: Delta-DiT, PAB, CFG cache, forecasters."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -127,11 +128,54 @@ def test_a_new_unit_begins_with_a_full_step():
     assert begins == {2, 4, 6, 8}, "units 1 to 4 lag by 2 rows each; unit 0 has no history at its first"
 
 
-def test_pab_broadcasts_each_kind_at_its_own_rate_inside_the_window_only():
-    ledger = ledger_of(build(steps=12, frames=5, base_frames=5, overlap=0), PAB(2, 3, 1, begin=0.25, end=0.75))
-    skipped = ["".join(sorted(site[0] for site in entry.sites)) for entry in ledger]
-    assert skipped == ["", "", "", "ac", "c", "a", "c", "ac", "", "", "", ""]
-    assert [entry.why for entry in ledger if entry.why][:2] == ["no history", "outside the window"]
+def _pab_rows(method, timesteps, rising=False):
+    """What each row leaves out: a letter per kind, where the row's noise is timesteps / 1000."""
+    levels = [(1 - t / 1000) if rising else t / 1000 for t in [*timesteps, 0]]
+    rows = [
+        row_at(k, len(timesteps), sigma=(levels[k],), sigma_next=(levels[k + 1],)) for k in range(len(timesteps))
+    ]
+    left_out, one = [], torch.ones(1, 1, 1)
+    for row in rows:
+        decision = method.decide(row, lambda name: one)
+        skipped = ""
+        for site in method.sites(1, row):
+            if decision.mode is Mode.RECOMPUTE or method.revise(site, row, decision).mode is Mode.RECOMPUTE:
+                method.keep(site, row, one, one)
+            else:
+                skipped += site.kind[0]
+        left_out.append(skipped)
+    return left_out
+
+
+SKYREELS_GRID = [1000 * 8 * t / (1 + 7 * t) for t in (1 - k / 50 for k in range(50))]  # shift 8, 50 steps
+
+
+@pytest.mark.parametrize("window, first, last", [((850, 100), 30, 49), ((930, 450), 19, 45)])
+@pytest.mark.parametrize("rising", [False, True], ids=["to 0", "to 1"])
+def test_pabs_windows_are_the_authors_timesteps(window, first, last, rising):
+    """[100, 850] are steps 30 to 49 of SkyReels-V2's grid and [450, 930] steps 19 to 45, whichever way levels run."""
+    found = _pab_rows(PAB(2, 6, begin=window[0], end=window[1]), SKYREELS_GRID, rising)
+    expected = [("a" if k % 2 else "") + ("c" if k % 6 else "") if first <= k <= last else "" for k in range(50)]
+    assert found == expected
+
+
+def test_pab_computes_at_the_edge_of_its_window_and_its_defaults_are_the_authors():
+    method = PAB()
+    assert (method.attention, method.cross_attention, method.begin, method.end) == (2, 6, 850, 100)
+    assert _pab_rows(PAB(2, 6), [900, 850, 849, 101, 100, 99]) == ["", "", "c", "ac", "", ""]
+    assert _pab_rows(PAB(2, 6, begin=500, end=500), [900, 500, 499]) == ["", "", ""]
+
+
+def test_pab_broadcasts_in_a_row_only_where_every_updating_slot_is_inside():
+    row = row_at(1, 8, 2, sigma=(0.5, 0.9), sigma_next=(0.4, 0.8), active=(True, True))
+    for active, mode in (((True, True), Mode.RECOMPUTE), ((True, False), Mode.CACHE)):
+        method, one = PAB(2, 6), torch.ones(2, 1, 1)
+        for k, now in enumerate((row_at(0, 8, 2), replace(row, active=active))):
+            found = method.decide(now, lambda name: one)
+            if k == 0:
+                for site in method.sites(1, now):
+                    method.keep(site, now, one, one)
+        assert found.mode is mode
 
 
 def test_low_frequencies_are_a_projection_that_keeps_constants():

@@ -151,7 +151,7 @@ def trial(model, method, quantity="flops", count=1):
 
 FREE = [
     Uniform(2.5), Scope(0.3, 0.9), DeltaDiT(3, blocks=0.5), TaylorSeer(3), TaylorSeer(2, 0, "lite", "segment", 3),
-    PAB(3, 4, 2, begin=0, end=1), MagCache(0.3, OPEN["ratios"]),
+    PAB(3, 4, 2, begin=1000, end=0), MagCache(0.3, OPEN["ratios"]),
 ]  # fmt: skip
 
 

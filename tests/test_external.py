@@ -121,7 +121,7 @@ def test_pab_is_diffusers_attention_broadcast(together):
     theirs.check(together)
     expected, found = [], []
     reference = video(together, theirs, ledger=expected)
-    mine = video(together, PAB(2, 2, 1, begin=0.25, end=0.75), ledger=found)
+    mine = video(together, PAB(2, 2, 1, begin=window[1], end=window[0]), ledger=found)
     assert steps(found, together) == steps(expected, together)
     assert {site.split()[0] for entry in found for site in entry.sites} == {"attention", "cross_attention"}
     torch.testing.assert_close(mine, reference, rtol=1e-3, atol=1e-4)
