@@ -19,6 +19,7 @@ class Cadence:
 
     def __init__(self) -> None:
         self.since: dict[int, int] = {}
+        self.first: int | None = None  # row of the segment
         self.rows: dict[str, int] = {}  # decisions so far, by what they cover
         self.owed: dict[int, float] = {}  # by how much the gaps of a slot are longer so far than the interval
 
@@ -27,6 +28,11 @@ class Cadence:
         key = f"{branch}/{part.slots.start}" if len(part.slots) == part.unit else branch
         self.rows[key] = self.rows.get(key, -1) + 1
         return self.rows[key]
+
+    def call(self, part: Row) -> int:
+        """Rows of the segment before this one, whatever part of them is forwarded."""
+        self.first = part.iteration if self.first is None else self.first
+        return part.iteration - self.first
 
     def waited(self, part: Row) -> int:
         """Steps that the longest-waiting updating slot has gone without a fresh result."""

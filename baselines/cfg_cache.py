@@ -1,21 +1,27 @@
 """FasterCache's CFG cache (Lv et al., ICLR 2025, arXiv 2410.19355, Sec. 3.3): rebuild the unconditional branch.
 
-    D = v_uncond - v_cond, split into low and high spatial frequencies        at every `interval`-th step
-    v_uncond = v_cond + w_low D_low + w_high D_high                           in between, with the v_cond of now
-    (w_low, w_high) = (1 + boost, 1)  while k < switch * steps,  (1, 1 + boost)  afterwards
+    D = v_uncond - v_cond, split into low and high spatial frequencies        at calls  c mod `interval` = 0
+    v_uncond = v_cond + D_low + D_high                                        in between, with the v_cond of now
+    before each of these  D_low <- (1 + boost) D_low   while  k <= low_until * steps
+                          D_high <- (1 + boost) D_high  from  k >= high_from * steps  on
 
-The branches differ in low frequencies early and in high ones late, which the boost follows. From `begin` of a slot's
-steps on; only the unconditional forwards are saved, so at most half of all.
+The branches differ in low frequencies early and in high ones late. The boost is applied to the stored D, so it
+compounds: 1.1, 1.21, 1.331, 1.4641 in four steps in a row. Between the two bounds (steps 30 and 40 of 50 in the
+release) both bands are boosted. Low is what lies within min(H, W) // 5 indices of frequency zero. From `begin` of a
+slot's steps on; only the unconditional forwards are saved, so at most half of all.
 
 Site: the velocity of each further guidance branch, before guidance.
 Signal: none, a fixed interval.
 Memory: 2 latents (D, and the conditional velocity of the present row).
 Changed: the released code and diffusers' hook need both branches in one batch; here they are separate forwards. D is
-kept per latent slot, and stages are counted in a slot's own steps (row: those of its least denoised updating slot).
+kept per latent slot, and stages are counted in a slot's own steps (where it begins: those of the least denoised
+updating slot), while calls count rows. Where an outer part of a composite skips calls, both branches are computed after
+`interval` rows at the latest. FasterCache's reuse of attention is not here.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -25,6 +31,7 @@ from torch import Tensor
 
 from baselines.cadence import Cadence, check_interval, own_steps, within
 from baselines.memory import Memory
+from engine.history import column
 from engine.knob import Knob
 from engine.method import Decision, Method, Mode, Probe, Row, Site
 
@@ -36,18 +43,19 @@ if TYPE_CHECKING:
 class CfgCache(Method):
     interval: int = 5  # both branches every so many steps; raising it: faster, and drifts more
     begin: float = 0.33  # of a slot's steps, where it begins; raising it: slower, safer start
-    switch: float = 0.6  # of a slot's steps, from where high frequencies are boosted instead of low ones
-    boost: float = 0.1  # of the boosted band; raising it: stronger guidance in that band; 0: plain reuse of D
-    band: float = 0.2  # radius of the low band, of the sampling frequency; raising it: more counts as low
+    low_until: float = 0.8  # of a slot's steps, the last at which low frequencies are boosted; raising it: longer
+    high_from: float = 0.6  # of a slot's steps, the first at which high frequencies are boosted; raising it: later
+    boost: float = 0.1  # at each reuse; raising it: stronger guidance in the boosted bands; 0: plain reuse of D
+    band: float = 0.2  # radius of the low band, of the shorter side; raising it: more counts as low
 
     knobs = (Knob("interval", 1, 10, whole=True), Knob("begin", 1.0, 0.02))
 
     def __post_init__(self) -> None:
-        within("interval", self.interval, 1, float("inf"))
-        for name in ("begin", "switch"):
+        within("interval", self.interval, 1, math.inf)
+        for name in ("begin", "low_until", "high_from"):
             within(name, getattr(self, name), 0, 1)
-        within("boost", self.boost, -1, float("inf"))
-        within("band", self.band, 0, 0.75)
+        within("boost", self.boost, -1, math.inf)
+        within("band", self.band, 0, math.inf)
         self.reset()
 
     @property
@@ -69,21 +77,26 @@ class CfgCache(Method):
     def reset(self) -> None:
         self.cadence, self.apart = Cadence(), Memory(dtype=torch.float32)
         self.cond: Tensor | None = None
+        self.boosts: dict[tuple[str, int], tuple[int, int]] = {}  # of the low and the high band of a slot's D
 
     def decide(self, part: Row, probe: Probe, branch: str = "") -> Decision:
         if branch == "cond":
             return Decision(Mode.RECOMPUTE, why="conditional")
+        due = self.cadence.call(part) % self.interval == 0 or self.cadence.waited(part) + 1 >= self.interval
         if not self.apart.knows(part, branch=branch):
             return Decision(Mode.RECOMPUTE, why="no history")
         if own_steps(part)[0] < self.begin * part.steps:
             return Decision(Mode.RECOMPUTE, why="warm-up")
-        if self.cadence.waited(part) + 1 >= self.interval:
-            return Decision(Mode.RECOMPUTE, why="interval")
-        return Decision(Mode.CACHE)
+        return Decision(Mode.RECOMPUTE, why="interval") if due else Decision(Mode.CACHE)
 
     def settle(self, part: Row, decision: Decision, branch: str = "") -> None:
-        if branch != "cond":
-            self.cadence.settle(part, decision)
+        if branch == "cond":
+            return
+        self.cadence.settle(part, decision)
+        for slot, k in zip(part.slots, part.step, strict=True):
+            low, high = self.boosts.get((branch, slot), (0, 0))
+            boosted = low + (k <= self.low_until * part.steps), high + (k >= self.high_from * part.steps)
+            self.boosts[branch, slot] = (0, 0) if decision.mode is Mode.RECOMPUTE else boosted
 
     def sites(self, depth: int, row: Row) -> Sequence[Site]:
         return (Site("guidance"),)
@@ -99,16 +112,22 @@ class CfgCache(Method):
         assert self.cond is not None
         apart = self.apart.last(site, part)
         low = low_frequencies(apart, self.band)
-        early = part.progress < self.switch * part.steps
-        return self.cond + apart + self.boost * (low if early else apart - low)
+        counts = [self.boosts.get((site.branch, slot), (0, 0)) for slot in part.slots]
+        w_low, w_high = (column([(1 + self.boost) ** n for n in each], apart) for each in zip(*counts, strict=True))
+        return self.cond + w_low * low + w_high * (apart - low)
 
     def state(self) -> Iterable[Tensor]:
         return (*self.apart.tensors(), *(() if self.cond is None else (self.cond,)))
 
 
-def low_frequencies(x: Tensor, radius: float) -> Tensor:
-    """The part of (..., H, W) within `radius` of frequency zero, in cycles per sample (at most 0.5 along a side)."""
-    rows = torch.fft.fftfreq(x.shape[-2], device=x.device)[:, None]
-    columns = torch.fft.rfftfreq(x.shape[-1], device=x.device)[None]
-    keep = (rows**2 + columns**2).sqrt() <= radius
+def low_frequencies(x: Tensor, band: float = 0.2) -> Tensor:
+    """The part of (..., H, W) within int(band min(H, W)) indices of frequency zero, in a circle of the index plane.
+
+    In index units a side of 120 has 60 cycles at most, so on 68 x 120 with band 0.2 (radius 13) 14 cycles are high.
+    """
+    height, width = x.shape[-2:]
+    radius = int(band * min(height, width) + 1e-9)
+    rows = torch.fft.fftfreq(height, 1 / height, device=x.device)[:, None].round()
+    columns = torch.fft.rfftfreq(width, 1 / width, device=x.device)[None].round()
+    keep = rows**2 + columns**2 <= radius**2
     return torch.fft.irfft2(torch.fft.rfft2(x) * keep, s=x.shape[-2:])

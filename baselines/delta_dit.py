@@ -74,7 +74,10 @@ class DeltaDiT(Method):
         self.stage = "outline"  # of the present row
 
     def decide(self, part: Row, probe: Probe, branch: str = "") -> Decision:
-        if not self._memory(self._stage(part)).knows(part):
+        own = self._memory(self._stage(part))
+        # an outer method may have left out a guidance branch since the stage began
+        seen = {branch for memory in self.delta.values() for branch in memory.branches()}
+        if not own.knows(part) or own.branches() != seen:
             return Decision(Mode.RECOMPUTE, why="no history")
         if own_steps(part)[0] < self.warmup:
             return Decision(Mode.RECOMPUTE, why="warm-up")

@@ -43,6 +43,10 @@ class Memory:
         ]
         return bool(mine) and all(history.count(slot) for history in mine for slot in part.slots)
 
+    def branches(self) -> set[str]:
+        """The guidance branches that something is remembered of."""
+        return {site.branch for site in self.at if "+" not in site.branch}
+
     def tensors(self) -> Iterable[Tensor]:
         for history in self.at.values():
             yield from history.tensors()

@@ -4,9 +4,9 @@
     otherwise  o_k(t) = o_k(last computed)
 
 t is the timestep of the trained schedule, 1000 for noise and 0 for a clean latent. The released models broadcast in
-[100, 850] (Latte, CogVideoX, Vchitect) or [450, 930] (Open-Sora), which on a shifted grid is late: [100, 850] are steps
-30 to 49 of SkyReels-V2's 50. Differences between steps form a U over the denoising, and are smaller for cross-attention than for self-attention,
-whose range is therefore longer. Outputs before the gate are reused, so they meet today's gate.
+[100, 850] or, for Open-Sora, [450, 930]. On a shifted grid that is late: [100, 850] are steps 30 to 49 of the 50 of
+SkyReels-V2. Differences between steps form a U over the denoising, and are smaller for cross-attention than for
+self-attention, whose range is therefore shorter. Outputs before the gate are reused, so they meet today's gate.
 
 Site: self-attention, cross-attention and, if asked for, feed-forward of every block.
 Signal: none, fixed ranges.
@@ -68,7 +68,7 @@ class PAB(Method):
         self.due: set[str] = set()
 
     def decide(self, part: Row, probe: Probe, branch: str = "") -> Decision:
-        call = self.calls.count(part)
+        call = self.calls.call(part)
         self.due = {kind for kind, every in self.ranges.items() if call % every == 0}
         if not self.past.knows(part):
             return Decision(Mode.RECOMPUTE, why="no history")

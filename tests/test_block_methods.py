@@ -171,7 +171,7 @@ def test_pab_broadcasts_in_a_row_only_where_every_updating_slot_is_inside():
     for active, mode in (((True, True), Mode.RECOMPUTE), ((True, False), Mode.CACHE)):
         method, one = PAB(2, 6), torch.ones(2, 1, 1)
         for k, now in enumerate((row_at(0, 8, 2), replace(row, active=active))):
-            found = method.decide(now, lambda name: one)
+            found = method.decide(now, lambda name: torch.ones(2, 1, 1))
             if k == 0:
                 for site in method.sites(1, now):
                     method.keep(site, now, one, one)
@@ -184,33 +184,60 @@ def test_low_frequencies_are_a_projection_that_keeps_constants():
     low = low_frequencies(x, 0.2)
     torch.testing.assert_close(low_frequencies(low, 0.2), low)
     torch.testing.assert_close(low.mean((-2, -1)), x.mean((-2, -1)))
-    torch.testing.assert_close(low_frequencies(x, 0.75), x)
+    torch.testing.assert_close(low_frequencies(x, 2.0), x)
     stripes = torch.cos(math.pi * torch.arange(12.0)).expand(1, 1, 8, 12)
     assert low_frequencies(stripes, 0.2).abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("k, boosted", [(4, "low"), (8, "high")])
-def test_the_unconditional_branch_is_the_conditional_one_plus_a_boosted_difference(k, boosted):
-    torch.manual_seed(2)
-    cond, uncond, now = torch.randn(3, 2, 3, 8, 8)
-    method = CfgCache(switch=0.6, boost=0.5, band=0.2)
-    before, row = row_at(k - 1, 10, 2), row_at(k, 10, 2)
-    method.keep(Site("guidance", branch="cond"), before, cond, cond)
-    method.keep(Site("guidance", branch="uncond"), before, uncond, uncond)
-    method.keep(Site("guidance", branch="cond"), row, now, now)
-    found = method.fill(Site("guidance", branch="uncond"), row, Mode.CACHE, now)
-    low = low_frequencies(uncond - cond, 0.2)
-    high = uncond - cond - low
-    w = {"low": (1.5, 1.0), "high": (1.0, 1.5)}[boosted]
-    torch.testing.assert_close(found, now + w[0] * low + w[1] * high)
+@pytest.mark.parametrize("cycles, kept", [(0, True), (13, True), (14, False), (60, False)])
+@pytest.mark.parametrize("along", ["width", "height"])
+def test_the_low_band_is_a_circle_of_a_fifth_of_the_shorter_side_in_indices(cycles, kept, along):
+    """68 x 120: the radius is 13 cycles whichever way they run."""
+    size = 120 if along == "width" else 68
+    wave = torch.cos(2 * math.pi * min(cycles, size // 2) * torch.arange(float(size)) / size)
+    wave = wave.expand(68, 120) if along == "width" else wave[:, None].expand(68, 120)
+    torch.testing.assert_close(low_frequencies(wave), wave if kept else 0 * wave, rtol=1e-4, atol=1e-4)
+
+
+def cfg_run(method, steps, low=1.0, high=0.0):
+    """Of every row at which D is reused, what it was multiplied by; D is a constant, or stripes of the highest wave."""
+    cond, stripes = torch.zeros(1, 1, 8, 8), torch.cos(math.pi * torch.arange(8.0)).expand(1, 1, 8, 8)
+    uncond, found = low + high * stripes, {}
+    for k in range(steps):
+        row = row_at(k, steps)
+        plan = {b: method.decide(row, lambda name: cond, b) for b in ("cond", "uncond")}
+        for branch, decision in plan.items():
+            method.settle(row, decision, branch)
+        method.keep(Site("guidance", branch="cond"), row, cond, cond)
+        if plan["uncond"].mode is Mode.RECOMPUTE:
+            method.keep(Site("guidance", branch="uncond"), row, uncond, uncond)
+        else:
+            filled = method.fill(Site("guidance", branch="uncond"), row, Mode.CACHE, cond)
+            found[k] = round(float(filled[0, 0, 0, 0]), 4)
+    return found
+
+
+def test_the_boost_compounds_until_both_branches_are_computed_again():
+    found = cfg_run(CfgCache(), 50)
+    assert [found[k] for k in (21, 22, 23, 24)] == [1.1, 1.21, 1.331, 1.4641]
+    assert sorted(found) == [k for k in range(17, 50) if k % 5], "calls 20, 25, ... compute"
+
+
+def test_low_frequencies_are_boosted_until_step_40_and_high_ones_from_step_30_on():
+    low, high = cfg_run(CfgCache(), 50, low=1.0, high=0.0), cfg_run(CfgCache(), 50, low=0.0, high=1.0)
+    assert [low[k] for k in (17, 31, 39, 41, 44)] == [1.1, 1.1, 1.4641, 1.0, 1.0]
+    assert [high[k] for k in (17, 29, 31, 34, 41, 44)] == [1.0, 1.0, 1.1, 1.4641, 1.1, 1.4641]
+    odd = CfgCache(interval=50, begin=0.0)
+    assert cfg_run(odd, 50)[40] == pytest.approx(1.1**40, abs=1e-2) == cfg_run(odd, 50)[49], "40 is the last"
+    assert set(cfg_run(CfgCache(boost=0.0), 50).values()) == {1.0}
 
 
 def test_only_the_unconditional_forward_is_saved():
     model = build(steps=12, frames=5, base_frames=5, overlap=0)
     ledger = ledger_of(model, CfgCache(3, begin=0.25))
     assert modes([e for e in ledger if e.branch == "cond"]) == "r" * 12
-    assert modes([e for e in ledger if e.branch == "uncond"]) == "rrr" + "ccr" * 3
-    assert model.price([ledger[-1]]) == model.price([ledger[-2]]) != (0.0, 0.0) == model.price([ledger[7]])
+    assert modes([e for e in ledger if e.branch == "uncond"]) == "rrr" + "rcc" * 3
+    assert model.price([ledger[6]]) == model.price([ledger[7]]) != (0.0, 0.0) == model.price([ledger[9]])
 
 
 # --- forecasters ------------------------------------------------------------------------------------------------------
