@@ -20,6 +20,7 @@ TECHNIQUES = {
     "pyramid_attention_broadcast": Mode.CACHE,
     "sea_cache": Mode.PREDICT,
 }
+STATES = ("state_manager", "state", "shared_state")  # where a hook keeps its tensors
 TIMESTEPS = 1000  # what diffusers counts noise levels in
 
 
@@ -49,13 +50,17 @@ def enable(transformer: nn.Module, technique: str, options: Mapping[str, Any], r
 
 
 def disable(transformer: nn.Module) -> None:
+    """Take the hooks off and free what they hold: they stay in reference cycles, which may live on for a while."""
+    gone = list(hooks(transformer))
     transformer.disable_cache()  # type: ignore[operator]
+    for hook in gone:
+        for name in STATES:
+            vars(hook).pop(name, None)
 
 
 def tensors(transformer: nn.Module) -> Iterable[Tensor]:
     """What the hooks hold: their states, without their configuration, the modules and accumulators of one number."""
-    states = ("state_manager", "state", "shared_state")
-    held = [value for hook in hooks(transformer) for name, value in vars(hook).items() if name in states]
+    held = [value for hook in hooks(transformer) for name, value in vars(hook).items() if name in STATES]
     return [tensor for tensor in tensors_in(held, "diffusers") if tensor.dim()]
 
 

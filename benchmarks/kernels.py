@@ -83,7 +83,7 @@ def spent_by_group(walk: Walk, rows: Sequence[Row], cuda: bool) -> Counter[str]:
             torch.cuda.synchronize()
     found: Counter[str] = Counter()
     for event in seen.key_averages():
-        if cuda and event.device_type is DeviceType.CUDA:  # kernels; the calls that launched them would count twice
+        if cuda and event.device_type == DeviceType.CUDA:  # kernels; the calls that launched them would count twice
             found[group(event.key)] += event.self_device_time_total / 1e6
         elif not cuda:
             found[group(event.key)] += event.self_cpu_time_total / 1e6

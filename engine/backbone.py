@@ -46,8 +46,25 @@ class Backbone(Protocol):
         """The first pixel frame of every segment (or chunk) after the first, where a seam may show."""
         ...
 
+    @property
+    def loaded(self) -> bool:
+        """Whether the weights are on the device."""
+        ...
+
     def load(self) -> None:
         """Bring the weights to the device; nothing before this needs them."""
+        ...
+
+    def adopt(self, other: Backbone) -> bool:
+        """Use the loaded modules of `other` where both settings want the same ones; whether that was possible."""
+        ...
+
+    def unload(self) -> None:
+        """Give the weights back, and all that was derived from them."""
+        ...
+
+    def forget(self) -> None:
+        """Give back what the last video left on the device: keys and values, embeddings, the sampler's history."""
         ...
 
     def texts(self, prompts: Iterable[str], cache: Path | None = None) -> dict[str, Tensor]:

@@ -14,11 +14,15 @@ import torch
 
 @dataclass
 class Cost:
-    """`seconds` of wall time; `allocated` and `reserved` peak bytes (on a CPU both are the process's peak RSS)."""
+    """`seconds` of wall time; `allocated` and `reserved` peak bytes, and `before`, the bytes held as the span began.
+
+    On a CPU all three are the resident memory of the whole process, and depend on what it did before.
+    """
 
     seconds: float = 0.0
     allocated: int = 0
     reserved: int = 0
+    before: int = 0
 
 
 @contextmanager
@@ -29,8 +33,10 @@ def meter(device: torch.device) -> Iterator[Cost]:
     if cuda:
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
+        cost.before = torch.cuda.memory_allocated(device)
     else:
         _reset_peak_rss()
+        cost.before = _rss("VmRSS")
     begin = time.perf_counter()
     try:
         yield cost
@@ -40,7 +46,7 @@ def meter(device: torch.device) -> Iterator[Cost]:
             cost.allocated = torch.cuda.max_memory_allocated(device)
             cost.reserved = torch.cuda.max_memory_reserved(device)
         else:
-            cost.allocated = cost.reserved = _peak_rss()
+            cost.allocated = cost.reserved = _rss("VmHWM")
         cost.seconds = time.perf_counter() - begin
 
 
@@ -52,10 +58,11 @@ def _reset_peak_rss() -> None:
         return
 
 
-def _peak_rss() -> int:
+def _rss(field: str) -> int:
+    """Resident bytes of this process: "VmRSS" now, "VmHWM" at the most; elsewhere than on Linux at the most."""
     try:
         for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
+            if line.startswith(f"{field}:"):
                 return int(line.split()[1]) * 1024
     except OSError:
         pass

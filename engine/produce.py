@@ -15,6 +15,7 @@ from engine.ledger import Entry, decisions, flops, forwards, plan
 from engine.loop import NonFinite, generate
 from engine.meter import Cost, meter
 from engine.method import Decision, Method, Mode, Original, Row
+from engine.resident import collect
 from engine.visit import Visit
 
 Sink = Callable[[Iterable[Tensor]], Any]
@@ -46,10 +47,18 @@ def produce(
         made.reason = str(error)
         return made
     made.state_bytes = sum(tensor.numel() * tensor.element_size() for tensor in method.state())
+    forget(model, method)  # the decoder needs neither the method's memory nor keys and values
     with meter(model.device) as made.decode:
         batches = list(model.decode(latents))
     sink(batches)
     return made
+
+
+def forget(model: Backbone, method: Method) -> None:
+    """Give back what a video left behind: the method's memory and the model's. The weights stay."""
+    method.reset()
+    model.forget()
+    collect()
 
 
 def warm_up(model: Backbone, text: Any) -> float:

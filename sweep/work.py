@@ -14,7 +14,8 @@ from rich.console import Console
 
 from conf.schema import Run
 from engine.ledger import write
-from engine.produce import account, produce, warm_up
+from engine.produce import account, forget, produce, warm_up
+from engine.resident import Resident
 from store import FULL, Record, Store
 from sweep.cell import Cell, Job, identity
 
@@ -22,6 +23,7 @@ out = Console(highlight=False, soft_wrap=True)
 if not out.is_terminal:
     out.width = 120  # a log file has no width of its own
 
+resident = Resident()  # the weights that this process has in memory
 POLL = 1.0  # seconds between looks at videos that other processes are making
 
 Notify = Callable[..., None]
@@ -112,8 +114,7 @@ def prepare(todo: list[Job], store: Store) -> tuple[dict[str, Any], dict[str, fl
     texts = first.texts((job.prompt for job in todo), store.cache("text", "x").parent)
     seconds = {"text": (perf_counter() - begin) / len({job.prompt for job in todo}), "warmup": 0.0}
     for model in models.values():
-        if not hasattr(model, "transformer"):
-            model.load()
+        resident.ready(model)
         seconds["warmup"] += warm_up(model, model.conditioning(todo[0].prompt, texts))
     return texts, seconds
 
@@ -134,6 +135,7 @@ def video(
             write_preview(stage.path / "video.mp4", read(stage.path / "frames.mp4"), model.settings.fps)
 
         try:
+            resident.ready(model)
             made = produce(model, job.method, model.conditioning(job.prompt, texts), job.seed, sink, on_row)
         except Exception as error:
             full = next((e for e in _chain(error) if isinstance(e, OSError) and e.errno in FULL), None)
@@ -150,7 +152,10 @@ def video(
             peaks = {k: max(getattr(made.denoise, k), getattr(made.decode, k)) for k in ("allocated", "reserved")}
             stage.run |= account(model, made, cell.base) | {"seconds": spent, "peak_memory": peaks}
             stage.run["peak_memory_denoise"] = {k: getattr(made.denoise, k) for k in peaks}
+            stage.run["memory_before"] = made.denoise.before
             stage.run |= {"status": "invalid" if made.reason else "ok", "reason": made.reason}
+        if not broken:
+            forget(model, job.method)  # after a failure too, so that an out-of-memory costs one video
         (stage.path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(cell.composed)))
     assert stage.record is not None
     if broken:

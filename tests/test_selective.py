@@ -11,6 +11,7 @@ from engine.ledger import flops, plan
 from engine.method import Original
 from engine.staircase import Segment, staircase
 from models.skyreels.backbone import SkyReelsV2
+from models.skyreels.overlap import noised_overlap
 from models.skyreels.settings import SkyReels
 from scope.method import Scope
 from scope.selective import narrow
@@ -98,8 +99,8 @@ def test_a_hull_that_cuts_the_noised_overlap_short_leaves_its_slots_their_noise(
     row = next(r for r in model.schedule() if r.segment == 1)
     model.start({b: torch.zeros(1, 8, 32) for b in model.branches}, 0)
     x = torch.zeros(len(row.slots), 16, 4, 6)
-    whole = model._noised_overlap(x, row)
-    part = model._noised_overlap(x[2:], row.only(range(row.slots.start + 2, row.slots.stop)))
+    whole = noised_overlap(x, row, model.settings, 0)
+    part = noised_overlap(x[2:], row.only(range(row.slots.start + 2, row.slots.stop)), model.settings, 0)
     assert torch.equal(part, whole[2:]) and part[:2].abs().sum() > 0 and part[2:].abs().sum() == 0
 
 

@@ -11,6 +11,7 @@ from engine.forecast import newton, weights
 from engine.ledger import flops, plan
 from engine.method import Mode, Original
 from models.skyreels.backbone import SkyReelsV2
+from models.skyreels.overlap import noised_overlap
 from models.skyreels.settings import SkyReels
 from scope.method import Scope
 from tests.test_selective import intervals, published  # noqa: F401  (a fixture)
@@ -87,7 +88,7 @@ def test_noise_on_the_overlap_is_drawn_once_a_segment_if_it_is_to_stay():
         model = build(frames=LONG, **changes)
         rows = [row for row in model.schedule() if row.segment == 1][:2]
         model.start({b: torch.zeros(1, 8, 32) for b in model.branches}, 0)
-        return [model._noised_overlap(torch.zeros(10, 16, 4, 6), row) for row in rows]
+        return [noised_overlap(torch.zeros(10, 16, 4, 6), row, model.settings, 0) for row in rows]
 
     first, second = drawn(overlap_noise="segment")
     assert torch.equal(first, second) and first[:4].abs().min() > 0

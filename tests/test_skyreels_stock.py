@@ -7,6 +7,7 @@ import torch
 
 from engine.method import Original
 from models.skyreels.forward import condition, forward, read_text
+from models.skyreels.overlap import noised_overlap
 from tests.tiny import LONG, SHORT, THREE, build, stock, video
 
 CASES = {
@@ -43,17 +44,16 @@ def test_original_equals_the_stock_pipeline_with_noise_on_the_overlap():
     """The stock pipeline draws that noise from the global generator at every row; it is handed ours instead."""
     model = build(frames=LONG, addnoise=20)
     drawn = []
-    row_noise = model._noised_overlap
 
-    def listen(x, row):
-        noised = row_noise(x, row)
+    def listen(x, row, *noise):
+        noised = noised_overlap(x, row, *noise)
         prefix = model.settings.segments[row.segment].prefix
         if prefix and row.slots.start != 0:
             noise = (noised[:prefix] - 0.98 * x[:prefix]) / 0.02
             drawn.append(noise.transpose(0, 1)[None])
         return noised
 
-    with mock.patch.object(model, "_noised_overlap", listen):
+    with mock.patch("models.skyreels.backbone.noised_overlap", listen):
         ours = video(model, Original(), seed=3)
     assert len(drawn) == sum(row.segment == 1 for row in model.schedule())
     assert not torch.equal(drawn[0], drawn[1])

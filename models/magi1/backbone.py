@@ -16,6 +16,7 @@ from torch import Tensor
 
 from engine.ledger import Entry
 from engine.method import VELOCITY, Row, Site
+from engine.resident import Holder, drop
 from engine.visit import Visit
 from engine.weights import digest
 
@@ -36,10 +37,14 @@ from .vae import ViTVAE
 SIGNALS = frozenset({"patch_embedding", "latent", "time_embedding", "time_projection"})
 
 
-class Magi1Backbone:
+class Magi1Backbone(Holder):
     """One MAGI-1 model at one setting. Built cheaply; `load` brings the weights."""
 
     Settings = Magi1
+    MODULES = ("transformer", "vae", "tokens")
+    DECIDED_BY = (
+        "weights", "checkpoint", "distill", "precision", "proj_precision", "architecture", "vae", "special_tokens",
+    )  # fmt: skip
     offers = frozenset({"blocks", "branches", "kv_capacity", "partial"}) | SIGNALS
 
     def __init__(self, settings: Magi1, device: torch.device) -> None:
@@ -105,6 +110,9 @@ class Magi1Backbone:
     transformer: Magi1DiT
     vae: ViTVAE
     tokens: SpecialTokens | None
+
+    def forget(self) -> None:
+        drop(self, "_dispatcher", "_twins")
 
     def load(self) -> None:
         """Raises WeightsError if a file is missing, before any is read."""

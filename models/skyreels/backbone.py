@@ -7,7 +7,6 @@ video continues from the last latents of the one before, lightly noised anew at 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from engine.ledger import Entry
 from engine.method import TRANSFORMER, VELOCITY, Row, Site
+from engine.resident import Holder, drop
 from engine.transfer import sent
 from engine.visit import WHOLE, Visit
 from engine.weights import digest
@@ -27,6 +27,7 @@ from models.skyreels.attention import KeyValues, View
 from models.skyreels.batch import batches, joined, together
 from models.skyreels.forward import Condition, Opening, Text, condition, forward, opening, read_text
 from models.skyreels.offers import advice, offers
+from models.skyreels.overlap import noised_overlap
 from models.skyreels.own_forward import Place, own_forward
 from models.skyreels.price import Price
 from models.skyreels.settings import SPATIAL, SkyReels
@@ -37,8 +38,11 @@ from models.skyreels.vae import decode
 WAITING = 999  # the timestep that the stock schedule gives to a frame that has not started
 
 
-class SkyReelsV2:
+class SkyReelsV2(Holder):
     """One SkyReels-V2 model at one setting. Built cheaply; `load` brings the weights."""
+
+    MODULES, DERIVED = ("transformer", "vae"), ("_signals", "_dtype")
+    DECIDED_BY = ("weights", "checkpoint", "precision", "architecture", "vae", "compile")
 
     Settings = SkyReels
 
@@ -102,12 +106,18 @@ class SkyReelsV2:
     _batched = False
 
     def load(self) -> None:
+        self.unload()
         self.transformer, self.vae = checkpoint.load(self.settings, self.device)
-        for derived in ("_signals", "_dtype"):
-            self.__dict__.pop(derived, None)
         if self.settings.compile:
             checkpoint.compile_blocks(self.transformer, self.device)
+        self.ready()
+
+    def ready(self) -> None:
         self._batched = batches(self.settings, self.transformer.config, self.device)
+
+    def forget(self) -> None:
+        drop(self, "_embedding", "_text", "_store")
+        self._sampler.forget()
 
     def texts(self, prompts: Iterable[str], cache: Path | None = None) -> dict[str, Tensor]:
         """Embeddings of `prompts`, and of the negative prompt where guidance needs it; see text.embed."""
@@ -162,7 +172,7 @@ class SkyReelsV2:
         guidance = Site("guidance")
 
         def guided(x: Tensor, parts: Sequence[Row]) -> Tensor:
-            x, when = self._noised_overlap(x, row), self._condition(row)
+            x, when = noised_overlap(x, row, self.settings, self._seed), self._condition(row)
             view = self._view(row) if row.context or visit.partial else None  # else nothing need be kept
             alike = visit.kinds <= {"velocity"} or (visit.kinds <= WHOLE and not visit.partial)
             begun: list[Opening] = []
@@ -244,7 +254,7 @@ class SkyReelsV2:
         step, active = (row.steps,) * len(slots), (False,) * len(slots)
         context = range(row.context.start, slots.start)
         part = replace(row, slots=slots, step=step, active=active, context=context)
-        x = self._noised_overlap(latents[slots.start : slots.stop], part)
+        x = noised_overlap(latents[slots.start : slots.stop], part, self.settings, self._seed)
         self._forward(x, self._condition(part), branch, self._view(part))
         final.update(slot - first for slot in slots if slot < row.settled)
         visit.kept(branch, slots)
@@ -267,20 +277,6 @@ class SkyReelsV2:
             else:
                 steps.append(self.timesteps[k] if active else WAITING)
         return steps
-
-    def _noised_overlap(self, x: Tensor, row: Row) -> Tensor:
-        """The clean overlap, noised anew at every row (or once for all) from a generator of its own, so that no
-        method's skipping and no other caller of the global generator changes what the others see."""
-        segment = self.settings.segments[row.segment]
-        overlap = segment.first + segment.prefix - row.slots.start
-        if overlap <= 0 or not self.settings.addnoise:
-            return x
-        when = row.iteration if self.settings.overlap_noise == "row" else "once"
-        name = f"{self._seed}/{row.segment}/{when}".encode()
-        generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(name).digest()[:7], "little"))
-        level = 0.001 * self.settings.addnoise
-        noise = torch.randn(segment.prefix, *x.shape[1:], generator=generator)[-overlap:].to(x)
-        return torch.cat([(1 - level) * x[:overlap] + level * noise, x[overlap:]])
 
     def advance(self, latents: Tensor, row: Row, velocity: Tensor) -> Tensor:
         updating = row.updating

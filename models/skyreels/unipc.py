@@ -97,6 +97,11 @@ class UniPC:
         """Forget all; `latents` (slots, C, H, W) gives the shape."""
         self.last, self.m0, self.m1 = (torch.zeros_like(latents) for _ in range(3))
 
+    def forget(self) -> None:
+        """Give the state back; `reset` makes it anew."""
+        for name in ("last", "m0", "m1"):
+            vars(self).pop(name, None)
+
     def step(self, x: Tensor, velocity: Tensor, slots: slice, index: Tensor) -> Tensor:
         """One step of the slots in `slots` (contiguous in the segment), each at its own grid point.
 

@@ -1,0 +1,29 @@
+"""The frames that a segment takes over from the last one: clean latents, lightly noised before every forward."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+from engine.method import Row
+from models.skyreels.settings import SkyReels
+
+
+def noised_overlap(x: Tensor, row: Row, settings: SkyReels, seed: int) -> Tensor:
+    """`x` (slots of `row`, C, H, W) with noise on the overlap: drawn anew at every row, or once for all.
+
+    The generator is one of its own, so that no method's skipping and no other caller of the global generator changes
+    what the others see.
+    """
+    segment = settings.segments[row.segment]
+    overlap = segment.first + segment.prefix - row.slots.start
+    if overlap <= 0 or not settings.addnoise:
+        return x
+    when = row.iteration if settings.overlap_noise == "row" else "once"
+    name = f"{seed}/{row.segment}/{when}".encode()
+    generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(name).digest()[:7], "little"))
+    level = 0.001 * settings.addnoise
+    noise = torch.randn(segment.prefix, *x.shape[1:], generator=generator)[-overlap:].to(x)
+    return torch.cat([(1 - level) * x[:overlap] + level * noise, x[overlap:]])
