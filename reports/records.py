@@ -199,15 +199,15 @@ def _flat(config: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]
 
 
 def _pair(videos: pd.DataFrame) -> None:
-    """Add `speedup`, `speedup_denoise` and `flops_speedup`, over the Original of the same prompt and seed."""
+    """Add `speedup`, `speedup_denoise` and `flops_speedup`, over the Original that the record names, or none.
+
+    Never over another Original of the prompt: it may be of other settings, and so of another cost.
+    """
     valid = videos[(videos["method"] == "original") & (videos["status"] == "ok")]
     by_key = {(v.model, v.key): v for v in valid.itertuples()}
-    by_prompt = {(v.model, v.prompt, v.seed): v for v in valid[valid["variant"] == ""].itertuples()}
     own = videos["key"].where(videos["method"] == "original", "")
     keys = videos["reference"].where(videos["reference"] != "", own)
-    columns = (column.tolist() for column in (videos["model"], videos["prompt"], videos["seed"], keys))
-    found = [by_key.get((model, key)) or by_prompt.get((model, prompt, seed))
-             for model, prompt, seed, key in zip(*columns, strict=True)]  # fmt: skip
+    found = [by_key.get(pair) for pair in zip(videos["model"], keys, strict=True)]
     ratios = {"speedup": "time_s", "speedup_denoise": "denoise_s", "flops_speedup": "flops"}
     for ratio, source in ratios.items():
         reference = np.array([getattr(v, source) if v else np.nan for v in found], float)

@@ -13,11 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm, t
+from scipy.stats import nct, t
 
 RESAMPLES = 2000  # more: interval ends that move less from seed to seed, and a slower report
 LEVEL = 0.95
 POWER = 0.8  # how often a difference is to be found that is there; higher wants more videos
+MOST_PROMPTS = 10**6  # prompts beyond which a difference counts as one that no study would find
 FEWEST = 5  # prompts below which too few different resamples exist, and Student's t is used
 ROUGH = 8  # prompts below which an interval of skewed values covers as little as 89 %, which tables say
 
@@ -103,8 +104,9 @@ def _studentised(sums: np.ndarray, counts: np.ndarray, middle: np.ndarray) -> np
 def videos_needed(differences: np.ndarray, prompts: np.ndarray) -> float:
     """How many pairs of videos a claim as large as the mean difference wants: to find it in `POWER` of all repeats.
 
-    For two-sided intervals of `LEVEL`, from the spread of the paired differences between prompts, with as many seeds
-    per prompt as here. NaN with fewer than two prompts; infinite for no difference.
+    By the power of the two-sided paired t test at `LEVEL`, from the spread of the paired differences between prompts,
+    with as many seeds per prompt as here. NaN with fewer than two prompts; infinite for no difference, or for one so
+    small that `MOST_PROMPTS` prompts would not find it.
     """
     sums, counts = _clusters(np.asarray(differences, float), np.asarray(prompts))
     if len(sums) < 2:
@@ -112,8 +114,22 @@ def videos_needed(differences: np.ndarray, prompts: np.ndarray) -> float:
     error, difference = float(standard_error(sums[:, None], counts)[0]), abs(sums.sum() / counts.sum())
     if difference == 0:
         return math.inf
-    factor = (norm.ppf((1 + LEVEL) / 2) + norm.ppf(POWER)) * error / difference
-    return float(max(2, math.ceil(len(sums) * factor**2)) * counts.mean())
+    if error == 0:
+        return float(2 * counts.mean())
+    size, low, high = difference / (error * math.sqrt(len(sums))), 2, MOST_PROMPTS
+    if _power(size, high) < POWER:
+        return math.inf
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _power(size, middle) >= POWER else (middle + 1, high)
+    return float(low * counts.mean())
+
+
+def _power(size: float, prompts: int) -> float:
+    """How often the paired t test finds a mean difference of `size` standard deviations, with its own sign."""
+    bound = t.ppf((1 + LEVEL) / 2, prompts - 1)
+    found = float(nct.sf(bound, prompts - 1, size * math.sqrt(prompts)))
+    return 1.0 if math.isnan(found) else found  # scipy gives NaN far out, where nothing is missed
 
 
 def band(curves: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

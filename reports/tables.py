@@ -143,7 +143,7 @@ def _estimate(study: Study, row: dict[str, str], group: pd.DataFrame, metric: Me
     if not np.isnan(estimate.value):
         return Estimate(estimate.value, *np.clip(estimate[1:], metric.least, metric.most)), ""
     if "speedup" in metric.name:
-        return NONE, "no Original of these prompts"
+        return NONE, "the Original that the records name is missing, failed or invalid, or they name none"
     if metric.quality and not valid["scored"].any():
         return NONE, "not scored yet, run python -m eval"
     lacks = (study.record(valid.iloc[0]).quality or {}).get(f"{metric.name}_missing")

@@ -55,12 +55,12 @@ def test_ratios_are_averaged_as_ratios():
 
 
 def test_the_number_of_videos_that_a_claim_needs_finds_it_in_four_of_five_repeats():
-    """A difference of half a standard deviation wants 2 × (1.96 + 0.84)² = 31.4 prompts: the textbook's paired test."""
+    """A difference of half a standard deviation wants 34 prompts by the paired t test."""
     differences = np.tile([-0.5, 1.5], 50) * 1.0  # mean 0.5, deviation 1.005
-    assert statistics.videos_needed(differences, np.arange(100)) == 32
-    assert statistics.videos_needed(np.repeat(differences, 3), np.repeat(np.arange(100), 3)) == 96
+    assert statistics.videos_needed(differences, np.arange(100)) == 34
+    assert statistics.videos_needed(np.repeat(differences, 3), np.repeat(np.arange(100), 3)) == 102
     rng = np.random.default_rng(0)
-    found = [statistics.mean(rng.normal(0.5, 1, 32), np.arange(32)).low > 0 for _ in range(400)]
+    found = [statistics.mean(rng.normal(0.5, 1, 34), np.arange(34)).low > 0 for _ in range(400)]
     assert 0.72 <= np.mean(found) <= 0.86
     assert math.isinf(statistics.videos_needed(np.zeros(4), np.arange(4)))
     assert math.isnan(statistics.videos_needed(np.ones(4), np.zeros(4)))
@@ -86,3 +86,9 @@ def test_a_band_holds_its_mean_and_is_nan_for_one_curve():
 def test_intervals_hold_the_truth_as_often_as_they_say(column):
     """At 32 prompts of three seeds and one video in twenty lost; benchmarks/coverage.py has more sizes."""
     assert coverage.coverage(column, 32, 3, 1500)["ours"] == pytest.approx(95, abs=2)
+
+
+@pytest.mark.parametrize("size, pairs", [(1.0, 10), (2.0, 5)])
+def test_pairs_wanted_are_those_of_the_paired_t_test(size, pairs):
+    differences = np.tile([-1.0, 1.0], 50) * math.sqrt(99 / 100) + size  # deviation 1
+    assert statistics.videos_needed(differences, np.arange(100)) == pairs
