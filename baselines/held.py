@@ -72,7 +72,7 @@ SIZES = (
 
 HELD = {
     "adacache": Held(branches=ALL),
-    "bwcache": Held(blocks=1),
+    "bwcache": Held(hidden=1, blocks=1),
     "ca2vdm": Held(),
     "cfg_cache": Held(latents=2),
     "composite": Held(latents=3 + 2, signal="time_projection"),

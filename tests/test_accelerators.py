@@ -56,7 +56,7 @@ CASES = {
     "pab, empty window": Case(PAB(begin=500, end=500), PAB(3, 5, 2), hidden=2 * 3 * DEPTH,
                               saves={"attention", "cross_attention", "feed_forward"}),
     "predit": Case(PrediT(0, 1.0), PrediT(3, 3.0), moving=3, floats=1, saves={"velocity"}),
-    "bwcache": Case(BWCache(0), BWCache(0.5), hidden=2 * DEPTH, saves={"blocks"}),
+    "bwcache": Case(BWCache(0), BWCache(9, 0.3), hidden=2 * (DEPTH + 1), saves={"blocks"}),
     "cfg_cache": Case(CfgCache(1), CfgCache(3), latents=2, saves={"guidance"}),
     "adacache": Case(AdaCache(scale=0), AdaCache(), hidden=2 * 3 * DEPTH,
                      saves={"attention", "cross_attention", "feed_forward"}),

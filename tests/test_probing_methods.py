@@ -187,15 +187,33 @@ def test_predits_horizon_shrinks_with_the_change():
     assert modes(ledger) == "rrppprrr", "a change of 0.1 allows three steps; one of 1 allows none"
 
 
-def test_bwcache_reuses_a_run_of_steps_after_a_calm_one():
-    """One block x -> 2 x on a path: moves of 0.5 (restless), then 0.01 (calm): reuse 2 steps, compute, reuse 2."""
-    path = [1.0, 1.5, 1.51, 1.52, 1.53, 1.54, 1.55, 1.56]
+def bwcache_run(method, path):
     inputs = [torch.full((1, 1, 1), value) for value in path]
-    outputs, ledger = through(BWCache(0.1, reuse=2, warmup=0, cooldown=0), [lambda x: 2 * x] * 2, inputs)
-    assert modes(ledger) == "rrrccrcc"
-    assert ledger[2].score == pytest.approx(0.5) and ledger[3].score == pytest.approx(0.01 / 1.5, abs=1e-6)
-    assert float(outputs[4]) == float(outputs[2]) == pytest.approx(4 * 1.51)
-    assert ledger[3].sites == ("blocks 0:2",)
+    outputs, ledger = through(method, [lambda x: 2 * x] * 2, inputs)
+    return [float(out) for out in outputs], ledger
+
+
+def test_bwcache_triggers_once_and_then_repeats_a_fixed_pattern_until_the_last_half_k_steps():
+    """20 steps, moves of 0.5 up to step 3, 0.01 at step 4 (k = 4), and then large again: R = 2, last 2 computed."""
+    path = [1.0, 1.5, 2.25, 3.375, 3.38] + [4.0 * 1.5**i for i in range(15)]
+    outputs, ledger = bwcache_run(BWCache(0.1, reuse=0.1), path)
+    assert modes(ledger) == "rrrrr" + "ccr" * 4 + "c" + "rr"
+    assert ledger[4].score == pytest.approx(0.5) and ledger[5].score == pytest.approx(0.005 / 3.375, abs=1e-6)
+    assert ledger[6].score is None, "measured until the trigger only"
+    assert outputs[5] == pytest.approx(path[5] + 3 * path[4]), "the stack's residual on today's input"
+    assert ledger[5].sites == ("blocks 0:2",)
+
+
+@pytest.mark.parametrize("threshold, reuse, expected", [
+    (0.0, 0.1, "r" * 20), (0.1, 0.0, "r" * 20), (9.0, 0.1, "rr" + "ccr" * 6), (9.0, 1.0, "rr" + "c" * 18),
+])  # fmt: skip
+def test_bwcache_at_its_limits(threshold, reuse, expected):
+    assert modes(bwcache_run(BWCache(threshold, reuse), [1.0] * 20)[1]) == expected
+
+
+def test_bwcache_that_triggers_late_computes_half_as_many_last_steps():
+    path = [1.5**i for i in range(11)] + [1.5**10] * 9
+    assert modes(bwcache_run(BWCache(0.1), path)[1]) == "r" * 12 + "cc" + "r" + "r" * 5
 
 
 def test_adacaches_codebook():
