@@ -1,16 +1,20 @@
 """AdaCache (Kahatapitiya et al., ICCV 2025, arXiv 2411.02397, Sec. 3): the measured change sets how long to reuse.
 
-    c = mean over blocks of  mean|r_now - r_then| / mean|r_then| / gap     r: attention outputs, last computed steps
+    c = mean|r_now - r_then| / mean|r_then| / gap     r: attention output of block `measured`, last computed steps
     c <- c (1 + motion m),  m = mean|r_{j+1} - r_j| / mean|r_j|            between neighbouring latents: moving content
     the codebook maps c to a rate: compute again after so many steps, and reuse the branches' outputs until then
 
-The released 30-step codebook of Open-Sora ("fast") is the default. Outputs before the gate are reused.
+The released 30-step codebook of Open-Sora ("fast") is the default. As released, one block is measured (13) and the
+last two steps are always computed: nearly constant features leave 8 of 30 steps computed. Outputs before the gate are
+reused.
 
 Site: self-attention, cross-attention and feed-forward of every block.
-Signal: attention outputs of the last two computed steps; depends on the content.
+Signal: the attention output of one block at the last two computed steps; depends on the content.
 Memory: 3 L hidden tensors per guidance branch (2 L where the attention branch holds cross-attention too).
-Changed: c is measured per latent slot over the updating ones and the largest decides; the motion term is a plain ratio
-instead of the paper's score and its gradient, and off by default.
+Changed: the release keeps two residuals per block, attention and the sum of cross-attention and feed-forward; here
+these two are sites of their own, before their gates, hence 3 L where the backbone has both. c is measured per latent
+slot over the updating ones and the largest decides; the motion term is a plain ratio instead of the paper's score and
+its gradient, and off by default. A model of fewer blocks measures its last one.
 """
 
 from __future__ import annotations
@@ -39,7 +43,8 @@ class AdaCache(Method):
     scale: float = 1.0  # of the codebook's bounds; raising it: longer reuse, faster; 0 computes every step
     motion: float = 0.0  # weight of motion; raising it: moving content is recomputed sooner, slower
     warmup: int = 1  # first steps of a slot that are always computed; raising it: slower, safer start
-    cooldown: int = 0  # last steps of a slot that are always computed; raising it: slower, sharper
+    cooldown: int = 2  # last steps of a slot that are always computed; raising it: slower, sharper
+    measured: int = 13  # the block whose attention is measured; raising it: a later block; costs the same
 
     knobs = (Knob("scale", 1e-3, 100.0), Knob("warmup", 20, 1, whole=True))
 
@@ -51,7 +56,7 @@ class AdaCache(Method):
         if any(a >= b for a, b in pairwise(self.codebook)) or any(bound < 0 for bound in self.codebook):
             raise ValueError(f"codebook must rise from 0 on, got {self.codebook}")
         within("the least of rates", min(self.rates), 1, float("inf"))
-        for name in ("scale", "motion", "warmup", "cooldown"):
+        for name in ("scale", "motion", "warmup", "cooldown", "measured"):
             within(name, getattr(self, name), 0, float("inf"))
         self.reset()
 
@@ -61,8 +66,8 @@ class AdaCache(Method):
 
     def reset(self) -> None:
         self.cadence, self.past = Cadence(), Memory()
-        self.changes: dict[int, list[Tensor]] = {}  # per slot, of the last computed row
-        self.row = -1
+        self.changes: dict[int, list[Tensor]] = {}  # per slot, of the last computed row, in each guidance branch
+        self.row, self.block = -1, self.measured
 
     def decide(self, part: Row, probe: Probe, branch: str = "") -> Decision:
         if not self.past.knows(part) or not all(self.changes.get(slot) for slot in part.updating):
@@ -88,12 +93,14 @@ class AdaCache(Method):
         self.cadence.settle(part, decision)
 
     def sites(self, depth: int, row: Row) -> Sequence[Site]:
+        self.block = min(self.measured, depth - 1)
         return tuple(Site(kind, range(i, i + 1)) for i in range(depth) for kind in KINDS)
 
     def keep(self, site: Site, part: Row, x: Tensor, out: Tensor) -> None:
         if part.iteration != self.row:
             self.row, self.changes = part.iteration, {}
-        if site.kind == "attention" and site in self.past.at and "+" not in site.branch:
+        watched = site.kind == "attention" and site.span.start == self.block and "+" not in site.branch
+        if watched and site in self.past.at:
             self._measure(self.past.at[site].levels, site, part, out)
         self.past.push(site, part, out)
 

@@ -14,6 +14,7 @@ from baselines.first_block_cache import FirstBlockCache
 from baselines.magcache import MagCache, nearest
 from baselines.predit import PrediT
 from engine.forecast import adams_bashforth
+from engine.method import Mode
 from tests.by_hand import modes, numbers, row_at, through, velocities
 
 
@@ -214,6 +215,35 @@ def test_bwcache_at_its_limits(threshold, reuse, expected):
 def test_bwcache_that_triggers_late_computes_half_as_many_last_steps():
     path = [1.5**i for i in range(11)] + [1.5**10] * 9
     assert modes(bwcache_run(BWCache(0.1), path)[1]) == "r" * 12 + "cc" + "r" + "r" * 5
+
+
+def adacache_run(method, features, depth=28):
+    """Rows in which it computes; `features(k, block)` is the output of a block's branches at step k."""
+    computed, x = [], torch.ones(1, 1, 1)
+    steps = 30
+    for k in range(steps):
+        row = row_at(k, steps)
+        sites = method.sites(depth, row)
+        decision = method.decide(row, lambda name: torch.ones(1, 1, 1))
+        method.settle(row, decision)
+        if decision.mode is Mode.RECOMPUTE:
+            computed.append(k)
+            for site in sites:
+                method.keep(site, row, x, x * features(k, site.span.start))
+    return computed
+
+
+def test_adacache_computes_8_of_30_steps_where_features_hardly_change_the_last_two_among_them():
+    assert adacache_run(AdaCache(), lambda k, block: 1 + 1e-3 * k) == [0, 1, 7, 13, 19, 25, 28, 29]
+    assert adacache_run(AdaCache(cooldown=0), lambda k, block: 1.0) == [0, 1, 7, 13, 19, 25]
+    assert adacache_run(AdaCache(), lambda k, block: 3.0**k) == list(range(30))
+
+
+@pytest.mark.parametrize("depth, block", [(28, 13), (14, 13), (4, 3), (1, 0)])
+def test_adacache_measures_one_block(depth, block):
+    restless = adacache_run(AdaCache(), lambda k, i: 3.0**k if i == block else 1.0, depth)
+    calm = adacache_run(AdaCache(), lambda k, i: 3.0**k if i != block else 1.0, depth)
+    assert len(restless) == 30 and len(calm) == 8
 
 
 def test_adacaches_codebook():
