@@ -11,6 +11,8 @@ reused.
 Site: self-attention, cross-attention and feed-forward of every block.
 Signal: the attention output of one block at the last two computed steps; depends on the content.
 Memory: 3 L hidden tensors per guidance branch (2 L where the attention branch holds cross-attention too).
+Released: the steps that are computed, yes; what is stored differs; shown by
+tests/test_probing_methods.py::test_adacache_computes_8_of_30_steps_where_features_hardly_change_the_last_two_among_them.
 Changed: the release keeps two residuals per block, attention and the sum of cross-attention and feed-forward; here
 these two are sites of their own, before their gates, hence 3 L where the backbone has both. c is measured per latent
 slot over the updating ones and the largest decides; the motion term is a plain ratio instead of the paper's score and

@@ -11,6 +11,8 @@ and 0.25 for slow, middle and fast, R = 10 % of the steps.
 Site: every block, for its input; the whole stack is reused.
 Signal: block inputs of the last two computed steps, until the trigger; depends on the content.
 Memory: 1 hidden tensor per block for the indicator and 1 for the residual, per guidance branch.
+Released: no code was found; the rule as described; shown by
+tests/test_probing_methods.py::test_bwcache_triggers_once_and_then_repeats_a_fixed_pattern_until_the_last_half_k_steps.
 Changed: no code was found, the rule is from notes about the paper. The paper compares the modulated attention input of
 each block, here it is the stream before its norm and modulation. The trigger is kept per latent slot; a row is reused
 when every updating slot has triggered and is before its last k / 2 steps, and the pattern counts rows. Both guidance

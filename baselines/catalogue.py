@@ -18,6 +18,7 @@ from baselines.held import table
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "methods.md"
 LABELS = ("Site", "Signal", "Memory", "Changed")
+RELEASED = "Released"  # equal to the release? "; shown by " and the test
 MEMORY = """## Memory
 
 What each method really holds beside the model, at the settings of its YAML, per AR unit (a block of 5 latent frames, a
@@ -25,6 +26,11 @@ chunk of 6) and with both guidance branches; a test measures the same on small m
 every slot that a segment has reached, so a segment of 25 frames holds five times as much on SkyReels-V2; on MAGI-1 for
 the chunks of the window, four as released. MAGI-1 passes the oldest of them twice, and what is kept at blocks is kept
 for both passes, as for a fifth chunk.
+"""
+RELEASES = """## Compared with the releases
+
+| method | equal to the release on the same sequences? | shown by | known deviations |
+|---|---|---|---|
 """
 HEAD = """# Methods
 
@@ -71,7 +77,7 @@ def _split(text: str) -> tuple[str, dict[str, str]]:
     last = ""
     for line in text.strip("\n").splitlines():
         label, colon, value = line.partition(":")
-        if colon and label in LABELS:
+        if colon and label in (*LABELS, RELEASED):
             labels[last := label] = value.strip()
         elif last and line.strip():
             labels[last] += " " + line.strip()
@@ -104,6 +110,7 @@ def render(pages: list[Page]) -> str:
     for page in pages:
         cells = [f"[{page.name}](#{page.name})", *(page.labels.get(label, "") for label in LABELS[:3])]
         lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
+    lines += ["", *RELEASES.splitlines(), *(_release(page) for page in pages)]
     lines += ["", *MEMORY.splitlines(), "", *table()]
     for page in pages:
         lines += ["", f"## {page.name}", "", page.title, "", _fenced(page.body)]
@@ -112,6 +119,13 @@ def render(pages: list[Page]) -> str:
         lines += ["", "| parameter | default | |", "|---|---|---|"]
         lines += [f"| `{name}` | `{default}` | {_cell(comment)} |" for name, default, comment in page.fields]
     return "\n".join(lines) + "\n"
+
+
+def _release(page: Page) -> str:
+    """The line of a method in the table of releases; what is not labelled was not compared."""
+    equal, _, test = page.labels.get(RELEASED, "not compared").partition("; shown by ")
+    cells = [page.name, equal, f"`{test.removesuffix('.')}`" if test else "", page.labels.get("Changed", "")]
+    return "| " + " | ".join(_cell(cell) for cell in cells) + " |"
 
 
 def _cell(text: str) -> str:

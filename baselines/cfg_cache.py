@@ -13,6 +13,8 @@ slot's steps on; only the unconditional forwards are saved, so at most half of a
 Site: the velocity of each further guidance branch, before guidance.
 Signal: none, a fixed interval.
 Memory: 2 latents (D, and the conditional velocity of the present row).
+Released: the guidance part, yes, where all frames are denoised together; shown by
+tests/test_block_methods.py::test_the_boost_compounds_until_both_branches_are_computed_again.
 Changed: the released code and diffusers' hook need both branches in one batch; here they are separate forwards. D is
 kept per latent slot, and stages are counted in a slot's own steps (where it begins: those of the least denoised
 updating slot), while calls count rows. Where an outer part of a composite skips calls, both branches are computed after

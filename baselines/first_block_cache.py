@@ -11,6 +11,7 @@ front 8, back 0, threshold 0.08, warm-up 8. Every guidance branch decides for it
 Site: blocks front .. depth - back.
 Signal: the first blocks' residual; depends on the content and costs front / depth of a forward.
 Memory: 2 hidden tensors per guidance branch.
+Released: yes, as diffusers' hook; shown by tests/test_probing_methods.py::test_first_block_cache_is_diffusers_hook.
 Changed: `pool: slot` compares per latent slot and lets the largest change decide, where the libraries take one mean
 over the window, idle frames included; warm-up and cool-down count a slot's own steps.
 """

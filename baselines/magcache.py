@@ -10,6 +10,8 @@ The first `retention` of the steps are computed. The table depends on the model 
 Site: the whole block stack.
 Signal: a calibrated table; the same decisions for every prompt.
 Memory: 1 hidden tensor per guidance branch.
+Released: yes, also at the threshold; shown by
+tests/test_probing_methods.py::test_magcache_computes_where_the_error_equals_the_threshold.
 Changed: g, e and n are kept per latent slot and the table is read at the slot's own step, since an asynchronous
 schedule has no common one; a row is skipped when all its updating slots may be.
 """

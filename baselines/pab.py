@@ -11,6 +11,8 @@ self-attention, whose range is therefore shorter. Outputs before the gate are re
 Site: self-attention, cross-attention and, if asked for, feed-forward of every block.
 Signal: none, fixed ranges.
 Memory: 1 hidden tensor per block and kind and guidance branch.
+Released: windows and rhythm, yes, where all frames are denoised together; shown by
+tests/test_block_methods.py::test_pabs_windows_are_the_authors_timesteps.
 Changed: a staircase has no common timestep; a row is inside the window when all its updating slots are. Spatial and
 temporal attention are one here. On a backbone whose attention branch holds cross-attention too (MAGI-1), only
 `attention` counts.

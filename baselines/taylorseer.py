@@ -18,6 +18,8 @@ TaylorSeer at LPIPS 0.68 for interval 2-3, which suggests the latter.
 Site: every branch of every block, or the whole block stack.
 Signal: none, a fixed interval.
 Memory: 3 L (order + 1) hidden tensors per guidance branch (full), order + 1 (lite).
+Released: the recursion and the steps of the warm-up, yes; memory and counters differ; shown by
+tests/test_block_methods.py::test_taylorseer_takes_differences_from_the_last_step_of_the_warm_up_on.
 Changed: values are kept instead of factors, from which the same recursion follows; the formula can be exchanged; the
 interval may be a mean, since whole ones do not reach the shares of FLOPs that SCOPE's Table 1 has for this method.
 """

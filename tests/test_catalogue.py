@@ -42,3 +42,9 @@ def test_labels_fields_and_equations_are_read_from_a_source(tmp_path):
     assert "```\nx = 2 x\n```\n\nProse." in text and "more \\| less" in text
     source.write_text('"""No method."""\n')
     assert read(source) is None
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES.values() if "Released" in p.labels], ids=lambda page: page.name)
+def test_the_test_that_compares_a_method_with_its_release_exists(page):
+    file, _, name = page.labels["Released"].partition("; shown by ")[2].removesuffix(".").partition("::")
+    assert f"def {name}(" in (PAGE.parents[1] / file).read_text(encoding="utf-8")
