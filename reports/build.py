@@ -20,7 +20,10 @@ SPEED_QUALITY = (
 )
 RADAR = "Speed, memory and quality, outwards is better; memory is the Original's over the row's."
 TIMELINE = "What was decided, for the first prompt. Upwards: latent slots."
-DRIFT = "Distance from the Original over the time of the video: mean over prompts, 95 % band; dashed: fast points."
+DRIFT = (
+    "Distance from the Original over the time of the video: mean over prompts, 95 % band; dashed: fast points. "
+    "A frame equal to the Original's is drawn at the highest PSNR of the others."
+)
 
 
 def build(results: str | os.PathLike) -> Path:

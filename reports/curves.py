@@ -57,8 +57,8 @@ def timeline(study: Study, model: str) -> Figure | None:
             axes.set_yticks([0, grid.shape[0]])
             axes.tick_params(axis="y", length=0, labelsize=7)
             axes.tick_params(axis="x", length=3 if axes.get_subplotspec().is_last_row() else 0)
-            axes.set_ylabel(name.replace(" ", "\n", 1), rotation=0, ha="right", va="center", fontweight="bold",
-                            color=style.colour(method))  # fmt: skip
+            axes.set_ylabel(style.short(name.replace(" ", "\n", 1), 28), rotation=0, ha="right", va="center",
+                            fontweight="bold", color=style.colour(method))  # fmt: skip
             counts = Counter(entry["mode"] for entry in trace)
             axes.text(1.01, 0.5, "\n".join(f"{counts[mode]:>4} {mode}" for mode in MODES[::-1] if counts[mode]),
                       transform=axes.transAxes, va="center", fontsize=7.5, color=style.SOFT)  # fmt: skip
@@ -105,17 +105,23 @@ def _drifts(axes: Axes, found: list[Curve]) -> None:
 
 
 def _curves(study: Study, model: str, name: str) -> list[Curve]:
-    """(row, label, seconds (T,), values (n, T)) of every row but the Original that has per-frame values."""
-    found = []
+    """(row, label, seconds (T,), values (n, T)) of every row but the Original that has per-frame values.
+
+    A frame equal to the Original's has no finite PSNR: it is drawn at the highest value of any other frame.
+    """
+    found: list[Curve] = []
+    collected = []
     for row, group in study.rows(model, headline):
         valid = group[(group["status"] == "ok") & (group["weights"] != "random")]
         scored = [study.record(video).quality or {} for _, video in valid.iterrows()]
         lists = [(quality.get("per_frame") or {}).get(name) for quality in scored]
-        kept = [values for values in lists if values and None not in values]  # identical frames have no finite PSNR
-        if row["method"] == "original" or not kept:
-            continue
+        kept = [values for values in lists if values]
+        if row["method"] != "original" and kept:
+            collected.append((row, valid, kept))
+    finite = [value for _, _, kept in collected for values in kept for value in values if value is not None]
+    for row, valid, kept in collected if finite else ():
         shortest = min(map(len, kept))
-        values = np.array([values[:shortest] for values in kept], float)
+        values = np.array([[max(finite) if v is None else v for v in values[:shortest]] for values in kept], float)
         fps = valid["fps"].iloc[0]
         seconds = np.arange(shortest) / (fps if fps > 0 else 1)
         found.append((row, label({**row, "label": valid["label"].iloc[0]}), seconds, values))
@@ -138,7 +144,7 @@ def memory(frame: pd.DataFrame, model: str) -> Figure | None:
         for place, end, value in zip(places, ends, rows["peak_memory_gb"], strict=True):
             axes.annotate(f"{value:.3g}", (end, place), (3, 0), textcoords="offset points", va="center",
                           color=style.SOFT, fontsize=7.5)  # fmt: skip
-        axes.set_yticks(places, rows["name"])
+        axes.set_yticks(places, rows["name"].map(style.short))
         axes.set_xlabel("peak memory (GB): allocated, outlined what was reserved")
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)

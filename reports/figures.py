@@ -109,7 +109,7 @@ def _label_points(axes: Axes, rows: pd.DataFrame, name: str) -> None:
     heights = [height - shift for height in heights]
     for (_, line), (x, y), height in zip(rows.iterrows(), spots, heights, strict=True):
         side = 1 if right - x > 68 or right - x > x - left else -1
-        axes.annotate(line["name"] + dagger(line), (line["speedup"], line[name]), (7 * side, height - y),
+        axes.annotate(style.short(line["name"] + dagger(line)), (line["speedup"], line[name]), (7 * side, height - y),
                       textcoords="offset points", ha="left" if side > 0 else "right", va="center", fontsize=7.5,
                       color=style.colour(line["method"]), path_effects=style.HALO, zorder=2.5)  # fmt: skip
 
@@ -155,7 +155,8 @@ def _spokes(axes: Any, rows: pd.DataFrame, values: pd.DataFrame) -> None:
         theta, r = angles[known], values.loc[n].to_numpy(float)[known]
         ink = style.colour(line["method"])
         axes.plot([*theta, theta[0]], [*r, r[0]], color=ink, ls=style.LINES.get(line["speed"], ":"), marker=".",
-                  ms=4, label=line["name"] + dagger(line), lw=2 if line["method"] == "scope" else 1.2)  # fmt: skip
+                  ms=4, lw=2 if line["method"] == "scope" else 1.2,
+                  label=style.short(line["name"] + dagger(line)))  # fmt: skip
         if line["method"] == "scope":
             axes.fill(theta, r, color=ink, alpha=0.06, lw=0)
     axes.set_xticks(angles, values.columns)
@@ -188,8 +189,9 @@ def _radar_values(study: Study, rows: pd.DataFrame, model: str) -> pd.DataFrame:
 
 
 def _adherence(study: Study, group: pd.DataFrame) -> float:
-    """The share of a prompt's claims (colour, shape, direction) that the videos of a row keep; NaN if not looked at."""
-    found = [(study.record(video).quality or {}).get("adherence") or {} for _, video in group.iterrows()]
+    """The share of a prompt's claims (colour, shape, direction) that a row's valid videos keep; NaN if none is known."""
+    valid = group[group["status"] == "ok"]
+    found = [(study.record(video).quality or {}).get("adherence") or {} for _, video in valid.iterrows()]
     kept = [float(facts[name]) for facts in found for name in ("colour", "shape", "direction")
             if isinstance(facts.get(name), (bool, int, float))]  # fmt: skip
     return float(np.mean(kept)) if kept else math.nan

@@ -11,6 +11,7 @@ from reports.records import Study
 from reports.tables import CONVENTIONS, METRICS, Metric, best, blanks, dagger, notes, protocol, shown
 from store import writing
 
+FITTED = "\\resizebox{\\ifdim\\width>\\textwidth\\textwidth\\else\\width\\fi}{!}"  # as wide as the page at the most
 ARROWS = {"higher": "↑", "lower": "↓"}
 
 
@@ -57,7 +58,10 @@ def latex(study: Study, frame: pd.DataFrame) -> str:
 
 
 def tabular(table: pd.DataFrame, label: str, caption: str, left: int = 2, escaped: bool = False) -> str:
-    """A floating booktabs table with a rule between models, each named once; the first `left` columns flush left."""
+    """A booktabs table that floats across both columns, made smaller if wider than the page (graphicx).
+
+    A rule between models, each named once; the first `left` columns flush left.
+    """
     text = table.rename(columns=escape)
     text = text if escaped else text.astype(str).map(escape)
     first = ~text["model"].duplicated()
@@ -66,7 +70,8 @@ def tabular(table: pd.DataFrame, label: str, caption: str, left: int = 2, escape
     columns = "l" * left + "r" * (table.shape[1] - left)
     made = styler.to_latex(hrules=True, column_format=columns, position="t", caption=escape(caption),
                            position_float="centering", label=f"tab:{label}")  # fmt: skip
-    head, body = made.replace("\\begin{tabular}", "\\small\n\\begin{tabular}").split("\\midrule\n")
+    made = made.replace("{table}", "{table*}").replace("\\begin{tabular}", f"\\small\n{FITTED}{{\\begin{{tabular}}")
+    head, body = made.replace("\\end{tabular}", "\\end{tabular}}").split("\\midrule\n")
     lines = body.splitlines()
     ruled = [f"\\midrule\n{line}" if n and n < len(first) and first.iloc[n] else line for n, line in enumerate(lines)]
     return "\n".join([head + "\\midrule", *ruled]) + "\n"
@@ -74,9 +79,10 @@ def tabular(table: pd.DataFrame, label: str, caption: str, left: int = 2, escape
 
 def _display(frame: pd.DataFrame, rows: pd.DataFrame, bold, interval: bool = False, latex: bool = False
              ) -> pd.DataFrame:  # fmt: skip
-    """What is printed of some rows: name, number of videos, every metric that has a value, and the marks."""
+    """What is printed of some rows: name, numbers of valid and invalid videos, every metric with a value, the marks."""
     text = escape if latex else str
-    columns = {"method": [text(line["name"] + dagger(line)) for _, line in rows.iterrows()], "videos": rows["videos"]}
+    columns = {"method": [text(line["name"] + dagger(line)) for _, line in rows.iterrows()], "videos": rows["videos"],
+               "invalid": rows["invalid"]} | ({"failed": rows["failed"]} if frame["failed"].any() else {})
     for metric in METRICS:
         if rows[metric.name].notna().any():
             top = best(frame, metric)

@@ -119,7 +119,7 @@ def memory(study: Study) -> Figure | None:
                 axes.barh(place, bar["denoise"], 0.7, color=style.colour(bar["method"]))
                 axes.annotate(f"{bar['whole']:.3g}", (bar["whole"], place), (3, 0), textcoords="offset points",
                               va="center", fontsize=7.5, color=style.SOFT)  # fmt: skip
-            axes.set_yticks(range(len(bars)), [bar["name"] for bar in reversed(bars)])
+            axes.set_yticks(range(len(bars)), [style.short(bar["name"]) for bar in reversed(bars)])
             axes.set(title=model, xlabel="peak memory (GB): filled while denoising, outlined with decoding")
             axes.grid(axis="y", visible=False)
             axes.tick_params(axis="y", length=0)

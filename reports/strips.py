@@ -97,7 +97,7 @@ def _block(part: SubFigure, model: str, found: list[tuple[pd.Series, np.ndarray]
             axes.spines[:].set_visible(False)
         numbers = [f"{video['speedup']:.2f}×"] if math.isfinite(video["speedup"]) else []
         numbers += [f"{video['psnr']:.1f} dB"] if math.isfinite(video["psnr"]) else []
-        name = label(video).replace(" (", "\n(")
+        name = style.short(label(video).replace(" (", "\n("), 28)
         if video["method"] != "original":
             name += "\n" + ", ".join(numbers)
         axes_row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=7.5,

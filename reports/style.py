@@ -77,6 +77,23 @@ def spread(positions: list[float], gap: float) -> list[float]:
     return moved
 
 
+LONGEST_NAME = 44  # letters of a row's name in a figure; longer ones leave the plot no room
+
+
+def short(name: str, most: int = LONGEST_NAME) -> str:
+    """A row's name for a figure, its middle left out where it is too long; the tables have it whole.
+
+    >>> short("SCOPE fast (max_skip=1)", 15)
+    'SCOPE f…skip=1)'
+    """
+    return "\n".join(_cut(line, most) for line in name.split("\n"))
+
+
+def _cut(line: str, most: int) -> str:
+    keep = most // 2
+    return line if len(line) <= most else f"{line[:keep]}…{line[len(line) - (most - keep - 1):]}"
+
+
 def label_lines(axes: Axes, ends: list[tuple[float, str, str]], x: float, points: float = 10.5) -> None:
     """Direct labels right of `x` for lines that end at (y, text, colour), moved apart where they would touch."""
     axes.figure.canvas.draw()
@@ -84,5 +101,5 @@ def label_lines(axes: Axes, ends: list[tuple[float, str, str]], x: float, points
     heights = [axes.transData.transform((x, y))[1] for y, _, _ in ends]
     for (y, text, ink), height in zip(ends, spread(heights, gap), strict=True):
         offset = (height - axes.transData.transform((x, y))[1]) * 72 / axes.figure.dpi
-        axes.annotate(text, (x, y), (6, offset), textcoords="offset points", color=ink, va="center", fontsize=8,
+        axes.annotate(short(text), (x, y), (6, offset), textcoords="offset points", color=ink, va="center", fontsize=8,
                       annotation_clip=False)  # fmt: skip

@@ -71,7 +71,8 @@ def main(study: Study) -> pd.DataFrame:
 def _columns() -> list[str]:
     ends = [f"{name}_{end}" for name in BY_NAME for end in ("low", "high")]
     paper = [f"paper_{name}" for name in published.PRINTED]
-    return [*COLUMNS, *ends, *paper, "paper_comparable", *ALSO, "name", "variant", "marks", "missing"]
+    return [*COLUMNS, *ends, *paper, "paper_comparable", *ALSO, "invalid", "failed",
+            "name", "variant", "marks", "missing"]  # fmt: skip
 
 
 def _line(study: Study, row: dict[str, str], group: pd.DataFrame) -> dict[str, Any]:
@@ -79,6 +80,7 @@ def _line(study: Study, row: dict[str, str], group: pd.DataFrame) -> dict[str, A
     counts = group["status"].value_counts()
     random, estimated = bool((group["weights"] == "random").any()), bool(group["estimated"].any())
     line: dict[str, Any] = {**row, "videos": len(valid), "name": label({**row, "label": group["label"].iloc[0]})}
+    line["invalid"], line["failed"] = (int(counts.get(status, 0)) for status in ("invalid", "failed"))
     line["status"] = f"{len(valid)} videos, invalid {counts.get('invalid', 0)}, failed {counts.get('failed', 0)}"
     missing = []
     for metric in METRICS:

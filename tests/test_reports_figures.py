@@ -1,0 +1,89 @@
+"""What a figure or a printed table must not hide: invalid videos, identical frames, rows with long names."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+
+from reports import curves, figures, formats
+from reports.build import draw
+from reports.records import load
+from reports.style import LONGEST_NAME
+from reports.tables import main
+from store import Store
+from tests.synthetic import CELLS, make_store
+
+MODEL = "skyreels_tiny"
+LONG = {"method.coefficients": [0.123456789] * 12, "method.interval_ratio": [0.9, 0.8, 0.7], "model.frames": 33}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("figures")
+    make_store(folder, cells={key: CELLS[key] for key in (("original", None), ("scope", "fast"), ("teacache", "fast"))})
+    make_store(folder, cells={("scope", "fast"): CELLS["scope", "fast"]}, videos=False, changed=LONG)
+    return folder
+
+
+def edit(root, method, change, first=True):
+    """`change` the quality.json of the first (or of every) record of `method`; returns how many."""
+    found = [r for r in Store(root).records() if r.run["method"] == method and r.quality and not r.run.get("changed")]
+    for record in found[: 1 if first else None]:
+        record.write_json("quality.json", change(json.loads(json.dumps(record.quality))))
+    return len(found)
+
+
+def test_figures_keep_their_axes_where_names_are_long(root):
+    study = load(root)
+    frame = main(study)
+    assert max(map(len, frame["name"])) > 80
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        drawn = [(kind, figure) for kind, _, _, figure in draw(study, frame) if figure is not None]
+        for kind, figure in drawn:
+            figure.draw_without_rendering()
+            width = figure.get_size_inches()[0]
+            assert all(axes.get_position().width * width > 0.5 for axes in figure.axes), f"{kind}: no room left"
+    assert {"speed_quality", "radar", "memory", "timeline", "drift"} <= {kind for kind, _ in drawn}
+    texts = [t.get_text() for _, f in drawn for a in f.axes for t in (*a.texts, *a.get_yticklabels())]
+    assert max(len(line) for text in texts for line in text.split("\n")) <= LONGEST_NAME
+
+
+def test_a_video_with_one_identical_frame_stays_in_the_drift_curve(root):
+    before = curves._curves(load(root), MODEL, "psnr")
+
+    def identical(quality):
+        quality["per_frame"]["psnr"][3] = None
+        return quality
+
+    edit(root, "teacache", identical)
+    after = curves._curves(load(root), MODEL, "psnr")
+    assert [len(values) for *_, values in after] == [len(values) for *_, values in before]
+    drawn = next(values for row, *_, values in after if row["method"] == "teacache")
+    others = np.concatenate([values.ravel() for *_, values in after])
+    assert np.isfinite(others).all() and drawn[:, 3].max() == others.max()
+
+
+def test_invalid_videos_have_no_say_in_the_radar_and_are_counted_in_every_table(root):
+    count = edit(root, "teacache", lambda q: q | {"adherence": {"colour": 1.0, "shape": 1.0, "direction": 1.0}}, False)
+    edit(root, "teacache", lambda q: q | {
+        "adherence": {"colour": 0.0, "shape": 0.0, "direction": 0.0},
+        "validity": {"status": "invalid", "reasons": ["black"]}})  # fmt: skip
+    study = load(root)
+    frame = main(study)
+    group = next(g for row, g in study.rows(MODEL) if row["method"] == "teacache")
+    assert figures._adherence(study, group) == 1.0
+    line = frame[frame["method"] == "teacache"].iloc[0]
+    assert (line["videos"], line["invalid"], line["failed"]) == (count - 1, 1, 0)
+    lines = [[cell.strip() for cell in text.split("|")] for text in formats.markdown(study, frame).splitlines()]
+    assert any(cells[2:4] == ["videos", "invalid"] for cells in lines)
+    assert next(cells for cells in lines if "TeaCache fast" in cells)[2:4] == [str(count - 1), "1"]
+    assert f"TeaCache fast & {count - 1} & 1 &" in formats.latex(study, frame)
+
+
+def test_the_latex_table_is_never_wider_than_the_page(root):
+    study = load(root)
+    text = formats.latex(study, main(study))
+    assert text.startswith("\\begin{table*}") and "\\resizebox{\\ifdim\\width>\\textwidth" in text
+    assert text.count("{") == text.count("}")
