@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from engine.code import code_of
+from engine.fingerprint import code_of
 from engine.method import Decision, Method, Mode, Probe, Row, Site
 
 if TYPE_CHECKING:

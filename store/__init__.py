@@ -13,11 +13,11 @@ A rename onto a folder that is not empty fails, on a network share too: the firs
 
 from store.claims import Claims
 from store.files import FULL, checksum, fingerprint, writing
-from store.record import SCHEMA, SEALED, Record, StoreError
+from store.record import KEY_VERSION, SCHEMA, SEALED, Record, StoreError
 from store.shelf import RESERVED, Stage, Store
 from store.status import print_status
 
 __all__ = [
-    "FULL", "RESERVED", "SCHEMA", "SEALED", "Claims", "Record", "Stage", "Store", "StoreError", "checksum",
-    "fingerprint", "print_status", "writing",
+    "FULL", "KEY_VERSION", "RESERVED", "SCHEMA", "SEALED", "Claims", "Record", "Stage", "Store", "StoreError",
+    "checksum", "fingerprint", "print_status", "writing",
 ]  # fmt: skip

@@ -13,6 +13,7 @@ from store.files import writing
 from store.index import Entry
 
 SCHEMA = 1
+KEY_VERSION = 2  # how keys are made (docs/records.md), in run.json; 1, not written there: of the method's source text
 SEALED = ("config.yaml", "frames.mp4", "trace.jsonl", "video.mp4")  # run.json holds their checksums
 CURVES = "per_frame"  # of quality.json: long lists that only a figure reads
 
@@ -33,6 +34,11 @@ class Record:
     def status(self) -> str:
         """`ok`, `invalid` or `failed`; run["reason"] says why."""
         return self.run.get("status", "ok")
+
+    @property
+    def older_key(self) -> bool:
+        """Whether the key was made in an older way, so that no sweep of today finds this record."""
+        return int(self.run.get("key_version", 1)) < KEY_VERSION
 
     @property
     def quality(self) -> dict[str, Any] | None:

@@ -19,10 +19,12 @@ def print_status(store: Store, verify: bool = False) -> None:
     counts: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
     seen: dict[tuple[str, ...], set[tuple]] = defaultdict(set)
     reasons: Counter[tuple[str, str]] = Counter()
+    older = 0
     for record in store.records(verify):
         cell = record.path.parts[-3:-1]
         counts[cell][record.status] += 1
         seen[cell].add((record.run.get("prompt_id"), record.run.get("seed")))
+        older += record.older_key
         if record.status == "failed":
             reasons["/".join(cell), str(record.run.get("reason"))] += 1
     for folder in store.damaged:
@@ -45,5 +47,7 @@ def print_status(store: Store, verify: bool = False) -> None:
         out.print(f"[red]failed[/] {name} × {count}: {escape(reason)}")
     for folder, why in list(store.damaged.items())[:10]:
         out.print(f"[yellow]damaged[/] {escape(str(folder))}: {escape(why)}")
+    if older:
+        out.print(f"{older} records have keys of an older kind: they are kept, and a sweep makes their videos again")
     if reasons:
         out.print("retry_failed=true makes what failed again; what is damaged or missing is made by the same command")

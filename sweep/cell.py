@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from dataclasses import asdict, dataclass, field
@@ -14,11 +15,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from conf.schema import ConfigError, Run, departures, device_of, has_point, parse, read_prompts
-from engine.code import code_of
 from engine.environment import environment
+from engine.fingerprint import code_of
 from engine.method import Method, Original
 from engine.weights import WeightsError
-from store import fingerprint
+from store import KEY_VERSION, fingerprint
 
 COMMAND = "SCOPE_COMMAND"  # what was typed, for the jobs that other processes do
 
@@ -69,6 +70,8 @@ class Cell:
             wanted_settings = (settings, method.reschedule(settings))
             base, model = (backbone(kind, json.dumps(asdict(s)), device) for s in wanted_settings)
             method.check(model)
+            for one in (kind, type(method)):
+                code_of(one)
         except WeightsError:
             raise
         except ValueError as error:
@@ -122,12 +125,12 @@ class Job:
 
     @cached_property
     def produced_by(self) -> dict[str, Any]:
-        """Everything that the frames depend on, and nothing else: no names, paths or dates."""
+        """Everything that the frames depend on, and nothing else: no names, paths or dates (docs/records.md)."""
         settings = {k: v for k, v in asdict(self.model.settings).items() if k not in ("name", "checkpoint")}
-        kind = type(self.method)
-        method = {"class": f"{kind.__module__}.{kind.__name__}", "code": code_of(kind), **_parameters(self.method)}
+        model, kind = type(self.model), type(self.method)
+        method = {"class": kind.__name__, "code": code_of(kind), **_parameters(self.method)}
         return {
-            "model": {"class": type(self.model).__name__, **settings},
+            "model": {"class": model.__name__, "code": code_of(model), **settings},
             "weights": self.model.weights_id,
             "method": method,
             "prompt": self.prompt,
@@ -149,9 +152,16 @@ def label(name: str, speed: str | None) -> str:
 
 
 def _parameters(method: Method) -> dict[str, Any]:
-    """Infinity is no JSON number; written as text it keeps the key well defined."""
-    values = asdict(method)  # type: ignore[call-overload]
-    return {k: str(v) if isinstance(v, float) and v in (float("inf"), float("-inf")) else v for k, v in values.items()}
+    """A method's settings as JSON. Infinity is no JSON number: it is written as text, so that the key is well defined.
+    The place of a class is left out where the class's code is there."""
+    plain: dict[str, Any] = _plain(asdict(method))  # type: ignore[call-overload]
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items() if not (k == "_target_" and "code" in value)}
+    return str(value) if isinstance(value, float) and math.isinf(value) else value
 
 
 def identity(job: Job, cell: Cell) -> dict[str, Any]:
@@ -167,6 +177,7 @@ def identity(job: Job, cell: Cell) -> dict[str, Any]:
         "frame_borders": job.model.frame_borders,
         "site": ", ".join(map(str, job.method.sites(job.model.depth, job.model.schedule()[0]))),
         "produced_by": job.produced_by,
+        "key_version": KEY_VERSION,
         "changed": {k: v for k, v in cell.order.changed.items() if job.reference or k.startswith("model.")},
         "environment": environment(job.model.device) | {"precision": job.model.settings.precision},
         "command": os.environ.get(COMMAND) or " ".join(["python", "run.py", *sys.argv[1:]]),

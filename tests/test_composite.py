@@ -9,7 +9,7 @@ from baselines.cfg_cache import CfgCache
 from baselines.composite import Composite
 from baselines.first_block_cache import FirstBlockCache
 from conf.schema import CONF, parse
-from engine.code import code_of
+from engine.fingerprint import code_of
 from engine.ledger import flops
 from engine.method import Mode, Original
 from scope.method import Scope

@@ -1,6 +1,5 @@
 """One video from noise to frames: what is measured, what a broken one leaves behind, and what the account says."""
 
-import inspect
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -11,9 +10,8 @@ import torch
 
 import engine.produce
 from baselines.uniform import Uniform
-from engine import code
-from engine.code import code_of
 from engine.environment import environment
+from engine.fingerprint import code_of
 from engine.ledger import flops, plan
 from engine.loop import NonFinite, generate
 from engine.meter import meter
@@ -147,23 +145,10 @@ def test_the_meter_reports_even_if_its_span_fails():
     assert cost.seconds > 0 and cost.allocated > 0
 
 
-def test_a_fingerprint_of_code_follows_the_class_and_what_it_imports(monkeypatch):
-    before = {kind: code_of(kind) for kind in (Original, Scope, Uniform)}
-    assert len(set(before.values())) == 3 and all(len(value) == 12 for value in before.values())
-    source = inspect.getsource
-    monkeypatch.setattr(
-        code.inspect, "getsource", lambda m: source(m) + ("#" if m.__name__ == "scope.predictors" else "")
-    )
-    assert code_of(Scope) != before[Scope]
-    assert code_of(Uniform) == before[Uniform]
-    monkeypatch.setattr(code.inspect, "getsource", lambda m: source(m) + ("#" if m.__name__ == "engine.loop" else ""))
-    assert all(code_of(kind) != before[kind] for kind in before)
-
-
 def test_a_fingerprint_does_not_depend_on_what_else_is_imported():
     """In a process that has nothing but the method yet, and in this one, which has everything."""
     script = """
-from engine.code import code_of
+from engine.fingerprint import code_of
 from engine.method import Original
 print(code_of(Original))
 from scope.method import Scope

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from engine.components import one_line, read_json
+from engine.fingerprint import code_of
 from engine.weights import digest
 
 from .checkpoint import CheckpointError, check, empty_dit, load_dit, locate, random_dit, shards
@@ -159,7 +160,8 @@ def embed(prompts: Iterable[str], settings: Magi1, device: torch.device, cache: 
 def _cached(cache: Path | None, identity: str, prompt: str) -> Path | None:
     if cache is None:
         return None
-    return cache / f"text-{hashlib.sha256(f'{identity}|{prompt}'.encode()).hexdigest()[:24]}.safetensors"
+    what = f"{code_of(TextEncoder.encode)}|{identity}|{prompt}"
+    return cache / f"text-{hashlib.sha256(what.encode()).hexdigest()[:24]}.safetensors"
 
 
 def _write(path: Path | None, embedding: Tensor) -> None:

@@ -69,9 +69,9 @@ class SkyReelsV2(Holder):
     def offers(self) -> frozenset[str]:
         return offers(self.settings)
 
-    @property
+    @cached_property
     def depth(self) -> int:
-        return self.prices.depth
+        return int(checkpoint.architecture(self.settings).get("num_layers", 32))  # 32: the default of its class
 
     @property
     def parameters(self) -> int:

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import UMT5EncoderModel
 
 from engine.components import load_encoder, load_tokenizer
+from engine.fingerprint import code_of
 from engine.weights import digest
 from models.skyreels.checkpoint import architecture, files, locate, todo
 from models.skyreels.settings import SkyReels
@@ -80,7 +81,7 @@ def _random(prompt: str, settings: SkyReels) -> Tensor:
 def _path(cache: Path | None, encoder_id: str, prompt: str, settings: SkyReels) -> Path | None:
     if cache is None:
         return None
-    what = f"{encoder_id}|{settings.text_length}|{settings.precision}|{prompt}"
+    what = f"{code_of(_encode)}|{encoder_id}|{settings.text_length}|{settings.precision}|{prompt}"
     return cache / f"text-{hashlib.sha256(what.encode()).hexdigest()[:24]}.safetensors"
 
 

@@ -1,0 +1,166 @@
+"""Which code computes the frames: a fingerprint that changes when that code does, and not when its wording does.
+
+From a class, and from the denoising loop, everything of the project is followed that their code names, however it was
+imported; docs/records.md says what counts. Read from the sources alone, so that it does not matter what a process has
+imported.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import sys
+import sysconfig
+from collections.abc import Callable, Collection, Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from engine.normal import Target, Text, normalise
+from engine.source import Module, Root, Unit, load
+
+OURS: Root = (Path(__file__).resolve().parents[1], frozenset({"engine", "models", "scope", "baselines"}))
+INSTALLED = ("site-packages", "dist-packages")
+LOOP = ("engine.loop", "generate")  # every video passes through it
+OPAQUE = "engine.fingerprint"  # what a key is made of is no part of what it stands for
+BESIDE = frozenset({  # what models and methods offer that prices, describes or refuses, and computes no frame
+    "advice", "check", "counters", "frame_borders", "knobs", "parameters", "plan_counts", "price", "prices", "requires",
+    "state", "weights_id",
+})  # fmt: skip
+ROUNDS = 4  # how far what a piece of code refers to is told apart
+
+
+class CodeError(ValueError):
+    """The source of a class cannot be read; says which."""
+
+
+def code_of(kind: type | Callable[..., Any]) -> str:
+    """12 hex digits over a method's or a backbone's class, the loop and all that they use; or over a function.
+
+    Made once per process. Raises CodeError for what has no source file.
+    """
+    return code_of_any(kind)
+
+
+@lru_cache(maxsize=256)
+def code_of_any(kind: Any) -> str:
+    """`code_of`, kept; `kind` is any object here, since a method's class does not pass for hashable to the checker."""
+    return _digest(_reached(kind))
+
+
+def _reached(kind: type | Callable[..., Any]) -> dict[Unit, Text]:
+    """Every top-level statement that the frames may depend on, normalised."""
+    roots = _roots(kind)
+    family: set[tuple[str, str]] = set()
+    for base in kind.__mro__ if isinstance(kind, type) else ():
+        family.add((base.__module__, base.__qualname__.split(".")[0]))
+    beside = _beside(family, roots)
+    waiting: list[Target] = [*(_units(*LOOP, roots) if isinstance(kind, type) else ()), *_units(*_place(kind), roots)]
+    found: dict[Unit, Text] = {}
+    touched: set[Module] = set()
+    while waiting:
+        target = waiting.pop()
+        if isinstance(target, Module):
+            waiting += target.units
+            waiting += _effects(target, touched)
+        elif target not in found and target.module.name != OPAQUE:
+            own = any((target.module.name, name) in family for name in target.names)
+            found[target] = text = normalise(target, beside if own else ())
+            waiting += text.targets
+            for module in (target.module, *(load(name, roots) for name in text.imports)):
+                waiting += _effects(module, touched)
+    return found
+
+
+def _effects(module: Module | None, touched: set[Module]) -> Iterable[Unit]:
+    """What importing a module does besides binding names; that of the modules that it imports as well."""
+    waiting, found = [module], []
+    while waiting:
+        one = waiting.pop()
+        if one is None or one in touched or one.name == OPAQUE:
+            continue
+        touched.add(one)
+        found += [unit for unit in one.units if unit.effect or _registered(unit)]
+        names = {name for base, inner in one.imports.values() for name in (base, f"{base}.{inner}" if inner else base)}
+        waiting += [load(name, one.roots) for name in sorted({*names, *one.starred})]
+    return found
+
+
+def _registered(unit: Unit) -> bool:
+    """Whether a decorator of the project may note a definition somewhere."""
+    decorators = getattr(unit.node, "decorator_list", ())
+    return bool(decorators) and normalise(unit).decorated
+
+
+def _beside(family: Collection[tuple[str, str]], roots: tuple[Root, ...]) -> frozenset[str]:
+    """The members of BESIDE that no other code of the classes uses, and that set nothing on the object."""
+    used: set[str] = set()
+    for module, name in family:
+        for unit in _units(module, name, roots, must=False):
+            for member in unit.node.body if isinstance(unit.node, ast.ClassDef) else ():
+                names = {getattr(member, "name", "")}
+                attributes = [n for n in ast.walk(member) if isinstance(n, ast.Attribute) and _of_self(n.value)]
+                if names & BESIDE and any(isinstance(n.ctx, ast.Store) for n in attributes):
+                    used |= names
+                if not names & BESIDE:
+                    used |= {n.attr for n in attributes}
+    return BESIDE - used
+
+
+def _of_self(node: ast.expr) -> bool:
+    return ast.unparse(node) in ("self", "cls", "super()")
+
+
+def _units(module: str, name: str, roots: tuple[Root, ...], must: bool = True) -> list[Unit]:
+    """The statements that define `name`; all of a module that makes the name in another way."""
+    source = load(module, roots)
+    if source is None:
+        if must:
+            raise CodeError(f"{module}.{name} has no source file to take its fingerprint from; put it into a .py file")
+        return []
+    return source.bound.get(name) or (source.units if must else [])
+
+
+def _place(kind: type | Callable[..., Any]) -> tuple[str, str]:
+    module = kind.__module__
+    if module == "__main__":  # a script: its file has the name
+        module = Path(str(getattr(sys.modules[module], "__file__", "") or "")).stem or module
+    return module, kind.__qualname__.split(".")[0]
+
+
+def _roots(kind: type | Callable[..., Any]) -> tuple[Root, ...]:
+    """Where modules of the project are: ours, and beside a plug-in or a class that it derives from."""
+    found = [OURS]
+    for base in kind.__mro__ if isinstance(kind, type) else (kind,):
+        file = getattr(sys.modules.get(base.__module__), "__file__", None)
+        name = _place(base)[0]
+        if not file or (base is not kind and _foreign(Path(file))):
+            continue
+        path = Path(file).resolve()
+        folder = path.parents[len(name.split(".")) - (path.name != "__init__.py")]
+        if folder != OURS[0] or name.split(".")[0] not in (OURS[1] or ()):
+            found.append((folder, frozenset({name.split(".")[0]}) if folder.name in INSTALLED else None))
+    return tuple(dict.fromkeys(found))
+
+
+def _foreign(file: Path) -> bool:
+    """Whether a file is of an installed library or of Python."""
+    return any(part in INSTALLED for part in file.parts) or file.is_relative_to(sysconfig.get_path("stdlib"))
+
+
+def _digest(reached: dict[Unit, Text]) -> str:
+    """Over the set of texts, each told apart by those that it refers to; neither order nor place matters."""
+    marks = {unit: _hash(text.text) for unit, text in reached.items()}
+    for _ in range(ROUNDS):
+        marks = {unit: _hash(" ".join([marks[unit], *(_mark(t, marks) for t in text.targets)]))
+                 for unit, text in reached.items()}  # fmt: skip
+    return _hash(" ".join(sorted(set(marks.values()))))[:12]
+
+
+def _mark(target: Target, marks: dict[Unit, str]) -> str:
+    units = target.units if isinstance(target, Module) else [target]
+    return "+".join(sorted(marks[unit] for unit in units if unit in marks))
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
