@@ -189,7 +189,7 @@ def _radar_values(study: Study, rows: pd.DataFrame, model: str) -> pd.DataFrame:
 
 
 def _adherence(study: Study, group: pd.DataFrame) -> float:
-    """The share of a prompt's claims (colour, shape, direction) that a row's valid videos keep; NaN if none is known."""
+    """The share of a prompt's claims that a row's valid videos keep; NaN if none is known."""
     valid = group[group["status"] == "ok"]
     found = [(study.record(video).quality or {}).get("adherence") or {} for _, video in valid.iterrows()]
     kept = [float(facts[name]) for facts in found for name in ("colour", "shape", "direction")
