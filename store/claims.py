@@ -1,8 +1,10 @@
 """Who is making which video now, so that jobs that share a store do not make one twice: RESULTS/.claims/<cell>.<key>.
 
-A claim is a file that only one process can create. Its owner touches it while it works; one that was not touched for
-STALE seconds, or whose process of this host is gone, may be taken over. It is a courtesy, not a lock: should two
-processes ever make one video, the store keeps the first.
+A claim is a file that only one process can create. Its owner touches it while it works. It may be taken over if its
+process is gone, which only a process of the same PID namespace can tell, or if it was not touched for STALE seconds.
+Clocks of hosts differ, so its age is not believed alone: it must not have been touched for DOUBT seconds of our own
+clock either, and is old after STALE of these whatever its date. It is a courtesy, not a lock: should two processes ever
+make one video, the store keeps the first.
 """
 
 from __future__ import annotations
@@ -16,12 +18,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from store.files import HOST, abandoned, owner
+from store.files import HOST, abandoned, owner, place
 
 BEAT = 30.0  # seconds between touches
 STALE = 300.0  # seconds without one after which the owner counts as gone; raising it: waits longer after a power cut
+DOUBT = 3 * BEAT  # seconds for which one that seems old is watched; raising it: surer, waits longer
 BEATING = "claims"
 _held: dict[Path, bytes] = {}  # the claims of this process, and what they say: no two say the same
+_seen: dict[Path, Look] = {}  # the claims of others, as we saw them
 
 
 @dataclass(frozen=True)
@@ -32,9 +36,20 @@ class Holder:
     key: str
     host: str
     pid: int
+    place: str = ""  # where `pid` means this process; "" for a claim of an older version
+    since: str = ""  # when it began, by its own clock
 
     def __str__(self) -> str:
-        return f"process {self.pid} on {self.host}"
+        return f"process {self.pid} on {self.host}" + (f" since {self.since}" if self.since else "")
+
+
+@dataclass
+class Look:
+    """A claim's time stamp, and since when, by this process's clock, it has been the same."""
+
+    stamp: int
+    since: float
+    moved: bool = False  # its owner has touched it under our eyes
 
 
 class Claims:
@@ -46,7 +61,7 @@ class Claims:
     @contextmanager
     def claim(self, cell: str, key: str) -> Iterator[bool]:
         """Whether the video is ours to make, and nobody else's until the block ends."""
-        path = self.folder / f"{cell.replace('/', '.')}.{key}"
+        path = self._path(cell, key)
         mine = self._take(path, cell, key)
         try:
             yield mine
@@ -61,6 +76,10 @@ class Claims:
             if holder and not self._stale(path, holder):
                 yield holder
 
+    def holder(self, cell: str, key: str) -> Holder | None:
+        """Who has a video, as far as one can tell from here."""
+        return _read(self._path(cell, key))
+
     def sweep(self) -> list[Path]:
         """Remove the claims of those who are gone, and say which they were."""
         gone = []
@@ -68,6 +87,9 @@ class Claims:
             if self._stale(path, _read(path)) and self._break(path):
                 gone.append(path)
         return gone
+
+    def _path(self, cell: str, key: str) -> Path:
+        return self.folder / f"{cell.replace('/', '.')}.{key}"
 
     def _take(self, path: Path, cell: str, key: str) -> bool:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +100,10 @@ class Claims:
                 if not self._stale(path, _read(path)) or not self._break(path):
                     return False
                 continue
-            content = {"cell": cell, "key": key, "host": HOST, "pid": os.getpid(), "name": owner()}
+            since = time.strftime("%Y-%m-%d %H:%M:%S %z")
+            who = {"host": HOST, "pid": os.getpid(), "place": place(), "since": since, "name": owner()}
+            content = {"cell": cell, "key": key, **who}
+            _seen.pop(path, None)
             with os.fdopen(handle, "wb") as file:
                 _held[path] = json.dumps(content).encode()
                 file.write(_held[path])
@@ -95,12 +120,19 @@ class Claims:
     def _stale(self, path: Path, holder: Holder | None) -> bool:
         if path in _held:
             return False
-        if holder and abandoned(holder.host, holder.pid):
+        if holder and abandoned(holder.place or holder.host, holder.pid):
             return True
         try:
-            return _clock(self.folder) - os.stat(path).st_mtime > STALE
+            stamp = os.stat(path).st_mtime_ns
         except FileNotFoundError:
+            _seen.pop(path, None)
             return False
+        look = _look(path, stamp)
+        watched = time.monotonic() - look.since
+        if watched > STALE:
+            return True
+        doubt = DOUBT if holder and holder.place else 0.0
+        return not look.moved and watched >= doubt and _clock(self.folder) - stamp / 1e9 > STALE
 
     def _break(self, path: Path) -> bool:
         """Take a stale claim away; False if another was faster. What was moved by mistake is put back."""
@@ -132,11 +164,20 @@ def _beat() -> None:
                 os.utime(path)
 
 
+def _look(path: Path, stamp: int) -> Look:
+    look = _seen.get(path)
+    if look is None or look.stamp != stamp:
+        look = _seen[path] = Look(stamp, time.monotonic(), look is not None and stamp > look.stamp)
+    return look
+
+
 def _read(path: Path) -> Holder | None:
     """None for a claim that is being written, or was torn."""
     try:
         found = json.loads(path.read_bytes())
-        return Holder(str(found["cell"]), str(found["key"]), str(found["host"]), int(found["pid"]))
+        host = str(found["host"])
+        where, since = str(found.get("place", "")), str(found.get("since", ""))
+        return Holder(str(found["cell"]), str(found["key"]), host, int(found["pid"]), where, since)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -10,7 +10,8 @@ import os
 import re
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +84,46 @@ def fsync(path: Path) -> None:
 
 
 def owner() -> str:
-    """A name that no other draft has: host, process, count."""
-    return f"{HOST}.{os.getpid()}.{next(_count)}"
+    """A name that no other draft has: place, process, count."""
+    return f"{place()}.{os.getpid()}.{next(_count)}"
 
 
-def abandoned(host: str, pid: int) -> bool:
-    """Whether what (host, pid) left and this process does not know as its own has lost its owner for sure."""
-    return host == HOST and (pid == os.getpid() or not psutil.pid_exists(pid))  # containers reuse the numbers
+def place() -> str:
+    """Where the number of a process means the same process: host, and 8 hex digits of its boot and its PID namespace.
+
+    Two containers of one host have the same host name, and the same numbers for other processes.
+    """
+    space = ""
+    with suppress(OSError):
+        space = os.readlink("/proc/self/ns/pid")
+    named = f"{_boot()}{space}"
+    return f"{HOST}-{hashlib.sha256(named.encode()).hexdigest()[:8]}" if named else HOST
+
+
+@cache
+def _boot() -> str:
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""
+
+
+def abandoned(where: str, pid: int) -> bool:
+    """Whether what process `pid` of the place `where` left, unknown to this process as its own, has lost its owner.
+
+    False for another place: from here one cannot tell. A host without the rest is how older versions named a place.
+    """
+    if where not in (place(), HOST):
+        return False
+    return pid == os.getpid() or not _exists(pid)  # the number was given again
+
+
+def _exists(pid: int) -> bool:
+    try:
+        if os.readlink("/proc/self") == str(os.getpid()):
+            return bool(psutil.pid_exists(pid))
+        os.kill(pid, 0)  # /proc is that of another namespace: ask the kernel
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return bool(psutil.pid_exists(pid))
+    return True

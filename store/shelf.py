@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from store.claims import Claims
-from store.files import FULL, HOST, abandoned, checksum, folders, fsync, owner, rename, writing
+from store.files import FULL, HOST, abandoned, checksum, folders, fsync, owner, place, rename, writing
 from store.index import Entry, Index, Seal, gc_paused, seal, settled
 from store.record import SCHEMA, SEALED, Record, StoreError
 
@@ -136,7 +136,7 @@ class Store:
             if not named or path in _active:
                 continue
             left = abandoned(named[1], int(named[2]))
-            if left or (named[1] != HOST and time.time() - _last_change(path) > ABANDONED):
+            if left or (named[1] not in (HOST, place()) and time.time() - _last_change(path) > ABANDONED):
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
                 gone.append(path)
         return gone + self.claims.sweep()

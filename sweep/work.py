@@ -16,7 +16,7 @@ from conf.schema import Run
 from engine.ledger import write
 from engine.produce import account, forget, produce, warm_up
 from engine.resident import Resident
-from store import FULL, Record, Store
+from store import FULL, STALE, Record, Store
 from sweep.cell import Cell, Job, identity
 
 out = Console(highlight=False, soft_wrap=True)
@@ -25,6 +25,7 @@ if not out.is_terminal:
 
 resident = Resident()  # the weights that this process has in memory
 POLL = 1.0  # seconds between looks at videos that other processes are making
+TELL = 60.0  # seconds between lines on who is waited for
 
 Notify = Callable[..., None]
 """Told what happens, as plain values so that another process can be told: "cell" label, videos to do; "video" key,
@@ -68,6 +69,7 @@ def make(cell: Cell, store: Store, notify: Notify = nobody, lost: Mapping[str, s
             todo.append(job)
     notify("cell", cell.label, len(todo))
     texts, seconds = prepare(todo, store) if todo else ({}, {})
+    told = -TELL
     while todo:
         busy = []
         for job in todo:
@@ -82,9 +84,22 @@ def make(cell: Cell, store: Store, notify: Notify = nobody, lost: Mapping[str, s
                 else:
                     ended(job, video(job, cell, store, texts, seconds, lambda row: notify("row"), notify))
         if len(busy) == len(todo):
+            told = waiting(busy, cell, store, told, notify)
             time.sleep(POLL)
         todo = busy
     return failures
+
+
+def waiting(busy: list[Job], cell: Cell, store: Store, told: float, notify: Notify) -> float:
+    """Say who is waited for, unless that was said less than TELL seconds ago; when it was said last (monotonic)."""
+    if time.monotonic() - told < TELL:
+        return told
+    first = busy[0]
+    holder = store.claims.holder(store.cell(cell.model.name, first.name, first.speed), first.key)
+    notify("say", f"waiting for {len(busy)} videos that others are making; the first, {cell.model.name} {first.label} "
+                  f"{first.key}, by {holder or 'a process that has just begun or ended'}. A process that gives no sign "
+                  f"of life for {STALE:.0f} s is replaced")  # fmt: skip
+    return time.monotonic()
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

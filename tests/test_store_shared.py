@@ -38,7 +38,7 @@ def store(tmp_path):
 def test_a_video_is_claimed_by_one_at_a_time(store):
     other = Store(store.root)
     with store.claims.claim("tiny/scope", "k") as mine:
-        assert mine and [str(h) for h in other.claims.holders()] == [f"process {os.getpid()} on {module.HOST}"]
+        assert mine and [(h.pid, h.host) for h in other.claims.holders()] == [(os.getpid(), module.HOST)]
         with store.claims.claim("tiny/scope", "k") as again:
             assert not again
         with store.claims.claim("tiny/scope-slow", "k") as elsewhere:
@@ -75,6 +75,109 @@ def test_the_claim_of_a_dead_process_of_this_host_is_void_at_once(store):
     held_by(store, host=module.HOST, pid=dead.pid)
     with store.claims.claim("tiny/scope", "k") as mine:
         assert mine
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """clock(seconds) lets that much time pass by this process's own clock."""
+    now, begun = [0.0], time.monotonic()
+    monkeypatch.setattr(module.time, "monotonic", lambda: begun + now[0])
+    return lambda seconds: now.__setitem__(0, now[0] + seconds)
+
+
+def taken(store):
+    with store.claims.claim("tiny/scope", "k") as mine:
+        return mine
+
+
+@pytest.mark.parametrize("ahead", [86400, 3600, 10 * 365 * 86400])
+def test_a_claim_dated_ahead_is_waited_for_no_longer_than_another(store, clock, ahead):
+    path = held_by(store)
+    os.utime(path, (time.time() + ahead,) * 2)
+    assert not taken(store)
+    clock(module.STALE - 1)
+    assert not taken(store)
+    clock(2)
+    assert taken(store)
+
+
+@pytest.mark.parametrize("off", [86400, -86400, 0])
+def test_a_claim_that_is_touched_under_our_eyes_lives_whatever_its_clock_says(store, clock, off):
+    path, begun = held_by(store, place="elsewhere-0123abcd"), time.time() + off
+    for beat in range(30):
+        os.utime(path, (begun + module.BEAT * beat,) * 2)
+        assert not taken(store)
+        clock(module.BEAT)
+
+
+def test_a_claim_that_seems_old_is_watched_for_some_beats_before_it_is_taken(store, clock):
+    path = held_by(store, place="elsewhere-0123abcd")
+    os.utime(path, (time.time() - 86400,) * 2)
+    assert not taken(store)
+    clock(module.DOUBT + 1)
+    assert taken(store)
+
+
+def in_a_container(script, *arguments):
+    """A Python process in a PID namespace of its own with /proc to match, as a container has it."""
+    unshare = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    return subprocess.Popen([*unshare, sys.executable, "-c", script, *map(str, arguments)], cwd=ROOT, text=True,
+                            stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def containers():
+    done = subprocess.run(["unshare", "--pid", "--fork", "--mount-proc", "true"], capture_output=True)
+    if done.returncode:
+        pytest.skip("needs unshare with the right to make PID namespaces (root)")
+
+
+HOLDS = """
+import sys, os
+from store import Store
+store = Store(sys.argv[1])
+with store.claims.claim("tiny/scope", "k") as mine, store.stage("tiny", "scope", None, "k") as stage:
+    (stage.path / "frames.mp4").write_text("frames")
+    print(mine, os.getpid(), stage.path.name, flush=True)
+    sys.stdin.readline()
+    (stage.path / "trace.jsonl").write_text("{}")
+    stage.run["status"] = "ok"
+print(stage.first, flush=True)
+"""
+LOOKS = """
+import sys, os
+from store import Store
+store = Store(sys.argv[1])
+gone = store.sweep()
+with store.claims.claim("tiny/scope", "k") as mine, store.stage("tiny", "scope", None, "other") as stage:
+    print(mine, os.getpid(), stage.path.name, len(gone), len(list(store.claims.holders())), flush=True)
+    stage.run["status"] = "failed"
+"""
+
+
+def test_who_works_in_another_container_of_the_same_host_is_left_to_it(store, containers):
+    """Both are process 1 of their own, or see no process of the other's number."""
+    first = in_a_container(HOLDS, store.root)
+    mine, pid, staged = first.stdout.readline().split()
+    second, _ = in_a_container(LOOKS, store.root).communicate(timeout=60)
+    theirs, their_pid, their_staged, gone, holders = second.split()
+    assert (mine, theirs, gone, holders) == ("True", "False", "0", "1") and pid == their_pid
+    assert staged.split(".", 1)[1] != their_staged.split(".", 1)[1]
+    with store.claims.claim("tiny/scope", "k") as ours:
+        assert not ours and not store.sweep()
+    first.stdin.write("\n")
+    rest, _ = first.communicate(timeout=60)
+    assert rest.split() == ["True"] and store.find("tiny", "scope", None, "k").status == "ok"
+
+
+def test_who_died_in_another_container_is_replaced_after_its_last_beat_is_old(store, containers, clock):
+    first = in_a_container(HOLDS, store.root)
+    first.stdout.readline()
+    first.kill()
+    first.wait()
+    assert not taken(store)  # from here one cannot know
+    clock(module.STALE + 1)
+    assert taken(store)
 
 
 def test_a_torn_claim_counts_until_it_is_old(store):

@@ -1,0 +1,34 @@
+"""A sweep that waits for others says for whom."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from store import Store
+from sweep import work
+
+
+def test_who_is_waited_for_is_said_at_once_and_every_minute(tmp_path, monkeypatch):
+    store, said, now = Store(tmp_path), [], [1000.0]
+    cell = SimpleNamespace(model=SimpleNamespace(name="tiny"))
+    job = SimpleNamespace(name="scope", speed="fast", label="scope-fast", key="k")
+    monkeypatch.setattr(work.time, "monotonic", lambda: now[0])
+    with store.claims.claim("tiny/scope-fast", "k"):
+        told = -work.TELL
+        for _ in range(150):
+            told = work.waiting([job], cell, store, told, lambda *event: said.append(event))
+            now[0] += 1
+    assert [kind for kind, _ in said] == ["say"] * 3
+    assert "1 videos that others are making; the first, tiny scope-fast k, by process" in said[0][1]
+    assert " since 20" in said[0][1] and "replaced" in said[0][1] and "\n" not in said[0][1]
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"cell": 3'])
+def test_a_claim_that_is_being_written_is_waited_for_too(tmp_path, content):
+    store, said = Store(tmp_path), []
+    store.claims.folder.mkdir(parents=True)
+    (store.claims.folder / "tiny.scope.k").write_text(content)
+    cell = SimpleNamespace(model=SimpleNamespace(name="tiny"))
+    job = SimpleNamespace(name="scope", speed=None, label="scope", key="k")
+    work.waiting([job], cell, store, -work.TELL, lambda *event: said.append(event))
+    assert "has just begun or ended" in said[0][1]
