@@ -10,6 +10,7 @@ import pandas as pd
 
 from reports import published
 from reports.records import Study
+from reports.settings_check import plan_unlike_paper, unlike_paper
 from reports.trajectory import measured, saving
 from reports.verdicts import compare
 
@@ -36,7 +37,9 @@ def counts(study: Study) -> list[Other]:
         for name in line["key"].split("."):
             ours = (ours or {}).get(name)
         what = f"{line['model']}: {line['key'].partition('.')[0].replace('_', ' ').replace('flops pf', 'PFLOP')}"
-        said = NO_PLAN if ours is None else _count(float(ours), float(line["value"]))
+        why = plan_unlike_paper(plan, published.MODELS[line["model"]])
+        said = NO_PLAN if ours is None else f"not comparable: {why}" if why else \
+            _count(float(ours), float(line["value"]))  # fmt: skip
         shown = "" if ours is None else f"{ours:,.6g}" if isinstance(ours, float) else f"{ours:,}"
         printed = f"{float(line['value']):,.10g} ({line['source']})"
         found.append(Other(what, printed, shown, said))
@@ -74,6 +77,8 @@ def _memory(study: Study, frame: pd.DataFrame, key: str, printed: str) -> tuple[
                  ["peak_memory_gb"].max())  # fmt: skip
     if line["model"] != FULL[model]:
         return f"{ours:.3g}", "not comparable: tiny preset"
+    if why := unlike_paper(study, line, model) if when == "short" else "":
+        return f"{ours:.3g}", f"not comparable: {why}"
     low, _, high = printed.partition("-")
     if high:
         inside = float(low) <= ours <= float(high)

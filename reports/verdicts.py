@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from reports import published
-from reports.records import Study, settings
+from reports.records import ROW, Study, settings
+from reports.settings_check import by_definition, obstacle, plan_unlike_paper, unlike_paper
 from reports.tables import BY_NAME
 
 TOLERANCE = {  # how far from the printed number still matches; a share of it where `relative`
@@ -25,6 +26,7 @@ ORDER = (
     "not comparable",
     "not run",
 )  # the verdict of a row is the first that one of its cells has
+BY_DEFINITION = "by definition"  # the Original against itself; left out of the verdict of its row
 NAMES = {"skyreels": ("skyreels", "skyreels_tiny"), "magi": ("magi1", "magi1_tiny")}  # ours, the full size first
 POINTS = {  # the operating points that stand for rows of Table 2, where they are not called row1, row2, ...
     ("skyreels", "3(core)"): "fast", ("magi", "1"): "slow", ("magi", "2(core)"): "fast",
@@ -94,12 +96,15 @@ def _judge(study: Study, frame: pd.DataFrame, claim: Claim) -> dict[str, Any]:
                             "reproduced": "" if found is None else f"{found['model']}: {found['name']}"}  # fmt: skip
     verdicts = {}
     for name, printed in claim.numbers.items():
-        ours, plan = math.nan if found is None else float(found[name]), _planned(study, claim, name)
-        if not math.isnan(plan) and (found is None or found["model"] != NAMES[claim.model][0]):
-            ours, verdicts[name] = plan, compare(name, plan, printed)
+        plan = _planned(study, claim, name)
+        if plan and (found is None or found["model"] != NAMES[claim.model][0]):
+            ours, why = float(plan["flops_pf"]["dense"]), plan_unlike_paper(plan, claim.model)
+            verdicts[name] = f"not comparable: {why}" if why else compare(name, ours, printed)
         else:
-            verdicts[name] = _verdict(claim, found, name, ours, printed)
+            ours = math.nan if found is None else float(found[name])
+            verdicts[name] = _verdict(study, claim, found, name, ours, printed)
         line |= {f"paper_{name}": printed, name: ours, f"verdict_{name}": verdicts[name]}
+    verdicts = {name: v for name, v in verdicts.items() if v != BY_DEFINITION}  # no evidence
     line["verdict"] = next(kind for kind in ORDER if any(v.startswith(kind) for v in verdicts.values()))
     deciding = {name: v for name, v in verdicts.items() if v.startswith(line["verdict"])}
     said = line["verdict"] in ("matches", "differs")
@@ -107,8 +112,9 @@ def _judge(study: Study, frame: pd.DataFrame, claim: Claim) -> dict[str, Any]:
     return line
 
 
-def _reason(verdict: str, *_: str) -> str:
-    return verdict.partition(": ")[2]
+def _reason(*verdicts: str) -> str:
+    """The first reason; another GPU concerns the seconds alone, so any other tells more."""
+    return min((verdict.partition(": ")[2] for verdict in verdicts), key=lambda why: why == "another GPU")
 
 
 def _find(study: Study, frame: pd.DataFrame, claim: Claim) -> pd.Series | None:
@@ -119,11 +125,22 @@ def _find(study: Study, frame: pd.DataFrame, claim: Claim) -> pd.Series | None:
             rows = _where(rows, lambda line: _is(_set(study, line).get("fraction"), claim.fraction))
         elif claim.taus and len(stated := _where(rows, lambda line: _taus(study, line) == claim.taus)):
             rows = stated
+        elif claim.method == "original":  # the paper's frames may not be those of the menu, and then the row has a name
+            rows = _first(rows, (rows["variant"] == "").to_numpy(bool))
         else:
             rows = rows[(rows["speed"] == claim.speed) & (rows["variant"] == "")]
-        if len(rows):
+        if len(rows) == 1:
             return rows.iloc[0]
+        if len(rows):
+            papers = [not unlike_paper(study, line, claim.model, claim.taus, claim.fraction)
+                      for _, line in rows.iterrows()]  # fmt: skip
+            return _first(rows, np.array(papers, bool)).iloc[0]
     return None
+
+
+def _first(rows: pd.DataFrame, wanted: np.ndarray) -> pd.DataFrame:
+    """The rows with the `wanted` ones at the front, in their order."""
+    return pd.concat([rows[wanted], rows[~wanted]])
 
 
 def _where(rows: pd.DataFrame, holds: Callable[[pd.Series], bool]) -> pd.DataFrame:
@@ -137,8 +154,7 @@ def _taus(study: Study, line: pd.Series) -> tuple[float, float] | None:
 
 def _set(study: Study, line: pd.Series) -> dict[str, Any]:
     """The method's settings of a row of the main table."""
-    names = ["model", "method", "speed", "variant"]
-    video = study.videos[(study.videos[names] == line[names]).all(axis=1)].iloc[0]
+    video = study.videos[(study.videos[ROW] == line[ROW]).all(axis=1)].iloc[0]
     return settings(study.record(video)).get("method") or {}
 
 
@@ -146,14 +162,14 @@ def _is(value: Any, wanted: float) -> bool:
     return isinstance(value, float) and math.isclose(value, wanted, rel_tol=1e-6)
 
 
-def _planned(study: Study, claim: Claim, name: str) -> float:
-    """The Original's PFLOPs need no run: a dry run's line in RESULTS/plan/<model>/original.json counts them."""
+def _planned(study: Study, claim: Claim, name: str) -> dict[str, Any]:
+    """The Original's PFLOPs need no run: a dry run in RESULTS/plan/<model>/original.json counts them; else empty."""
     row = {"model": NAMES[claim.model][0], "method": "original", "speed": "", "variant": ""}
-    plan = study.cell_file("plan", row) if claim.method == "original" and name == "flops_pf" else {}
-    return float(plan["flops_pf"]["dense"]) if plan else math.nan
+    return study.cell_file("plan", row) if claim.method == "original" and name == "flops_pf" else {}
 
 
-def _verdict(claim: Claim, found: pd.Series | None, name: str, ours: float, printed: float) -> str:
+def _verdict(study: Study, claim: Claim, found: pd.Series | None, name: str, ours: float, printed: float
+             ) -> str:  # fmt: skip
     if found is None:
         lost = claim.table == "table2" and claim.unstated and claim.speed != "fast"
         return "not comparable: the paper does not state the thresholds" if lost else \
@@ -165,11 +181,14 @@ def _verdict(claim: Claim, found: pd.Series | None, name: str, ours: float, prin
     if math.isnan(ours):
         reasons = [why for why in found["missing"].split("; ") if why.startswith(BY_NAME[name].title)]
         return f"not run: {reasons[0].partition(': ')[2]}" if reasons else "not run"
+    if by_definition(claim.method, name):
+        return BY_DEFINITION
     if name == "time_s":
         return "not comparable: another GPU"
     if claim.unstated:
         return "not comparable: the paper does not state the setting"
-    return compare(name, ours, printed)
+    why = obstacle(study, found, claim.model, name, claim.taus, claim.fraction)
+    return f"not comparable: {why}" if why else compare(name, ours, printed)
 
 
 def compare(name: str, ours: float, printed: float) -> str:

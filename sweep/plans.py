@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 from store import Store, writing
 from sweep.cell import Cell
 from sweep.cost import dry_run
 from sweep.work import Notify, nobody, out
 
+SETTINGS = ("frames", "height", "width", "fps", "steps", "guidance", "ar_step", "block", "base_frames", "overlap",
+            "attention", "distill", "kv_range")  # what the count depends on, of either model  # fmt: skip
+
 
 def run(cell: Cell, store: Store, notify: Notify = nobody) -> list[str]:
     """Write the dry run of the cell, and of every iteration the slots forwarded and updated, as [first, last + 1)."""
     rows = [cell.method.narrow(row) for row in cell.model.schedule()]
     matrix = [[row.slots.start, row.slots.stop, row.updating[0], row.updating[-1] + 1] for row in rows]
-    settings = {name: getattr(cell.model.settings, name) for name in ("frames", "height", "width", "fps", "steps")}
+    stated = asdict(cell.model.settings)
+    settings = {name: stated[name] for name in SETTINGS if name in stated}
     found = dry_run(cell) | {"unit": rows[0].unit, "settings": settings, "matrix": matrix}
     with writing(store.root / "plan" / f"{store.cell(cell.model.name, cell.name, cell.speed)}.json") as draft:
         draft.write_text(json.dumps(found))

@@ -22,6 +22,18 @@ CELLS = {  # method, speed: (seconds, share of FLOPs, error on the scale of [0, 
 }
 FRAMES, SIZE, FPS, SLOTS, UNIT, STEPS, LAG = 33, 64, 8, 9, 3, 10, 4
 
+SIX = [f"{prompt}, {n}" for n in (1, 2) for prompt in PROMPTS]  # enough for an interval
+PAPER = {  # the settings of the paper's runs
+    "skyreels": {"frames": 257, "height": 544, "width": 960, "guidance": 6.0, "steps": 50, "ar_step": 5, "block": 5,
+                 "base_frames": 97, "overlap": 17, "attention": "full"},
+    "magi1": {"frames": 240, "height": 480, "width": 480, "steps": 64, "distill": True, "kv_range": []},
+}  # fmt: skip
+
+
+def produced_by(model: str, method: dict | None = None, **changed) -> dict:
+    """What a record of the paper's setting says of itself, with some settings of the model `changed`."""
+    return {"model": PAPER[model] | changed, "method": method or {}}
+
 
 @cache
 def frames_of(prompt: int, error: float, seed: int = 0) -> np.ndarray:

@@ -8,7 +8,7 @@ import pytest
 from reports import tables, verdicts
 from reports.paper import render
 from reports.records import load
-from tests.synthetic import CELLS, PROMPTS, make_store
+from tests.synthetic import CELLS, PROMPTS, SIX, make_store, produced_by
 
 
 def judged(root, **store):
@@ -62,7 +62,7 @@ def test_the_full_size_originals_flops_are_judged_from_a_plan_without_a_run(tmp_
 
 
 def test_full_size_rows_are_compared_where_the_paper_states_the_setting(tmp_path):
-    lines = judged(tmp_path, model="skyreels", flops=245.5e15, prompts=PROMPTS[:2])
+    lines = judged(tmp_path, model="skyreels", flops=245.5e15, prompts=SIX[:5], produced_by=produced_by("skyreels"))
     original = lines.loc["table1", "skyreels", "Original"]
     assert original["verdict_flops_pf"] == "matches" and original["verdict_time_s"] == "not comparable: another GPU"
     assert original["verdict_vbench"] == "not run: not computed"
@@ -71,14 +71,16 @@ def test_full_size_rows_are_compared_where_the_paper_states_the_setting(tmp_path
 
 
 def test_a_sweep_row_is_found_by_its_thresholds(tmp_path):
-    store = make_store(tmp_path, model="skyreels", cells={("original", None): CELLS["original", None]}, videos=False)
-    original = next(store.records())
-    with store.stage("skyreels", "scope", None, "sweep") as stage:
-        for name in ("frames.mp4", "trace.jsonl"):
-            (stage.path / name).write_bytes((original.path / name).read_bytes())
-        (stage.path / "config.yaml").write_text("method: {tau_cache: 0.25, tau_predict: 0.55}\n")
-        stage.run |= original.run | {"seconds": {"total": original.run["seconds"]["total"] / 5.5}}
-    stage.record.write_json("quality.json", {"psnr": 10.0, "ssim": 0.66, "lpips": 0.25})
+    store = make_store(tmp_path, model="skyreels", prompts=SIX, cells={("original", None): CELLS["original", None]},
+                       videos=False, produced_by=produced_by("skyreels"))  # fmt: skip
+    scope = {"tau_cache": 0.25, "tau_predict": 0.55, "max_skip": 5, "decay": 0.75, "selective": "prefix"}
+    for n, original in enumerate(list(store.records())):
+        with store.stage("skyreels", "scope", None, f"sweep{n}") as stage:
+            for name in ("frames.mp4", "trace.jsonl"):
+                (stage.path / name).write_bytes((original.path / name).read_bytes())
+            stage.run |= original.run | {"seconds": {"total": original.run["seconds"]["total"] / 5.5},
+                                         "produced_by": produced_by("skyreels", scope)}  # fmt: skip
+        stage.record.write_json("quality.json", {"psnr": 10.0, "ssim": 0.66, "lpips": 0.25})
     study = load(tmp_path)
     lines = verdicts.judge(study, tables.main(study)).set_index(["table", "model", "row"])
     row = lines.loc["table2", "skyreels", "5: 0.25, 0.55"]
@@ -100,5 +102,6 @@ def test_a_tolerance_is_an_edge(ours, verdict):
 def test_random_weights_have_speed_and_no_quality(tmp_path):
     lines = judged(tmp_path, model="skyreels", weights="random", prompts=PROMPTS[:1])
     original = lines.loc["table1", "skyreels", "Original"]
-    assert original["verdict_ssim"] == "not comparable: random weights" and original["verdict_speedup"] == "matches"
+    assert original["verdict_ssim"] == "not comparable: random weights"
+    assert original["verdict_speedup"] == "by definition" and original["verdict"] != "matches"
     assert math.isnan(original["ssim"])

@@ -1,0 +1,128 @@
+"""Whether a row ran at the paper's setting, and on enough prompts: what a verdict on its numbers needs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from reports.records import ROW, Study, settings
+from reports.tables import BY_NAME
+
+LEAST_PROMPTS = 5  # fewer have no interval that can be relied on
+MODEL: dict[str, dict[str, Any]] = {  # sources.csv; a record must state each of these
+    "skyreels": {"frames": 257, "height": 544, "width": 960, "guidance": 6.0, "steps": 50, "ar_step": 5, "block": 5,
+                 "base_frames": 97, "overlap": 17, "attention": "full"},
+    "magi": {"frames": 240, "height": 480, "width": 480, "steps": 64, "distill": True, "kv_range": []},
+}  # fmt: skip
+MODEL_IF_STATED: dict[str, dict[str, Any]] = {  # what makes it another model or task; older records may leave it out
+    "skyreels": {"architecture.num_layers": 30, "architecture.num_attention_heads": 12,
+                 "architecture.attention_head_dim": 128, "architecture.ffn_dim": 8960},
+    "magi": {"architecture.num_layers": 34, "architecture.hidden_size": 3072, "architecture.ffn_hidden_size": 12288,
+             "window": 4, "chunk": 6, "kv_capacity": 0, "prefix": ""},
+}  # fmt: skip
+SCOPE: dict[str, Any] = {"max_skip": 5, "decay": 0.75}
+SCOPE_IF_STATED: dict[str, Any] = {"predictor": "newton2"}  # Eq. 7
+SELECTIVE = {"skyreels"}  # computes the active frames alone; on MAGI-1 the window holds no others
+BY_DEFINITION = {"speedup", "flops_speedup", "lpips", "ssim", "psnr"}  # the Original against itself
+RATIOS = {"speedup", "flops_speedup"}
+
+
+def by_definition(method: str, name: str) -> bool:
+    """Whether a column compares the Original with itself: 1.00 = 1.00 is no evidence."""
+    return method == "original" and name in BY_DEFINITION
+
+
+def obstacle(study: Study, line: pd.Series, model: str, name: str, taus: tuple[float, float] | None = None,
+             fraction: float = 0.0) -> str:  # fmt: skip
+    """Why the column `name` of a row of the main table is not the paper's to compare with; empty if it is.
+
+    `model` is "skyreels" or "magi"; `taus` and `fraction` are the published row's thresholds and share of the steps.
+    """
+    if why := unlike_paper(study, line, model, taus, fraction):
+        return why
+    marks = [mark for mark in str(line["marks"]).split("; ") if name in RATIOS and (
+        "attention against" in mark or (name == "speedup" and mark.startswith("speeds of")))]  # fmt: skip
+    return marks[0] if marks else too_few_prompts(study, line, name)
+
+
+def unlike_paper(study: Study, line: pd.Series, model: str, taus: tuple[float, float] | None = None,
+                 fraction: float = 0.0) -> str:  # fmt: skip
+    """How the settings of a row's valid videos differ from the paper's; empty if none does."""
+    for number in videos(study, line)["record"]:
+        made_by = settings(study.records[number])
+        wrong = [*_model(model, made_by.get("model") or {}),
+                 *_method(model, line["method"], made_by.get("method") or {}, taus, fraction)]  # fmt: skip
+        if wrong:
+            return ", ".join(wrong)
+    return ""
+
+
+def plan_unlike_paper(plan: Mapping[str, Any], model: str) -> str:
+    """How the settings of a dry run differ from the paper's; those that it does not state are not asked for."""
+    found = plan.get("settings") or {}
+    wanted = {name: value for name, value in MODEL[model].items() if name in found}
+    return ", ".join(_unlike(found, wanted, {}))
+
+
+def videos(study: Study, line: pd.Series) -> pd.DataFrame:
+    """The valid videos of a row of the main table."""
+    found = study.videos
+    return found[(found[ROW] == line[ROW]).all(axis=1) & (found["status"] == "ok")]
+
+
+def too_few_prompts(study: Study, line: pd.Series, name: str) -> str:
+    """Says so where a column has values of fewer prompts than an interval needs."""
+    valid, source = videos(study, line), BY_NAME[name].source
+    count = (valid[valid[source].notna()] if source else valid)["prompt"].nunique()
+    return f"{count} prompt{'s' * (count != 1)} where an interval needs {LEAST_PROMPTS}" * (count < LEAST_PROMPTS)
+
+
+def _model(model: str, found: Mapping[str, Any]) -> Iterator[str]:
+    yield from _unlike(found, MODEL[model], MODEL_IF_STATED[model])
+
+
+def _method(model: str, method: str, found: Mapping[str, Any], taus: tuple[float, float] | None, fraction: float
+            ) -> Iterator[str]:  # fmt: skip
+    if fraction:
+        yield from _unlike(found, {"fraction": fraction}, {})
+    if method != "scope":
+        return
+    thresholds = dict(zip(("tau_cache", "tau_predict"), taus, strict=True)) if taus else {}
+    yield from _unlike(found, SCOPE | thresholds, SCOPE_IF_STATED)
+    if model in SELECTIVE and found.get("selective", "none") == "none":
+        yield "no selective computation where the paper has it"
+
+
+def _unlike(found: Mapping[str, Any], wanted: Mapping[str, Any], if_stated: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in (*wanted.items(), *if_stated.items()):
+        ours: Any = found
+        for part in name.split("."):
+            ours = ours.get(part) if isinstance(ours, Mapping) else None
+        if ours is None and name in if_stated:
+            continue
+        if ours is None:
+            yield f"{name} is not recorded where the paper has {_text(value)}"
+        elif not _same(ours, value):
+            yield f"{_named(name, ours)} where the paper has {_text(value)}"
+
+
+def _same(ours: Any, paper: Any) -> bool:
+    if isinstance(paper, (bool, str, list)):
+        return bool(ours == paper)
+    if isinstance(ours, bool) or not isinstance(ours, (int, float)):
+        return False
+    return math.isclose(ours, paper, rel_tol=1e-6)
+
+
+def _named(name: str, value: Any) -> str:
+    return f"{_text(value)} {name}" if name in ("frames", "steps") else f"{name} {_text(value)}"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "the full range" if value == [] else "none" if value == "" else str(value).lower() \
+        if isinstance(value, bool) else str(value)  # fmt: skip
