@@ -3,7 +3,8 @@
     python -m benchmarks.coverage [tables=2000]
 
 Each simulated table draws prompts, several seeds of each and the videos that fail, from distributions shaped like the
-columns of the main table, and asks reports/statistics.py for the interval; Student's t, the percentile bootstrap and
+columns of the main table, and asks reports/statistics.py for the interval, which is
+missing (nan) where tables print none; Student's t, the percentile bootstrap and
 BCa of the same tables stand beside it. The last line is one JSON object: coverage in percent by column and size.
 """
 
@@ -32,8 +33,8 @@ def lpips(rng: np.random.Generator, prompts: int, seeds: int) -> np.ndarray:
 
 
 def ssim(rng: np.random.Generator, prompts: int, seeds: int) -> np.ndarray:
-    """Left-skewed below 1; mean 6 / 7.2."""
-    return rng.beta(6, 1.2, (prompts, 1)) + 0.03 * rng.normal(size=(prompts, seeds))
+    """Left-skewed, never above 1; mean 6 / 7.2."""
+    return 1 - rng.beta(1.2, 6, (prompts, 1)) * rng.gamma(16, 1 / 16, (prompts, seeds))
 
 
 def psnr(rng: np.random.Generator, prompts: int, seeds: int) -> np.ndarray:
@@ -44,6 +45,11 @@ def psnr(rng: np.random.Generator, prompts: int, seeds: int) -> np.ndarray:
 def time(rng: np.random.Generator, prompts: int, seeds: int) -> np.ndarray:
     """Log-normal: strongly skewed, as of a machine that is sometimes shared; mean exp(0.305)."""
     return np.exp(0.6 * rng.normal(size=(prompts, 1)) + 0.5 * rng.normal(size=(prompts, seeds)))
+
+
+def scattered(rng: np.random.Generator, prompts: int, seeds: int) -> np.ndarray:
+    """Log-normal with the largest spread between prompts that the interval promises to hold; mean exp(1.125)."""
+    return np.exp(1.5 * rng.normal(size=(prompts, 1))) * np.ones((1, seeds))
 
 
 def delta(rng: np.random.Generator, prompts: int, seeds: int) -> np.ndarray:
@@ -57,23 +63,25 @@ def speedup(rng: np.random.Generator, prompts: int, seeds: int) -> np.ndarray:
     return np.exp(0.9 - rng.gamma(1.5, 0.8, (prompts, 1)) + 0.1 * rng.normal(size=(prompts, seeds)))
 
 
-COLUMNS: dict[str, tuple[Draw, float, bool]] = {  # the draw, the truth, whether it is a ratio
-    "lpips": (lpips, 0.2, False), "ssim": (ssim, 6 / 7.2, False), "psnr": (psnr, 22.0, False),
-    "time": (time, float(np.exp((0.6**2 + 0.5**2) / 2)), False), "delta": (delta, -0.02, False),
-    "speedup": (speedup, float(np.exp(-0.3)), True),
+COLUMNS: dict[str, tuple[Draw, float, statistics.Shape | None]] = {  # the draw, the truth, the shape; a ratio has none
+    "lpips": (lpips, 0.2, "positive"), "ssim": (ssim, 6 / 7.2, "below one"), "psnr": (psnr, 22.0, "normal"),
+    "time": (time, float(np.exp((0.6**2 + 0.5**2) / 2)), "positive"), "delta": (delta, -0.02, "normal"),
+    "scattered": (scattered, float(np.exp(1.5**2 / 2)), "positive"),
+    "speedup": (speedup, float(np.exp(-0.3)), None),
 }  # fmt: skip
 
 
 def coverage(column: str, prompts: int, seeds: int, tables: int, others: bool = False) -> dict[str, float]:
     """The share of intervals that hold the truth, in percent: `ours`, with `others` all of METHODS."""
-    draw, truth, ratio = COLUMNS[column]
+    draw, truth, shape = COLUMNS[column]
+    ratio = shape is None
     rng, hits = np.random.default_rng([prompts, list(COLUMNS).index(column)]), dict.fromkeys(METHODS, 0)
     for _ in range(tables):
         values = np.where(rng.random((prompts, seeds)) < LOST, np.nan, draw(rng, prompts, seeds))
         values[:, 0] = np.where(np.isnan(values).all(1), draw(rng, prompts, seeds)[:, 0], values[:, 0])
         names = np.repeat(np.arange(prompts), seeds)
-        _, low, high = statistics.mean(values.ravel(), names, ratio)
-        hits["ours"] += low <= truth <= high
+        _, low, high = statistics.mean(values.ravel(), names, ratio, shape or "normal")
+        hits["ours"] += np.nan if np.isnan(low) else low <= truth <= high
         if others:
             known, logs = ~np.isnan(values), np.log(values) if ratio else values
             sums, counts = np.where(known, logs, 0).sum(1), known.sum(1)

@@ -83,7 +83,7 @@ def _preview(study: Study, model: str, metrics: Sequence[Metric]) -> dict[str, E
     for metric in metrics:
         values = np.array([number(loss.get(metric.name)) for loss in losses], float)
         if (~np.isnan(values)).any():
-            found[metric.name] = mean(values, chosen["prompt"].to_numpy())
+            found[metric.name] = mean(values, chosen["prompt"].to_numpy(), shape=metric.shape)
     return found
 
 

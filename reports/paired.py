@@ -80,7 +80,7 @@ def _difference(first: dict, second: dict, metric: Metric) -> tuple:
         return 0, 0, np.nan, np.nan, np.nan, "no videos in common", np.nan
     a, b = (np.array([values[pair] for pair in common]) for values in (first, second))
     apart, prompts = np.log(a / b) if metric.geometric else a - b, np.array([prompt for prompt, _ in common])
-    estimate = mean(apart, prompts)
+    estimate = mean(apart, prompts, shape="normal")
     sign = 1 if metric.better == "higher" else -1
     verdict = "one prompt only" if np.isnan(estimate.low) else "not told apart"
     if sign * estimate.value > 0 and estimate.low * estimate.high > 0:

@@ -78,7 +78,8 @@ def _points(axes: Axes, part: pd.DataFrame, name: str, ink: str, line: str = "")
     """Values over `at` with their intervals where there are any."""
     x, y = part["at"].to_numpy(float), part[name].to_numpy(float)
     ends = np.abs(part[[f"{name}_low", f"{name}_high"]].to_numpy(float) - y[:, None]).T
-    axes.errorbar(x, y, yerr=np.nan_to_num(ends), color=ink, ls=line, marker="o", ms=4.5, elinewidth=0.8, lw=1.3)
+    ends = np.nan_to_num(ends, posinf=0.0)  # no bar where there is no bound
+    axes.errorbar(x, y, yerr=ends, color=ink, ls=line, marker="o", ms=4.5, elinewidth=0.8, lw=1.3)
 
 
 def skips(study: Study, frame: pd.DataFrame) -> Figure | None:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from reports import floor, paired, published
 from reports.records import ROW, Study, label, load, prompt_hash
-from reports.statistics import NONE, ROUGH, Estimate, mean
+from reports.statistics import FEWEST, NONE, Estimate, Shape, mean
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Metric:
     quality: bool = False  # says nothing about random weights
     least: float = 0.0  # what no value can be below, and so no interval
     most: float = np.inf
+    shape: Shape = "positive"  # what its interval may suppose
 
 
 def _plain(value: float) -> str:
@@ -43,15 +44,19 @@ METRICS = (
     Metric("flops_speedup", "FLOPs speedup", "FLOPs", "flops_speedup", "higher", "{:.2f}×".format, geometric=True),
     Metric("vbench", "VBench", "VBench", "", "higher", "{:.2f}".format, quality=True),
     Metric("lpips", "LPIPS", "LPIPS", "lpips", "lower", "{:.4f}".format, quality=True),
-    Metric("ssim", "SSIM", "SSIM", "ssim", "higher", "{:.4f}".format, quality=True, least=-1, most=1),
-    Metric("psnr", "PSNR (dB)", "PSNR", "psnr", "higher", "{:.2f}".format, quality=True),
+    Metric("ssim", "SSIM", "SSIM", "ssim", "higher", "{:.4f}".format, quality=True, least=-1, most=1,
+           shape="below one"),
+    Metric("psnr", "PSNR (dB)", "PSNR", "psnr", "higher", "{:.2f}".format, quality=True, shape="normal"),
     Metric("peak_memory_gb", "memory (GB)", "GB", "memory", "lower", _plain, scale=1e-9),
 )
 BY_NAME = {metric.name: metric for metric in METRICS}
 SIMILARITIES = [BY_NAME[name] for name in ("lpips", "ssim", "psnr")]
 CONVENTIONS = (
     "Time is text encoding, denoising and decoding of a video. Speedups are geometric means over prompts of the ratio "
-    + "to the Original of the same prompt and seed. Intervals are 95 %, bootstrapped over prompts (studentised).",
+    + "to the Original of the same prompt and seed; all other numbers are arithmetic means.",
+    "Intervals are 95 %, over prompts, of the number beside them: Student's t for PSNR and the log of ratios; for all "
+    + f"else of a log-normal mean (for SSIM, of 1 - SSIM), none below {FEWEST} prompts or if a prompt's value is 0 "
+    + "(SSIM: 1). ∞: the values set no upper bound.",
     "FLOPs are of the denoiser, 2 per multiply-add, of the attention that ran; the csv has the masked count too. "
     + "LPIPS, SSIM and PSNR compare lossless frames with the Original's. GB = 10⁹ bytes.",
 )
@@ -139,9 +144,9 @@ def _estimate(study: Study, row: dict[str, str], group: pd.DataFrame, metric: Me
     values = valid[metric.source] * metric.scale
     infinite = np.isposinf(values)
     if infinite.any() and not infinite.all():  # a mean of dB with infinities in it says nothing
-        estimate = mean(values[~infinite], valid["prompt"][~infinite])
+        estimate = mean(values[~infinite], valid["prompt"][~infinite], metric.geometric, metric.shape)
         return estimate, f"{infinite.sum()} of {len(values)} videos are identical to the Original, not in the mean"
-    estimate = mean(values, valid["prompt"], metric.geometric)
+    estimate = mean(values, valid["prompt"], metric.geometric, metric.shape)
     if not np.isnan(estimate.value):
         return Estimate(estimate.value, *np.clip(estimate[1:], metric.least, metric.most)), ""
     if "speedup" in metric.name:
@@ -172,8 +177,9 @@ def shown(line: pd.Series, metric: Metric, interval: bool = False) -> str:
     if pd.isna(value):
         return "–"
     text = "∞" if np.isinf(value) else metric.show(value)
-    ends = [metric.show(line[f"{metric.name}_{end}"]) for end in ("low", "high")]
-    if not interval or pd.isna(line[f"{metric.name}_low"]) or ends == [text, text]:
+    low, high = (line[f"{metric.name}_{end}"] for end in ("low", "high"))
+    ends = [metric.show(low), "∞" if np.isinf(high) else metric.show(high)]
+    if not interval or pd.isna(low) or ends == [text, text]:
         return text
     return f"{text} [{', '.join(end.rstrip('×') for end in ends)}]"
 
@@ -191,9 +197,9 @@ def notes(study: Study, frame: pd.DataFrame) -> list[str]:
     lines += floor.lines(study, frame, SIMILARITIES)
     lines += paired.lines(paired.compare(study, frame, METRICS), METRICS)
     fewest = videos[videos["status"] == "ok"].groupby(ROW)["prompt"].nunique()
-    if len(fewest) and 1 < fewest.min() < ROUGH:
-        lines.append(f"Few prompts ({fewest.min()}): of skewed values such intervals hold the truth in 89 to 94 % "
-                     f"of cases, not 95; from {ROUGH} prompts on they keep their word.")
+    if len(fewest) and 1 < fewest.min() < FEWEST:
+        lines.append(f"Few prompts ({fewest.min()}): only speedups and PSNR have intervals below {FEWEST} prompts, "
+                     "since those of skewed values would hold the truth too rarely.")
     if not (videos["method"] == "original").any():
         lines.append("No Original in this folder: no speedup and no quality can be given.")
     return lines + [f"Left out: {path}, {why}." for path, why in study.damaged.items()]
