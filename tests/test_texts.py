@@ -20,8 +20,9 @@ from models.skyreels.settings import SkyReels
 
 ROOT = CONF.parent
 NASTY = [
-    "/tmp/a#b", "~/x", "a=b", "日本", "שלום עולם", "🦊", "a b", "a$b", "$HOME", "a{b", "a\\", "a\\\\", "it's", 'say "hi"',
-    "a[b](c)", "a:b", "2026-10-07T12:30", "1e5", "null", "007", "a&b;c|d!", "%d%s", "\\\"", "é\u2028è", "<b>&amp;", "x" * 3000,
+    "/tmp/a#b", "~/x", "a=b", "日本", "שלום עולם", "🦊", "a b", "a$b", "$HOME", "a{b", "a\\", "a\\\\", "it's",
+    'say "hi"', "a[b](c)", "a:b", "2026-10-07T12:30", "1e5", "null", "007", "a&b;c|d!", "%d%s", "\\\"",
+    "é\u2028è", "<b>&amp;", "x" * 3000,
 ]  # fmt: skip
 BRACED = ["${x} here", "a ${ b", "\\${x}", "${", "}${a:b}"]
 
@@ -146,12 +147,13 @@ def test_what_could_not_be_read_does_not_replace_a_good_record(fresh, kept):
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_output_degrades_where_the_encoding_is_narrow(encoding):
     code = "from terminal import *; tolerate(); print('日本'); console().print('日本 :warning: é')"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, env={"PYTHONIOENCODING": encoding})
+    narrow = {"PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, env=narrow)
     assert done.returncode == 0 and b"\\u65e5" in done.stdout and b":warning:" in done.stdout, done.stderr
 
 
 def test_every_command_lets_its_output_degrade():
-    left_out = {"engine/doctor.py", "eval/vbench_runner.py"}  # hands on to sweep/doctor.py; runs in VBench's environment
+    left_out = {"engine/doctor.py", "eval/vbench_runner.py"}  # goes on in sweep/doctor.py; runs in VBench's environment
     for path in (p for top in ROOT.iterdir() if top.name not in ("tests", ".venv", "examples") for p in
                  ([top] if top.suffix == ".py" else top.rglob("*.py") if top.is_dir() else [])):  # fmt: skip
         text = path.read_text(encoding="utf-8")
