@@ -1,12 +1,10 @@
 """How far one video is from another: PSNR, SSIM and LPIPS as pure functions of two stacks of frames.
 
     python -m eval.metrics REFERENCE VIDEO        # any two video files; the last line is one JSON object
-
 Frames are (T, H, W, 3) RGB, uint8 or float in [0, 1]; anything else is refused, because the field's wrong numbers
 come from here: uint8 differences that wrap, [0, 255] given to LPIPS, a data range guessed from the pictures.
-Every function returns one value per frame; a video's value is the mean of its frames, PSNR's is pooled (below).
-Two recordings are compared frame by frame and must have as many frames of one size; nothing is cut or resized.
-"""
+Every function returns one value per frame; a video's value is their mean, PSNR's is pooled (below). Two recordings are
+compared frame by frame and must have as many frames of one size; nothing is cut or resized."""
 import argparse
 import json
 import math
