@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from baselines.held import table
-from terminal import tolerate
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "methods.md"
@@ -164,5 +163,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    tolerate()
     sys.exit(main(sys.argv[1:]))

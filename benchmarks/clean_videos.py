@@ -26,7 +26,6 @@ from engine.method import Original
 from eval import validity
 from eval.signals import Signals, signals
 from eval.video import write_lossless
-from terminal import tolerate
 
 SHORT = {"skyreels_tiny": 57, "magi1_tiny": 48}  # frames; more: nearer to the preset's own length, and slower
 
@@ -93,5 +92,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    tolerate()
     sys.exit(main(sys.argv[1:]))

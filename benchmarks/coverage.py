@@ -19,7 +19,6 @@ from rich.progress import track
 from scipy.stats import norm, t
 
 from reports import statistics
-from terminal import tolerate
 
 PROMPTS = ((3, 2), (5, 2), (8, 2), (12, 2), (32, 3), (64, 3))  # prompts, seeds
 LOST = 0.05  # share of videos that are invalid: prompts then count unequally
@@ -119,5 +118,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    tolerate()
     main(sys.argv[1:])

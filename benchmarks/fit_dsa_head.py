@@ -30,7 +30,6 @@ from benchmarks.common import composed, prompts_of
 from engine.discrepancy import relative_l1
 from engine.loop import generate
 from engine.method import Row, Site
-from terminal import tolerate
 
 
 @dataclass
@@ -134,5 +133,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    tolerate()
     main(sys.argv[1:])

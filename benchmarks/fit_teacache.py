@@ -27,7 +27,6 @@ from benchmarks.common import calibrating, prompts_of
 from engine.discrepancy import Discrepancy
 from engine.loop import generate
 from engine.method import Decision, Method, Mode, Probe, Row, Site
-from terminal import tolerate
 
 
 @dataclass
@@ -99,5 +98,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    tolerate()
     main(sys.argv[1:])

@@ -24,7 +24,6 @@ from engine.loop import generate
 from engine.meter import Cost, meter
 from engine.method import Method
 from engine.produce import warm_up
-from terminal import tolerate
 
 DEFAULTS = {"method": "original,scope", "lengths": "97,177,257", "seed": "0", "decode": "true"}
 
@@ -91,5 +90,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    tolerate()
     main(sys.argv[1:])

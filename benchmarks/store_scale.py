@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from store import SCHEMA, SEALED, Store, checksum
-from terminal import tolerate
 
 CELLS = 20  # rows of a table
 FRAMES = 257
@@ -146,5 +145,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    tolerate()
     sys.exit(main(sys.argv[1:]))

@@ -16,12 +16,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-import terminal
 from eval import lpips_weights
 from eval.score import score_record, wants_preview
 from store import Record, Store, StoreError
-
-NO_VIDEO = "is itself no valid video"  # a verdict on an Original, not a failure to read it
 
 
 @dataclass
@@ -57,7 +54,7 @@ class Pairing:
                           + ", ".join(str(one.path) for one in found))
         quality = quality_of(found[0]) or {}
         if found[0].status != "ok" or quality.get("validity", {}).get("status") == "invalid":
-            return None, f"its Original {found[0].path} {NO_VIDEO}"
+            return None, f"its Original {found[0].path} is itself no valid video"
         return found[0].path, None
 
 
@@ -90,7 +87,7 @@ def score_store(store: Store, redo: bool = False, lpips_net: str = "alex", devic
     Originals come first: the verdict on one decides whether others may be compared with it. `only`: the keys of the
     records to score, all if None.
     """
-    console = console or terminal.console(stderr=True)
+    console = console or Console(stderr=True)
     records = sorted(store.records(), key=lambda record: not is_original(record))
     pairing = Pairing.of(store.root, records)
     counts = dict.fromkeys(("scored", "kept", "invalid", "failed", "errors"), 0)
@@ -121,29 +118,11 @@ def _score_one(record: Record, pairing: Pairing, redo: bool, lpips_net: str, dev
         return "errors"
     if missing:
         fresh["reference_missing"] = missing
-    lost = _loses(quality, fresh, lpips_net)
-    if lost:
-        console.print(f"[red]error[/] {escape(str(record.path))}: {escape(lost)}; the scores that it had are kept")
-        return "errors"
     stale = {"reference_missing", "lpips_missing"}
     record.write_json("quality.json", {k: v for k, v in (quality or {}).items() if k not in stale} | fresh)
     for reason in (*fresh["validity"]["reasons"], *filter(None, [fresh.get("reference_missing")])):
         console.print(f"[yellow]{escape(str(record.path))}[/]: {escape(reason)}")
     return "scored"
-
-
-def _loses(quality: dict[str, Any] | None, fresh: dict[str, Any], lpips_net: str) -> str:
-    """Why `fresh` may not replace a good record: "" unless it lacks what was measured when everything could be read."""
-    if not quality or quality.get("validity", {}).get("status", "invalid") == "invalid":
-        return ""
-    if quality.get("frames") and not fresh.get("frames"):
-        return "; ".join(fresh["validity"]["reasons"])
-    why = fresh.get("reference_missing")
-    if why and not why.endswith(NO_VIDEO) and None not in (quality.get("psnr_frame_mean"), quality.get("ssim")):
-        return str(why)
-    if lpips_net != "none" and quality.get("lpips") is not None and fresh.get("lpips") is None:
-        return f"LPIPS: {fresh['lpips_missing']}" if fresh.get("lpips_missing") else ""
-    return ""
 
 
 def _lacks_preview(record: Record, quality: dict[str, Any] | None, lpips_net: str) -> bool:
@@ -165,14 +144,13 @@ def _weights_here(net: str) -> bool:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 0, 1 if a record could not be scored, 2 if there is nothing to work on."""
-    terminal.tolerate()
     parser = argparse.ArgumentParser(prog="python -m eval", description=__doc__.splitlines()[0].replace("`", ""))
     parser.add_argument("results", type=Path, help="the folder that run.py wrote to")
     parser.add_argument("--redo", action="store_true", help="score everything again")
     parser.add_argument("--lpips-net", choices=(*lpips_weights.NETS, "none"), default="alex")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
-    console = terminal.console(highlight=True)
+    console = Console(soft_wrap=True)
     try:
         if options.lpips_net != "none":
             lpips_weights.features(lpips_weights.find(options.lpips_net), options.lpips_net)

@@ -13,8 +13,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from terminal import tolerate
-
 from .recorded import Recording
 
 
@@ -50,5 +48,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    tolerate()
     sys.exit(main())
