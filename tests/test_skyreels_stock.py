@@ -1,13 +1,17 @@
 """Our SkyReels-V2 against diffusers' own classes at the same random weights: however it is run, it is the stock one."""
 
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
 import torch
+import torch.nn.functional as F
 
+from engine.discrepancy import relative_l1
 from engine.method import Original
 from models.skyreels.forward import condition, forward, read_text
 from models.skyreels.overlap import noised_overlap
+from models.skyreels.signals import Signals
 from tests.tiny import LONG, SHORT, THREE, build, stock, video
 
 CASES = {
@@ -108,14 +112,31 @@ def test_decoding_latent_by_latent_equals_decoding_the_whole(frames):
     assert torch.equal(torch.cat(list(model.decode(latents))), whole)  # nothing is left over in the decoder
 
 
+@pytest.mark.parametrize("told,fps,change", [(True, 24, 0.05), (True, 16, 0.1), (False, 24, 0.1)])
+def test_the_time_projection_holds_the_term_of_the_frame_rate(told, fps, change):
+    """Modulation [1, 1] -> [1.1, 1.1] by hand, the frame rate's term [1, 1] at 24 fps and [0, 0] at 16."""
+    weight = 0.1 / F.silu(torch.tensor(1.0))
+    linear, rates = torch.nn.Linear(1, 12), torch.nn.Embedding.from_pretrained(torch.tensor([[0.0] * 12, [1.0] * 12]))
+    linear.weight.data.fill_(weight), linear.bias.data.fill_(1.0)
+    embedder = SimpleNamespace(
+        timesteps_proj=lambda t: t[:, None], time_embedder=torch.nn.Identity(), time_proj=linear
+    )
+    model = SimpleNamespace(
+        condition_embedder=embedder, fps_embedding=rates, fps_projection=torch.nn.Identity(),
+        config=SimpleNamespace(inject_sample_info=told),
+    )  # fmt: skip
+    signals = Signals(model, [0, 1], fps)
+    before, now = (signals.of("time_projection", torch.zeros(1), [t]) for t in (0, 1))
+    assert relative_l1(now, before, 0.0).item() == pytest.approx(change)
+
+
 @torch.inference_mode()
 def test_signals_are_what_the_forward_itself_computes_first():
     model = build(frames=LONG, addnoise=0)
     transformer, row = model.transformer, model.schedule()[17]
     latents = torch.randn(model.settings.latents, 16, 4, 6)
     when = condition(transformer, model._timesteps(row), 24, torch.float32)
-    rate = transformer.fps_projection(transformer.fps_embedding(torch.tensor([1]))).unflatten(1, (6, -1))
-    torch.testing.assert_close(model.probe("time_projection", latents, row) + rate, when.blocks)
+    torch.testing.assert_close(model.probe("time_projection", latents, row), when.blocks)
     torch.testing.assert_close(model.probe("time_embedding", latents, row), when.time)
     window = latents[row.slots.start : row.slots.stop]
     patches = transformer.patch_embedding(window.transpose(0, 1)[None])[0].flatten(2).permute(1, 2, 0)

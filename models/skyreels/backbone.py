@@ -156,8 +156,8 @@ class SkyReelsV2(Holder):
         return latents
 
     def probe(self, name: str, latents: Tensor, row: Row) -> Tensor:
-        """`time_projection`, `time_embedding`: known from the timesteps alone, hence the same for every prompt;
-        `latent`, `patch_embedding`: of the present latents. All float32."""
+        """`time_projection` (what modulates the blocks), `time_embedding`: known from the timesteps alone, hence the
+        same for every prompt; `latent`, `patch_embedding`: of the present latents. All float32."""
         return self._signals.of(name, latents[row.slots.start : row.slots.stop], self._steps(row))
 
     @cached_property
@@ -166,7 +166,7 @@ class SkyReelsV2(Holder):
 
     @cached_property
     def _signals(self) -> Signals:
-        return Signals(self.transformer, [self.settings.addnoise, 0, WAITING, *self.timesteps])
+        return Signals(self.transformer, [self.settings.addnoise, 0, WAITING, *self.timesteps], self.settings.fps)
 
     def velocity(self, latents: Tensor, row: Row, visit: Visit) -> Tensor:
         guidance = Site("guidance")

@@ -118,10 +118,16 @@ def condition(model: SkyReelsV2Transformer3DModel, timesteps: Tensor, fps: int, 
     time = embed.time_embedder(embed.timesteps_proj(timesteps).to(embed.time_embedder.linear_1.weight.dtype))
     time = time.to(dtype)
     blocks = embed.time_proj(embed.act_fn(time)).unflatten(-1, (6, -1))
-    if model.config.inject_sample_info:
-        rate = sent([FPS_ID.get(fps, 1)], timesteps.device)
-        blocks = blocks + model.fps_projection(model.fps_embedding(rate)).unflatten(1, (6, -1))
-    return Condition(time, blocks)
+    rate = frame_rate(model, fps, timesteps.device)
+    return Condition(time, blocks if rate is None else blocks + rate)
+
+
+def frame_rate(model: SkyReelsV2Transformer3DModel, fps: int, device: torch.device) -> Tensor | None:
+    """What the frame rate adds to every slot's modulation, (1, 6, width); None for a model that is not told of it."""
+    if not model.config.inject_sample_info:
+        return None
+    rate: Tensor = model.fps_projection(model.fps_embedding(sent([FPS_ID.get(fps, 1)], device)))
+    return rate.unflatten(1, (6, -1))
 
 
 @dataclass(frozen=True)

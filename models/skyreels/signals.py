@@ -9,6 +9,7 @@ from diffusers import SkyReelsV2Transformer3DModel
 from torch import Tensor
 
 from engine.transfer import sent
+from models.skyreels.forward import frame_rate
 
 SIGNALS = frozenset({"time_projection", "time_embedding", "latent", "patch_embedding"})
 
@@ -16,12 +17,13 @@ SIGNALS = frozenset({"time_projection", "time_embedding", "latent", "patch_embed
 class Signals:
     """The signals of one model on a grid of integer timesteps.
 
-    `time_projection` and `time_embedding` are known from the timesteps alone, hence the same for every prompt: they are
-    computed once, for the whole grid.
+    `time_projection` is what the blocks are modulated with, the term of the frame rate included where the model adds
+    one, as the released TeaCache and FlowCache measure it. It and `time_embedding`, which has no such term, are known
+    from the timesteps alone, hence the same for every prompt: they are computed once, for the whole grid.
     """
 
-    def __init__(self, model: SkyReelsV2Transformer3DModel, grid: Iterable[int]) -> None:
-        self.model = model
+    def __init__(self, model: SkyReelsV2Transformer3DModel, grid: Iterable[int], fps: int) -> None:
+        self.model, self.fps = model, fps
         self._place = {t: i for i, t in enumerate(sorted(set(grid)))}
         self._tables: dict[str, Tensor] = {}
 
@@ -46,4 +48,6 @@ class Signals:
         if name == "time_embedding":
             return time
         weight, bias = embed.time_proj.weight.float(), embed.time_proj.bias.float()
-        return F.linear(F.silu(time), weight, bias).unflatten(-1, (6, -1))
+        modulation = F.linear(F.silu(time), weight, bias).unflatten(-1, (6, -1))
+        rate = frame_rate(self.model, self.fps, timesteps.device)
+        return modulation if rate is None else modulation + rate.float()
