@@ -3,7 +3,7 @@
     d_i = mean|f_i - f_{i-1}| / (mean|f_{i-1}| + eps)              discrepancy of a signal, no forward needed   (Eq. 4)
     S_i = A_{i-1} + d_i                                            the score, before the decision
     mode = CACHE      if               S_i < tau_cache
-           PREDICT    if  tau_cache <= S_i < tau_predict           with enough history                          (Eq. 3)
+           PREDICT    if  tau_cache <= S_i < tau_predict           if history suffices                          (Eq. 3)
            RECOMPUTE  otherwise, and after max_skip steps without one
     A_i = S_i after CACHE,  decay S_i after PREDICT,  0 after RECOMPUTE                                         (Eq. 5)
 
@@ -11,15 +11,22 @@ CACHE hands back the last velocity, PREDICT extrapolates it along the noise leve
 `selective.py` restricts forwards to the active frames (Eq. 8-9). The velocity is taken after guidance, so one decision
 saves both branches.
 
-What the paper leaves open, and what we chose: state is kept per latent slot, because the interval moves; the score of a
-row is the largest of its active slots'; a slot that has just begun has no history, which recomputes its row. The
-decay multiplies the score by less than 1 and so *delays* the next recompute, although the text says it hastens it;
-`decay: 1` turns it off.
+What the paper leaves open, and what we chose: the text at hand names Eq. 4 and 5 but prints neither, so the norm
+(relative L1, as TeaCache and FlowCache have it), the feature and the update of A are reconstructed from its words.
+State is kept per latent slot, because the interval moves; the score of a row is the largest of its active slots'; a
+slot that has just begun has no history, which recomputes its row. History suffices for PREDICT where every active slot
+can be extrapolated, at a lower order while it has two anchors only (`history: recompute` wants the full order): what is
+too coarse to reuse is never handed back instead. The decay multiplies the score by less than 1 and so *delays* the next
+recompute, although the text says it hastens it; `decay: 1` turns it off. On MAGI-1 "decisions naturally operate per
+chunk" (Sec. 3.1): `decide_per: unit` in its operating points; on SkyReels-V2 per iteration.
 
 Site: velocity, and the interval of a forward.
 Signal: the time projection by default, known from the timesteps alone; any other signal of the backbone by choice.
 Memory: order + 1 latents, and the signal's last value.
+Released: no code is public; Eq. 3 as printed; shown by
+tests/test_scope.py::test_in_the_predict_band_one_anchor_recomputes.
 Changed: per-slot state, explicit stability guards and switches for every point that the paper leaves open, as above.
+The paper's own numbers are the operating point `paper` of every model; `slow` and `fast` of the tiny ones are tuned.
 """
 
 from __future__ import annotations
@@ -51,7 +58,7 @@ class Scope(Method):
     decay: float = 0.75  # of the score after a Predict; raising it to 1: sooner recomputed, slower
     max_skip: int = 5  # steps without a forward; raising it: faster, and drifts more
     predictor: str = "newton2"  # taylor1 | newton2 | taylor2 | momentum | hicache | foca | auto
-    history: str = "lower"  # too few anchors for the order: "lower" it, or "recompute"
+    history: str = "lower"  # too few anchors for the order: "lower" it while there are two, or "recompute"
     signal: str = "time_projection"  # what the discrepancy is measured on; "latent" depends on the content
     reference: str = "previous"  # compare with the "previous" step or with the last "recompute"
     rescale: str = "none"  # "poly": map the discrepancy through `coefficients` first, as TeaCache does
@@ -178,12 +185,10 @@ class Scope(Method):
         at = _levels(part, slots)
         wanted = ORDER[self.predictor_.chosen]
         orders = self.predictor_.orders(slots, at)
+        if min(orders) == 0 or (min(orders) < wanted and self.history == "recompute"):
+            self.tally["short history"] += 1
+            return Mode.RECOMPUTE, "short history"
         if min(orders) < wanted:
-            if self.history == "recompute":
-                return Mode.RECOMPUTE, "short history"
-            if min(orders) == 0 and max(orders) == 0:
-                self.tally["fallback to reuse"] += 1
-                return Mode.CACHE, "no anchors to extrapolate"
             self.tally["order lowered"] += 1
         if self.reject < math.inf:
             last = self.predictor_.history.last(slots)

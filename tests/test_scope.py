@@ -11,7 +11,7 @@ import torch
 from engine.loop import generate
 from engine.method import VELOCITY, Mode, Row
 from scope.method import Scope
-from scope.predictors import Guards, Predictor, usable_order
+from scope.predictors import ORDER, Guards, Predictor, usable_order
 from tests.toy import Toy, modes, run
 
 # One block, no lag: ten rows of all slots, a signal that grows by half at every step (a score of 0.5 each).
@@ -226,16 +226,33 @@ def test_guards_lower_the_order(levels, at, wanted, order):
     assert usable_order(levels, at, wanted, Guards(rho_max=6.0, min_gap=1e-6)) == order
 
 
-def test_short_history_lowers_the_order_or_recomputes():
-    lowered, counters = scope(0, 99), Counter()
-    _, ledger = run(Toy(**LINE), lowered, counters)
-    assert modes(ledger)[:3] == "rcc" and ledger[1].why == "no anchors to extrapolate"
-    assert counters["fallback to reuse"] == 9
+@pytest.mark.parametrize("predictor", ORDER)
+@pytest.mark.parametrize("history", ["lower", "recompute"])
+def test_in_the_predict_band_one_anchor_recomputes(predictor, history):
+    """Eq. 3 has Predict where history suffices; what is too coarse to reuse is not handed back instead. S = 0.2."""
+    method = scope(0.12, 0.30, predictor=predictor, history=history)
+    _, ledger = run(Toy(**LINE, growth=1.2), method, counters := Counter())
+    assert ledger[1].score == pytest.approx(0.2) and ledger[1].mode is Mode.RECOMPUTE
+    assert ledger[1].why == "short history" and counters["short history"] >= 1
+    assert ledger[0].mode is Mode.RECOMPUTE and "p" in modes(ledger[2:])
+
+
+def test_short_history_lowers_the_order_while_it_reaches_first_or_recomputes():
+    _, ledger = run(Toy(**LINE), scope(0, 99), counters := Counter())
+    assert modes(ledger) == "rr" + "p" * 8
+    assert counters == {"short history": 1, "order lowered": 8}
     assert decisions(scope(0, 99, history="recompute"))[0][:5] == "rrrpp"
     two = scope(0, 99, warmup=2, rho_max=6.5)
     _, ledger = run(Toy(**LINE), two, counters := Counter())
-    assert modes(ledger) == "rr" + "p" * 6 + "cc"  # the last two are more than six gaps ahead
-    assert counters == {"order lowered": 6, "fallback to reuse": 2}
+    assert modes(ledger) == "rr" + "p" * 6 + "rp"  # the ninth row is more than six gaps ahead
+    assert counters == {"order lowered": 6, "short history": 1}
+
+
+def test_a_row_is_computed_if_any_of_its_slots_cannot_be_extrapolated():
+    """The second block, three rows behind, has one anchor in its second row, where the first has two."""
+    _, ledger = run(Toy(lag=3), scope(0, 99))
+    assert [entry.why for entry in ledger[:5]] == ["no history", "short history", "", "no history", "short history"]
+    assert {entry.mode for entry in ledger[5:]} == {Mode.PREDICT}
 
 
 def test_clipping_bounds_the_correction_and_is_counted():
@@ -301,8 +318,8 @@ def test_history_is_keyed_by_slot_when_the_interval_moves():
 
     for selective, taus in itertools.product(("none", "prefix", "hull"), ((99, 99), (0, 99))):
         toy = Apart(slots=8, lag=2)
-        latents, ledger = run(toy, scope(*taus, selective=selective, warmup=0))
-        assert len(toy.forwards) < len(ledger) / 2
+        latents, _ = run(toy, scope(*taus, selective=selective, warmup=0))
+        assert len(toy.forwards) == (4 if taus[0] else 8)  # of four blocks: a forward each, or the two of a line
         expected = [-float(slot) for slot in range(8)]
         assert latents[:, 0, 0, 0].tolist() == pytest.approx(expected, abs=1e-5)
 
