@@ -13,9 +13,10 @@ Both sets of Wan's coefficients have negative values in part of their range, so 
 The released counter counts the calls of both guidance branches, but starts again at the number of rows: warm-up comes
 a second time in mid-segment and the cool-down is never reached (`counter: calls`; repaired with `rows`).
 
-On MAGI-1 the released port adds the latent's last increment (`reuse: increment`, not rescaled to the present step;
-`velocity` is). Its other changes are defects that we do not follow: chunks that miss a step wherever one enters, a
-crash where the last step of a stage was reused, and keys of the first chunk that are read but never written.
+On MAGI-1 the released port pools over all chunks in flight and adds the latent's last increment (`reuse: increment`,
+not rescaled to the present step; `velocity` is); the operating points there do the same. Its other changes are defects
+that we do not follow: chunks that miss a step wherever one enters, a crash where the last step of a stage was reused,
+and keys of the first chunk that are read but never written.
 
 Site: the whole block stack, or the velocity.
 Signal: the time projection or embedding, the same for every prompt; a patch embedding depends on the content.

@@ -20,7 +20,7 @@ import datetime
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import MISSING, Field, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +125,10 @@ def knobs_of(cell: Cell) -> list[Knob]:
         )
     if cell.run.speed == "none":
         raise ConfigError("speed=none names no operating point to write; want speed=slow or speed=fast")
+    if cell.run.point.paper:
+        raise ConfigError(
+            f"speed={cell.run.speed} holds the paper's own numbers, which are not tuned; want speed=slow or speed=fast"
+        )
     return [_with_present_share(knob, cell.method) for knob in cell.method.knobs]
 
 
@@ -161,11 +165,25 @@ def settings_of(method: Method) -> dict[str, Any]:
     """What `method` has that its class does not have by itself."""
     own = {}
     for field in fields(method):  # type: ignore[arg-type]
-        default = field.default_factory() if field.default_factory is not MISSING else field.default
+        default = _default(field)
         value = getattr(method, field.name)
         if default is MISSING or value != default:
             own[field.name] = value
     return own
+
+
+def turned(cell: Cell, method: Mapping[str, Any]) -> list[str]:
+    """Settings that `method` leaves other than the same point of the full-size model has them."""
+    full = CONF / "point" / cell.model.name.removesuffix("_tiny") / f"{cell.name}_{cell.run.speed}.yaml"
+    published = yaml.safe_load(full.read_text(encoding="utf-8"))["method"] if full.exists() else {}
+    plain = {field.name: _default(field) for field in fields(cell.method)}  # type: ignore[arg-type]
+    ours, theirs = plain | dict(method), plain | published
+    return [name for name in plain if ours[name] != theirs[name]]
+
+
+def _default(field: Field[Any]) -> Any:
+    """MISSING where a dataclass gives none."""
+    return field.default_factory() if field.default_factory is not MISSING else field.default
 
 
 def text_of(
@@ -189,5 +207,6 @@ def text_of(
     method = {**settings_of(cell.method), **settings}
     why = f"searched for {goal.value:.4g} {unit}; reached {reached:.4g} on {len(trial.values)} calibration prompts"
     body = yaml.safe_dump({"method": method}, default_flow_style=None, sort_keys=False, width=10_000)
-    tail = yaml.safe_dump({"point": {"estimated": False, "why": why}}, sort_keys=False, width=10_000)
+    point = {"estimated": False, "why": why, "turned": turned(cell, method)}
+    tail = yaml.safe_dump({"point": point}, default_flow_style=None, sort_keys=False, width=10_000)
     return "# @package _global_\n" + "".join(f"# {line}\n" for line in lines) + body + tail

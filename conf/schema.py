@@ -45,6 +45,8 @@ class Point:
 
     estimated: bool = False  # the source does not state the value: it is ours, and every table marks it
     why: str = ""  # the reasoning or the source
+    paper: bool = False  # the paper's own numbers, as far as it states them, on whichever model; tables say so
+    turned: list[str] = field(default_factory=list)  # settings tuned on this model; tables name them
     expects: dict[str, float] = field(default_factory=dict)  # the published cell that it should reproduce
 
 
@@ -74,7 +76,7 @@ class Logging:
 class Run:
     """Everything of a run besides its model and its method."""
 
-    speed: str = "fast"  # none | slow | fast: which operating point, where the method has one on this model
+    speed: str = "fast"  # none | slow | fast | paper: which operating point, where the method has one on this model
     point: Point = field(default_factory=Point)
     prompts: Prompts = field(default_factory=Prompts)
     seeds: list[int] = field(default_factory=lambda: [0])

@@ -106,7 +106,7 @@ def pipes(table: pd.DataFrame) -> str:
 _LATEX = {"&": "\\&", "%": "\\%", "$": "\\$", "#": "\\#", "_": "\\_", "{": "\\{", "}": "\\}", "~": "\\textasciitilde{}",
           "^": "\\textasciicircum{}", "\\": "\\textbackslash{}", "<": "\\textless{}", ">": "\\textgreater{}",
           "Δ": "$\\Delta$", "×": "$\\times$", "↑": "$\\uparrow$", "↓": "$\\downarrow$", "–": "--", "∞": "$\\infty$",
-          "†": "$^\\dagger$", "‡": "$^\\ddagger$", "⁹": "$^9$"}  # fmt: skip
+          "†": "$^\\dagger$", "‡": "$^\\ddagger$", "§": "\\S{}", "¶": "\\P{}", "⁹": "$^9$"}  # fmt: skip
 
 
 def escape(text: str) -> str:

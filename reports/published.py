@@ -40,10 +40,11 @@ def cells(row: Mapping[str, Any]) -> dict[str, float]:
     model, method = MODELS.get(row["model"]), METHODS.get(row["method"])
     if not model or not method or row["variant"]:
         return {}
-    name = f"{method}-{row['speed']}" if row["speed"] and method != ONE_ROW else method
+    speed = "fast" if row["speed"] == "paper" else row["speed"]  # SCOPE-fast is the paper's core configuration
+    name = f"{method}-{speed}" if speed and method != ONE_ROW else method
     lines = [line for line in table("table1").to_dict("records") if (line["model"], line["method"]) == (model, name)]
     numbers = {ours: float(line[theirs]) for line in lines for theirs, ours in COLUMNS.items() if line[theirs]}
-    if (row["method"], row["speed"]) in (("original", ""), ("scope", "fast")):
+    if (row["method"], speed) in (("original", ""), ("scope", "fast")):
         other = table("other").set_index("key")["value"]
         numbers["peak_memory_gb"] = float(other[f"peak_mem_short_{model}_{row['method']}_GB"])
     return numbers

@@ -28,7 +28,7 @@ NAMES = {  # how a method is called in print, and the order of the rows
     "flowcache": "FlowCache",
 }
 MODELS = ("skyreels", "magi1", "skyreels_tiny", "magi1_tiny")
-SPEEDS = {"": 0, "slow": 1, "fast": 2}
+SPEEDS = {"": 0, "slow": 1, "fast": 2, "paper": 3}
 CONTROLS = ("original", "original_repeat", "original_seed")  # rows that accelerate nothing
 MOST_ROWS = 16  # of a model in one figure; more: fuller figures, and labels that touch
 ROW = ["model", "method", "speed", "variant"]  # what makes a row of the main table
@@ -129,8 +129,8 @@ def number(value: Any) -> float:
 _NUMBERS = ("time_s", "denoise_s", "decode_s", "text_s", "flops", "flops_masked", "memory", "memory_reserved",
             "memory_denoise", "forwards", "iterations", "frames", "fps", "psnr", "ssim", "lpips")  # fmt: skip
 _COLUMNS = ["record", "key", "model", "method", "speed", "variant", "label", "prompt_id", "prompt", "seed",
-            "status", "reason", "reference", "weights", "attention", "estimated", "identical", "scored", "device",
-            "changed", *_NUMBERS]  # fmt: skip
+            "status", "reason", "reference", "weights", "attention", "estimated", "of_paper", "turned", "identical",
+            "scored", "device", "changed", *_NUMBERS]  # fmt: skip
 
 
 def _line(record: Record, n: int) -> dict[str, Any]:
@@ -152,6 +152,8 @@ def _line(record: Record, n: int) -> dict[str, Any]:
         "reason": run.get("reason") or "; ".join(map(str, validity.get("reasons") or ())),
         "reference": run.get("reference_key") or quality.get("reference") or "",
         "weights": run.get("weights") or "", "estimated": bool(run.get("estimated")),
+        "of_paper": bool((run.get("point") or {}).get("paper")),
+        "turned": ", ".join((run.get("point") or {}).get("turned") or ()),
         "identical": identical, "scored": bool(quality),
         "device": str(environment.get("gpu") or environment.get("cpu") or ""),
         "changed": dict(run.get("changed") or {}),
@@ -223,7 +225,7 @@ def _order(videos: pd.DataFrame) -> list[int]:
         models = (MODELS.index(model) if model in MODELS else len(MODELS), model)
         methods = (known.index(method) if method in known else len(known) + (method == "scope"), method)
         prompt = (prompt_id, "") if isinstance(prompt_id, int) else (len(videos), str(prompt_id))
-        return (*models, *methods, SPEEDS.get(speed, 3), speed, variant, *prompt, *map(str, rest))
+        return (*models, *methods, SPEEDS.get(speed, len(SPEEDS)), speed, variant, *prompt, *map(str, rest))
 
     lines = videos[[*ROW, "prompt_id", "prompt", "seed", "key"]].itertuples(index=False, name=None)
     return [n for _, n in sorted((place(video), n) for n, video in enumerate(lines))]

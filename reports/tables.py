@@ -60,6 +60,7 @@ CONVENTIONS = (
     "FLOPs are of the denoiser, 2 per multiply-add, of the attention that ran; the csv has the masked count too. "
     + "LPIPS, SSIM and PSNR compare lossless frames with the Original's. GB = 10⁹ bytes.",
 )
+SIGNS = {"estimated": "†", "random": "‡", "the paper's numbers": "§", "tuned: ": "¶"}  # by a mark of the row
 COLUMNS = ["model", "method", "speed", "videos", *BY_NAME, "status"]
 ALSO = {"speedup_denoise": ("speedup_denoise", 1.0, True), "flops_pf_masked": ("flops_masked", 1e-15, False),
         "peak_reserved_gb": ("memory_reserved", 1e-9, False), "decode_s": ("decode_s", 1.0, False)}  # fmt: skip
@@ -99,7 +100,7 @@ def _line(study: Study, row: dict[str, str], group: pd.DataFrame) -> dict[str, A
     line |= {f"paper_{name}": value for name, value in published.cells(row).items()}
     line["paper_comparable"] = published.comparable(row, estimated, random)
     devices = _devices(study, row, valid)
-    marks = ["estimated point"] * estimated + ["random weights"] * random
+    marks = ["estimated point"] * estimated + ["random weights"] * random + _point(group)
     marks += [f"speeds of {len(devices)} devices: {', '.join(devices)}"] * (len(devices) > 1)
     marks += _attention(study, row, valid)
     return line | {"marks": "; ".join(marks), "missing": "; ".join(missing)}
@@ -113,6 +114,12 @@ def _attention(study: Study, row: dict[str, str], valid: pd.DataFrame) -> list[s
     pairs = [(v.attention, {named[v.reference]} if v.reference in named else usual) for v in valid.itertuples()]
     found = {(own, other) for own, others in pairs for other in others if own and other and own != other}
     return [f"{own} attention against an Original of {other} attention" for own, other in sorted(found)]
+
+
+def _point(group: pd.DataFrame) -> list[str]:
+    """Where the numbers of a row's operating point come from, if its records say so."""
+    turned = sorted(set(group["turned"]) - {""})
+    return ["the paper's numbers"] * bool(group["of_paper"].any()) + [f"tuned: {names}" for names in turned]
 
 
 def _devices(study: Study, row: dict[str, str], valid: pd.DataFrame) -> list[str]:
@@ -191,6 +198,8 @@ def notes(study: Study, frame: pd.DataFrame) -> list[str]:
     lines = [counted, *CONVENTIONS, *measured]
     marks = " ".join(frame["marks"])
     lines += ["† an operating point that the paper does not state and that we estimated."] * ("estimated" in marks)
+    lines += ["§ the paper's numbers, as far as it states them, on whichever model."] * ("the paper's numbers" in marks)
+    lines += _tuned(frame)
     lines += ["‡ random weights: speed, memory and FLOPs only."] * ("random" in marks)
     lines += [f"{line['name']} on {line['model']}: {mark}, so its speedups are not of the method alone."
               for _, line in frame.iterrows() for mark in line["marks"].split("; ") if " attention against " in mark]
@@ -203,6 +212,17 @@ def notes(study: Study, frame: pd.DataFrame) -> list[str]:
     if not (videos["method"] == "original").any():
         lines.append("No Original in this folder: no speedup and no quality can be given.")
     return lines + [f"Left out: {path}, {why}." for path, why in study.damaged.items()]
+
+
+def _tuned(frame: pd.DataFrame) -> list[str]:
+    """Which settings of which rows were tuned on the model that they are shown of."""
+    names: dict[str, list[str]] = {}
+    for _, line in frame.iterrows():
+        for mark in line["marks"].split("; "):
+            if mark.startswith("tuned: "):
+                names.setdefault(mark.removeprefix("tuned: "), []).append(f"{line['name']} on {line['model']}")
+    said = [f"{', '.join(rows)} ({settings})" for settings, rows in names.items()]
+    return [f"¶ tuned on calibration prompts of the model itself: {'; '.join(said)}."] if said else []
 
 
 def protocol(study: Study) -> list[str]:
@@ -236,7 +256,7 @@ def _versions(measures: Mapping[str, str]) -> str:
 
 def dagger(line: pd.Series) -> str:
     """The signs that follow a row's name."""
-    return "†" * ("estimated" in line["marks"]) + "‡" * ("random" in line["marks"])
+    return "".join(sign for mark, sign in SIGNS.items() if mark in line["marks"])
 
 
 def blanks(frame: pd.DataFrame) -> list[str]:

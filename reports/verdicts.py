@@ -56,6 +56,8 @@ def claims() -> Iterator[Claim]:
         name, _, speed = line["method"].partition("-")
         if line["method"] == published.ONE_ROW:
             name, speed = line["method"], "fast"  # our slow point is the same
+        if line["method"] == "SCOPE-fast":
+            speed = "paper"  # its core configuration; our fast point is tuned on the tiny models
         unstated = name not in ("Original",)
         yield Claim("table1", line["method"], line["model"], _numbers(line), ours[name], speed, unstated=unstated)
     for line in published.table("table2").to_dict("records"):

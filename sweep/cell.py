@@ -164,6 +164,12 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, float) and math.isinf(value) else value
 
 
+def _point(cell: Cell) -> dict[str, Any]:
+    """Where the method's numbers come from; nothing is said of a point from which the run departs."""
+    departs = any(name.startswith("method.") for name in cell.order.changed)
+    return {} if departs else {"paper": cell.run.point.paper, "turned": list(cell.run.point.turned)}
+
+
 def identity(job: Job, cell: Cell) -> dict[str, Any]:
     """What the record says of itself before anything is run."""
     return {
@@ -172,6 +178,7 @@ def identity(job: Job, cell: Cell) -> dict[str, Any]:
         "seed": job.seed,
         "reference_key": job.reference.key if job.reference else None,
         "estimated": bool(cell.run.point.estimated) and job.reference is not None,
+        "point": _point(cell) if job.reference else {},
         "weights": job.model.settings.weights,
         **{name: getattr(job.model.settings, name) for name in ("fps", "frames", "height", "width")},
         "frame_borders": job.model.frame_borders,

@@ -4,6 +4,7 @@ import json
 import math
 from contextlib import contextmanager
 from dataclasses import asdict, fields
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,9 +21,10 @@ from baselines.magcache import MagCache
 from baselines.pab import PAB
 from baselines.taylorseer import TaylorSeer
 from baselines.uniform import Uniform
+from benchmarks.calibrate import knobs_of
 from benchmarks.knob_search import CLOSE, WITHIN, Search, Unreachable
 from benchmarks.trial import Trial
-from conf.schema import CONF, ConfigError, Prompts, options, read_prompts, read_target
+from conf.schema import CONF, ConfigError, Point, Prompts, Run, options, read_prompts, read_target
 from engine.knob import Knob
 from engine.ledger import flops, forwards, plan
 from engine.meter import Cost
@@ -289,6 +291,12 @@ def test_what_cannot_be_calibrated_is_refused_in_one_line(menu, tmp_path, overri
     lines = [line for line in (said.out + said.err).splitlines() if "error:" in line]
     assert said.status == 1 and len(lines) == 1 and words in lines[0]
     assert not list((tmp_path / "calibration").rglob("*.yaml"))
+
+
+def test_the_papers_own_point_is_not_tuned():
+    run = Run(speed="paper", point=Point(paper=True))
+    with pytest.raises(ConfigError, match="paper's own numbers, which are not tuned; want speed=slow or speed=fast"):
+        knobs_of(SimpleNamespace(name="scope", method=Uniform(2.0), run=run))
 
 
 def test_a_target_is_read_with_its_quantity():

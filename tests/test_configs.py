@@ -253,3 +253,47 @@ def test_a_device_that_is_not_here_is_refused(monkeypatch):
 def test_infinity_is_a_value_and_none_of_json():
     _, _, _, method = checked("method=scope", *TAUS, "method.clip=inf")
     assert method.clip == math.inf
+
+
+@pytest.mark.parametrize("model", ["skyreels", "magi1", "skyreels_tiny", "magi1_tiny"])
+def test_scope_has_the_papers_own_point_on_every_model(model):
+    """What the paper states: second order, 0.75, 5, selective computation where frames idle."""
+    run, _, _, scope = checked(f"model={model}", "method=scope", "speed=paper")
+    assert (scope.predictor, scope.decay, scope.max_skip) == ("newton2", 0.75, 5)
+    assert (scope.selective, scope.decide_per) == (("prefix", "row") if "skyreels" in model else ("none", "unit"))
+    assert run.point.paper and not run.point.turned
+    assert run.point.estimated and "lost" in run.point.why  # its thresholds
+
+
+@pytest.mark.parametrize("point", [point for point in POINTS if "_tiny/" in point])
+def test_a_tuned_point_names_what_differs_from_the_same_point_of_the_full_size_model(point):
+    model, name = point.removesuffix(".yaml").split("/")
+    method, speed = name.rsplit("_", 1)
+    run, _, _, own = checked(f"model={model}", f"method={method}", f"speed={speed}")
+    full = checked(f"model={model.removesuffix('_tiny')}", f"method={method}", f"speed={speed}")[3]
+    assert run.point.paper or set(run.point.turned) == {
+        field.name for field in fields(own) if getattr(own, field.name) != getattr(full, field.name)
+    }
+
+
+@pytest.mark.parametrize("speed", ["slow", "fast"])
+@pytest.mark.parametrize("model", ["magi1", "magi1_tiny"])
+def test_teacache_reuses_the_pooled_increment_on_magi1_as_released(model, speed):
+    method = checked(f"model={model}", "method=teacache", f"speed={speed}")[3]
+    assert (method.reuse, method.pool, method.signal, method.fit) == ("increment", "row", "patch_embedding", "none")
+    assert method.warmup == 5 and method.cooldown == 1
+
+
+@pytest.mark.parametrize("speed", ["slow", "fast"])
+@pytest.mark.parametrize("model", ["skyreels", "skyreels_tiny"])
+def test_flowcache_follows_the_skyreels_release_on_its_models(model, speed):
+    method = checked(f"model={model}", "method=flowcache", f"speed={speed}")[3]
+    assert (method.reuse, method.signal, method.cooldown) == ("residual", "time_projection", 1)
+    assert method.fit != "none" and method.function == "released"
+
+
+@pytest.mark.parametrize("point", [point for point in POINTS if point.startswith("magi1") and "/scope_" in point])
+def test_scope_decides_per_chunk_on_magi1(point):
+    model, name = point.removesuffix(".yaml").split("/")
+    method = checked(f"model={model}", "method=scope", f"speed={name.removeprefix('scope_')}")[3]
+    assert method.decide_per == "unit"

@@ -309,3 +309,22 @@ def test_only_rows_beaten_in_both_with_intervals_apart_are_dominated(results):
     assert beaten == {"Uniform", "TeaCache slow", "TeaCache fast"}
     wide = rows.assign(psnr_low=0.0, psnr_high=99.0)
     assert not any(figures._dominated(line, wide, tables.BY_NAME["psnr"]) for _, line in wide.iterrows())
+
+
+def test_a_table_says_which_points_are_the_papers_and_which_are_tuned(tmp_path):
+    make_store(tmp_path, cells=ORIGINAL, videos=False)
+    paper = {("scope", "paper"): CELLS["scope", "fast"]}
+    make_store(tmp_path, cells=paper, videos=False, point={"paper": True, "turned": []})
+    make_store(tmp_path, cells=SCOPE, videos=False, point={"paper": False, "turned": ["max_skip", "predictor"]})
+    study = load(tmp_path)
+    frame = tables.main(study)
+    lines = frame.set_index("name")
+    assert "the paper's numbers" in lines.loc["SCOPE paper", "marks"]
+    assert tables.dagger(lines.loc["SCOPE paper"]) == "†§"  # its thresholds are estimated
+    assert tables.dagger(lines.loc["SCOPE fast"]) == "†¶" and tables.dagger(lines.loc["Original"]) == ""
+    notes = " ".join(tables.notes(study, frame))
+    assert "§ the paper's numbers" in notes
+    tuned = "SCOPE fast on skyreels_tiny (max_skip, predictor)"
+    assert f"¶ tuned on calibration prompts of the model itself: {tuned}" in notes
+    assert lines.loc["SCOPE paper", "paper_speedup"] == 4.73  # SCOPE-fast is the paper's core configuration
+    assert "\\S{}" in formats.escape("SCOPE paper§")
