@@ -2,24 +2,36 @@
 
 import argparse
 import sys
+from importlib import import_module
 
 from store import Store, StoreError
-from store.status import print_status
+from store.status import Recount, print_status
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 0, or 1 for a folder that is none or holds something damaged."""
     parser = argparse.ArgumentParser(prog="python -m store", description="what is done, running, failed and missing")
     parser.add_argument("results", nargs="?", default="results", help="the folder that run.py wrote to")
-    parser.add_argument("--verify", action="store_true", help="compare every file with its checksum, trusting nothing")
+    parser.add_argument("--verify", action="store_true",
+                        help="recompute checksums, seals, keys and FLOPs, trusting nothing")
     options = parser.parse_args(arguments)
     try:
         store = Store(options.results, create=False)
-        print_status(store, options.verify)
+        print_status(store, options.verify, _recount() if options.verify else None)
     except StoreError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return int(bool(store.damaged))
+
+
+def _recount() -> Recount | None:
+    """What counts FLOPs again, which needs the whole program; None where only the store is installed."""
+    try:
+        found: Recount = import_module("sweep.recount").recount
+    except ImportError as error:
+        print(f"FLOPs are not counted again: {error}", file=sys.stderr)
+        return None
+    return found
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import gc
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,15 +51,15 @@ class Entry:
     scored: Seal | None = None  # of the quality.json that `scores` was read from
     fresh: bool = True  # not in the index's file as it is now
 
-    def scores_of(self, path: str, without: str) -> dict[str, Any] | None:
-        """The JSON object at `path` less its key `without`; None if there is no such file."""
+    def scores_of(self, path: str, without: Collection[str]) -> dict[str, Any] | None:
+        """The JSON object at `path` less its keys `without`; None if there is no such file."""
         now = seal(path)
         if self.scored is None or now != self.scored:
             content = None
             if now:
                 with gc_paused(), open(path, "rb") as file:
                     content = json.loads(file.read())
-            self.scores = {k: v for k, v in content.items() if k != without} if content is not None else None
+            self.scores = {k: v for k, v in content.items() if k not in without} if content is not None else None
             self.scored, self.fresh = settled(now), True
         return self.scores
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from store.checks import ADDED, SCORES, bound
 from store.files import writing
 from store.index import Entry
 
@@ -44,12 +45,13 @@ class Record:
     def quality(self) -> dict[str, Any] | None:
         """quality.json, or None if the video has not been scored."""
         path = self.path / "quality.json"
-        return json.loads(path.read_bytes()) if path.exists() else None
+        content = json.loads(path.read_bytes()) if path.exists() else None
+        return {k: v for k, v in content.items() if k not in ADDED} if isinstance(content, dict) else content
 
     @property
     def scores(self) -> dict[str, Any] | None:
         """quality.json without its curves, from the index where that is up to date."""
-        return self.entry.scores_of(f"{self.path}/quality.json", CURVES)
+        return self.entry.scores_of(f"{self.path}/{SCORES}", (CURVES, *ADDED))
 
     @property
     def config(self) -> dict[str, Any]:
@@ -63,8 +65,12 @@ class Record:
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def write_json(self, name: str, content: Any) -> None:
-        """Add or replace a JSON file, whole or not at all; ValueError for a file that run.json seals."""
+        """Add or replace a JSON file, whole or not at all; ValueError for a file that run.json seals.
+
+        Scores are sealed, and bound to the frames that run.json names.
+        """
         if name in SEALED or name == "run.json":
             raise ValueError(f"{name} is what the key stands for and never changes; write another file")
         with writing(self.path / name, staging=self.path.parents[2] / ".staging") as draft:
-            draft.write_text(json.dumps(content, indent=1))
+            written = bound(content, self.run) if name == SCORES else content
+            draft.write_text(json.dumps(written, indent=1), encoding="utf-8")

@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from store.checks import faults, score_faults, unsealed, with_seal
 from store.claims import Claims
 from store.files import FULL, HOST, abandoned, checksum, folders, fsync, owner, place, rename, writing
 from store.index import Entry, Index, Seal, gc_paused, seal, settled
@@ -45,7 +46,7 @@ class Stage:
         for name in present:
             fsync(self.path / name)  # changes nothing that `checksum` noted
         with writing(self.path / "run.json") as draft:
-            draft.write_text(json.dumps(self.run, indent=1))
+            draft.write_text(json.dumps(with_seal(self.run), indent=1), encoding="utf-8")
         fsync(self.path)
 
 
@@ -55,6 +56,7 @@ class Store:
     def __init__(self, root: str | os.PathLike, create: bool = True):
         self.root, self.staging = Path(root), Path(root) / ".staging"
         self.damaged: dict[Path, str] = {}  # after records(): the folders that do not count, and why
+        self.unsealed = 0  # after records(verify=True): the records of versions that made no seals
         self.claims = Claims(self.root)
         self._indexes: dict[str, Index] = {}
         if not create and not self.root.is_dir():
@@ -84,8 +86,10 @@ class Store:
         return self._load(f"{self.root}/{cell}/{key}", "changed" if verify else "", self._index(cell))
 
     def records(self, verify: bool = False) -> Iterator[Record]:
-        """Complete records in a stable order (model, cell, key). Sizes are checked; with `verify` all checksums too."""
+        """Complete records in a stable order (model, cell, key). Sizes are checked; with `verify` all checksums, and
+        what store/checks.py says."""
         self.damaged.clear()
+        self.unsealed = 0
         cells = (f"{model}/{cell}" for model in folders(self.root, RESERVED)
                  for cell in folders(self.root / model, RESERVED))  # fmt: skip
         for cell in cells:
@@ -96,7 +100,12 @@ class Store:
 
     def _listed(self, cell: str, key: str, verify: bool) -> Record | None:
         try:
-            return self._load(f"{self.root}/{cell}/{key}", "all" if verify else "", self._index(cell))
+            record = self._load(f"{self.root}/{cell}/{key}", "all" if verify else "", self._index(cell))
+            if verify and record:
+                wrong = next(score_faults(record.path, record.run), "")
+                self.unsealed += not wrong and unsealed(record.run)
+                return self._reject(record.path, wrong) if wrong else record
+            return record
         except StoreError as error:
             return self._reject(f"{self.root}/{cell}/{key}", str(error))
 
@@ -179,7 +188,7 @@ class Store:
             if index is not None:
                 index.forget(key)
             return self._reject(folder, "it has no run.json") if os.path.exists(folder) else None
-        if entry.run is None or entry.of != now:
+        if entry.run is None or entry.of != now or read == "all":
             try:
                 with open(f"{folder}/run.json", "rb") as file:
                     entry.run, entry.of, entry.fresh = json.loads(file.read()), settled(now), True
@@ -189,10 +198,18 @@ class Store:
                 return self._reject(folder, "its run.json is not JSON")
         if entry.run.get("schema", 0) > SCHEMA:
             raise StoreError(f"{folder} has schema {entry.run['schema']}, newer than {SCHEMA}; update the program")
-        for name, sealed in entry.run.get("files", {}).items():
+        for name, sealed in (entry.run.get("files") or {}).items():
             if not _right(f"{folder}/{name}", name, sealed, entry, now, read):
                 return self._reject(folder, f"{name} is missing, or not what its checksum says")
+        if read == "all":
+            present = tuple(name for name in SEALED if os.path.exists(f"{folder}/{name}"))
+            for wrong in faults(Path(folder), entry.run, "/".join(Path(folder).parts[-3:-1]), present):
+                return self._reject(folder, wrong)
         return Record(Path(folder), entry.run, entry)
+
+    def reject(self, record: Record, why: str) -> None:
+        """Count a record as damaged, for what another part of the program found."""
+        self._reject(record.path, why)
 
     def _reject(self, folder: str | Path, why: str) -> Record | None:
         log.warning("%s does not count: %s", folder, why)

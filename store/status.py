@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Callable
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from store.record import Record
 from store.shelf import Store
 
 COLUMNS = ("ok", "invalid", "running", "failed", "damaged", "missing")
 
 
-def print_status(store: Store, verify: bool = False) -> None:
-    """A row per cell; missing is a video that its model has elsewhere and nobody is making."""
+Recount = Callable[[Record], tuple[str, str]]
+"""What is wrong with the FLOPs of a record, or why they could not be counted; both "" if nothing is."""
+
+
+def print_status(store: Store, verify: bool = False, recount: Recount | None = None) -> None:
+    """A row per cell; missing is a video that its model has elsewhere and nobody is making.
+
+    `recount` is asked of every record with `verify`.
+    """
     out = Console(highlight=False, soft_wrap=True)  # a line stays a line, however long its path
     counts: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
     seen: dict[tuple[str, ...], set[tuple]] = defaultdict(set)
     reasons: Counter[tuple[str, str]] = Counter()
     older = 0
+    uncounted: Counter[str] = Counter()
     for record in store.records(verify):
+        wrong, why = recount(record) if verify and recount else ("", "")
+        if wrong:
+            store.reject(record, wrong)
+            continue
+        uncounted.update([why] if why else [])
         cell = record.path.parts[-3:-1]
         counts[cell][record.status] += 1
         seen[cell].add((record.run.get("prompt_id"), record.run.get("seed")))
@@ -47,6 +62,10 @@ def print_status(store: Store, verify: bool = False) -> None:
         out.print(f"[red]failed[/] {name} × {count}: {escape(reason)}")
     for folder, why in list(store.damaged.items())[:10]:
         out.print(f"[yellow]damaged[/] {escape(str(folder))}: {escape(why)}")
+    if store.unsealed:
+        out.print(f"{store.unsealed} records are of a version without seals: a change of run.json may go unnoticed")
+    for why, count in uncounted.most_common(5):
+        out.print(f"FLOPs of {count} records were not counted again: {escape(why)}")
     if older:
         out.print(f"{older} records have keys of an older kind: they are kept, and a sweep makes their videos again")
     if reasons:

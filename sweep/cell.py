@@ -185,6 +185,7 @@ def identity(job: Job, cell: Cell) -> dict[str, Any]:
         "site": ", ".join(map(str, job.method.sites(job.model.depth, job.model.schedule()[0]))),
         "produced_by": job.produced_by,
         "key_version": KEY_VERSION,
+        "counted_by": code_of(type(job.model).price),  # the code that counts FLOPs
         "changed": {k: v for k, v in cell.order.changed.items() if job.reference or k.startswith("model.")},
         "environment": environment(job.model.device) | {"precision": job.model.settings.precision},
         "command": os.environ.get(COMMAND) or " ".join(["python", "run.py", *sys.argv[1:]]),
