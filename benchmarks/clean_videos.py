@@ -23,7 +23,8 @@ from rich.progress import track
 
 from benchmarks.common import composed, prompts_of, video
 from engine.method import Original
-from eval import validity
+from eval import divergence, validity
+from eval.beside import Beside
 from eval.signals import Signals, signals
 from eval.video import write_lossless
 
@@ -34,7 +35,10 @@ def judged(frames: np.ndarray, fps: float) -> dict[str, list[str]]:
     """The gate's reasons and warnings for a video alone and against itself."""
     seen: Signals = signals([frames])
     expected = validity.Expected(*frames.shape[:3])
-    verdicts = [validity.judge(seen, original, expected, fps) for original in (None, seen)]
+    beside = Beside()
+    beside.update(frames, frames)
+    left = validity.Verdict(divergence.diverged(beside.measures(), None, 0.0, fps))  # of itself: none is wanted
+    verdicts = [left, *(validity.judge(seen, original, expected, fps) for original in (None, seen))]
     return {kind: sorted({text for verdict in verdicts for text in getattr(verdict, kind)})
             for kind in ("reasons", "warnings")}  # fmt: skip
 

@@ -2,12 +2,14 @@
 
 It may be stopped and started again, and run on another machine than the one that generated: each quality.json is
 written whole, and one that is there is left alone unless something it lacked (LPIPS weights, the Original) has come.
+Only files that are those that were sealed are read, and an error never takes the place of scores that are there.
 """
 import argparse
 import sys
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from eval import lpips_weights
+from eval import kept, lpips_weights
 from eval.score import score_record, wants_preview
 from store import Record, Store, StoreError
 
@@ -73,7 +75,7 @@ def quality_of(record: Record) -> dict[str, Any] | None:
 
 def lacks_scores(quality: dict[str, Any] | None, reference: Path | None, lpips_net: str) -> bool:
     """Whether scoring would add something that quality.json has not."""
-    if quality is None or "validity" not in quality:
+    if quality is None or "validity" not in quality or quality.get("unreadable"):
         return True
     if reference and quality.get("reference_missing") and quality.get("psnr_frame_mean") is None:
         return True
@@ -91,18 +93,20 @@ def score_store(store: Store, redo: bool = False, lpips_net: str = "alex", devic
     records = sorted(store.records(), key=lambda record: not is_original(record))
     pairing = Pairing.of(store.root, records)
     counts = dict.fromkeys(("scored", "kept", "invalid", "failed", "errors"), 0)
+    whole = cache(store.whole)  # an Original stands beside many
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console) as progress:
         wanted = [record for record in records if only is None or record.path.name in only]
         for record in progress.track(wanted, description="scoring"):
-            outcome = _score_one(record, pairing, redo, lpips_net, device, progress.console)
+            outcome = _score_one(record, pairing, redo, lpips_net, device, progress.console, whole)
             counts[outcome] += 1
             verdict = (quality_of(record) or {}).get("validity", {})
             counts["invalid"] += verdict.get("status") == "invalid"
     return counts
 
 
-def _score_one(record: Record, pairing: Pairing, redo: bool, lpips_net: str, device: str, console: Console) -> str:
+def _score_one(record: Record, pairing: Pairing, redo: bool, lpips_net: str, device: str, console: Console,
+               whole: Callable[[Path], bool]) -> str:
     """`scored`, `kept`, `failed` (nothing was generated) or `errors`."""
     if record.status == "failed":
         return "failed"
@@ -111,16 +115,28 @@ def _score_one(record: Record, pairing: Pairing, redo: bool, lpips_net: str, dev
     lacks = lacks_scores(quality, reference, lpips_net) or _lacks_preview(record, quality, lpips_net)
     if not redo and not lacks:
         return "kept"
+
+    def refuse(why: object) -> str:
+        still = "; its scores are kept as they were" if quality else ""
+        console.print(f"[red]error[/] {escape(str(record.path))}: {escape(str(why))}{still}")
+        return "errors"
+
+    for folder in filter(None, (record.path, reference)):
+        if not whole(folder):
+            return refuse(f"the files in {folder} are not those that were sealed; the run.py command that made the "
+                          "video makes it again")  # fmt: skip
     try:
         fresh = score_record(record.path, reference, record.run, lpips_net, device)
-    except (ValueError, OSError, torch.OutOfMemoryError) as error:
-        console.print(f"[red]error[/] {escape(str(record.path))}: {escape(str(error))}")
-        return "errors"
+    except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: torch's, out of memory too
+        return refuse(error)
     if missing:
         fresh["reference_missing"] = missing
-    stale = {"reference_missing", "lpips_missing"}
-    record.write_json("quality.json", {k: v for k, v in (quality or {}).items() if k not in stale} | fresh)
-    for reason in (*fresh["validity"]["reasons"], *filter(None, [fresh.get("reference_missing")])):
+    lost = kept.lost(quality or {}, fresh)
+    if lost:
+        return refuse(lost)
+    record.write_json("quality.json", kept.merged(quality or {}, fresh))
+    left = [f"diverged: {text}" for text in fresh["validity"].get("diverged", ())]
+    for reason in (*fresh["validity"]["reasons"], *left, *filter(None, [fresh.get("reference_missing")])):
         console.print(f"[yellow]{escape(str(record.path))}[/]: {escape(reason)}")
     return "scored"
 

@@ -6,6 +6,7 @@ For all others there is no evidence that could be read, and the answer is "unkno
 """
 
 import struct
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,16 @@ def lossless(path: str | Path) -> bool | None:
         if codec not in ("h264", "vp9"):
             return None
         return _all_zero(container, stream)
+
+
+def told(paths: Iterable[str | Path]) -> tuple[bool | None, list[str]]:
+    """What holds of all files together, and a note on each kind of file that is not known to be lossless."""
+    known = {str(path): lossless(path) for path in paths}
+    kinds = {False: "went through a lossy format; these are not the numbers of the frames that were generated.",
+             None: "does not tell whether it is lossless."}  # fmt: skip
+    notes = [f"{' and '.join(names)} {text}" for kind, text in kinds.items()
+             if (names := [name for name, found in known.items() if found is kind])]  # fmt: skip
+    return next((kind for kind in kinds if kind in known.values()), True), notes
 
 
 def _all_zero(container: Any, stream: Any) -> bool | None:

@@ -9,7 +9,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import zip_longest
@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from eval import lpips_weights, video, winograd
+from eval import lossless, lpips_weights, video, winograd
 
 Frames = np.ndarray | Tensor
 PSNR_CAP = 100.0  # dB a frame without any error counts for in a mean over frames; exact uint8 errors stay below
@@ -174,13 +174,15 @@ def lpips(frames: Frames, reference: Frames, network: torch.nn.Module, rescale: 
 
 
 def compare(reference: str | Path, candidate: str | Path, net: str = "alex", compat: str = "strict",
-            device: str = "cpu", weights: Path | None = None, batch: int = 8) -> Similarity:
+            device: str = "cpu", weights: Path | None = None, batch: int = 8,
+            look: Callable[[np.ndarray, np.ndarray], None] | None = None) -> Similarity:
     """All metrics of a video file against its reference, read in lock step: memory holds `batch` frames of each.
 
     Args:
         net: "alex" or "vgg" (thirty times the time), or "none" to leave LPIPS out.
         compat: whose convention `psnr`, `ssim` and `lpips` follow, a name of CONVENTIONS.
         weights: an explicit backbone file for LPIPS; otherwise where `lpips_weights.find` looks.
+        look: is shown every batch of both, the reference's first.
 
     Raises MismatchError where sizes or frame counts differ, video.VideoError where a file cannot be read.
     """
@@ -198,6 +200,8 @@ def compare(reference: str | Path, candidate: str | Path, net: str = "alex", com
     rows: dict[str, list] = {"error": [], "ssim": [], "lpips": []}
     for a, b in lock_step(reference, candidate, batch):
         x, y = (torch.from_numpy(frames).to(device) for frames in (b, a))
+        if look is not None:
+            look(a, b)
         rows["error"].append(mse(x, y))
         rows["ssim"].append(ssim(x, y, convention.ssim_border))
         if network is not None:
@@ -284,13 +288,9 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    known = {str(path): video.probe(path).lossless for path in (options.reference, options.video)}
-    for kind, told in ((False, "went through a lossy format; these are not the numbers of the frames that were "
-                               "generated."), (None, "does not tell whether it is lossless.")):
-        if names := [name for name, found in known.items() if found is kind]:
-            print(f"note: {' and '.join(names)}: {told}", file=sys.stderr)
-    lossless = False if False in known.values() else None if None in known.values() else True
-    print(json.dumps(similarity.to_json(options.per_frame) | {"compat": options.compat, "lossless": lossless}))
+    known, notes = lossless.told((options.reference, options.video))
+    print(*(f"note: {note}" for note in notes), sep="\n", end="\n" * bool(notes), file=sys.stderr)
+    print(json.dumps(similarity.to_json(options.per_frame) | {"compat": options.compat, "lossless": known}))
     return 0
 
 

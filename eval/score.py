@@ -11,14 +11,15 @@ import numpy as np
 import torch
 import yaml
 
-from eval import curves, lpips_weights, metrics, video
+from eval import curves, divergence, lpips_weights, metrics, video
 from eval import measures as moves
 from eval import validity as gate
+from eval.beside import Beside
 from eval.signals import Signals, Watch
 
 FRAMES, PREVIEW = "frames.mp4", "video.mp4"
 ADHERENCE_BYTES = 64 * 2**20  # the prompts' checker wants all frames at once; large videos are not its own
-DIVERGED_PSNR, DIVERGED_LPIPS = 10.0, 0.8  # dB below, value above which a video has left its Original: a warning
+OTHER_NOISE = "original_seed"  # the floor that is another video on purpose: to call it diverged would say nothing
 
 
 def score_record(folder: str | Path, reference: str | Path | None = None, run: Mapping[str, Any] | None = None,
@@ -36,7 +37,8 @@ def score_record(folder: str | Path, reference: str | Path | None = None, run: M
     An Original with a `video.mp4` also gets `preview`: how far that copy for people is from its lossless frames, which
     is the difference that an encoder alone makes.
 
-    A video that cannot be read gives `validity.status == "invalid"` with a reason that names the file, not an error.
+    A video that cannot be read gives `validity.status == "invalid"` with a reason that names the file, not an error;
+    the reason is also there as `unreadable`.
     Raises ValueError for frames too small to compare, or a damaged file of LPIPS weights.
     """
     folder, reference = Path(folder), Path(reference) if reference else None
@@ -46,7 +48,8 @@ def score_record(folder: str | Path, reference: str | Path | None = None, run: M
         seen, quality["measures"], kept = _watch(folder / FRAMES)
     except video.VideoError as error:
         reason = run.get("reason") if run.get("status") in ("invalid", "failed") else None
-        return quality | {"validity": gate.Verdict((str(reason or error),)).to_json()}
+        unreadable = {} if reason else {"unreadable": str(error)}
+        return quality | unreadable | {"validity": gate.Verdict((str(reason or error),)).to_json()}
     quality["frames"], fps = seen.frames, float(run.get("fps") or 24)
     quality["adherence"] = _adherence(kept, run.get("prompt"))
     original, verdict = None, gate.Verdict()
@@ -55,9 +58,14 @@ def score_record(folder: str | Path, reference: str | Path | None = None, run: M
     if reference:
         try:
             original = _reference_signals(reference / FRAMES, (reference / FRAMES).stat().st_mtime_ns)
-            similarity = metrics.compare(reference / FRAMES, folder / FRAMES, lpips_net, device=device)
+            beside = Beside()
+            similarity = metrics.compare(reference / FRAMES, folder / FRAMES, lpips_net, device=device,
+                                         look=beside.update)  # fmt: skip
             quality |= similarity.to_json() | _along_time(similarity, run.get("frame_borders"))
-            verdict = _diverged(similarity)
+            quality["beside"] = beside.measures()
+            if run.get("method") != OTHER_NOISE:
+                verdict = gate.Verdict(diverged=divergence.diverged(quality["beside"], similarity.psnr,
+                                                                    similarity.lpips, fps))  # fmt: skip
         except (OSError, video.VideoError, metrics.MismatchError) as error:
             quality["reference_missing"] = str(error)
     expected = gate.Expected(*(run.get(name) or (getattr(original, name) if original else None)
@@ -66,7 +74,7 @@ def score_record(folder: str | Path, reference: str | Path | None = None, run: M
     if run.get("weights") != "random":  # untrained weights draw noise, which says nothing of what it cost
         verdicts[1:1] = [gate.judge(seen, original, expected, fps, thresholds), verdict]
     quality["validity"] = gate.Verdict(*(tuple(dict.fromkeys(text for v in verdicts for text in getattr(v, kind)))
-                                         for kind in ("reasons", "warnings"))).to_json()
+                                         for kind in ("reasons", "warnings", "diverged"))).to_json()
     return quality
 
 
@@ -100,7 +108,7 @@ def versions(lpips_net: str) -> dict[str, str]:
 
 def _empty(run: Mapping[str, Any], lpips_net: str) -> dict[str, Any]:
     return {"psnr": None, "psnr_frame_mean": None, "ssim": None, "lpips": None, "identical": None, "per_frame": None,
-            "reference": run.get("reference_key"), "adherence": None, "measures": None,
+            "reference": run.get("reference_key"), "adherence": None, "measures": None, "beside": None,
             "metric_versions": versions(lpips_net)}
 
 
@@ -149,11 +157,6 @@ def _along_time(similarity: metrics.Similarity, borders: list[int] | None) -> di
         found["by_segment"] = {name: curves.by_chunk(curve, borders) for name, curve in known.items()}
         found["border_jumps"] = {name: curves.border_jumps(curve, borders) for name, curve in known.items()}
     return found
-
-
-def _diverged(similarity: metrics.Similarity) -> gate.Verdict:
-    far = (similarity.psnr or np.inf) < DIVERGED_PSNR or (similarity.lpips or 0) > DIVERGED_LPIPS
-    return gate.Verdict((), ("diverged: it has little in common with its Original",) if far else ())
 
 
 def _recorded(run: Mapping[str, Any]) -> gate.Verdict:

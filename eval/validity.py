@@ -2,7 +2,8 @@
 
 `judge` compares the signals of a video (eval/signals.py) with the thresholds and, where there is one, with the
 Original of the same prompt and noise: a still picture is legitimate where the Original stands still too. A reason
-makes the video invalid; a warning is shown and changes nothing.
+makes the video invalid and keeps it out of every mean. A video that has left its Original (eval/divergence.py) is
+`diverged`: it stays in the means, and is counted and marked. A warning is shown and changes nothing.
 """
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from eval.beside import longest
 from eval.signals import Signals
 
-VERSION = "2"
+VERSION = "3"
 CONTROLS = ("original", "reduced_steps", "external_diffusers_none")  # rows that are to skip nothing
 
 
@@ -55,19 +57,21 @@ class Expected:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The gate's answer: invalid if there is any reason."""
+    """The gate's answer: invalid if there is any reason, diverged if it has only left its Original."""
 
     reasons: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    diverged: tuple[str, ...] = ()  # in what it has left its Original
 
     @property
     def status(self) -> str:
-        """`ok` or `invalid`."""
-        return "invalid" if self.reasons else "ok"
+        """`ok`, `diverged` or `invalid`."""
+        return "invalid" if self.reasons else "diverged" if self.diverged else "ok"
 
     def to_json(self) -> dict[str, Any]:
-        """{"status", "reasons", "warnings"}."""
-        return {"status": self.status, "reasons": list(self.reasons), "warnings": list(self.warnings)}
+        """{"status", "reasons", "warnings"}, and "diverged" where it has."""
+        found = {"status": self.status, "reasons": list(self.reasons), "warnings": list(self.warnings)}
+        return found | ({"diverged": list(self.diverged)} if self.diverged else {})
 
 
 def judge(seen: Signals, original: Signals | None = None, expected: Expected | None = None, fps: float = 24,
@@ -160,7 +164,7 @@ def _frozen(seen: Signals, original: Signals | None, fps: float, limits: Thresho
     if not len(seen.change):
         return [], []
     still = seen.change < limits.still_change
-    share, pause = float(still.mean()), _longest(still)
+    share, pause = float(still.mean()), longest(still)
     what = f"{still.sum()} of {len(still)} steps change nothing, the longest pause is {pause / fps:.1f} s"
     if original is None or not len(original.change):
         if np.all(seen.change == 0):
@@ -168,7 +172,7 @@ def _frozen(seen: Signals, original: Signals | None, fps: float, limits: Thresho
         return [], [f"stands still: {what}"] if share >= limits.still_share else []
     usual = original.change < limits.still_change
     stopped = share >= limits.still_share and share > float(usual.mean()) + limits.still_excess
-    paused = pause >= limits.still_seconds * fps and pause > 2 * _longest(usual)
+    paused = pause >= limits.still_seconds * fps and pause > 2 * longest(usual)
     return [f"frozen: {what}; not so in the Original"] if stopped or paused else [], []
 
 
@@ -197,8 +201,3 @@ def _jumps(seen: Signals, limits: Thresholds) -> list[int]:
 def _some(frames: list[int]) -> str:
     return ", ".join(map(str, frames[:5])) + (" …" if len(frames) > 5 else "")
 
-
-def _longest(flags: np.ndarray) -> int:
-    """The length of the longest run of True."""
-    padded = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(np.int8), [0]])))
-    return int((padded[1::2] - padded[::2]).max(initial=0))

@@ -98,6 +98,10 @@ class Store:
             yield from filter(None, found)
         self.remember(least=1 if verify else 64)
 
+    def whole(self, folder: Path) -> bool:
+        """Whether a record's files are, byte for byte, those that were sealed; reads them all, trusting nothing."""
+        return self._load(folder, "all") is not None
+
     def _listed(self, cell: str, key: str, verify: bool) -> Record | None:
         try:
             record = self._load(f"{self.root}/{cell}/{key}", "all" if verify else "", self._index(cell))

@@ -1,6 +1,7 @@
 """`python -m eval RESULTS`: scores what lacks scores, once, and a broken record costs only itself."""
 import json
 import math
+import shutil
 from pathlib import Path
 
 import av
@@ -10,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 
 from eval import __main__ as stage
-from eval import lpips_weights, metrics, video
+from eval import lpips_weights, metrics, score, video
 from eval.score import score_record
-from store import Store
+from store import Store, checksum
 
 T, SIZE = 12, 48
 
@@ -168,8 +169,9 @@ def test_a_broken_video_is_invalid_by_name_and_the_rest_is_scored(results, fault
         _encode(frames, moving(1), FORMATS[fault][0])
     else:
         video.write_lossless(frames, moving(1)[:-1] if fault == "short" else moving(1) * 0 + 127, fps=8)
-    unsealed = json.loads((target / "run.json").read_text()) | {"files": {}}  # as if it was stored broken
-    (target / "run.json").write_text(json.dumps(unsealed))
+    sealed = json.loads((target / "run.json").read_text())  # as if it was stored broken
+    sealed["files"]["frames.mp4"] = checksum(frames)
+    (target / "run.json").write_text(json.dumps(sealed))
     assert run(results) == 0
     broken = quality(results, "scope", "s1")
     assert broken["validity"]["status"] == "invalid"
@@ -180,6 +182,90 @@ def test_a_broken_video_is_invalid_by_name_and_the_rest_is_scored(results, fault
     if fault != "blank":
         assert broken["psnr"] is None
     assert quality(results, "scope", "s2")["validity"]["status"] == "ok"
+
+
+def test_bytes_that_are_not_those_that_were_sealed_are_not_scored(results, capsys):
+    """Flipped bytes may decode without an error: only the checksum tells."""
+    run(results)
+    before = quality(results, "scope", "s1"), quality(results, "original_repeat", "r2")
+    for folder in ("scope/s1", "original/o2"):
+        path = results.root / "tiny" / folder / "frames.mp4"
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    capsys.readouterr()
+    assert run(results, "--redo") == 1
+    told = capsys.readouterr().out
+    assert "errors 4" in told and "scope/s1 are not those that were sealed" in told and "scores are kept" in told
+    assert (quality(results, "scope", "s1"), quality(results, "original_repeat", "r2")) == before
+    (results.root / "tiny" / "scope" / "s1" / "quality.json").unlink()
+    assert run(results) == 1
+    assert not (results.root / "tiny" / "scope" / "s1" / "quality.json").exists()
+
+
+@pytest.mark.parametrize("fault", ["its frames", "the Original's frames", "torch", "no Original", "a colon"])
+def test_an_error_never_takes_the_place_of_scores(results, fault, monkeypatch, tmp_path):
+    run(results)
+    some = (("scope", "s1"), ("original_repeat", "r1"))
+    before = {key: quality(results, method, key) for method, key in some}
+    failing = {"its frames": "s1", "the Original's frames": "o1"}.get(fault)
+    if failing:
+        whole = video.read
+
+        def read(path, *arguments):
+            if failing in str(path):
+                raise video.VideoError(f"{path}: no decoder")
+            return whole(path, *arguments)
+
+        monkeypatch.setattr(video, "read", read)
+    elif fault == "torch":
+        monkeypatch.setattr(metrics, "ssim", lambda *_: (_ for _ in ()).throw(RuntimeError("CUDA error")))
+    elif fault == "no Original":
+        shutil.rmtree(results.root / "tiny" / "original" / "o1")
+    else:
+        (tmp_path / "a:b").symlink_to(results.root)
+        monkeypatch.chdir(tmp_path)
+        assert stage.main(["a:b", "--redo"]) == 0
+        assert quality(results, "scope", "s1") == before["s1"]
+        return
+    score._reference_signals.cache_clear()
+    assert run(results, "--redo") == 1
+    assert {key: quality(results, method, key) for method, key in some} == before
+
+
+def test_scores_of_a_file_that_could_not_be_read_are_tried_again(results, monkeypatch):
+    def broken(path, *_):
+        raise video.VideoError(f"{path}: no decoder")
+
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(video, "read", broken)
+        run(results)
+    first = quality(results, "scope", "s1")
+    assert first["validity"]["status"] == "invalid" and "no decoder" in first["unreadable"]
+    run(results)
+    run(results)  # the first of the two read the Originals
+    again = quality(results, "scope", "s1")
+    assert again["validity"]["status"] == "ok" and again["psnr"] > 20 and "unreadable" not in again
+
+
+def test_lpips_stays_where_its_weights_have_gone(results, monkeypatch, tmp_path):
+    run(results)
+    before = quality(results, "scope", "s1")
+    assert run(results, "--redo", "--lpips-net", "none") == 0
+    assert quality(results, "scope", "s1") == before
+    monkeypatch.setenv("SCOPE_WEIGHTS", str(tmp_path / "nowhere"))
+    run(results, "--redo")
+    assert quality(results, "scope", "s1") == before
+
+
+def test_a_video_that_has_left_its_original_is_diverged_and_keeps_its_numbers(results):
+    add(results, "scope", "negative", 255 - moving(1), prompt="p1", reference_key="o1")
+    add(results, "original_seed", "elsewhere", moving(2), prompt="p1", reference_key="o1")
+    run(results)
+    found = quality(results, "scope", "negative")
+    assert found["validity"]["status"] == "diverged" and found["psnr"] < 20 and found["beside"]["turned"] == 1
+    assert any("negative" in text for text in found["validity"]["diverged"])
+    assert quality(results, "original_seed", "elsewhere")["validity"]["status"] == "ok"
 
 
 def test_half_written_and_failed_records_are_passed_over(results, capsys):
