@@ -79,10 +79,10 @@ def tabular(table: pd.DataFrame, label: str, caption: str, left: int = 2, escape
 
 def _display(frame: pd.DataFrame, rows: pd.DataFrame, bold, interval: bool = False, latex: bool = False
              ) -> pd.DataFrame:  # fmt: skip
-    """What is printed of some rows: name, numbers of valid and invalid videos, every metric with a value, the marks."""
+    """What is printed of some rows: name, counts of videos, every metric with a value, the marks."""
     text = escape if latex else str
     columns = {"method": [text(line["name"] + dagger(line)) for _, line in rows.iterrows()], "videos": rows["videos"],
-               "invalid": rows["invalid"]} | ({"failed": rows["failed"]} if frame["failed"].any() else {})
+               "invalid": rows["invalid"]} | {kind: rows[kind] for kind in ("failed", "diverged") if frame[kind].any()}
     for metric in METRICS:
         if rows[metric.name].notna().any():
             top = best(frame, metric)

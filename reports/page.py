@@ -115,6 +115,7 @@ def _player(study: Study, video: pd.Series) -> dict[str, Any]:
     steps = ["".join(CODES[mode] for mode in slot if mode >= 0) for slot in grid]
     exists = (record.path / "video.mp4").exists()
     path = "/".join(quote(part) for part in record.path.relative_to(study.root).parts)
+    validity = (record.quality or {}).get("validity") or {}
     numbers = [f"{video['speedup']:.2f}×"] if not math.isnan(video["speedup"]) else []
     numbers += [f"{video['psnr']:.1f} dB"] if math.isfinite(video["psnr"]) and not random else []
     return {
@@ -122,7 +123,8 @@ def _player(study: Study, video: pd.Series) -> dict[str, Any]:
         "colour": style.colour(video["method"]),
         "video": f"../{path}/video.mp4" if exists else "", "numbers": ", ".join(numbers), "slots": steps,
         "status": "" if video["status"] == "ok" else f"{video['status']}: {video['reason'] or 'no reason recorded'}",
-        "warning": "; ".join(((record.quality or {}).get("validity") or {}).get("warnings") or ()),
+        "warning": "; ".join([*(f"diverged: {text}" for text in validity.get("diverged") or ()),
+                              *(validity.get("warnings") or ())]),
         "errors": [round(float(value), 4) for value in errors], "measure": name,
     }  # fmt: skip
 

@@ -130,7 +130,7 @@ _NUMBERS = ("time_s", "denoise_s", "decode_s", "text_s", "flops", "flops_masked"
             "memory_denoise", "forwards", "iterations", "frames", "fps", "psnr", "ssim", "lpips")  # fmt: skip
 _COLUMNS = ["record", "key", "model", "method", "speed", "variant", "label", "prompt_id", "prompt", "seed",
             "status", "reason", "reference", "weights", "attention", "estimated", "of_paper", "turned", "identical",
-            "scored", "device", "changed", *_NUMBERS]  # fmt: skip
+            "scored", "device", "changed", "diverged", *_NUMBERS]  # fmt: skip
 
 
 def _line(record: Record, n: int) -> dict[str, Any]:
@@ -149,6 +149,7 @@ def _line(record: Record, n: int) -> dict[str, Any]:
         "method": run.get("method", cell), "speed": speed, "label": run.get("method_label") or "",
         "prompt_id": run.get("prompt_id", record.path.name), "prompt": str(run.get("prompt", "")),
         "seed": run.get("seed", 0), "status": status,
+        "diverged": status == "ok" and validity.get("status") == "diverged",  # a video, which has left its Original
         "reason": run.get("reason") or "; ".join(map(str, validity.get("reasons") or ())),
         "reference": run.get("reference_key") or quality.get("reference") or "",
         "weights": run.get("weights") or "", "estimated": bool(run.get("estimated")),

@@ -77,7 +77,7 @@ def main(study: Study) -> pd.DataFrame:
 def _columns() -> list[str]:
     ends = [f"{name}_{end}" for name in BY_NAME for end in ("low", "high")]
     paper = [f"paper_{name}" for name in published.PRINTED]
-    return [*COLUMNS, *ends, *paper, "paper_comparable", *ALSO, "invalid", "failed",
+    return [*COLUMNS, *ends, *paper, "paper_comparable", *ALSO, "invalid", "failed", "diverged",
             "name", "variant", "marks", "missing"]  # fmt: skip
 
 
@@ -87,7 +87,9 @@ def _line(study: Study, row: dict[str, str], group: pd.DataFrame) -> dict[str, A
     random, estimated = bool((group["weights"] == "random").any()), bool(group["estimated"].any())
     line: dict[str, Any] = {**row, "videos": len(valid), "name": label({**row, "label": group["label"].iloc[0]})}
     line["invalid"], line["failed"] = (int(counts.get(status, 0)) for status in ("invalid", "failed"))
+    line["diverged"] = int(valid["diverged"].sum())
     line["status"] = f"{len(valid)} videos, invalid {counts.get('invalid', 0)}, failed {counts.get('failed', 0)}"
+    line["status"] += f", diverged {line['diverged']}" * bool(line["diverged"])
     missing = []
     for metric in METRICS:
         estimate, why = _estimate(study, row, group, metric, random)
@@ -234,6 +236,8 @@ def protocol(study: Study) -> list[str]:
     counted = f"{len(videos)} videos, invalid {counts.get('invalid', 0)}, failed {counts.get('failed', 0)}"
     prompts = f"{videos['prompt'].nunique()} prompts, set {prompt_hash(videos)}"
     lines = [f"{counted} (left out of the numbers). {prompts}."]
+    if diverged := int(videos["diverged"].sum()):
+        lines.append(f"{diverged} videos diverged: they have left their Originals, and their numbers are in the means.")
     lines += [f"Measured: {'; or '.join(sorted(measures))}."] if measures else []
     reports = [report for row, _ in study.rows() if (report := study.cell_file("vbench", row))]
     return lines + [f"VBench: {text}." for text in sorted(set(map(_vbench_protocol, reports)))]

@@ -131,6 +131,20 @@ def test_invalid_and_failed_videos_are_counted_and_kept_out_of_the_means(tmp_pat
     assert line["time_s"] < 1 and "one prompt only" in line["missing"] and math.isnan(line["time_s_low"])
 
 
+def test_videos_that_left_their_originals_are_counted_and_stay_in_the_means(tmp_path):
+    make_store(tmp_path, videos=False)
+    before = tables.main(load(tmp_path)).set_index("name").loc["SCOPE fast"]
+    record = next(r for r in Store(tmp_path).records() if r.run["method"] == "scope" and r.run["speed"] == "fast")
+    record.write_json("quality.json", record.quality | {"validity": {
+        "status": "diverged", "reasons": [], "warnings": [], "diverged": ["tint: colours are off by 30 levels"]}})
+    study = load(tmp_path)
+    line = tables.main(study).set_index("name").loc["SCOPE fast"]
+    assert line["diverged"] == 1 and line["status"].endswith("diverged 1") and line["videos"] == before["videos"]
+    assert line["psnr"] == before["psnr"] and tables.main(study)["diverged"].sum() == 1
+    assert any("1 videos diverged" in text for text in tables.protocol(study))
+    assert "diverged" in formats.markdown(study, tables.main(study))
+
+
 def test_identical_videos_have_no_finite_psnr_and_say_so(tmp_path):
     cells = ORIGINAL | {("original_repeat", None): (2.0, 1.0, 0.0), ("scope", "fast"): (0.6, 0.28, 0.0)}
     study = small(tmp_path, cells)
