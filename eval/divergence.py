@@ -12,23 +12,23 @@ from dataclasses import dataclass
 class Limits:
     """Where a video has left its Original.
 
-    In brackets: the worst of 88 videos of five methods at two speeds on both tiny models, 21.9 to 55 dB from their
-    Originals (`flowcache` on `skyreels_tiny` is the farthest and sets most of them), and the weakest of the faults in
-    tests/test_divergence.py. Raising a limit lets more pass where the measure must be below it.
+    In brackets: the worst of 80 videos of five methods at two speeds on both tiny models, 21.9 to 55.6 dB from their
+    Originals (`flowcache` is the farthest and sets nearly all of them); and the weakest of the faults that
+    tests/test_divergence.py wants to be named so. Raising a limit lets more pass, but see "below".
     """
 
     psnr: float = 10.0  # dB; below: little in common
     lpips: float = 0.8  # above: little in common
-    tint: float = 12.0  # levels [6.2; 18]
-    brightness: float = 18.0  # levels [6.1; 30]
-    flicker: float = 3.5  # levels [1.5; 4.6]
-    turned: float = 0.08  # share of frames [0.02; 0.12]
-    displaced: float = 0.1  # share of frames [0.04; 0.17]
-    displaced_run: float = 8.0  # frames in a row [4; 9]
-    stands_seconds: float = 0.3  # [0; 0.5]
-    detail: float = 0.3  # of the Original's steepness; below [0.50; 0.17]
-    motion: float = 0.15  # correlation; below [0.29; 0.05]
-    explained: float = -0.1  # share; below [0.10; -0.3]
+    tint: float = 12.0  # levels [6.2; 20]
+    brightness: float = 18.0  # levels [6.0; 28.9]
+    flicker: float = 3.5  # levels [1.5; 4.57]
+    turned: float = 0.08  # share of frames [0; 0.12]
+    displaced: float = 0.1  # share of frames [0.04; 0.22]
+    displaced_run: float = 8.0  # frames in a row, for a fault in a part of a long video [4; 12]
+    stands_seconds: float = 0.3  # [0; 0.46]
+    detail: float = 0.3  # of the Original's steepness; below [0.50; 0.21]
+    motion: float = 0.15  # correlation; below [0.29; 0.03]
+    explained: float = -0.1  # share; below [0.10; -1.6]
 
 
 def diverged(measures: Mapping[str, float], psnr: float | None, lpips: float | None, fps: float = 24,
