@@ -238,7 +238,7 @@ def test_a_forward_that_reads_a_methods_memory_does_not_write_to_it(settings):
     model = (SkyReelsV2 if settings is TINY else Magi1Backbone)(settings, torch.device("cpu"))
     model.load()
     text = model.conditioning("a fox", model.texts(["a fox"]))
-    generate(model, Watched(codebook=[], rates=[3]), text, 0, [])
+    generate(model, Watched(codebook=[], rates=[3], cooldown=0), text, 0, [])
     assert len(changed) > 20 and not any(changed)
 
 
