@@ -31,6 +31,7 @@ MODELS = ("skyreels", "magi1", "skyreels_tiny", "magi1_tiny")
 SPEEDS = {"": 0, "slow": 1, "fast": 2, "paper": 3}
 CONTROLS = ("original", "original_repeat", "original_seed")  # rows that accelerate nothing
 MOST_ROWS = 16  # of a model in one figure; more: fuller figures, and labels that touch
+CODE = ("method.class", "method.code", "model.class", "model.code")  # of produced_by: what made a video, no setting
 ROW = ["model", "method", "speed", "variant"]  # what makes a row of the main table
 
 
@@ -184,8 +185,12 @@ def _variants(videos: pd.DataFrame, records: list[Record]) -> pd.Series:
         made_by = {n: dict(_flat(settings(records[r]))) for n, r in group["record"].items()}
         everything = sorted(set().union(*made_by.values()) - {key for c in group["changed"] for key in c})
         differ = [s for s in everything if len({str(flat.get(s)) for flat in made_by.values()}) > 1]
+        older = {n for n, r in group["record"].items() if records[r].older_key}
+        if older and len(older) < len(group):  # the fingerprints of code are of two kinds: they say nothing
+            differ = [s for s in differ if s not in CODE]
         for n, flat in made_by.items():
             apart = [f"{s.removeprefix('method.')}={flat.get(s)}" for s in differ]
+            apart = ["older key", *apart] if n in older and len(older) < len(group) else apart
             names[n] = ", ".join([*filter(None, [names[n]]), *apart])
     return names
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports import floor, paired, published
+from reports import floor, paired, provenance, published
 from reports.records import ROW, Study, label, load, prompt_hash
 from reports.statistics import FEWEST, NONE, Estimate, Shape, mean
 
@@ -104,7 +104,7 @@ def _line(study: Study, row: dict[str, str], group: pd.DataFrame) -> dict[str, A
     devices = _devices(study, row, valid)
     marks = ["estimated point"] * estimated + ["random weights"] * random + _point(group)
     marks += [f"speeds of {len(devices)} devices: {', '.join(devices)}"] * (len(devices) > 1)
-    marks += _attention(study, row, valid)
+    marks += _attention(study, row, valid) + provenance.marks(study, valid)
     return line | {"marks": "; ".join(marks), "missing": "; ".join(missing)}
 
 
@@ -205,7 +205,7 @@ def notes(study: Study, frame: pd.DataFrame) -> list[str]:
     lines += ["‡ random weights: speed, memory and FLOPs only."] * ("random" in marks)
     lines += [f"{line['name']} on {line['model']}: {mark}, so its speedups are not of the method alone."
               for _, line in frame.iterrows() for mark in line["marks"].split("; ") if " attention against " in mark]
-    lines += floor.lines(study, frame, SIMILARITIES)
+    lines += provenance.lines(study, frame) + floor.lines(study, frame, SIMILARITIES)
     lines += paired.lines(paired.compare(study, frame, METRICS), METRICS)
     fewest = videos[videos["status"] == "ok"].groupby(ROW)["prompt"].nunique()
     if len(fewest) and 1 < fewest.min() < FEWEST:

@@ -102,6 +102,12 @@ class Store:
         """Whether a record's files are, byte for byte, those that were sealed; reads them all, trusting nothing."""
         return self._load(folder, "all") is not None
 
+    def older(self, cell: str) -> int:
+        """How many records of a cell have keys of an older kind, so that a sweep does not find them."""
+        keys = folders(self.root / cell, RESERVED) if (self.root / cell).is_dir() else []
+        found = (self._listed(cell, key, False) for key in keys)
+        return sum(record.older_key for record in found if record)
+
     def _listed(self, cell: str, key: str, verify: bool) -> Record | None:
         try:
             record = self._load(f"{self.root}/{cell}/{key}", "all" if verify else "", self._index(cell))

@@ -17,7 +17,7 @@ from engine.ledger import write
 from engine.produce import account, forget, produce, warm_up
 from engine.resident import Resident
 from store import FULL, STALE, Record, Store
-from sweep.cell import Cell, Job, identity
+from sweep.cell import Cell, Job, identity, label
 
 out = Console(highlight=False, soft_wrap=True)
 if not out.is_terminal:
@@ -68,6 +68,11 @@ def make(cell: Cell, store: Store, notify: Notify = nobody, lost: Mapping[str, s
         elif wanted(known(job), cell.run):
             todo.append(job)
     notify("cell", cell.label, len(todo))
+    for name, speed in sorted({(job.name, job.speed) for job in todo}, key=str):
+        older = store.older(store.cell(cell.model.name, name, speed))
+        if older:
+            notify("say", f"{cell.model.name} {label(name, speed)}: {older} records have keys of an older kind; they "
+                          "are kept, and their videos are made again (docs/records.md)")  # fmt: skip
     texts, seconds = prepare(todo, store) if todo else ({}, {})
     told = -TELL
     while todo:

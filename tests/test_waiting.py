@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from store import Store
+from store import KEY_VERSION, Store
 from sweep import work
 
 
@@ -32,3 +32,11 @@ def test_a_claim_that_is_being_written_is_waited_for_too(tmp_path, content):
     job = SimpleNamespace(name="scope", speed=None, label="scope", key="k")
     work.waiting([job], cell, store, -work.TELL, lambda *event: said.append(event))
     assert "has just begun or ended" in said[0][1]
+
+
+def test_a_sweep_says_which_records_of_an_older_key_it_does_not_use(tmp_path):
+    store = Store(tmp_path)
+    for version in (1, KEY_VERSION):
+        with store.stage("tiny", "scope", "fast", f"key{version}") as stage:
+            stage.run |= {"status": "failed", "key_version": version}
+    assert store.older("tiny/scope-fast") == 1 and store.older("tiny/scope-slow") == 0

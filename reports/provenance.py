@@ -1,0 +1,83 @@
+"""Lines whose records were not made alike: by other code, libraries, threads or weights than each other, or than the
+Originals that they are compared with. Each of these may change a number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from reports.records import Study
+from store import Record
+
+LISTED = 4  # values that a mark names
+APART, BESIDE = "records differ in ", "made with "  # how marks begin
+OWN = ("method code",)  # what an Original has of its own
+
+
+def facts(record: Record) -> dict[str, str]:
+    """What may change a number, by its name in print; what a record does not say is left out."""
+    run = record.run
+    environment, made = _mapping(run.get("environment")), _mapping(run.get("produced_by"))
+    packages = _mapping(environment.get("packages"))
+    commit = environment.get("commit")
+    found = {
+        "torch": packages.get("torch"),
+        "diffusers": packages.get("diffusers"),
+        "threads": environment.get("threads"),
+        "commit": f"{commit} with changes" if commit and environment.get("dirty") else commit,
+        "method code": _mapping(made.get("method")).get("code"),
+        "model code": _mapping(made.get("model")).get("code"),
+        "weights": made.get("weights"),
+        "kind of key": "older" if record.older_key else "present",
+    }
+    return {name: str(value) for name, value in found.items() if value not in (None, "")}
+
+
+def marks(study: Study, valid: pd.DataFrame) -> list[str]:
+    """What the valid records of a line do not have in common, with each other and with their Originals."""
+    own = [facts(study.record(video)) for _, video in valid.iterrows()]
+    mine = _values(own)
+    apart = [f"{name} ({_listed(values)})" for name, values in mine.items() if len(values) > 1]
+    found = [APART + ", ".join(apart)] if apart else []
+    originals = study.videos[study.videos["key"].isin(set(valid["reference"]) - {""})
+                             & study.videos["model"].isin(set(valid["model"]))]  # fmt: skip
+    theirs = _values(facts(study.record(video)) for _, video in originals.iterrows())
+    for name, values in theirs.items():
+        if name not in OWN and name in mine and values != mine[name]:
+            found.append(f"{BESIDE}{name} {_listed(mine[name])}, its Originals with {_listed(values)}")
+    return found
+
+
+def lines(study: Study, frame: pd.DataFrame) -> list[str]:
+    """The notes on such lines, one for all that have the same mark; and how many records have older keys."""
+    older = sum(record.older_key for record in study.records)
+    named: dict[tuple[str, str], list[str]] = {}
+    for _, line in frame.iterrows():
+        for mark in line["marks"].split("; "):
+            if mark.startswith((APART, BESIDE)):
+                named.setdefault((line["model"], mark), []).append(line["name"])
+    found = [f"{', '.join(names)} on {model}: {mark}, which may change a number."
+             for (model, mark), names in named.items()]  # fmt: skip
+    if older:
+        found.append(f"{older} of {len(study.records)} records have keys of an older kind, which say nothing of the "
+                     "model's code: what it is today may give other frames.")  # fmt: skip
+    return found
+
+
+def _values(every: Iterable[Mapping[str, str]]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for one in every:
+        for name, value in one.items():
+            found.setdefault(name, set()).add(value)
+    return found
+
+
+def _listed(values: set[str]) -> str:
+    some = sorted(value.replace(";", ",") for value in values)
+    return ", ".join(some[:LISTED]) + (f" and {len(some) - LISTED} more" if len(some) > LISTED else "")
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
