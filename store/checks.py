@@ -17,7 +17,7 @@ SEAL = "seal"
 ADDED = (SEAL, "frames_sha256")  # to scores, as they are written
 FIRST_SEALED = 2  # the key_version from which every record has a seal
 SCORES = "quality.json"
-FRAMES = "frames.mp4"
+FRAMES, PREVIEW = "frames.mp4", "video.mp4"
 SAME = ("fps", "frames", "height", "width")  # settings of the model that run.json repeats
 
 
@@ -78,9 +78,11 @@ def _names(key: str, run: Mapping[str, Any], cell: str) -> Iterator[str]:
             yield f"run.json says {name}={str(run[name])[:40]!r}, what produced the frames says {str(value)[:40]!r}"
 
 
-def score_faults(folder: Path, run: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with a record's quality.json; it is scored again, the record itself is right."""
+def faults_beside(folder: Path, run: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with what stands beside a right record: its copy for people, and its scores, made again by eval."""
     path, files = folder / SCORES, run.get("files") or {}
+    if (folder / PREVIEW).exists() and PREVIEW not in files:
+        yield f"run.json names no checksum of {PREVIEW}"
     if not path.exists():
         return
     try:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from store.checks import faults, score_faults, unsealed, with_seal
+from store.checks import PREVIEW, faults, faults_beside, unsealed, with_seal
 from store.claims import Claims
 from store.files import FULL, HOST, abandoned, checksum, folders, fsync, owner, place, rename, writing
 from store.index import Entry, Index, Seal, gc_paused, seal, settled
@@ -112,7 +112,7 @@ class Store:
         try:
             record = self._load(f"{self.root}/{cell}/{key}", "all" if verify else "", self._index(cell))
             if verify and record:
-                wrong = next(score_faults(record.path, record.run), "")
+                wrong = next(faults_beside(record.path, record.run), "")
                 self.unsealed += not wrong and unsealed(record.run)
                 return self._reject(record.path, wrong) if wrong else record
             return record
@@ -212,7 +212,7 @@ class Store:
             if not _right(f"{folder}/{name}", name, sealed, entry, now, read):
                 return self._reject(folder, f"{name} is missing, or not what its checksum says")
         if read == "all":
-            present = tuple(name for name in SEALED if os.path.exists(f"{folder}/{name}"))
+            present = tuple(name for name in SEALED if name != PREVIEW and os.path.exists(f"{folder}/{name}"))
             for wrong in faults(Path(folder), entry.run, "/".join(Path(folder).parts[-3:-1]), present):
                 return self._reject(folder, wrong)
         return Record(Path(folder), entry.run, entry)

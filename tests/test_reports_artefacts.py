@@ -22,6 +22,7 @@ def study(tmp_path_factory):
     root = tmp_path_factory.mktemp("paper")
     base = {key: CELLS[key] for key in (ORIGINAL, FAST)} | {("reduced_steps", None): (0.5, 0.25, 0.06)}
     make_store(root, cells=base, prompts=PROMPTS[:2])
+    make_store(root, cells={("scope", "paper"): CELLS[FAST]}, prompts=PROMPTS[:2], videos=False)
     one = {FAST: CELLS[FAST]}
     for skip in (1, 8):
         make_store(root, cells=one, prompts=PROMPTS[:2], videos=False, changed={"method.max_skip": skip})
@@ -39,7 +40,7 @@ def frame(study):
 
 
 def test_a_record_says_how_it_departs_and_the_plain_point_keeps_its_name(frame):
-    scope = frame[frame["method"] == "scope"]
+    scope = frame[(frame["method"] == "scope") & (frame["speed"] == "fast")]
     assert set(scope["variant"]) == {"", "max_skip=1", "max_skip=8", "selective=none", "frames=17", "frames=65"}
     assert set(scope["videos"]) == {2} and scope[scope["variant"] == ""]["paper_speedup"].iloc[0] == 4.73
     assert scope[scope["variant"] != ""]["paper_speedup"].isna().all()

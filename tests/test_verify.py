@@ -29,6 +29,7 @@ def store(tmp_path):
             (stage.path / "frames.mp4").write_bytes(prompt.encode() * 9)
             (stage.path / "trace.jsonl").write_text("{}\n")
             (stage.path / "config.yaml").write_text("model: {}\n")
+            (stage.path / "video.mp4").write_bytes(b"for people")
             stage.run |= {"status": "ok", "produced_by": made, "prompt": prompt, "seed": 3, "frames": 9, "fps": 24}
             stage.run |= {"seconds": {"total": 1.5}, "flops": {"dense": 1e12}, "key_version": 2, "ratio": 1 / 3}
         stage.record.write_json("quality.json", SCORES)
@@ -103,6 +104,7 @@ def test_a_changed_run_json_is_noticed(store, capsys, change, why):
     (drop("files"), "names no checksum of config.yaml, frames.mp4, trace.jsonl"),
     (set_("files", to=None), "names no checksum of config.yaml, frames.mp4, trace.jsonl"),
     (drop("files", "config.yaml"), "names no checksum of config.yaml"),
+    (drop("files", "video.mp4"), "names no checksum of video.mp4"),
 ])  # fmt: skip
 @pytest.mark.parametrize("sealed", [True, False])
 def test_what_does_not_follow_from_the_rest_is_noticed_with_a_new_seal_and_in_old_records_without(
