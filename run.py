@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import sys
+import tempfile
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.markup import escape
 
 from conf.schema import ConfigError, explain
+from conf.words import quoted, words
 from engine.weights import WeightsError
 from store import Store, StoreError
 from sweep.cell import COMMAND, Cell, Order
@@ -31,6 +33,7 @@ from sweep.loggers import log_report
 from sweep.perform import perform
 from sweep.supervisor import Supervisor
 from sweep.work import DeviceLost, out
+from terminal import tolerate
 
 QUICKSTART = "experiment=quickstart"
 PLANNING = ("hydra/launcher=basic",)  # composed and checked here, whoever does the work
@@ -43,8 +46,9 @@ def compose(config: DictConfig) -> None:
     """One cell of the sweep: composed and checked, before any is run."""
     try:
         cell = Cell.of(Order.of(config))
+        _ = cell.prompts
         if not cell.run.dry_run:
-            _ = cell.prompts, cell.model.weights_id
+            _ = cell.model.weights_id
         composed.append(cell)
     except (ConfigError, WeightsError) as error:
         refused.append(str(error))
@@ -106,7 +110,7 @@ def finish(cells: Sequence[Cell]) -> None:
                 print_main(results)
                 print_summary(results, console=out)
                 log_report(next(c.run.logger for c in cells if results_of(c) == results), results, out.print)
-                out.print(f"tables, figures and the page with all videos: {page}")
+                out.print(f"tables, figures and the page with all videos: {escape(str(page))}")
 
 
 def results_of(cell: Cell) -> Path:
@@ -148,32 +152,44 @@ def asks(arguments: Sequence[str]) -> bool:
     return any(a.startswith(("-h", "--h", "-c", "--cfg", "-i", "--info", "--version", "-s")) for a in arguments)
 
 
-def planning(arguments: Sequence[str]) -> list[str]:
+def planning(arguments: Sequence[str], scratch: str) -> list[str]:
     """The arguments without those that say who does the work."""
     kept = [a for a in arguments if not a.lstrip("+~").startswith(("hydra/launcher", "hydra.launcher"))]
-    return kept if asks(arguments) else [*kept, *PLANNING]
+    return kept if asks(arguments) else [*scratched(kept, scratch), *PLANNING]
+
+
+def scratched(arguments: Sequence[str], scratch: str) -> list[str]:
+    """The arguments, and where Hydra may write what it notes of a run: a folder of this command alone."""
+    own = (f"hydra.{mode}.dir" for mode in ("run", "sweep"))
+    return [*arguments, *(f"{key}={quoted(scratch)}" for key in own if not any(a.startswith(key) for a in arguments))]
 
 
 def command(arguments: list[str]) -> int:
     """What `python run.py ARGUMENTS` does; returns its exit status."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # so that errors arrive here instead of being printed with a trace
     os.environ[COMMAND] = shlex.join(["python", "run.py", *arguments])
-    arguments = command_line(arguments)
     composed.clear()
     refused.clear()
     logging.getLogger("hydra._internal.core_plugins.basic_launcher").setLevel(logging.WARNING)  # it only composes
-    try:
-        launcher, lines = launcher_of(arguments), expanded(arguments)
-        for line in lines:
-            sys.argv[1:] = planning(line)
-            compose()
-    except (ConfigError, HydraException, OmegaConfBaseException) as error:
-        print(f"error: {explain(str(error))}", file=sys.stderr)
-        return 1
+    with tempfile.TemporaryDirectory(prefix="scope-harness-", ignore_cleanup_errors=True) as scratch:
+        try:
+            arguments = words(command_line(arguments))
+            launcher, lines = launcher_of(arguments), expanded(arguments)
+            for line in lines:
+                sys.argv[1:] = planning(line, scratch)
+                compose()
+        except (ConfigError, HydraException, OmegaConfBaseException) as error:
+            print(f"error: {explain(str(error))}", file=sys.stderr)
+            return 1
+        return carried_out(launcher, lines, scratch)
+
+
+def carried_out(launcher: str, lines: Sequence[Sequence[str]], scratch: str) -> int:
+    """Do what has been composed; the exit status."""
     failures = [*refused]
     try:
         show_costs([cell for cell in composed if cell.run.dry_run])
-        failures += sweep([cell for cell in composed if not cell.run.dry_run], launcher, lines)
+        failures += sweep([cell for cell in composed if not cell.run.dry_run], launcher, lines, scratch)
     except StoreError as error:  # of another version, or a folder that cannot be written: no cell of it can be done
         failures.append(str(error))
     for failure in failures:
@@ -181,7 +197,7 @@ def command(arguments: list[str]) -> int:
     return int(bool(failures))
 
 
-def sweep(cells: Sequence[Cell], launcher: str, lines: Sequence[Sequence[str]]) -> list[str]:
+def sweep(cells: Sequence[Cell], launcher: str, lines: Sequence[Sequence[str]], scratch: str) -> list[str]:
     """Do the cells of these command lines, here or by a launcher, then score and report; returns what failed."""
     if not cells:
         return []
@@ -194,10 +210,11 @@ def sweep(cells: Sequence[Cell], launcher: str, lines: Sequence[Sequence[str]]) 
         return [f"nothing was started by {launcher}: every cell has to be right first"]
     else:
         try:
-            lines = [prepared(line, launcher, cells) for line in lines]
+            lines = [scratched(prepared(line, launcher, cells), scratch) for line in lines]
         except ConfigError as error:
             return [str(error)]
-        out.print(f"{len(cells)} cells by {launcher}; python -m store {results_of(cells[0])} says how far they are")
+        store = escape(str(results_of(cells[0])))
+        out.print(f"{len(cells)} cells by {launcher}; python -m store {store} says how far they are")
         failures = launch(multirun, lines, cells)
     finish(cells)
     return failures
@@ -209,6 +226,7 @@ def stopped(signum: int, frame: Any) -> None:
 
 
 if __name__ == "__main__":
+    tolerate()
     signal.signal(signal.SIGTERM, stopped)
     try:
         sys.exit(command(sys.argv[1:]))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from baselines.held import table
+from terminal import tolerate
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "methods.md"
@@ -163,4 +164,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    tolerate()
     sys.exit(main(sys.argv[1:]))

@@ -25,6 +25,7 @@ from eval import validity
 from eval.adherence import adherence
 from eval.signals import signals
 from store import writing
+from terminal import tolerate
 
 
 def measure(arguments: Sequence[str], count: int) -> dict:
@@ -68,4 +69,5 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    tolerate()
     main(sys.argv[1:])

@@ -30,6 +30,7 @@ from benchmarks.common import calibrating, prompts_of
 from engine.loop import generate
 from engine.method import Decision, Method, Mode, Original, Row, Site
 from engine.visit import Visit
+from terminal import tolerate
 
 
 @dataclass
@@ -102,4 +103,5 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    tolerate()
     main(sys.argv[1:])

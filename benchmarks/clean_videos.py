@@ -27,6 +27,7 @@ from eval import divergence, validity
 from eval.beside import Beside
 from eval.signals import Signals, signals
 from eval.video import write_lossless
+from terminal import tolerate
 
 SHORT = {"skyreels_tiny": 57, "magi1_tiny": 48}  # frames; more: nearer to the preset's own length, and slower
 
@@ -96,4 +97,5 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    tolerate()
     sys.exit(main(sys.argv[1:]))

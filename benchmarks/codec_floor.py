@@ -22,6 +22,7 @@ import numpy as np
 from benchmarks.evaluation import scene
 from eval import metrics, video
 from store import Store
+from terminal import tolerate
 
 CODECS = {  # as it is called: pixel format and options of libx264
     "ours for people, crf 18": ("yuv420p", video.PREVIEW),
@@ -36,7 +37,7 @@ NOISE = (2.0, 6.0, 20.0)  # levels of the pairs; more: farther apart, where the 
 def encode(path: Path, frames: np.ndarray, codec: str) -> None:
     """Frames (T, H, W, 3) uint8 of even sizes as the mp4 of CODECS[codec]."""
     pixel_format, options = CODECS[codec]
-    with av.open(str(path), "w") as container:
+    with av.open(str(path.absolute()), "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(24), options=dict(options))
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], pixel_format
         for picture in frames:
@@ -105,4 +106,5 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    tolerate()
     main(sys.argv[1:])

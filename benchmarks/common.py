@@ -10,6 +10,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from conf.schema import CONF, Run, device_of, parse, read_prompts
+from conf.words import words
 from engine.backbone import Backbone
 from engine.ledger import Entry
 from engine.loop import generate
@@ -20,7 +21,7 @@ from engine.visit import Visit
 def composed(overrides: Sequence[str]) -> tuple[Run, Any, Method]:
     """The run, the backbone (weights not loaded) and the method that `overrides` choose from the menu."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", overrides=list(overrides))
+        config = compose("config", overrides=words(overrides))
     run, kind, settings, method = parse(config)
     return run, kind(method.reschedule(settings), torch.device(device_of(run.device))), method
 

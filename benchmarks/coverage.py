@@ -19,6 +19,7 @@ from rich.progress import track
 from scipy.stats import norm, t
 
 from reports import statistics
+from terminal import tolerate
 
 PROMPTS = ((3, 2), (5, 2), (8, 2), (12, 2), (32, 3), (64, 3))  # prompts, seeds
 LOST = 0.05  # share of videos that are invalid: prompts then count unequally
@@ -118,4 +119,5 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    tolerate()
     main(sys.argv[1:])

@@ -37,6 +37,7 @@ from engine.ledger import forwards
 from engine.method import Method, Original
 from eval.metrics import mse, psnr
 from scope.method import Scope
+from terminal import tolerate
 
 CONTENT = ("latent", "patch_embedding")  # signals that differ from video to video
 COUNTED = 2  # videos in which forwards are counted where they depend on the content
@@ -179,4 +180,5 @@ def prediction_gain(interval: float, scores: dict[tuple[float, str], list[float]
 
 
 if __name__ == "__main__":
+    tolerate()
     main(sys.argv[1:])

@@ -22,6 +22,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from eval import lpips_weights, metrics, video, winograd
+from terminal import tolerate
 
 CHILD = """
 import json, resource, sys, time
@@ -102,4 +103,5 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    tolerate()
     main(sys.argv[1:])

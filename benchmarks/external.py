@@ -23,6 +23,7 @@ from engine.ledger import Entry
 from engine.loop import generate
 from engine.method import Method
 from engine.produce import warm_up
+from terminal import tolerate
 
 PAIRS = (
     "original:external_diffusers_none,taylorseer:external_diffusers_taylorseer,"
@@ -75,4 +76,5 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    tolerate()
     main(sys.argv[1:])

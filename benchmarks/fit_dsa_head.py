@@ -30,6 +30,7 @@ from benchmarks.common import composed, prompts_of
 from engine.discrepancy import relative_l1
 from engine.loop import generate
 from engine.method import Row, Site
+from terminal import tolerate
 
 
 @dataclass
@@ -133,4 +134,5 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    tolerate()
     main(sys.argv[1:])

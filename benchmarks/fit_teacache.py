@@ -27,6 +27,7 @@ from benchmarks.common import calibrating, prompts_of
 from engine.discrepancy import Discrepancy
 from engine.loop import generate
 from engine.method import Decision, Method, Mode, Probe, Row, Site
+from terminal import tolerate
 
 
 @dataclass
@@ -98,4 +99,5 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    tolerate()
     main(sys.argv[1:])

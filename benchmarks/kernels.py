@@ -29,6 +29,7 @@ from engine.ledger import Entry
 from engine.meter import meter
 from engine.method import Decision, Mode, Original, Row
 from engine.visit import Visit
+from terminal import tolerate
 
 DEFAULTS = {"rows": "8", "skip": "30"}
 GROUPS = {  # the first that a kernel's name contains
@@ -131,4 +132,5 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    tolerate()
     main(sys.argv[1:])

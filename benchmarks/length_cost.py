@@ -24,6 +24,7 @@ from engine.loop import generate
 from engine.meter import Cost, meter
 from engine.method import Method
 from engine.produce import warm_up
+from terminal import tolerate
 
 DEFAULTS = {"method": "original,scope", "lengths": "97,177,257", "seed": "0", "decode": "true"}
 
@@ -90,4 +91,5 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    tolerate()
     main(sys.argv[1:])

@@ -20,6 +20,7 @@ from benchmarks.abab import conditions, in_turn, show, split
 from benchmarks.common import Rehearsal, composed, prompts_of
 from engine.loop import generate
 from engine.method import Method, Row
+from terminal import tolerate
 
 DEFAULTS = {"method": "original,scope", "rounds": "5"}
 
@@ -70,4 +71,5 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    tolerate()
     main(sys.argv[1:])

@@ -23,6 +23,7 @@ from benchmarks.common import composed, prompts_of
 from conf.schema import device_of
 from engine.loop import generate
 from engine.produce import warm_up
+from terminal import tolerate
 
 DEFAULTS = {"method": "scope", "seed": "0", "alone": ""}
 
@@ -70,4 +71,5 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    tolerate()
     main(sys.argv[1:])

@@ -22,6 +22,7 @@ from conf.schema import options
 from engine.ledger import flops, plan
 from engine.method import Original
 from sweep.experiments import choices, expanded, read
+from terminal import tolerate
 
 PUBLISHED = {  # model: seconds of the Original, of the row with fewer steps; share of the work that that row does
     "skyreels": (1452.41, 330.08, 10 / 50),
@@ -90,4 +91,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    tolerate()
     main()

@@ -18,6 +18,7 @@ from pathlib import Path
 from PIL import Image
 
 from benchmarks.browser import Browser
+from terminal import tolerate
 
 DOCS = Path(__file__).parents[1] / "docs"
 WIDTH, TIME = 1280, 0.45  # pixels; share of the video that has played
@@ -64,4 +65,5 @@ def main(results: str, model: str = "skyreels_tiny") -> None:
 
 
 if __name__ == "__main__":
+    tolerate()
     main(*(sys.argv[1:3] or ["results"]))

@@ -24,6 +24,7 @@ from engine.ledger import Entry, decisions, flops
 from engine.loop import generate
 from engine.method import Method, Original
 from engine.produce import warm_up
+from terminal import tolerate
 
 DEFAULTS = {"method": "scope", "rounds": "2", "seed": "0"}
 
@@ -105,4 +106,5 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    tolerate()
     main(sys.argv[1:])

@@ -24,6 +24,7 @@ from benchmarks.common import composed, prompts_of
 from engine.loop import generate
 from engine.method import Original
 from models.skyreels.backbone import SkyReelsV2
+from terminal import tolerate
 
 DEFAULTS = {"rounds": "2", "tolerance": "1e-5", "seed": "0"}
 
@@ -121,4 +122,5 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    tolerate()
     main(sys.argv[1:])

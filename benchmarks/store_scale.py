@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from store import SCHEMA, SEALED, Store, checksum
+from terminal import tolerate
 
 CELLS = 20  # rows of a table
 FRAMES = 257
@@ -145,4 +146,5 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    tolerate()
     sys.exit(main(sys.argv[1:]))

@@ -14,6 +14,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from terminal import tolerate
+
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 0.6  # of one worker's time, for two on two cores
 TINY = ["model=skyreels_tiny", "prompts.limit=1", "score=false", "report=false", "device=cpu"]
@@ -48,4 +50,5 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    tolerate()
     sys.exit(main(sys.argv[1:]))

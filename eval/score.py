@@ -168,7 +168,7 @@ def _recorded(run: Mapping[str, Any]) -> gate.Verdict:
 
 def _max_skip(folder: Path) -> int | None:
     path = folder / "config.yaml"
-    config = (yaml.safe_load(path.read_text()) or {}) if path.exists() else {}
+    config = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.exists() else {}
     method = config.get("method")
     bound = method.get("max_skip") if isinstance(method, dict) else None
     return bound if isinstance(bound, int) and bound > 0 else None

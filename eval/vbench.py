@@ -20,6 +20,7 @@ from eval import vbench_setup, vbench_suite
 from eval.vbench_score import score
 from eval.vbench_total import DIMENSIONS, VBenchError, totals_of_file
 from store import StoreError, writing
+from terminal import tolerate
 
 SETTINGS = {"score": ("dimensions", "protocol", "device", "suite"), "prompts": ("videos", "seed")}
 NUMBERS = ("videos", "seed")
@@ -126,6 +127,7 @@ def print_scores(reports: dict[str, dict], results: Path, dimensions: Sequence[s
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; the exit status."""
+    tolerate()
     parser = argparse.ArgumentParser(prog="python -m eval.vbench", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)

@@ -27,6 +27,7 @@ from models.train_magi1_card import write_card
 from models.train_magi1_flow import train_flow
 from models.train_magi1_vae import make_latents, refine_decoder, save_vae, train_vae
 from models.train_tiny import new_tokenizer
+from terminal import tolerate
 
 
 def new_text_encoder(channels: int, words: int) -> T5EncoderModel:
@@ -138,4 +139,5 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    tolerate()
     main()

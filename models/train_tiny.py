@@ -24,6 +24,7 @@ from models.shapes import sample, vocabulary
 from models.train_card import write_card
 from models.train_flow import TEXT_LENGTH, train_flow
 from models.train_vae import make_latents, measure_latents, refine_decoder, train_vae
+from terminal import tolerate
 
 
 def new_tokenizer() -> PreTrainedTokenizerFast:
@@ -130,4 +131,5 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    tolerate()
     main()

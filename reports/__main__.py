@@ -7,8 +7,10 @@ from reports import build
 from reports.paper import print_summary
 from reports.tables import print_main
 from store import StoreError
+from terminal import tolerate
 
 if __name__ == "__main__":
+    tolerate()
     results = (sys.argv[1:] or ["results"])[0]
     try:
         report = build(results)

@@ -35,10 +35,10 @@ def fewer_steps(row: dict[str, str]) -> bool:
 def frames(path: Path, count: int = SHOWN) -> np.ndarray | None:
     """`count` frames evenly spaced over a video, (count, H, W, 3) uint8; None if it cannot be read."""
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path.absolute())) as container:
             total = sum(1 for _ in container.decode(video=0))  # a file's own count includes what an edit list hides
         wanted = np.linspace(0, total - 1, count).round().astype(int)
-        with av.open(str(path)) as container:
+        with av.open(str(path.absolute())) as container:
             kept = {n: frame.to_ndarray(format="rgb24") for n, frame in enumerate(container.decode(video=0))
                     if n in wanted}  # fmt: skip
         return np.stack([kept[n] for n in wanted])

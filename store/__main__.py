@@ -6,10 +6,12 @@ from importlib import import_module
 
 from store import Store, StoreError
 from store.status import Recount, print_status
+from terminal import tolerate
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 0, or 1 for a folder that is none or holds something damaged."""
+    tolerate()
     parser = argparse.ArgumentParser(prog="python -m store", description="what is done, running, failed and missing")
     parser.add_argument("results", nargs="?", default="results", help="the folder that run.py wrote to")
     parser.add_argument("--verify", action="store_true",

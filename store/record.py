@@ -57,12 +57,12 @@ class Record:
     def config(self) -> dict[str, Any]:
         """The resolved settings; empty if the record has none."""
         path = self.path / "config.yaml"
-        return (yaml.safe_load(path.read_text()) or {}) if path.exists() else {}
+        return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.exists() else {}
 
     def trace(self) -> list[dict[str, Any]]:
         """The ledger, one mapping per decision in order; empty if the run ended before the first."""
         path = self.path / "trace.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
     def write_json(self, name: str, content: Any) -> None:
         """Add or replace a JSON file, whole or not at all; ValueError for a file that run.json seals.

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from store.record import Record
 from store.shelf import Store
+from terminal import console
 
 COLUMNS = ("ok", "invalid", "running", "failed", "damaged", "missing")
 
@@ -24,7 +24,7 @@ def print_status(store: Store, verify: bool = False, recount: Recount | None = N
 
     `recount` is asked of every record with `verify`.
     """
-    out = Console(highlight=False, soft_wrap=True)  # a line stays a line, however long its path
+    out = console()
     counts: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
     seen: dict[tuple[str, ...], set[tuple]] = defaultdict(set)
     reasons: Counter[tuple[str, str]] = Counter()
@@ -55,9 +55,9 @@ def print_status(store: Store, verify: bool = False, recount: Recount | None = N
         lacking = len(everything[cell[0]] - seen[cell]) - counts[cell]["running"] - counts[cell]["damaged"]
         counts[cell]["missing"] = max(0, lacking)
         table.add_row(*cell, *(str(counts[cell][name] or "") for name in COLUMNS))
-    out.print(table if counts else f"no records in {store.root}")
+    out.print(table if counts else f"no records in {escape(str(store.root))}")
     if holders:
-        out.print(f"{len(holders)} being made, the first by {holders[0]}")
+        out.print(f"{len(holders)} being made, the first by {escape(str(holders[0]))}")
     for (name, reason), count in reasons.most_common(10):
         out.print(f"[red]failed[/] {name} × {count}: {escape(reason)}")
     for folder, why in list(store.damaged.items())[:10]:

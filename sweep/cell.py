@@ -11,6 +11,7 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -90,6 +91,11 @@ class Cell:
     @property
     def label(self) -> str:
         return f"{self.model.name} {label(self.name, self.speed)}"
+
+    @cached_property
+    def yaml(self) -> str:
+        """The settings with every interpolation resolved, for people and for any reader of YAML."""
+        return yaml.safe_dump(self.composed, allow_unicode=True, sort_keys=False)
 
     @cached_property
     def prompts(self) -> list[str]:

@@ -20,10 +20,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
 from rich.markup import escape
 
 from conf.schema import CONF, ConfigError, explain, nearest, options
+from conf.words import words
 from engine.weights import WeightsError
 from eval import lpips_weights, vbench_setup
 from eval.video import read, write_lossless, write_preview
@@ -31,6 +31,7 @@ from store import Store, StoreError
 from sweep.cell import Cell, Order
 from sweep.cost import GB, survey
 from sweep.launch import EXTRAS
+from terminal import console, tolerate
 
 OK, WARNING, MISSING = "ok", "warning", "missing"
 COLOURS = {OK: "green", WARNING: "yellow", MISSING: "bold red"}
@@ -51,6 +52,7 @@ class Finding:
 
 def main(arguments: Sequence[str]) -> int:
     """The command line: words as run.py takes them. 0 if the model can run here, 1 if not, 2 for a wrong word."""
+    tolerate()
     given = dict(word.partition("=")[::2] for word in arguments)
     unknown = [word for word in given if not word.startswith(("model", "results", "device", "method"))]
     if unknown or not all(given.values()):
@@ -62,16 +64,16 @@ def main(arguments: Sequence[str]) -> int:
         print(f"error: model={given['model']} is not on the menu{nearest(given['model'], options('model'))}",
               file=sys.stderr)  # fmt: skip
         return 2
-    console = Console(highlight=False, soft_wrap=True)
+    out = console()
     findings = list(examine(arguments))
     width = max(len(f.what) for f in findings)
     for finding in findings:
         colour = COLOURS[finding.state]
         remedy = f"; {escape(finding.remedy)}" if finding.remedy else ""
-        console.print(f"[{colour}]{finding.state:8}[/] {finding.what:{width}}  {escape(finding.found)}{remedy}")
+        out.print(f"[{colour}]{finding.state:8}[/] {finding.what:{width}}  {escape(finding.found)}{remedy}")
     able = not any(finding.state == MISSING for finding in findings)
     name = given.get("model", "skyreels_tiny")
-    console.print(f"model={name} can run here" if able else f"model={name} cannot run here: see what is missing")
+    out.print(f"model={name} can run here" if able else f"model={name} cannot run here: see what is missing")
     return int(not able)
 
 
@@ -164,7 +166,7 @@ def _composed(arguments: Sequence[str]) -> Cell:
     """The cell that these words choose, of the Original."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", overrides=list(arguments))
+        config = compose("config", overrides=words(arguments))
     return Cell.of(Order(OmegaConf.to_yaml(config), "original", None))
 
 

@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from rich.markup import escape
 
 from conf.schema import ConfigError, nearest
+from conf.words import quoted
 from store import Store
 from sweep import gpus
 from sweep.cell import COMMAND, Cell, Job, Order, label
@@ -25,6 +26,7 @@ from sweep.display import Display
 from sweep.supervisor import ROOT, Supervisor
 from sweep.tasks import VIDEOS
 from sweep.work import out
+from terminal import tolerate
 
 EXTRAS = {  # hydra/launcher=NAME -> the extra that brings it; its plugin is hydra_plugins.hydra_<extra>_launcher
     "joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit", "ray": "ray",
@@ -67,12 +69,12 @@ def prepared(arguments: Sequence[str], launcher: str, cells: Sequence[Cell]) -> 
         _warn_without_accounting()
     if launcher.startswith("submitit") and not any(a.startswith("hydra.sweep.dir=") for a in arguments):
         jobs = Path(cells[0].run.results).expanduser().absolute() / ".jobs"  # where every node sees it
-        arguments = [*arguments, f"hydra.sweep.dir={jobs}"]
+        arguments = [*arguments, f"hydra.sweep.dir={quoted(str(jobs))}"]
     if launcher == "ray":
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         setting = "hydra.launcher.ray.init.runtime_env"
         if not any(setting in argument for argument in arguments):  # workers have their node's environment, not ours
-            arguments = [*arguments, f'++{setting}.env_vars.PYTHONPATH="{os.environ["PYTHONPATH"]}"']
+            arguments = [*arguments, f"++{setting}.env_vars.PYTHONPATH={quoted(os.environ['PYTHONPATH'])}"]
     if launcher != "joblib" or not any(cell.model.device.type == "cuda" for cell in cells):
         return [*arguments]
     pool, setting = gpus.devices(), "hydra.launcher.n_jobs"
@@ -158,6 +160,7 @@ def _warn_without_accounting() -> None:
 
 def run_job(config: DictConfig) -> None:
     """One cell, or its shard, in a process of the launcher's. Raises JobFailed when it is done, if anything failed."""
+    tolerate()
     launcher = str(HydraConfig.get().runtime.choices.get("hydra/launcher"))
     order = Order.of(config)
     if launcher == "ray" or COMMAND not in os.environ:  # Ray's workers do one job after another, and may not inherit it

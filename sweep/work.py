@@ -9,8 +9,6 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
-from rich.console import Console
 
 from conf.schema import Run
 from engine.ledger import write
@@ -18,8 +16,9 @@ from engine.produce import account, forget, produce, warm_up
 from engine.resident import Resident
 from store import FULL, STALE, Record, Store
 from sweep.cell import Cell, Job, identity, label
+from terminal import console
 
-out = Console(highlight=False, soft_wrap=True)
+out = console()
 if not out.is_terminal:
     out.width = 120  # a log file has no width of its own
 
@@ -123,7 +122,7 @@ def bury(job: Job, cell: Cell, store: Store, reason: str) -> None:
     if wanted(store.find(cell.model.name, job.name, job.speed, job.key), cell.run):
         with store.stage(cell.model.name, job.name, job.speed, job.key) as stage:
             stage.run |= identity(job, cell) | {"status": "failed", "reason": reason}
-            (stage.path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(cell.composed)))
+            (stage.path / "config.yaml").write_text(cell.yaml, encoding="utf-8")
 
 
 def prepare(todo: list[Job], store: Store) -> tuple[dict[str, Any], dict[str, float]]:
@@ -176,7 +175,7 @@ def video(
             stage.run |= {"status": "invalid" if made.reason else "ok", "reason": made.reason}
         if not broken:
             forget(model, job.method)  # after a failure too, so that an out-of-memory costs one video
-        (stage.path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(cell.composed)))
+        (stage.path / "config.yaml").write_text(cell.yaml, encoding="utf-8")
     assert stage.record is not None
     if broken:
         notify("made", stage.record.status, None)

@@ -23,6 +23,8 @@ from queue import Queue
 from threading import Thread
 from typing import Any
 
+from terminal import tolerate
+
 AGAIN = 75  # exit status of a child: it is spent, the cell wants another
 GONE = 76  # exit status of a child: whoever gave the orders is gone
 PRELOAD = ("sweep.perform", "eval.video")  # imported before the fork; a test holds that none of it touches CUDA
@@ -96,5 +98,6 @@ def _read(orders: Connection, waiting: Queue[Any]) -> None:
 
 
 if __name__ == "__main__":
+    tolerate()
     run = serve if AFRESH in sys.argv else main
     sys.exit(run(Connection(int(sys.argv[1])), Connection(int(sys.argv[2]))))

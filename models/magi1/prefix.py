@@ -13,6 +13,8 @@ from torch import Tensor
 
 from .orientation import SIDEWAYS, orientation, turned
 
+AS_NAMED = {"pattern_type": "none"}  # `%d` in the name of a picture is no number to count up
+
 
 def read_prefix(path: Path, frames: int, fps: int, height: int, width: int) -> Tensor:
     """The first `frames` frames at `fps` of a video, or an image, upright and scaled; uint8 RGB (frames, height,
@@ -29,7 +31,7 @@ def read_prefix(path: Path, frames: int, fps: int, height: int, width: int) -> T
     found: list[Tensor] = []
     shown: Tensor | None = None
     try:
-        with av.open(f"file:{path}") as container:  # without "file:" a colon in the name would pass for a protocol
+        with av.open(f"file:{path}", options=AS_NAMED) as container:  # else `a:b` is a protocol
             for time, frame in _frames(path, container):
                 while shown is not None and len(found) < frames and len(found) / fps < time - 1e-6:
                     found.append(shown)

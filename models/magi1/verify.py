@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from terminal import tolerate
+
 from .recorded import Recording
 
 
@@ -48,4 +50,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    tolerate()
     sys.exit(main())

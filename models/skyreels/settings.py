@@ -32,7 +32,7 @@ class SkyReels:
     width: int = 960
     fps: int = 24
     base_frames: int = 97  # window of one segment, in pixel frames
-    overlap: int = 17  # pixel frames that a segment takes over from the last one; raising it: smoother, slower
+    overlap: int = 17  # pixel frames that a segment takes over; raising it: smoother, slower; 0 for a video of one only
     steps: int = 50  # updates of every latent; raising it: better, proportionally slower
     ar_step: int = 5  # rows by which a block lags its left neighbour; 0 is the synchronous schedule
     block: int = 5  # latents per AR unit
@@ -76,6 +76,21 @@ class SkyReels:
             raise ValueError(f"model.{name} is one of {', '.join(allowed)}, got {getattr(self, name)!r}")
 
     def _check_frames(self) -> None:
+        for name in ("base_frames", *(["overlap"] if self.overlap else [])):
+            value = getattr(self, name)
+            if value < 1 or value % TEMPORAL != 1:
+                near = max(1, round((value - 1) / TEMPORAL) * TEMPORAL + 1)
+                raise ValueError(f"model.{name} must be 4 k + 1 pixel frames, got {value}; nearest: {near}")
+        if self.overlap >= self.base_frames:
+            raise ValueError(
+                f"model.overlap={self.overlap} leaves no new frame in a window of model.base_frames="
+                f"{self.base_frames}; want less, e.g. 17"
+            )
+        if self.frames > self.base_frames and not self.overlap:
+            raise ValueError(
+                f"model.frames={self.frames} is longer than one window of model.base_frames={self.base_frames} and "
+                "model.overlap=0 joins no windows; set model.overlap, e.g. 17 or 37, or as many base_frames as frames"
+            )
         if self._fills(self.frames):
             return
         near = [f for d in range(4 * 400) for f in (self.frames - d, self.frames + d) if self._fills(f)]

@@ -1,0 +1,15 @@
+"""What a configuration that cannot be run is refused with."""
+
+from __future__ import annotations
+
+import difflib
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be run; says what was given, what is wanted and what to change."""
+
+
+def nearest(wrong: str, known: list[str]) -> str:
+    """`; did you mean X?`, or the whole menu if nothing is near."""
+    close = difflib.get_close_matches(wrong, known, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else f"; there are: {', '.join(sorted(known))}"

@@ -1,0 +1,148 @@
+"""The words of a command line that are text, so that Hydra's grammar does not read something else into them.
+
+`results=/tmp/a#b`, `results=2026_10_07` and `results='~/x'` mean folders of just these names, and the `${x}` of a
+prompt is no interpolation. What can be read in more than one way is refused with the way to write it.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from conf.errors import ConfigError
+
+TEXTS = frozenset({  # settings whose value is a text, to be taken as it is typed
+    "results", "into", "prompts.file", "model.prefix", "model.checkpoint", "model.negative_prompt",
+    "logger.project", "logger.group",
+})  # fmt: skip
+LISTS = {"seeds": "0,1,2", "prompts.list": '"first prompt","second"'}  # and an example of each
+VALUED = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p")  # a word follows
+SWEEPING = ("-m", "--multirun")
+_parser = OverridesParser.create()
+
+
+def words(arguments: Sequence[str]) -> list[str]:
+    """The command line with every text quoted as Hydra wants it. Raises ConfigError for a word that says nothing clear.
+
+    >>> words(["results=/tmp/a#b", 'prompts.list=["${x}"]', "seeds=[1]"])
+    ['results="/tmp/a#b"', 'prompts.list=["\\\\${x}"]', 'seeds=[1]']
+    """
+    sweeping = any(a in SWEEPING or a.startswith("experiment=") for a in arguments)
+    found, before = [], ""
+    for argument in arguments:
+        _decodable(argument)
+        plain = argument.startswith("-") or "=" not in argument or before in VALUED
+        found.append(argument if plain else _word(argument, sweeping))
+        before = argument
+    by_hand = {a.lstrip("+").partition("=")[0] for a in arguments}
+    own_file = "prompts.file" in by_hand and "prompts.menu" not in by_hand
+    return [*found, "prompts.menu=''"] if own_file else found  # given by hand, the menu's file is a file like any other
+
+
+def quoted(text: str) -> str:
+    """A text as Hydra's grammar reads it back: in double quotes, with backslashes where they are wanted.
+
+    >>> quoted('say "a"')
+    '"say \\\\"a\\\\""'
+    """
+    return '"' + re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + (m[2] and '\\"'), text, flags=re.S) + '"'
+
+
+def literal(value: Any) -> Any:
+    """Plain values in which OmegaConf finds no interpolation: every `${` of a text is escaped.
+
+    >>> literal({"list": ["${x}", 1]})
+    {'list': ['\\\\${x}', 1]}
+    """
+    if isinstance(value, dict):
+        return {key: literal(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [literal(one) for one in value]
+    return re.sub(r"(\\*)\$\{", lambda m: m[1] * 2 + "\\${", value) if isinstance(value, str) else value
+
+
+def _decodable(argument: str) -> None:
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(
+            f"{_short(argument)} is no text in this terminal's encoding; type it as UTF-8, with PYTHONUTF8=1 in the "
+            "environment"
+        ) from None
+
+
+def _word(argument: str, sweeping: bool) -> str:
+    name, _, value = argument.partition("=")
+    key = name.lstrip("+~")
+    override, why = _parsed(argument)
+    if key in TEXTS and not value.lstrip().startswith(('"', "'")):
+        swept = override is not None and override.is_sweep_override()
+        if swept and sweeping:
+            return argument
+        if swept or (override is None and "," in value and sweeping):
+            shown = _shown(name, value)
+            raise ConfigError(f"{_short(argument)}: a comma separates the values of a sweep; write {shown}")
+        if override is None or not _interpolated(value):  # `results=out/${speed}` is an interpolation
+            text = literal(value) if key == "model.negative_prompt" else value
+            return f"{name}={quoted(text)}"
+    if override is None:
+        if key in LISTS:
+            quotes = ', and \\" for a quote in it' if key == "prompts.list" else ""
+            raise ConfigError(f"{_short(argument)} cannot be read ({why}); write it as {_list(key)}{quotes}")
+        raise ConfigError(f"{_short(argument)} cannot be read ({why}); a text with such characters is written "
+                          f"{_shown(name, value)}")  # fmt: skip
+    return _listed(argument, name, override) if key in LISTS and "~" not in name else argument
+
+
+def _parsed(argument: str) -> tuple[Override | None, str]:
+    try:
+        return _parser.parse_override(argument), ""
+    except HydraException as error:
+        return None, _short(str(error).splitlines()[0], 80)
+
+
+def _listed(argument: str, name: str, override: Override) -> str:
+    """The word that sets a list, its texts literal; a sweep over lists is left as it is."""
+    key = name.lstrip("+")
+    if override.is_sweep_override():
+        values = list(override.sweep_string_iterator())
+        if all(value.startswith("[") for value in values):
+            return argument
+        numbers = key == "seeds" and len(values) <= 32
+        meant = shlex.quote(f"{key}=[{','.join(values)}]") if numbers else _list(key)
+        raise ConfigError(f"{_short(argument)} is no list; write {meant}")
+    items: Any = override.value()
+    if isinstance(items, str) and re.fullmatch(r"\\?\$\{.*\}", items):
+        return argument  # an interpolation of a whole list
+    if not isinstance(items, list):
+        given = f"[{items}]" if key == "seeds" else f"[{quoted(str(items))}]"
+        raise ConfigError(f"{_short(argument)} is no list; write {shlex.quote(f'{key}={given}')}")
+    if key != "prompts.list" or not all(isinstance(item, str) for item in items):
+        return argument
+    texts = (literal(re.sub(r"\\(\\*)\$\{", r"\1${", item)) for item in items)  # typed with or without a backslash
+    return f"{name}=[{','.join(map(quoted, texts))}]"
+
+
+def _interpolated(value: str) -> bool:
+    return "${" in value
+
+
+def _shown(name: str, value: str) -> str:
+    """How a text is typed in a shell."""
+    return shlex.quote(f"{name}={quoted(_short(value))}")
+
+
+def _short(text: str, most: int = 160) -> str:
+    """A text within one line of a message."""
+    line = " ".join(text.encode(errors="backslashreplace").decode().split())
+    return line if len(line) <= most else f"{line[:most]}…"
+
+
+def _list(key: str) -> str:
+    return shlex.quote(f"{key}=[{LISTS[key]}]")
