@@ -1,10 +1,11 @@
 """How far one video is from another: PSNR, SSIM and LPIPS as pure functions of two stacks of frames.
 
     python -m eval.metrics REFERENCE VIDEO        # any two video files; the last line is one JSON object
-Frames are (T, H, W, 3) RGB, uint8 or float in [0, 1]; anything else is refused, because the field's wrong numbers
-come from here: uint8 differences that wrap, [0, 255] given to LPIPS, a data range guessed from the pictures.
-Every function returns one value per frame; a video's value is their mean, PSNR's is pooled (below). Two recordings are
-compared frame by frame and must have as many frames of one size; nothing is cut or resized."""
+
+Frames are (T, H, W, 3) RGB, uint8 or float in [0, 1]; all else is refused, because wrong numbers come from here:
+uint8 differences that wrap, [0, 255] given to LPIPS, a data range guessed from the pictures. Every function returns a
+value per frame; a video's is their mean, PSNR's is pooled (below). Recordings must have as many frames of one size.
+"""
 import argparse
 import json
 import math
@@ -273,8 +274,7 @@ def _unit(frames: Tensor, dtype: torch.dtype) -> Tensor:
 def main(arguments: list[str] | None = None) -> int:
     """The command line of this file; 0, or 2 where the two files cannot be compared."""
     tolerate()
-    parser = argparse.ArgumentParser(prog="python -m eval.metrics", description="PSNR, SSIM and LPIPS of VIDEO "
-                                     "against REFERENCE; the last line of output is one JSON object.")
+    parser = argparse.ArgumentParser(prog="python -m eval.metrics", description=__doc__.splitlines()[0])
     parser.add_argument("reference", type=Path)
     parser.add_argument("video", type=Path)
     parser.add_argument("--net", choices=("alex", "vgg", "none"), default="alex", help="LPIPS backbone")
@@ -282,8 +282,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--weights", type=Path, help="LPIPS backbone file (safetensors or torchvision's .pth)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--per-frame", action="store_true", help="add the curves")
-    words = sys.argv[1:] if arguments is None else arguments  # compat=flowcache, as run.py spells it, will do too
-    options = parser.parse_args([f"--{w}" if w.startswith(("compat=", "net=", "device=")) else w for w in words])
+    options = parser.parse_args([f"--{w}" if w.startswith(("compat=", "net=", "device=")) else w  # as run.py spells it
+                                 for w in (sys.argv[1:] if arguments is None else arguments)])
     try:
         similarity = compare(options.reference, options.video, options.net, options.compat, options.device,
                              options.weights)
