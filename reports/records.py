@@ -134,6 +134,12 @@ _COLUMNS = ["record", "key", "model", "method", "speed", "variant", "label", "pr
             "scored", "device", "changed", "diverged", *_NUMBERS]  # fmt: skip
 
 
+def _seconds(seconds: Mapping[str, Any]) -> float:
+    """Denoising and decoding. Text is apart: only the first cell with a prompt encodes it. Older totals include it."""
+    parts = number(seconds.get("denoise")) + number(seconds.get("decode"))
+    return number(seconds.get("total")) if math.isnan(parts) else parts
+
+
 def _line(record: Record, n: int) -> dict[str, Any]:
     run, quality = record.run, record.scores or {}
     model, cell = record.path.parts[-3:-1]
@@ -160,7 +166,7 @@ def _line(record: Record, n: int) -> dict[str, Any]:
         "device": str(environment.get("gpu") or environment.get("cpu") or ""),
         "changed": dict(run.get("changed") or {}),
         "memory_denoise": number((run.get("peak_memory_denoise") or {}).get("allocated")),
-        "time_s": number(seconds.get("total")), "denoise_s": number(seconds.get("denoise")),
+        "time_s": _seconds(seconds), "denoise_s": number(seconds.get("denoise")),
         "decode_s": number(seconds.get("decode")), "text_s": number(seconds.get("text")),
         "flops": executed(run), "attention": run.get("attention") or "", "flops_masked": number(flops.get("masked")),
         "memory": number(memory.get("allocated")), "memory_reserved": number(memory.get("reserved")),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports import floor, paired, provenance, published
+from reports import floor, machine, paired, provenance, published
 from reports.records import ROW, Study, label, load, prompt_hash
 from reports.statistics import FEWEST, NONE, Estimate, Shape, mean
 
@@ -52,8 +52,8 @@ METRICS = (
 BY_NAME = {metric.name: metric for metric in METRICS}
 SIMILARITIES = [BY_NAME[name] for name in ("lpips", "ssim", "psnr")]
 CONVENTIONS = (
-    "Time is text encoding, denoising and decoding of a video. Speedups are geometric means over prompts of the ratio "
-    + "to the Original of the same prompt and seed; all other numbers are arithmetic means.",
+    "Time is denoising and decoding of a video, without its text. Speedups are geometric means over prompts of the "
+    + "ratio to the Original of the same prompt and seed; all other numbers are arithmetic means.",
     "Intervals are 95 %, over prompts, of the number beside them: Student's t for PSNR and the log of ratios; for all "
     + f"else of a log-normal mean (for SSIM, of 1 - SSIM), none below {FEWEST} prompts or if a prompt's value is 0 "
     + "(SSIM: 1). ∞: the values set no upper bound.",
@@ -71,7 +71,8 @@ def main(study: Study) -> pd.DataFrame:
     lines = [_line(study, row, group) for row, group in study.rows()]
     frame = pd.DataFrame(lines, columns=_columns())
     floor.mark(study, frame, SIMILARITIES)
-    return frame.assign(best=paired.best(frame, paired.compare(study, frame, METRICS)))
+    machine.mark(study, frame)
+    return frame.assign(best=machine.trimmed(study, frame, paired.best(frame, paired.compare(study, frame, METRICS))))
 
 
 def _columns() -> list[str]:
@@ -205,7 +206,7 @@ def notes(study: Study, frame: pd.DataFrame) -> list[str]:
     lines += ["‡ random weights: speed, memory and FLOPs only."] * ("random" in marks)
     lines += [f"{line['name']} on {line['model']}: {mark}, so its speedups are not of the method alone."
               for _, line in frame.iterrows() for mark in line["marks"].split("; ") if " attention against " in mark]
-    lines += provenance.lines(study, frame) + floor.lines(study, frame, SIMILARITIES)
+    lines += provenance.lines(study, frame) + floor.lines(study, frame, SIMILARITIES) + machine.lines(study, frame)
     lines += paired.lines(paired.compare(study, frame, METRICS), METRICS)
     fewest = videos[videos["status"] == "ok"].groupby(ROW)["prompt"].nunique()
     if len(fewest) and 1 < fewest.min() < FEWEST:

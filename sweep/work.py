@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from time import perf_counter
 from typing import Any
 
+import psutil
 import torch
 
 from conf.schema import Run
@@ -167,11 +168,11 @@ def video(
         else:
             write(made.ledger, stage.path / "trace.jsonl")
             spent = {"denoise": made.denoise.seconds, "decode": made.decode.seconds, **seconds}
-            spent["total"] = spent["denoise"] + spent["decode"] + spent["text"]
+            spent["total"] = spent["denoise"] + spent["decode"]  # text apart: only the first cell encodes a prompt
             peaks = {k: max(getattr(made.denoise, k), getattr(made.decode, k)) for k in ("allocated", "reserved")}
             stage.run |= account(model, made, cell.base) | {"seconds": spent, "peak_memory": peaks}
             stage.run["peak_memory_denoise"] = {k: getattr(made.denoise, k) for k in peaks}
-            stage.run["memory_before"] = made.denoise.before
+            stage.run |= {"memory_before": made.denoise.before, "load": psutil.getloadavg()}
             stage.run |= {"status": "invalid" if made.reason else "ok", "reason": made.reason}
         if not broken:
             forget(model, job.method)  # after a failure too, so that an out-of-memory costs one video

@@ -49,7 +49,7 @@ def test_a_record_says_how_it_departs_and_the_plain_point_keeps_its_name(frame):
 def test_each_length_is_paired_with_the_original_of_its_length(study, frame):
     part = scaling.series(study, frame, "skyreels_tiny", ("scope", "fast"), scaling.LENGTH)
     assert list(part["at"]) == [17, FRAMES, 65]
-    means = [np.exp(np.mean([np.log((s * k + 0.21) / (f * k + 0.21)) for k in (1, 1.03)])) for s, f in LENGTHS.values()]
+    means = [np.exp(np.mean([np.log((s * k + 0.2) / (f * k + 0.2)) for k in (1, 1.03)])) for s, f in LENGTHS.values()]
     assert part["speedup"].iloc[[0, 2]].tolist() == pytest.approx(means)
     figure = scaling.length(study, frame)
     texts = [text.get_text() for text in figure.axes[0].texts]
