@@ -18,7 +18,7 @@ import yaml
 
 from reports import floor, style
 from reports.curves import MODES, decisions
-from reports.records import MOST_ROWS, Study, label, settings
+from reports.records import MOST_ROWS, Study, label, originals, settings
 from reports.tables import METRICS, best, blanks, dagger, notes, shown
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -87,12 +87,12 @@ def _sortable(value: float, better: str) -> float:
 
 
 def _prompts(study: Study) -> tuple[list[dict[str, Any]], int]:
-    """For each model, prompt and seed its players, the Original first; and how many videos the page leaves out."""
+    """For each Original its players, itself first; and how many videos the page leaves out."""
     prompts: list[dict[str, Any]] = []
     count = 0
-    seeds = dict(zip(study.videos["key"], study.videos["seed"], strict=True))
-    own = [seeds.get(video.reference, video.seed) for video in study.videos.itertuples()]  # another seed's beside it
-    for (model, _, seed), group in study.videos.groupby(["model", "prompt", pd.Series(own, dtype=object)], sort=False):
+    for (model, key), group in study.videos.groupby(["model", originals(study.videos)], sort=False):
+        seed = group["seed"].where(group["key"] == key).dropna().astype(object)
+        seed = int(seed.iloc[0]) if len(seed) else group["seed"].iloc[0]  # of the Original: another seed's beside it
         if prompts and count + len(group) > MOST_VIDEOS:
             break
         count += len(group)

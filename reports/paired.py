@@ -68,8 +68,8 @@ def _videos(study: Study, row: pd.Series, metric: Metric) -> dict[tuple[str, str
     """The values of a row's valid videos, by prompt and the Original that each is paired with."""
     videos = study.videos
     chosen = videos[(videos[ROW] == row[ROW]).all(axis=1) & (videos["status"] == "ok")]
-    keys = chosen["reference"].where(chosen["reference"] != "", chosen["seed"].astype(str))
-    values = zip(chosen["prompt"], keys, chosen[metric.source] * metric.scale, strict=True)
+    chosen = chosen[chosen["reference"] != ""]
+    values = zip(chosen["prompt"], chosen["reference"], chosen[metric.source] * metric.scale, strict=True)
     return {(prompt, key): value for prompt, key, value in values if np.isfinite(value)}
 
 

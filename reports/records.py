@@ -212,6 +212,11 @@ def _flat(config: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]
             yield f"{path}{name}", value
 
 
+def originals(videos: pd.DataFrame) -> pd.Series:
+    """The key of the Original that each record names; of an Original, and of a record that names none, its own."""
+    return videos["reference"].where(videos["reference"] != "", videos["key"])
+
+
 def _pair(videos: pd.DataFrame) -> None:
     """Add `speedup`, `speedup_denoise` and `flops_speedup`, over the Original that the record names, or none.
 
@@ -219,9 +224,7 @@ def _pair(videos: pd.DataFrame) -> None:
     """
     valid = videos[(videos["method"] == "original") & (videos["status"] == "ok")]
     by_key = {(v.model, v.key): v for v in valid.itertuples()}
-    own = videos["key"].where(videos["method"] == "original", "")
-    keys = videos["reference"].where(videos["reference"] != "", own)
-    found = [by_key.get(pair) for pair in zip(videos["model"], keys, strict=True)]
+    found = [by_key.get(pair) for pair in zip(videos["model"], originals(videos), strict=True)]
     ratios = {"speedup": "time_s", "speedup_denoise": "denoise_s", "flops_speedup": "flops"}
     for ratio, source in ratios.items():
         reference = np.array([getattr(v, source) if v else np.nan for v in found], float)

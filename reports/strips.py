@@ -14,7 +14,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from reports import style
-from reports.records import Study, label
+from reports.records import Study, label, originals
 
 SHOWN = 7  # frames of a strip, evenly spaced over the video
 LONGEST = 90  # letters of a prompt above a strip
@@ -65,11 +65,11 @@ def strips(study: Study, wanted: Wanted, needs: str = "") -> Figure | None:
 
 
 def _videos(study: Study, model: str, wanted: Wanted) -> list[tuple[pd.Series, np.ndarray]]:
-    """One video of each wanted row with its frames, all of one prompt and seed."""
+    """One video of each wanted row with its frames, all of one Original, which comes first."""
     videos = study.videos[(study.videos["model"] == model) & (study.videos["status"] == "ok")]
     chosen = [wanted(row) and row["weights"] != "random" for row in videos.to_dict("records")]
     videos = videos[np.array(chosen, bool)]
-    for _, group in videos.groupby(["prompt", "seed"], sort=False):
+    for _, group in videos.groupby(originals(videos), sort=False):
         found = list(_readable(study, group.drop_duplicates(["method", "speed", "variant"])))
         if len(found) > 1 and found[0][0]["method"] == "original":
             return found

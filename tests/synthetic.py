@@ -91,7 +91,8 @@ def make_store(root: Path, model: str = "skyreels_tiny", prompts=PROMPTS, cells=
     """Records of every cell for every prompt; `run` overrides what run.json says."""
     store = Store(root)
     changed = run.get("changed", {})
-    keys = {n: fingerprint({"model": model, "prompt": p, **changed}) for n, p in enumerate(prompts)}
+    own = {name: value for name, value in changed.items() if name.startswith("model.")}  # of an Original
+    keys = {n: fingerprint({"model": model, "prompt": p, **own}) for n, p in enumerate(prompts)}
     for ((method, speed), (seconds, share, error)), (n, prompt) in itertools.product(cells.items(), enumerate(prompts)):
         key = keys[n] if method == "original" else fingerprint(
             {"model": model, "cell": f"{method}{speed}", "n": n, **changed})  # fmt: skip

@@ -180,10 +180,12 @@ def test_latex_is_balanced_has_its_columns_and_nothing_unescaped(documents):
 def test_latex_compiles(documents, tmp_path):
     names = "".join(f"\\input{{{file}}}\n" for file in documents)
     (tmp_path / "all.tex").write_text(
-        "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n" + names + "\\end{document}\n")  # fmt: skip
+        "\\documentclass[twocolumn]{article}\\usepackage{booktabs,graphicx}\\begin{document}\n"
+        + names + "\\end{document}\n")  # fmt: skip
     done = subprocess.run(["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"], cwd=tmp_path,
                           capture_output=True, text=True)  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull \\hbox" not in done.stdout, "a table is wider than the page"
 
 
 def test_the_papers_tables_give_ours_and_theirs_with_the_verdict(documents):

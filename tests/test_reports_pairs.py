@@ -5,10 +5,10 @@ import math
 
 import pytest
 
-from reports import tables
+from reports import page, paired, tables
 from reports.records import load
 from store import Store
-from tests.synthetic import CELLS, make_store
+from tests.synthetic import CELLS, PROMPTS, make_store
 
 
 def test_a_speedup_is_over_the_original_that_the_record_names_or_blank(tmp_path):
@@ -25,3 +25,26 @@ def test_a_speedup_is_over_the_original_that_the_record_names_or_blank(tmp_path)
     assert line["videos"] == 3 and math.isnan(line["speedup"]) and math.isnan(line["flops_speedup"])
     assert "speedup: the Original that the records name is missing, failed or invalid" in line["missing"]
     assert main.loc["SCOPE fast", "flops_speedup"] == pytest.approx(1 / 0.28)
+
+
+def test_players_are_beside_the_original_that_they_name(tmp_path):
+    """One prompt and seed at two lengths: two sets of players, each with its own Original first."""
+    cells = {cell: CELLS[cell] for cell in (("original", None), ("scope", "fast"))}
+    make_store(tmp_path, cells=cells, prompts=PROMPTS[:1], videos=False)
+    make_store(tmp_path, cells=cells, prompts=PROMPTS[:1], videos=False, changed={"model.frames": 17}, frames=17)
+    shown, left_out = page._prompts(load(tmp_path))
+    names = [[player["name"] for player in prompt["players"]] for prompt in shown]
+    longer = ["Original (frames=17)", "SCOPE fast (frames=17)"]
+    assert left_out == 0 and sorted(names) == [["Original", "SCOPE fast"], longer]
+
+
+def test_records_that_name_no_original_are_compared_with_no_other_row(tmp_path):
+    cells = {cell: CELLS[cell] for cell in (("scope", "fast"), ("teacache", "fast"))}
+    make_store(tmp_path, cells=cells, videos=False)
+    for record in Store(tmp_path).records():
+        (record.path / "run.json").write_text(json.dumps({k: v for k, v in record.run.items() if k != "reference_key"}))
+        (record.path / "quality.json").unlink(missing_ok=True)
+    study = load(tmp_path)
+    assert (study.videos["reference"] == "").all()
+    pairs = paired.compare(study, tables.main(study), tables.METRICS)
+    assert set(pairs["verdict"]) == {"no videos in common"}
