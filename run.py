@@ -101,7 +101,7 @@ def finish(cells: Sequence[Cell]) -> None:
             from eval.__main__ import score_store
             from reports.build import build
             from reports.paper import print_summary
-            from reports.tables import print_main
+            from reports.terminal_table import print_main
 
             if results in unscored:
                 score_store(Store(results), console=out)

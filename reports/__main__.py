@@ -5,7 +5,7 @@ from pathlib import Path
 
 from reports import build
 from reports.paper import print_summary
-from reports.tables import print_main
+from reports.terminal_table import print_main
 from store import StoreError
 from terminal import tolerate
 

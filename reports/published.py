@@ -54,6 +54,8 @@ def comparable(row: Mapping[str, Any], estimated: bool, random: bool) -> str:
     """`yes`, or why the published numbers of this row are not ours to match."""
     if not cells(row):
         return "not published"
+    if row["method"] != "original" and not row["speed"]:
+        return "no: default settings, not the paper's point"
     if row["model"].endswith("_tiny"):
         return "no: tiny preset"
     reasons = ["random weights"] * random + ["the paper does not state the thresholds"] * estimated

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from reports import floor, machine, paired, provenance, published
-from reports.records import ROW, Study, label, load, prompt_hash
+from reports.records import ROW, Study, label, prompt_hash
 from reports.statistics import FEWEST, NONE, Estimate, Shape, mean
 
 
@@ -60,7 +59,10 @@ CONVENTIONS = (
     "FLOPs are of the denoiser, 2 per multiply-add, of the attention that ran; the csv has the masked count too. "
     + "LPIPS, SSIM and PSNR compare lossless frames with the Original's. GB = 10⁹ bytes.",
 )
-SIGNS = {"estimated": "†", "random": "‡", "the paper's numbers": "§", "tuned: ": "¶"}  # by a mark of the row
+DEFAULTS = "default settings, not the paper's point"  # a mark
+SIGNS = {
+    "estimated": "†", DEFAULTS: "†", "random": "‡", "the paper's numbers": "§", "tuned: ": "¶",
+}  # fmt: skip  # by a mark of the row
 COLUMNS = ["model", "method", "speed", "videos", *BY_NAME, "status"]
 ALSO = {"speedup_denoise": ("speedup_denoise", 1.0, True), "flops_pf_masked": ("flops_masked", 1e-15, False),
         "peak_reserved_gb": ("memory_reserved", 1e-9, False), "decode_s": ("decode_s", 1.0, False)}  # fmt: skip
@@ -103,7 +105,7 @@ def _line(study: Study, row: dict[str, str], group: pd.DataFrame) -> dict[str, A
     line |= {f"paper_{name}": value for name, value in published.cells(row).items()}
     line["paper_comparable"] = published.comparable(row, estimated, random)
     devices = _devices(study, row, valid)
-    marks = ["estimated point"] * estimated + ["random weights"] * random + _point(group)
+    marks = ["estimated point"] * estimated + ["random weights"] * random + _point(row, group)
     marks += [f"speeds of {len(devices)} devices: {', '.join(devices)}"] * (len(devices) > 1)
     marks += _attention(study, row, valid) + provenance.marks(study, valid)
     return line | {"marks": "; ".join(marks), "missing": "; ".join(missing)}
@@ -119,10 +121,12 @@ def _attention(study: Study, row: dict[str, str], valid: pd.DataFrame) -> list[s
     return [f"{own} attention against an Original of {other} attention" for own, other in sorted(found)]
 
 
-def _point(group: pd.DataFrame) -> list[str]:
-    """Where the numbers of a row's operating point come from, if its records say so."""
+def _point(row: Mapping[str, str], group: pd.DataFrame) -> list[str]:
+    """Where the numbers of a row's operating point come from, if its records say so; and that it has none."""
     turned = sorted(set(group["turned"]) - {""})
-    return ["the paper's numbers"] * bool(group["of_paper"].any()) + [f"tuned: {names}" for names in turned]
+    bare = row["method"] in published.METHODS and row["method"] != "original" and not row["speed"]
+    stated = ["the paper's numbers"] * bool(group["of_paper"].any())
+    return [DEFAULTS] * bare + stated + [f"tuned: {names}" for names in turned]
 
 
 def _devices(study: Study, row: dict[str, str], valid: pd.DataFrame) -> list[str]:
@@ -201,6 +205,8 @@ def notes(study: Study, frame: pd.DataFrame) -> list[str]:
     lines = [counted, *CONVENTIONS, *measured]
     marks = " ".join(frame["marks"])
     lines += ["† an operating point that the paper does not state and that we estimated."] * ("estimated" in marks)
+    lines += [f"† {DEFAULTS}: {line['name']} on {line['model']}." for _, line in frame.iterrows()
+              if DEFAULTS in line["marks"]]  # fmt: skip
     lines += ["§ the paper's numbers, as far as it states them, on whichever model."] * ("the paper's numbers" in marks)
     lines += _tuned(frame)
     lines += ["‡ random weights: speed, memory and FLOPs only."] * ("random" in marks)
@@ -271,30 +277,3 @@ def blanks(frame: pd.DataFrame) -> list[str]:
         for reason in filter(None, line["missing"].split("; ")):
             rows.setdefault(reason, []).append(f"{line['name']} on {line['model']}")
     return [f"{why} ({'all rows' if len(names) == len(frame) else ', '.join(names)})." for why, names in rows.items()]
-
-
-def print_main(results: Path | str) -> None:
-    """Print the main table to the terminal, compact, with what is missing under it."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    study, console = load(Path(results)), Console()
-    frame, tops = main(study), {}
-    if not console.is_terminal:
-        console.width = 120
-    for model, part in frame.groupby("model", sort=False):
-        table = Table("", title=escape(model), title_justify="left", box=None, pad_edge=False, header_style="bold")
-        table.add_column("n", justify="right")
-        columns = [metric for metric in METRICS if part[metric.name].notna().any()]
-        for metric in columns:
-            table.add_column(metric.short, justify="right", no_wrap=True)
-            tops[metric.name] = best(frame, metric)
-        for n, line in part.iterrows():
-            cells = [f"[bold]{shown(line, m)}[/]" if n in tops[m.name] else shown(line, m) for m in columns]
-            reached = floor.shown(line["marks"])
-            name = escape(line["name"]) + dagger(line) + (f" [dim]{reached}[/]" if reached else "")
-            table.add_row(name, str(line["videos"]), *cells)
-        console.print(table, "")
-    for text in notes(study, frame) + blanks(frame):
-        console.print(text, style="dim", highlight=False, markup=False)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from reports import build, curves, figures, formats, published, tables
 from reports.records import CONTROLS, load
+from reports.terminal_table import print_main
 from store import Store, StoreError
 from tests.synthetic import CELLS, PROMPTS, make_store
 
@@ -230,7 +231,7 @@ def test_vbench_totals_come_from_the_file_of_the_cell(tmp_path):
 def test_a_poor_folder_is_reported_with_what_it_lacks(tmp_path, capsys, cells, prompts, says):
     make_store(tmp_path, cells=cells, prompts=prompts, videos=False)
     report = build(tmp_path)
-    tables.print_main(tmp_path)
+    print_main(tmp_path)
     texts = [(report / "tables" / "main.md").read_text(), (report / "index.html").read_text(), capsys.readouterr().out]
     assert all(says in text for text in texts)
 
@@ -240,7 +241,7 @@ def test_an_empty_folder_and_one_of_invalid_videos_make_a_report(tmp_path, capsy
     assert "no complete record" in (build(tmp_path / "empty") / "index.html").read_text()
     make_store(tmp_path / "bad", cells=SCOPE, videos=False, status="invalid", reason="every frame is black")
     page = (build(tmp_path / "bad") / "index.html").read_text()
-    tables.print_main(tmp_path / "bad")
+    print_main(tmp_path / "bad")
     assert "every frame is black" in page and "every frame is black" in capsys.readouterr().out
 
 

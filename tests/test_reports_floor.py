@@ -9,6 +9,7 @@ import pytest
 from baselines.original_seed import OriginalSeed
 from reports import floor, formats, page, paired, paper, tables
 from reports.records import load
+from reports.terminal_table import print_main
 from store import Store
 from tests.synthetic import CELLS, make_store
 
@@ -131,7 +132,7 @@ def test_every_table_says_its_videos_prompts_metric_versions_and_vbench_protocol
     (folder / "scope-fast.json").write_text(json.dumps(about))
     formats.write(study, main, tmp_path)
     paper.write(study, main, tmp_path)
-    tables.print_main(study.root)
+    print_main(study.root)
     printed = " ".join(capsys.readouterr().out.split())
     texts = [(tmp_path / name).read_text() for name in ("main.md", "main.tex", "main_protocol.txt")]
     assert all("lossless" in text for text in [*texts, printed])

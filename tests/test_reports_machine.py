@@ -5,7 +5,7 @@ import pytest
 
 from reports import machine
 from reports.records import load
-from reports.tables import main, notes
+from reports.tables import DEFAULTS, main, notes
 from tests.synthetic import CELLS, PROMPTS, make_store
 
 ORIGINAL, REPEAT, FAST = ("original", None), ("original_repeat", None), ("scope", "fast")
@@ -45,3 +45,14 @@ def test_text_is_apart_in_the_seconds_of_old_records_too(tmp_path):
     study, _ = table(tmp_path, repeat=2.0, device="cpu")
     videos = study.videos
     assert np.allclose(videos["time_s"], videos["denoise_s"] + videos["decode_s"]) and (videos["text_s"] > 0).all()
+
+
+def test_default_settings_do_not_pass_for_the_papers_point(tmp_path):
+    """A published method without an operating point is marked, and its cells are not ours to match."""
+    make_store(tmp_path, model="magi1", cells={ORIGINAL: CELLS[ORIGINAL], ("delta_dit", None): (1.0, 0.5, 0.02)},
+               videos=False)  # fmt: skip
+    study = load(tmp_path)
+    line = (frame := main(study)).set_index("method").loc["delta_dit"]
+    assert DEFAULTS in line["marks"] and line["paper_comparable"] == "no: default settings, not the paper's point"
+    assert any(DEFAULTS in note and "Δ-DiT on magi1" in note for note in notes(study, frame))
+    assert DEFAULTS not in main(study).set_index("method").loc["original", "marks"]
