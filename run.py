@@ -30,9 +30,9 @@ from sweep.display import Display
 from sweep.experiments import expanded
 from sweep.launch import launch, launcher_of, prepared, run_job
 from sweep.loggers import log_report
-from sweep.perform import perform
+from sweep.make_videos import DeviceLost, out
+from sweep.run_cell import perform
 from sweep.supervisor import Supervisor
-from sweep.work import DeviceLost, out
 from terminal import tolerate
 
 QUICKSTART = "experiment=quickstart"

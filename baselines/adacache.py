@@ -29,11 +29,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from baselines.cadence import Cadence, own_steps, within
-from baselines.memory import Memory
+from baselines.shared.cadence import Cadence, own_steps, within
+from baselines.shared.site_memory import Memory
 from engine.discrepancy import relative_l1
 from engine.knob import Knob
-from engine.method import Decision, Method, Mode, Probe, Row, Site
+from engine.method import Method, Probe
+from engine.row import Decision, Mode, Row, Site
 
 KINDS = ("attention", "cross_attention", "feed_forward")
 

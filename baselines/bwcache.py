@@ -27,11 +27,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from baselines.cadence import Cadence, own_steps, within
-from baselines.memory import Memory
+from baselines.shared.cadence import Cadence, own_steps, within
+from baselines.shared.site_memory import Memory
 from engine.discrepancy import relative_l1
 from engine.knob import Knob
-from engine.method import Decision, Method, Mode, Probe, Row, Site
+from engine.method import Method, Probe
+from engine.row import Decision, Mode, Row, Site
 
 
 @dataclass
@@ -111,9 +112,10 @@ class BWCache(Method):
 
     def _compare(self, site: Site, part: Row, x: Tensor) -> None:
         known = [
-            (i, s) for i, s in enumerate(part.slots)
+            (i, s)
+            for i, s in enumerate(part.slots)
             if self.inputs.at[site].count(s) and s in part.updating and s not in self.trigger
-        ]  # fmt: skip
+        ]
         if known:
             where, slots = [i for i, _ in known], [s for _, s in known]
             changes = relative_l1(x[where], self.inputs.at[site].last(slots), 0.0)

@@ -18,8 +18,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from baselines.cadence import one_of
-from engine.method import Method, Row
+from baselines.shared.cadence import one_of
+from engine.method import Method
+from engine.row import Row
 
 
 @dataclass

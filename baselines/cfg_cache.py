@@ -26,19 +26,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from baselines.cadence import Cadence, check_interval, own_steps, within
-from baselines.memory import Memory
+from baselines.shared.cadence import Cadence, check_interval, own_steps, within
+from baselines.shared.site_memory import Memory
 from engine.history import column
 from engine.knob import Knob
-from engine.method import Decision, Method, Mode, Probe, Row, Site
-
-if TYPE_CHECKING:
-    from engine.backbone import Backbone
+from engine.method import Capabilities, Method, Probe
+from engine.row import Decision, Mode, Row, Site
 
 
 @dataclass
@@ -68,7 +65,7 @@ class CfgCache(Method):
     def requires(self) -> frozenset[str]:
         return frozenset({"guidance"})
 
-    def check(self, model: Backbone) -> None:
+    def check(self, model: Capabilities) -> None:
         super().check(model)
         check_interval(model, "interval", self.interval)
         if len(model.branches) < 2:

@@ -20,15 +20,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from importlib import import_module
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from engine.fingerprint import code_of
-from engine.method import Decision, Method, Mode, Probe, Row, Site
-
-if TYPE_CHECKING:
-    from engine.backbone import Backbone
+from engine.method import Capabilities, Method, Probe
+from engine.row import Decision, Mode, Row, Site
 
 DEPTHS = ("velocity", "guidance", "blocks")  # from the outside in; anything else lies within a block
 
@@ -57,7 +55,7 @@ class Composite(Method):
     def branchwise(self) -> bool:
         return any(method.branchwise for method in self.methods.values())
 
-    def check(self, model: Backbone) -> None:
+    def check(self, model: Capabilities) -> None:
         for method in self.methods.values():
             method.check(model)
         found = {name: method.sites(model.depth, model.schedule()[0]) for name, method in self.methods.items()}
@@ -78,7 +76,7 @@ class Composite(Method):
         return settings
 
     @contextmanager
-    def attached(self, model: Backbone) -> Iterator[None]:
+    def attached(self, model: Capabilities) -> Iterator[None]:
         with ExitStack() as stack:
             for method in self.methods.values():
                 stack.enter_context(method.attached(model))

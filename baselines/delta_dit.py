@@ -21,17 +21,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from baselines.cadence import Cadence, check_interval, one_of, own_steps, within
-from baselines.memory import Memory
+from baselines.shared.cadence import Cadence, check_interval, one_of, own_steps, within
+from baselines.shared.site_memory import Memory
 from engine.knob import Knob
-from engine.method import Decision, Method, Mode, Probe, Row, Site
-
-if TYPE_CHECKING:
-    from engine.backbone import Backbone
+from engine.method import Capabilities, Method, Probe
+from engine.row import Decision, Mode, Row, Site
 
 
 @dataclass
@@ -64,7 +61,7 @@ class DeltaDiT(Method):
     def requires(self) -> frozenset[str]:
         return frozenset({"blocks", "partial"} if self.decide_per == "unit" else {"blocks"})
 
-    def check(self, model: Backbone) -> None:
+    def check(self, model: Capabilities) -> None:
         super().check(model)
         check_interval(model, "interval", self.interval)
 

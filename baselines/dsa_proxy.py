@@ -27,12 +27,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from baselines.cadence import one_of, within
-from baselines.dsa_head import features, read_head
+from baselines.shared.cadence import one_of, within
+from baselines.shared.confidence_head import features, read_head
 from engine.discrepancy import relative_l1
 from engine.history import History, column
 from engine.knob import Knob
-from engine.method import VELOCITY, Decision, Method, Mode, Probe, Row, Site
+from engine.method import Method, Probe
+from engine.row import VELOCITY, Decision, Mode, Row, Site
 from engine.weights import digest
 
 NONE = "none"

@@ -24,10 +24,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from baselines.cadence import own_steps, within
+from baselines.shared.cadence import own_steps, within
 from engine.history import History
 from engine.knob import Knob
-from engine.method import VELOCITY, Decision, Method, Mode, Probe, Row, Site
+from engine.method import Method, Probe
+from engine.row import VELOCITY, Decision, Mode, Row, Site
 
 
 @dataclass

@@ -20,18 +20,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from baselines.cadence import one_of, own_steps, within
-from baselines.memory import Memory
+from baselines.shared.cadence import one_of, own_steps, within
+from baselines.shared.site_memory import Memory
 from engine.discrepancy import relative_l1
 from engine.knob import Knob
-from engine.method import Decision, Method, Mode, Probe, Row, Site
-
-if TYPE_CHECKING:
-    from engine.backbone import Backbone
+from engine.method import Capabilities, Method, Probe
+from engine.row import Decision, Mode, Row, Site
 
 
 @dataclass
@@ -68,7 +65,7 @@ class FirstBlockCache(Method):
     def requires(self) -> frozenset[str]:
         return frozenset({"blocks", "partial"} if self.decide_per == "unit" else {"blocks"})
 
-    def check(self, model: Backbone) -> None:
+    def check(self, model: Capabilities) -> None:
         super().check(model)
         if self.front + self.back >= model.depth:
             raise ValueError(

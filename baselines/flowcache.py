@@ -17,7 +17,8 @@ patch embedding: it is not rescaled to the present step, so that growing steps f
 
 On MAGI-1 the keys and values held can be bounded to `capacity` chunks' worth. As a chunk is about to enter a full
 memory, finished chunks give up one chunk's worth of theirs, for each head those that score lowest: importance to the
-youngest chunk's last queries against redundancy among keys (baselines/kv_compression.py, after R-KV). 0 holds all.
+youngest chunk's last queries against redundancy among keys (baselines/shared/kv_compression.py, after R-KV).
+0 keeps all.
 
 Site: velocity, or the whole block stack.
 Signal: the patch embedding on MAGI-1 depends on the content; the time projection on SkyReels-V2 does not.
@@ -35,13 +36,14 @@ from typing import Any
 
 from torch import Tensor
 
-from baselines.cadence import one_of, own_steps, within
-from baselines.kv_compression import score
-from baselines.reused import QUANTITIES, Reused
+from baselines.shared.cadence import one_of, own_steps, within
+from baselines.shared.kv_compression import score
+from baselines.shared.residual_cache import QUANTITIES, Reused
 from baselines.teacache import COEFFICIENTS, polynomial
 from engine.discrepancy import Discrepancy
 from engine.knob import Knob
-from engine.method import Decision, Method, Mode, Probe, Row, Site
+from engine.method import Method, Probe
+from engine.row import Decision, Mode, Row, Site
 
 RELEASED = {"attention": "block_causal", "clean_refresh": False}  # of a model that has such a setting
 

@@ -19,7 +19,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.method import Method, Row
+from engine.method import Method
+from engine.row import Row
 
 
 @dataclass

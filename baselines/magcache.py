@@ -23,10 +23,11 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from baselines.cadence import own_steps, within
-from baselines.memory import Memory
+from baselines.shared.cadence import own_steps, within
+from baselines.shared.site_memory import Memory
 from engine.knob import Knob
-from engine.method import Decision, Method, Mode, Probe, Row, Site
+from engine.method import Method, Probe
+from engine.row import Decision, Mode, Row, Site
 
 
 @dataclass

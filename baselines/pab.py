@@ -22,17 +22,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from baselines.cadence import TIMESTEPS, Cadence, check_interval, timesteps, within
-from baselines.memory import Memory
+from baselines.shared.cadence import TIMESTEPS, Cadence, check_interval, timesteps, within
+from baselines.shared.site_memory import Memory
 from engine.knob import Knob
-from engine.method import Decision, Method, Mode, Probe, Row, Site
-
-if TYPE_CHECKING:
-    from engine.backbone import Backbone
+from engine.method import Capabilities, Method, Probe
+from engine.row import Decision, Mode, Row, Site
 
 KINDS = ("attention", "cross_attention", "feed_forward")
 
@@ -59,7 +56,7 @@ class PAB(Method):
     def requires(self) -> frozenset[str]:
         return frozenset({"branches"})
 
-    def check(self, model: Backbone) -> None:
+    def check(self, model: Capabilities) -> None:
         super().check(model)
         for kind in KINDS:
             check_interval(model, kind, getattr(self, kind))

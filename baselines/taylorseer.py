@@ -28,18 +28,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from baselines.cadence import Cadence, check_interval, check_order, one_of, own_steps, within
-from baselines.memory import Memory
+from baselines.shared.cadence import Cadence, check_interval, check_order, one_of, own_steps, within
+from baselines.shared.site_memory import Memory
 from engine.forecast import FORECASTERS
 from engine.knob import Knob
-from engine.method import Decision, Method, Mode, Probe, Row, Site
-
-if TYPE_CHECKING:
-    from engine.backbone import Backbone
+from engine.method import Capabilities, Method, Probe
+from engine.row import Decision, Mode, Row, Site
 
 BRANCHES = ("attention", "cross_attention", "feed_forward")
 
@@ -84,7 +81,7 @@ class TaylorSeer(Method):
         needs = {"blocks" if self.variant == "lite" else "branches"}
         return frozenset(needs | ({"partial"} if self.decide_per == "unit" else set()))
 
-    def check(self, model: Backbone) -> None:
+    def check(self, model: Capabilities) -> None:
         super().check(model)
         check_interval(model, "interval", self.interval)
         check_order(model, self.order, self.interval, self.warmup, self.ignored)

@@ -30,17 +30,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from baselines.reused import QUANTITIES, Reused
+from baselines.shared.residual_cache import QUANTITIES, Reused
 from engine.discrepancy import Discrepancy
 from engine.knob import Knob
-from engine.method import Decision, Method, Mode, Probe, Row, Site
-
-if TYPE_CHECKING:
-    from engine.backbone import Backbone
+from engine.method import Capabilities, Method, Probe
+from engine.row import Decision, Mode, Row, Site
 
 COEFFICIENTS = {  # of Wan 2.1 T2V 1.3B, which SkyReels-V2 uses for its own model of that size; highest power first
     "wan_retention": [-5.21862437e4, 9.23041404e3, -5.28275948e2, 1.36987616e1, -4.99875664e-2],
@@ -102,7 +99,7 @@ class TeaCache(Method):
         self.total: dict[tuple[str, int], float] = {}  # A, per branch and slot (slot -1 for the whole row)
         self.reused = Reused(self.reuse)
 
-    def attached(self, model: Backbone) -> AbstractContextManager[object]:
+    def attached(self, model: Capabilities) -> AbstractContextManager[object]:
         self.lengths, self.branches = Counter(row.segment for row in model.schedule()), len(model.branches)
         return super().attached(model)
 

@@ -15,19 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from baselines.cadence import check_interval, check_order
+from baselines.shared.cadence import check_interval, check_order
 from engine.forecast import newton
 from engine.history import History, column, steps_of
 from engine.knob import Knob
-from engine.method import VELOCITY, Decision, Method, Mode, Probe, Row, Site
-
-if TYPE_CHECKING:
-    from engine.backbone import Backbone
+from engine.method import Capabilities, Method, Probe
+from engine.row import VELOCITY, Decision, Mode, Row, Site
 
 
 @dataclass
@@ -47,7 +44,7 @@ class Uniform(Method):
             raise ValueError(f"reuse is velocity, or increment at order 0; got {self.reuse!r} at order {self.order}")
         self.reset()
 
-    def check(self, model: Backbone) -> None:
+    def check(self, model: Capabilities) -> None:
         super().check(model)
         check_interval(model, "interval", self.interval)
         check_order(model, self.order, self.interval)

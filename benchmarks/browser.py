@@ -13,10 +13,19 @@ from typing import Any
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--mute-audio", "--hide-scrollbars",
-    "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--disable-quic", "--autoplay-policy=no-user-gesture-required",
-)  # fmt: skip
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--remote-debugging-pipe",
+    "--mute-audio",
+    "--hide-scrollbars",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-quic",
+    "--autoplay-policy=no-user-gesture-required",
+)
 
 
 class Browser:
@@ -37,8 +46,9 @@ class Browser:
             os.dup2(b, 4)
 
         command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}"]
-        self.process = subprocess.Popen(command, preexec_fn=as_three_and_four, close_fds=False,
-                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+        self.process = subprocess.Popen(
+            command, preexec_fn=as_three_and_four, close_fds=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         os.close(to_browser)
         os.close(from_browser)
         target = self.send("Target.createTarget", url="about:blank")["targetId"]

@@ -25,10 +25,11 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from baselines.memory import Memory
+from baselines.shared.site_memory import Memory
 from benchmarks.common import calibrating, prompts_of
 from engine.loop import generate
-from engine.method import Decision, Method, Mode, Original, Row, Site
+from engine.method import Method, Original
+from engine.row import Decision, Mode, Row, Site
 from engine.visit import Visit
 from terminal import tolerate
 
@@ -52,9 +53,10 @@ class Weigh(Method):
         if "+" not in site.branch:
             seen = self.residual.at.get(site)
             where = [
-                i for i, (slot, k) in enumerate(zip(part.slots, part.step, strict=True))
+                i
+                for i, (slot, k) in enumerate(zip(part.slots, part.step, strict=True))
                 if part.active[i] and k > 0 and seen is not None and seen.count(slot)
-            ]  # fmt: skip
+            ]
             if where and seen is not None:
                 before = seen.last([part.slots[i] for i in where]).float()
                 ratio = residual[where].float().norm(dim=-1) / (before.norm(dim=-1) + 1e-8)

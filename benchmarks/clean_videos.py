@@ -40,8 +40,10 @@ def judged(frames: np.ndarray, fps: float) -> dict[str, list[str]]:
     beside.update(frames, frames)
     left = validity.Verdict(divergence.diverged(beside.measures(), None, 0.0, fps))  # of itself: none is wanted
     verdicts = [left, *(validity.judge(seen, original, expected, fps) for original in (None, seen))]
-    return {kind: sorted({text for verdict in verdicts for text in getattr(verdict, kind)})
-            for kind in ("reasons", "warnings")}  # fmt: skip
+    return {
+        kind: sorted({text for verdict in verdicts for text in getattr(verdict, kind)})
+        for kind in ("reasons", "warnings")
+    }
 
 
 def known(path: Path) -> list[dict[str, Any]]:
@@ -64,8 +66,12 @@ def measure(model: Any, prompts: Sequence[str], count: int, path: Path) -> list[
         prompt, seed = prompts[number % len(prompts)], number // len(prompts)
         begin = time.perf_counter()
         frames, _ = video(model, Original(), model.conditioning(prompt, texts), seed)
-        line = {"prompt": prompt, "seed": seed, **judged(frames, model.settings.fps),
-                "seconds": round(time.perf_counter() - begin, 2)}  # fmt: skip
+        line = {
+            "prompt": prompt,
+            "seed": seed,
+            **judged(frames, model.settings.fps),
+            "seconds": round(time.perf_counter() - begin, 2),
+        }
         if line["reasons"]:
             write_lossless(path.with_suffix("") / f"{number:04d}.mp4", frames, model.settings.fps)
         with path.open("a", encoding="utf-8") as lines:
@@ -89,10 +95,22 @@ def main(arguments: Sequence[str]) -> int:
     refused = [line for line in found if line["reasons"]]
     for line in refused:
         print(f"refused: {line['prompt']}, seed {line['seed']}: {'; '.join(line['reasons'])}")
-    print(f"{len(refused)} of {len(found)} videos of {model.name} refused, "
-          f"{sum(bool(line['warnings']) for line in found)} with a warning; {path}")  # fmt: skip
-    print(json.dumps({"model": model.name, "settings": rest, "weights": model.weights_id, "videos": len(found),
-                      "refused": len(refused), "seconds_a_video": float(np.mean([line["seconds"] for line in found]))}))
+    print(
+        f"{len(refused)} of {len(found)} videos of {model.name} refused, "
+        f"{sum(bool(line['warnings']) for line in found)} with a warning; {path}"
+    )
+    print(
+        json.dumps(
+            {
+                "model": model.name,
+                "settings": rest,
+                "weights": model.weights_id,
+                "videos": len(found),
+                "refused": len(refused),
+                "seconds_a_video": float(np.mean([line["seconds"] for line in found])),
+            }
+        )
+    )
     return int(bool(refused))
 
 

@@ -77,15 +77,20 @@ def measure(videos: Iterator[np.ndarray], net: str) -> dict[str, dict[str, dict[
                 encode(folder / "lossy.mp4", frames, codec)
                 lossy = video.read_all(folder / "lossy.mp4")
                 rows.setdefault("a video and its mp4", {}).setdefault(codec, []).append(
-                    similarity(folder, frames, lossy, net))  # fmt: skip
+                    similarity(folder, frames, lossy, net)
+                )
             for level in NOISE:
                 noisy = (frames + rng.normal(0, level, frames.shape)).clip(0, 255).astype(np.uint8)
                 row = rows.setdefault(f"a pair {level:g} levels apart", {})
                 row.setdefault("lossless", []).append(similarity(folder, frames, noisy, net))
                 for codec in CODECS:
                     row.setdefault(codec, []).append(similarity(folder, frames, noisy, net, codec))
-    return {what: {codec: {name: _mean([each[name] for each in found]) for name in found[0]}
-                   for codec, found in row.items()} for what, row in rows.items()}  # fmt: skip
+    return {
+        what: {
+            codec: {name: _mean([each[name] for each in found]) for name in found[0]} for codec, found in row.items()
+        }
+        for what, row in rows.items()
+    }
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

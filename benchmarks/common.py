@@ -14,7 +14,8 @@ from conf.words import words
 from engine.backbone import Backbone
 from engine.ledger import Entry
 from engine.loop import generate
-from engine.method import VELOCITY, Method, Row
+from engine.method import Method
+from engine.row import VELOCITY, Row
 from engine.visit import Visit
 
 

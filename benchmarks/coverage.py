@@ -64,11 +64,14 @@ def speedup(rng: np.random.Generator, prompts: int, seeds: int) -> np.ndarray:
 
 
 COLUMNS: dict[str, tuple[Draw, float, statistics.Shape | None]] = {  # the draw, the truth, the shape; a ratio has none
-    "lpips": (lpips, 0.2, "positive"), "ssim": (ssim, 6 / 7.2, "below one"), "psnr": (psnr, 22.0, "normal"),
-    "time": (time, float(np.exp((0.6**2 + 0.5**2) / 2)), "positive"), "delta": (delta, -0.02, "normal"),
+    "lpips": (lpips, 0.2, "positive"),
+    "ssim": (ssim, 6 / 7.2, "below one"),
+    "psnr": (psnr, 22.0, "normal"),
+    "time": (time, float(np.exp((0.6**2 + 0.5**2) / 2)), "positive"),
+    "delta": (delta, -0.02, "normal"),
     "scattered": (scattered, float(np.exp(1.5**2 / 2)), "positive"),
     "speedup": (speedup, float(np.exp(-0.3)), None),
-}  # fmt: skip
+}
 
 
 def coverage(column: str, prompts: int, seeds: int, tables: int, others: bool = False) -> dict[str, float]:

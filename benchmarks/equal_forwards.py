@@ -59,8 +59,14 @@ class Contest:
         branches = len(self.model.branches)
         if getattr(method, "signal", "") not in CONTENT:
             return forwards(rehearse(self.model, method, self.texts[0]), branches)
-        return float(np.mean([forwards(video(self.model, method, text, TUNING_SEED + i)[1], branches)
-                              for i, text in enumerate(self.texts[:COUNTED])]))  # fmt: skip
+        return float(
+            np.mean(
+                [
+                    forwards(video(self.model, method, text, TUNING_SEED + i)[1], branches)
+                    for i, text in enumerate(self.texts[:COUNTED])
+                ]
+            )
+        )
 
     def at_forwards(self, make: Callable[[float], Method], wanted: float, high: float) -> tuple[Method, float]:
         """The method whose main knob gives the number of forwards nearest to `wanted`, and that number."""
@@ -88,9 +94,15 @@ class Contest:
         """Of the variants that meet `wanted`, the one nearest to the Original on the tuning prompts."""
         least = min(abs(count - wanted) for _, count in variants)
         fair = [(method, count) for method, count in variants if abs(count - wanted) <= max(least, SLACK * wanted)]
-        scores = [np.mean([_psnr(video(self.model, method, text, TUNING_SEED + i)[0], original)
-                           for i, (text, original) in enumerate(zip(self.texts, self.originals, strict=True))])
-                  for method, _ in fair]  # fmt: skip
+        scores = [
+            np.mean(
+                [
+                    _psnr(video(self.model, method, text, TUNING_SEED + i)[0], original)
+                    for i, (text, original) in enumerate(zip(self.texts, self.originals, strict=True))
+                ]
+            )
+            for method, _ in fair
+        ]
         return fair[int(np.argmax(scores))]
 
 
@@ -105,8 +117,9 @@ def rivals(contest: Contest, scope: Scope, tea: TeaCache, interval: float) -> di
         "scope": lambda second, k: replace(plain, tau_cache=k * ratio, tau_predict=k, max_skip=second),
     }
     found: dict[str, tuple[Method, float]] = {
-        "uniform order 0": (uniform, wanted), "uniform order 1": (Uniform(interval, 1), wanted),
-    }  # fmt: skip
+        "uniform order 0": (uniform, wanted),
+        "uniform order 1": (Uniform(interval, 1), wanted),
+    }
     for name, make in makes.items():
         variants = [contest.at_forwards(partial(make, value), wanted, 1.0) for value in SECOND[name][1]]
         found[name] = contest.best(variants, wanted)
@@ -163,8 +176,14 @@ def report(model: str, count: int, fields: dict, scores: dict[tuple[float, str],
             row[knob] = getattr(method, knob)  # what tuning chose
         row |= {"psnr": float(np.mean(values)), "scope_gain": float(gain.mean()), "low": low, "high": high}
         found.append(row)
-        table.add_row(f"{interval:g}", name, f"{forwards_made:g}", f"{row['psnr']:.2f}", f"{row['scope_gain']:+.2f}",
-                      f"{low:+.2f} … {high:+.2f}")  # fmt: skip
+        table.add_row(
+            f"{interval:g}",
+            name,
+            f"{forwards_made:g}",
+            f"{row['psnr']:.2f}",
+            f"{row['scope_gain']:+.2f}",
+            f"{low:+.2f} … {high:+.2f}",
+        )
     Console().print(table)
     gains = [prediction_gain(interval, scores) for interval in fields]
     for g in gains:

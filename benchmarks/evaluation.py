@@ -71,7 +71,9 @@ def parts(folder: Path, net: str, count: int = 8) -> dict[str, float]:
     x, y = torch.from_numpy(a), torch.from_numpy(b)
     work: dict[str, Callable[[], object]] = {
         "decode both": lambda: [next(video.read(folder / name, count)) for name in ("reference.mp4", "video.mp4")],
-        "psnr": lambda: metrics.mse(x, y), "ssim": lambda: metrics.ssim(x, y)}  # fmt: skip
+        "psnr": lambda: metrics.mse(x, y),
+        "ssim": lambda: metrics.ssim(x, y),
+    }
     if net != "none":
         network = winograd.quicken(lpips_weights.load(net))
         work["lpips"] = lambda: metrics.lpips(x, y, network)
@@ -97,8 +99,10 @@ def main(arguments: Sequence[str]) -> None:
         if torch.cuda.is_available() and own["device"] == "cpu":
             found |= {"cuda": measure(folder, own["net"], "cuda"), "gpu": torch.cuda.get_device_name()}
         found |= {"ms_per_frame": parts(folder, own["net"])}
-    print(f"{frames} frames of {width}×{height} on {own['device']}: {whole['cpu_s']:.1f} s of processor time "
-          f"({whole['clock_s']:.1f} s by the clock), {whole['peak_bytes'] / 1e9:.2f} GB resident")  # fmt: skip
+    print(
+        f"{frames} frames of {width}×{height} on {own['device']}: {whole['cpu_s']:.1f} s of processor time "
+        f"({whole['clock_s']:.1f} s by the clock), {whole['peak_bytes'] / 1e9:.2f} GB resident"
+    )
     print(json.dumps(found))
 
 

@@ -45,9 +45,13 @@ def against(model: Any, pair: dict[str, Method], text: Any, rounds: int, seed: i
     seconds, cpu = (ratio(spent, "ours", "theirs", what) for what in ("seconds", "cpu_seconds"))
     share = work["ours"] / work["theirs"]
     return {
-        "ratio": seconds, "cpu_ratio": cpu, "flops_ratio": share, "per_flop": seconds / share,
-        "cpu_per_flop": cpu / share, "runs": plain(spent),
-    }  # fmt: skip
+        "ratio": seconds,
+        "cpu_ratio": cpu,
+        "flops_ratio": share,
+        "per_flop": seconds / share,
+        "cpu_per_flop": cpu / share,
+        "runs": plain(spent),
+    }
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -70,9 +74,13 @@ def main(arguments: Sequence[str]) -> None:
         f"{model.name}: ours over theirs",
         ["ours", "theirs", *columns],
         [[row["ours"], row["theirs"], *(f"{row[c]:.3f}" for c in columns)] for row in rows],
-        {"model": model.name, "weights": model.settings.weights, "rows": rows,
-         **conditions("external", arguments, model.device)},
-    )  # fmt: skip
+        {
+            "model": model.name,
+            "weights": model.settings.weights,
+            "rows": rows,
+            **conditions("external", arguments, model.device),
+        },
+    )
 
 
 if __name__ == "__main__":

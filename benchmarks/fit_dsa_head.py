@@ -3,7 +3,8 @@
     python -m benchmarks.fit_dsa_head [model=magi1_tiny] [count=24] [hidden=16] [out=dsa_head.safetensors]
 
 Runs the last `count` prompts of the suite unaccelerated, notes for every slot and step its features
-(baselines.dsa_head) and log10 of mean|x0_k - x0_last| / mean|x0_last|, and fits the head by least squares, full batch.
+(baselines.shared.confidence_head) and log10 of mean|x0_k - x0_last| / mean|x0_last|, and fits the head by least
+squares, full batch.
 The last quarter of the prompts is held out: R^2 is printed on both parts, and beside it that of the change alone, on a
 straight line in the logarithm, which is what the head must beat. The last line is one JSON object.
 """
@@ -24,12 +25,12 @@ from rich.progress import track
 from safetensors.torch import save_file
 from torch import Tensor
 
-from baselines.dsa_head import LOWEST, NAMES, Head, features
 from baselines.dsa_proxy import DSAProxy
+from baselines.shared.confidence_head import LOWEST, NAMES, Head, features
 from benchmarks.common import composed, prompts_of
 from engine.discrepancy import relative_l1
 from engine.loop import generate
-from engine.method import Row, Site
+from engine.row import Row, Site
 from terminal import tolerate
 
 

@@ -26,7 +26,8 @@ from torch import Tensor
 from benchmarks.common import calibrating, prompts_of
 from engine.discrepancy import Discrepancy
 from engine.loop import generate
-from engine.method import Decision, Method, Mode, Probe, Row, Site
+from engine.method import Method, Probe
+from engine.row import Decision, Mode, Row, Site
 from terminal import tolerate
 
 

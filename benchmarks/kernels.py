@@ -27,7 +27,8 @@ from benchmarks.common import composed, prompts_of
 from benchmarks.realised import executed
 from engine.ledger import Entry
 from engine.meter import meter
-from engine.method import Decision, Mode, Original, Row
+from engine.method import Original
+from engine.row import Decision, Mode, Row
 from engine.visit import Visit
 from terminal import tolerate
 
@@ -118,11 +119,17 @@ def main(arguments: Sequence[str]) -> None:
     rate = matmul_rate(model.device, {"fp32": torch.float32, "bf16": torch.bfloat16}[model.settings.precision])
     total, kernel = sum(groups.values()), sum(groups.values()) / count
     found = {
-        "model": model.name, "weights": model.settings.weights, "precision": model.settings.precision,
-        "seconds": cost.seconds / count, "tflops": work / cost.seconds / 1e12, "matmul_tflops": rate / 1e12,
-        "share": work / cost.seconds / rate, "kernel_seconds": kernel, "kernel_share": kernel / (cost.seconds / count),
+        "model": model.name,
+        "weights": model.settings.weights,
+        "precision": model.settings.precision,
+        "seconds": cost.seconds / count,
+        "tflops": work / cost.seconds / 1e12,
+        "matmul_tflops": rate / 1e12,
+        "share": work / cost.seconds / rate,
+        "kernel_seconds": kernel,
+        "kernel_share": kernel / (cost.seconds / count),
         "groups": {kind: seconds / count for kind, seconds in groups.most_common()},
-    }  # fmt: skip
+    }
     show(
         f"{model.name}: {found['tflops']:.3g} of {found['matmul_tflops']:.3g} TFLOP/s ({found['share']:.1%})",
         ["kind", "ms an iteration", "share"],

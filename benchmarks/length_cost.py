@@ -85,9 +85,14 @@ def main(arguments: Sequence[str]) -> None:
         f"{model.name}: cost against length",
         columns,
         [[f"{row[c]:.4g}" if isinstance(row[c], float) else str(row[c]) for c in columns] for row in rows],
-        {"model": model.name, "weights": model.settings.weights, "flat": ends[1] / ends[0], "rows": rows,
-         **conditions("length_cost", arguments, model.device)},
-    )  # fmt: skip
+        {
+            "model": model.name,
+            "weights": model.settings.weights,
+            "flat": ends[1] / ends[0],
+            "rows": rows,
+            **conditions("length_cost", arguments, model.device),
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from torch import Tensor
 from benchmarks.abab import conditions, in_turn, show, split
 from benchmarks.common import Rehearsal, composed, prompts_of
 from engine.loop import generate
-from engine.method import Method, Row
+from engine.method import Method
+from engine.row import Row
 from terminal import tolerate
 
 DEFAULTS = {"method": "original,scope", "rounds": "5"}
@@ -65,9 +66,14 @@ def main(arguments: Sequence[str]) -> None:
         f"{model.name}: milliseconds an iteration beside the forward",
         ["method", "wall", "CPU"],
         [[name, f"{row['ms']:.3f}", f"{row['cpu_ms']:.3f}"] for name, row in found.items()],
-        {"model": model.name, "frames": model.settings.frames, **worst, "methods": found,
-         **conditions("loop_overhead", arguments, model.device)},
-    )  # fmt: skip
+        {
+            "model": model.name,
+            "frames": model.settings.frames,
+            **worst,
+            "methods": found,
+            **conditions("loop_overhead", arguments, model.device),
+        },
+    )
 
 
 if __name__ == "__main__":

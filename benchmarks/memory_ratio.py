@@ -65,9 +65,13 @@ def main(arguments: Sequence[str]) -> None:
             [r["method"], f"{r['peak'] / 1e6:.1f}", f"{r['memory_ratio']:.4f}", f"{r['state_bytes'] / 1e6:.2f}"]
             for r in rows
         ],
-        {"model": rows[0]["model"], "memory_ratio": max(r["memory_ratio"] for r in rows), "rows": rows,
-         **conditions("memory_ratio", arguments, torch.device(device_of(run.device)))},
-    )  # fmt: skip
+        {
+            "model": rows[0]["model"],
+            "memory_ratio": max(r["memory_ratio"] for r in rows),
+            "rows": rows,
+            **conditions("memory_ratio", arguments, torch.device(device_of(run.device))),
+        },
+    )
 
 
 if __name__ == "__main__":

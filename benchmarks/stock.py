@@ -50,9 +50,7 @@ def stock(model: SkyReelsV2, prompt: Tensor, negative: Tensor | None, seed: int)
         text_encoder=None,
         transformer=model.transformer,
         vae=model.vae,
-        scheduler=UniPCMultistepScheduler(
-            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=s.shift
-        ),
+        scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=s.shift),
     )
     pipe.set_progress_bar_config(disable=True)
     with _attention(model):

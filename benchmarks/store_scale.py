@@ -44,24 +44,46 @@ def record(n: int) -> tuple[dict[str, Any], dict[str, Any]]:
     method = {"class": "scope.method.Scope", "code": "0" * 12, **{f"knob_{i}": i / 3 for i in range(12)}}
     prompt = f"a video of {draw.random()}, described in about as many words as a prompt of a suite has, number {n}"
     run = {
-        "status": "ok", "reason": "", "prompt": prompt, "prompt_id": f"{n // CELLS:05d}", "seed": 0,
-        "reference_key": f"{n:012x}", "weights": "pretrained", "frames": FRAMES, "height": 544, "width": 960, "fps": 24,
-        "frame_borders": [97, 177], "site": "velocity", "estimated": False, "method_label": "", "forwards": 400,
-        "iterations": 200, "segments": [70, 65, 65], "state_bytes": 0, "counters": {},
+        "status": "ok",
+        "reason": "",
+        "prompt": prompt,
+        "prompt_id": f"{n // CELLS:05d}",
+        "seed": 0,
+        "reference_key": f"{n:012x}",
+        "weights": "pretrained",
+        "frames": FRAMES,
+        "height": 544,
+        "width": 960,
+        "fps": 24,
+        "frame_borders": [97, 177],
+        "site": "velocity",
+        "estimated": False,
+        "method_label": "",
+        "forwards": 400,
+        "iterations": 200,
+        "segments": [70, 65, 65],
+        "state_bytes": 0,
+        "counters": {},
         "produced_by": {"model": model, "weights": "1" * 12, "method": method, "prompt": prompt, "seed": 0},
         "environment": {f"package_{i}": f"{i}.0" for i in range(20)} | {"gpu": "GPU", "cpu": "CPU"},
         "seconds": {name: draw.random() * 1000 for name in ("denoise", "decode", "text", "total", "warmup")},
         "peak_memory": {"allocated": draw.randrange(10**11), "reserved": draw.randrange(10**11)},
         "flops": {"dense": draw.random() * 1e17, "masked": draw.random() * 1e17, "executed_fraction": draw.random()},
-        "decisions": {"cache": 50, "predict": 50, "recompute": 100}, "command": "python run.py " + "word " * 10,
-    }  # fmt: skip
+        "decisions": {"cache": 50, "predict": 50, "recompute": 100},
+        "command": "python run.py " + "word " * 10,
+    }
     curves = {name: [draw.random() for _ in range(FRAMES)] for name in ("psnr", "ssim", "lpips")}
     quality = {
-        "psnr": 30.0 + draw.random(), "ssim": draw.random(), "lpips": draw.random(), "identical": False,
-        "reference": f"{n:012x}", "validity": {"status": "ok", "reasons": [], "warnings": []},
+        "psnr": 30.0 + draw.random(),
+        "ssim": draw.random(),
+        "lpips": draw.random(),
+        "identical": False,
+        "reference": f"{n:012x}",
+        "validity": {"status": "ok", "reasons": [], "warnings": []},
         "measures": {f"measure_{i}": draw.random() for i in range(8)},
-        "metric_versions": {f"metric_{i}": "a few words on how it was measured" for i in range(7)}, "per_frame": curves,
-    }  # fmt: skip
+        "metric_versions": {f"metric_{i}": "a few words on how it was measured" for i in range(7)},
+        "per_frame": curves,
+    }
     return run, quality
 
 

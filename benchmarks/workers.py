@@ -27,9 +27,12 @@ def sweep(results: Path, cells: int, *more: str) -> float:
     words = ["-m", *TINY, f"results={results}", "method=original", f"seeds={seeds}", *more]
     begin = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, str(ROOT / "run.py"), *words], env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        [sys.executable, str(ROOT / "run.py"), *words],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     if done.returncode:
         raise RuntimeError(done.stdout[-3000:])
     return time.perf_counter() - begin

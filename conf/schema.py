@@ -26,9 +26,20 @@ from conf.words import literal
 from engine.method import Method
 
 __all__ = [
-    "CONF", "ConfigError", "Prompts", "Run", "departures", "device_of", "explain", "has_point", "nearest", "options",
-    "parse", "read_prompts", "read_target",
-]  # fmt: skip
+    "CONF",
+    "ConfigError",
+    "Prompts",
+    "Run",
+    "departures",
+    "device_of",
+    "explain",
+    "has_point",
+    "nearest",
+    "options",
+    "parse",
+    "read_prompts",
+    "read_target",
+]
 
 NO_DEPARTURE = ("_target_", "name", "checkpoint", "weights")  # where a model comes from; records say it elsewhere
 _NOTHING = object()

@@ -59,8 +59,11 @@ def _lines(name: str) -> list[str]:
     except OSError as error:
         raise ConfigError(f"prompts.file={name} cannot be read ({error.strerror}); want a readable text file") from None
     lines = (line.strip(f"{BOM} \t") for line in re.split("\r\n|\r|\n", decoded(content, f"prompts.file={name}")))
-    return [line.removeprefix("\\") if line.startswith("\\#") else line
-            for line in lines if line.strip() and not re.match(r"#+(\s|$)", line)]  # fmt: skip
+    return [
+        line.removeprefix("\\") if line.startswith("\\#") else line
+        for line in lines
+        if line.strip() and not re.match(r"#+(\s|$)", line)
+    ]
 
 
 def decoded(content: bytes, name: str) -> str:

@@ -17,10 +17,18 @@ from hydra.errors import HydraException
 
 from conf.errors import ConfigError
 
-TEXTS = frozenset({  # settings whose value is a text, to be taken as it is typed
-    "results", "into", "prompts.file", "model.prefix", "model.checkpoint", "model.negative_prompt",
-    "logger.project", "logger.group",
-})  # fmt: skip
+TEXTS = frozenset(
+    {  # settings whose value is a text, to be taken as it is typed
+        "results",
+        "into",
+        "prompts.file",
+        "model.prefix",
+        "model.checkpoint",
+        "model.negative_prompt",
+        "logger.project",
+        "logger.group",
+    }
+)
 LISTS = {"seeds": "0,1,2", "prompts.list": '"first prompt","second"'}  # and an example of each
 VALUED = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p")  # a word follows
 SWEEPING = ("-m", "--multirun")
@@ -95,8 +103,9 @@ def _word(argument: str, sweeping: bool) -> str:
         if key in LISTS:
             quotes = ', and \\" for a quote in it' if key == "prompts.list" else ""
             raise ConfigError(f"{_short(argument)} cannot be read ({why}); write it as {_list(key)}{quotes}")
-        raise ConfigError(f"{_short(argument)} cannot be read ({why}); a text with such characters is written "
-                          f"{_shown(name, value)}")  # fmt: skip
+        raise ConfigError(
+            f"{_short(argument)} cannot be read ({why}); a text with such characters is written {_shown(name, value)}"
+        )
     return _listed(argument, name, override) if key in LISTS and "~" not in name else argument
 
 

@@ -10,26 +10,18 @@ import torch
 from torch import Tensor
 
 from engine.ledger import Entry
-from engine.method import Row
+from engine.method import Capabilities
+from engine.row import Row
 from engine.visit import Visit
 
 
-class Backbone(Protocol):
+class Backbone(Capabilities, Protocol):
     """One AR video diffusion model at one setting.
 
     Latents and velocities are slot-first: (slots, C, H, W), float32.
     """
 
-    name: str
-    settings: Any  # its dataclass; `Settings` on the class is the schema of the YAML
     device: torch.device
-    depth: int  # transformer blocks
-    branches: tuple[str, ...]  # guidance branches of one forward, ("cond",) without guidance
-    offers: frozenset[str]  # capabilities and signals, see Method.requires
-
-    def advice(self, lacking: str) -> str:
-        """What to change when a method asks for `lacking`."""
-        ...
 
     @property
     def parameters(self) -> int:
@@ -73,10 +65,6 @@ class Backbone(Protocol):
 
     def conditioning(self, prompt: str, texts: dict[str, Tensor]) -> Any:
         """What `start` needs of one prompt."""
-        ...
-
-    def schedule(self) -> Sequence[Row]:
-        """Every row of the video, as plain data."""
         ...
 
     def start(self, text: Any, seed: int) -> Tensor:

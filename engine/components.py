@@ -77,9 +77,13 @@ def shapes_in(files: Mapping[Path, list[str]], todo: str) -> dict[str, tuple[int
 
 
 def check_tensors(
-    place: Path, held: Shapes, wanted: Shapes, todo: str,
-    optional: Collection[str] = (), harmless: Callable[[str], bool] = lambda name: False,
-) -> None:  # fmt: skip
+    place: Path,
+    held: Shapes,
+    wanted: Shapes,
+    todo: str,
+    optional: Collection[str] = (),
+    harmless: Callable[[str], bool] = lambda name: False,
+) -> None:
     """Refuse tensors that are missing (but for `optional` ones), not wanted (but for `harmless` ones) or misshapen."""
     missing = sorted(set(wanted) - set(held) - set(optional))
     extra = sorted(name for name in set(held) - set(wanted) if not harmless(name))

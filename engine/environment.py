@@ -42,14 +42,22 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 def attention_backends() -> list[str]:
     """The kernels that torch's scaled_dot_product_attention may choose among here, fastest first."""
-    return [name for name in ("cudnn", "flash", "mem_efficient", "math")
-            if getattr(torch.backends.cuda, f"{name}_sdp_enabled")()]  # fmt: skip
+    return [
+        name
+        for name in ("cudnn", "flash", "mem_efficient", "math")
+        if getattr(torch.backends.cuda, f"{name}_sdp_enabled")()
+    ]
 
 
 def _asked(uuid: str) -> dict[str, str]:
     """What the driver says of a GPU as the sweep starts, "" without nvidia-smi; clocks in MHz, power in W."""
-    wanted = {"driver": "driver_version", "clock": "clocks.sm", "clock_max": "clocks.max.sm",
-              "clock_memory": "clocks.mem", "power_limit": "power.limit"}  # fmt: skip
+    wanted = {
+        "driver": "driver_version",
+        "clock": "clocks.sm",
+        "clock_max": "clocks.max.sm",
+        "clock_memory": "clocks.mem",
+        "power_limit": "power.limit",
+    }
     command = ["nvidia-smi", "-i", uuid, f"--query-gpu={','.join(wanted.values())}", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20)

@@ -23,10 +23,22 @@ OURS: Root = (Path(__file__).resolve().parents[1], frozenset({"engine", "models"
 INSTALLED = ("site-packages", "dist-packages")
 LOOP = ("engine.loop", "generate")  # every video passes through it
 OPAQUE = "engine.fingerprint"  # what a key is made of is no part of what it stands for
-BESIDE = frozenset({  # what models and methods offer that prices, describes or refuses, and computes no frame
-    "advice", "check", "counters", "frame_borders", "knobs", "parameters", "plan_counts", "price", "prices", "requires",
-    "state", "weights_id",
-})  # fmt: skip
+BESIDE = frozenset(
+    {  # what models and methods offer that prices, describes or refuses, and computes no frame
+        "advice",
+        "check",
+        "counters",
+        "frame_borders",
+        "knobs",
+        "parameters",
+        "plan_counts",
+        "price",
+        "prices",
+        "requires",
+        "state",
+        "weights_id",
+    }
+)
 ROUNDS = 4  # how far what a piece of code refers to is told apart
 
 
@@ -152,8 +164,10 @@ def _digest(reached: dict[Unit, Text]) -> str:
     """Over the set of texts, each told apart by those that it refers to; neither order nor place matters."""
     marks = {unit: _hash(text.text) for unit, text in reached.items()}
     for _ in range(ROUNDS):
-        marks = {unit: _hash(" ".join([marks[unit], *(_mark(t, marks) for t in text.targets)]))
-                 for unit, text in reached.items()}  # fmt: skip
+        marks = {
+            unit: _hash(" ".join([marks[unit], *(_mark(t, marks) for t in text.targets)]))
+            for unit, text in reached.items()
+        }
     return _hash(" ".join(sorted(set(marks.values()))))[:12]
 
 

@@ -146,9 +146,13 @@ def adams_bashforth(points: Points, at: float) -> Any:
 
 
 FORECASTERS: dict[str, Formula] = {
-    "newton": newton, "taylor": taylor, "taylorseer": taylorseer, "hicache": hicache, "foca": foca,
+    "newton": newton,
+    "taylor": taylor,
+    "taylorseer": taylorseer,
+    "hicache": hicache,
+    "foca": foca,
     "adams_bashforth": adams_bashforth,
-}  # fmt: skip
+}
 
 
 @lru_cache(maxsize=1024)  # the slots of an AR unit ask for the same

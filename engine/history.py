@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from engine.forecast import Formula, weights
-from engine.method import Row
-from engine.transfer import sent
+from engine.row import Row
+from engine.to_device import sent
 
 
 def steps_of(part: Row) -> dict[int, float]:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
-from engine.method import Decision, Mode, Row
+from engine.row import Decision, Mode, Row
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,20 @@ class Entry:
         updating = part.updating or [part.slots.start]
         first = updating[0] - part.slots.start
         return cls(
-            part.iteration, part.segment, part.slots.start // part.unit, (part.slots.start, part.slots.stop),
-            (updating[0], updating[-1] + 1), branch, round(part.sigma[first], 6), part.step[first], decision.mode,
-            None if decision.score is None else round(decision.score, 6), decision.why, tuple(map(str, sites)),
+            part.iteration,
+            part.segment,
+            part.slots.start // part.unit,
+            (part.slots.start, part.slots.stop),
+            (updating[0], updating[-1] + 1),
+            branch,
+            round(part.sigma[first], 6),
+            part.step[first],
+            decision.mode,
+            None if decision.score is None else round(decision.score, 6),
+            decision.why,
+            tuple(map(str, sites)),
             ((part.context or part.slots).start, part.slots.stop),
-        )  # fmt: skip
+        )
 
 
 def write(ledger: Iterable[Entry], path: Path) -> None:

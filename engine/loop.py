@@ -12,7 +12,8 @@ from torch import Tensor
 
 from engine.backbone import Backbone
 from engine.ledger import Entry
-from engine.method import Decision, Method, Mode, Row
+from engine.method import Method
+from engine.row import Decision, Mode, Row
 from engine.visit import Visit
 
 

@@ -272,5 +272,10 @@ def _parameters(arguments: ast.arguments) -> set[str]:
 
 
 def _globals(body: list[ast.stmt]) -> set[str]:
-    return {name for statement in body for node in walk(statement)
-            if isinstance(node, (ast.Global, ast.Nonlocal)) for name in node.names}  # fmt: skip
+    return {
+        name
+        for statement in body
+        for node in walk(statement)
+        if isinstance(node, (ast.Global, ast.Nonlocal))
+        for name in node.names
+    }

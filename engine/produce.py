@@ -14,8 +14,9 @@ from engine.backbone import Backbone
 from engine.ledger import Entry, decisions, flops, forwards, plan
 from engine.loop import NonFinite, generate
 from engine.meter import Cost, meter
-from engine.method import Decision, Method, Mode, Original, Row
+from engine.method import Method, Original
 from engine.resident import collect
+from engine.row import Decision, Mode, Row
 from engine.visit import Visit
 
 Sink = Callable[[Iterable[Tensor]], Any]

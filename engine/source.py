@@ -185,5 +185,10 @@ def _acts(node: ast.stmt) -> bool:
     if isinstance(node, (ast.Assign, ast.AnnAssign)):
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
         return not all(isinstance(t, (ast.Name, ast.Tuple, ast.List, ast.Starred)) for t in targets)
-    return any(not isinstance(part, (ast.Import, ast.ImportFrom, ast.Pass, ast.Try, ast.ExceptHandler, ast.Name,
-                                     ast.expr_context, ast.alias)) for part in walk(node))  # fmt: skip
+    return any(
+        not isinstance(
+            part,
+            (ast.Import, ast.ImportFrom, ast.Pass, ast.Try, ast.ExceptHandler, ast.Name, ast.expr_context, ast.alias),
+        )
+        for part in walk(node)
+    )

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.method import Row
+from engine.row import Row
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,7 @@ def segments(total: int, base: int, overlap: int, block: int) -> list[Segment]:
     return found
 
 
-def staircase(
-    cut: Sequence[Segment], steps: int, ar_step: int, block: int, sigma: Sequence[float]
-) -> list[Row]:
+def staircase(cut: Sequence[Segment], steps: int, ar_step: int, block: int, sigma: Sequence[float]) -> list[Row]:
     """Every row of a video. `sigma` holds the steps + 1 noise levels of the grid, from noise to clean."""
     rows: list[Row] = []
     for number, segment in enumerate(cut):

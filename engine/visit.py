@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from engine.ledger import Entry
-from engine.method import Decision, Method, Mode, Row, Site
+from engine.method import Method
+from engine.row import Decision, Mode, Row, Site
 
 Compute = Callable[[Tensor, Sequence[Row]], Tensor]
 """(x of all slots, the parts to compute in order) -> results of those parts, concatenated slot-first."""

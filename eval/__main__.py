@@ -4,6 +4,7 @@ It may be stopped and started again, and run on another machine than the one tha
 written whole, and one that is there is left alone unless something it lacked (LPIPS weights, the Original) has come.
 Only files that are those that were sealed are read, and an error never takes the place of scores that are there.
 """
+
 import argparse
 import sys
 from collections import defaultdict
@@ -52,11 +53,15 @@ class Pairing:
         wanted = (model, key) if key else (model, record.run.get("prompt"), record.run.get("seed"))
         found = self.originals.get(wanted, [])
         if not found:
-            return None, (f"no Original {key or 'of its prompt and seed'} of {model} in {self.root}; generate it with "
-                          f"python run.py model={model} method=original and the same prompts and seeds")
+            return None, (
+                f"no Original {key or 'of its prompt and seed'} of {model} in {self.root}; generate it with "
+                f"python run.py model={model} method=original and the same prompts and seeds"
+            )
         if len(found) > 1:
-            return None, (f"{len(found)} Originals for its prompt and seed and no reference_key to choose by: "
-                          + ", ".join(str(one.path) for one in found))
+            return None, (
+                f"{len(found)} Originals for its prompt and seed and no reference_key to choose by: "
+                + ", ".join(str(one.path) for one in found)
+            )
         quality = quality_of(found[0]) or {}
         if found[0].status != "ok" or quality.get("validity", {}).get("status") == "invalid":
             return None, f"its Original {found[0].path} {NO_VIDEO}"
@@ -85,8 +90,14 @@ def lacks_scores(quality: dict[str, Any] | None, reference: Path | None, lpips_n
     return bool(reference and quality.get("lpips_missing")) and _weights_here(lpips_net)
 
 
-def score_store(store: Store, redo: bool = False, lpips_net: str = "alex", device: str = "cpu",
-                console: Console | None = None, only: Collection[str] | None = None) -> dict[str, int]:
+def score_store(
+    store: Store,
+    redo: bool = False,
+    lpips_net: str = "alex",
+    device: str = "cpu",
+    console: Console | None = None,
+    only: Collection[str] | None = None,
+) -> dict[str, int]:
     """Scores what lacks scores and returns how many records were {"scored", "kept", "invalid", "failed", "errors"}.
 
     Originals come first: the verdict on one decides whether others may be compared with it. `only`: the keys of the
@@ -108,8 +119,15 @@ def score_store(store: Store, redo: bool = False, lpips_net: str = "alex", devic
     return counts
 
 
-def _score_one(record: Record, pairing: Pairing, redo: bool, lpips_net: str, device: str, console: Console,
-               whole: Callable[[Path], bool]) -> str:
+def _score_one(
+    record: Record,
+    pairing: Pairing,
+    redo: bool,
+    lpips_net: str,
+    device: str,
+    console: Console,
+    whole: Callable[[Path], bool],
+) -> str:
     """`scored`, `kept`, `failed` (nothing was generated) or `errors`."""
     if record.status == "failed":
         return "failed"
@@ -126,8 +144,10 @@ def _score_one(record: Record, pairing: Pairing, redo: bool, lpips_net: str, dev
 
     for folder in filter(None, (record.path, reference)):
         if not whole(folder):
-            return refuse(f"the files in {folder} are not those that were sealed; the run.py command that made the "
-                          "video makes it again")  # fmt: skip
+            return refuse(
+                f"the files in {folder} are not those that were sealed; the run.py command that made the "
+                "video makes it again"
+            )
     try:
         fresh = score_record(record.path, reference, record.run, lpips_net, device)
     except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: torch's, out of memory too
@@ -142,8 +162,6 @@ def _score_one(record: Record, pairing: Pairing, redo: bool, lpips_net: str, dev
     for reason in (*fresh["validity"]["reasons"], *left, *filter(None, [fresh.get("reference_missing")])):
         console.print(f"[yellow]{escape(str(record.path))}[/]: {escape(reason)}")
     return "scored"
-
-
 
 
 def _lacks_preview(record: Record, quality: dict[str, Any] | None, lpips_net: str) -> bool:

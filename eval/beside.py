@@ -62,15 +62,21 @@ class Beside:
             "brightness": float(np.abs(luma).mean()),
             "flicker": _flicker(np.column_stack([offsets, luma])),
             "turned": float(_turned(original, video, error).mean()),
-            "displaced": float(elsewhere.mean()), "displaced_run": float(longest(elsewhere)),
+            "displaced": float(elsewhere.mean()),
+            "displaced_run": float(longest(elsewhere)),
             "stands": float(longest(_stands(*flat))),
-            "detail": self._detail(count), "motion": _motion(*flat),
+            "detail": self._detail(count),
+            "motion": _motion(*flat),
             "explained": 1 - float(error.mean()) / max(float((within**2).mean()), 100.0),  # 10 levels: no division by 0
-        }  # fmt: skip
+        }
 
     def _detail(self, count: int) -> float:
-        strips = [part.mean((2, 3)) for width in (PARTS // 2, PARTS // 3) for start in range(0, PARTS, width)
-                  for part in (self._steep[:, :, start : start + width], self._steep[:, :, :, start : start + width])]
+        strips = [
+            part.mean((2, 3))
+            for width in (PARTS // 2, PARTS // 3)
+            for start in range(0, PARTS, width)
+            for part in (self._steep[:, :, start : start + width], self._steep[:, :, :, start : start + width])
+        ]
         # 0.05 levels on both sides: where the Original is smooth too, nothing is missing
         original, video = (np.stack(strips) / count + 0.05).transpose(1, 0, 2)
         return float((video / original).min())

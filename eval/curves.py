@@ -3,6 +3,7 @@
 A curve is one value per frame, as `quality.json` keeps under `per_frame`: PSNR in dB (None for a frame without any
 error), SSIM or LPIPS. All functions return values in the curve's own unit.
 """
+
 from collections.abc import Sequence
 from itertools import pairwise
 

@@ -31,8 +31,13 @@ class Limits:
     explained: float = -0.1  # share; below [0.10; -1.6]
 
 
-def diverged(measures: Mapping[str, float], psnr: float | None, lpips: float | None, fps: float = 24,
-             limits: Limits | None = None) -> tuple[str, ...]:
+def diverged(
+    measures: Mapping[str, float],
+    psnr: float | None,
+    lpips: float | None,
+    fps: float = 24,
+    limits: Limits | None = None,
+) -> tuple[str, ...]:
     """In what a video has left its Original, a text each, none if it has not.
 
     Args:
@@ -43,20 +48,21 @@ def diverged(measures: Mapping[str, float], psnr: float | None, lpips: float | N
     found, limit = measures, limits or Limits()
     frames = max(4, round(limit.stands_seconds * fps))
     cases = {
-        "it has little in common with its Original":
-            (psnr is not None and psnr < limit.psnr) or (lpips or 0) > limit.lpips,
+        "it has little in common with its Original": (psnr is not None and psnr < limit.psnr)
+        or (lpips or 0) > limit.lpips,
         f"tint: colours are off by {found['tint']:.0f} levels": found["tint"] > limit.tint,
         f"brightness: it is off by {found['brightness']:.0f} levels": found["brightness"] > limit.brightness,
-        f"flicker: brightness or colour jumps by {found['flicker']:.1f} levels beyond the Original's":
-            found["flicker"] > limit.flicker,
+        f"flicker: brightness or colour jumps by {found['flicker']:.1f} levels beyond the Original's": found["flicker"]
+        > limit.flicker,
         f"turned: {found['turned']:.0%} of the frames are the Original's as a negative, mirrored, with channels "
         "exchanged or in grey": found["turned"] > limit.turned,
-        f"displaced: {found['displaced']:.0%} of the frames show another moment of the Original":
-            found["displaced"] > limit.displaced or found["displaced_run"] >= limit.displaced_run,
+        f"displaced: {found['displaced']:.0%} of the frames show another moment of the Original": found["displaced"]
+        > limit.displaced
+        or found["displaced_run"] >= limit.displaced_run,
         f"stands still for {found['stands'] / fps:.1f} s while the Original moves": found["stands"] >= frames,
         f"smeared: parts have {found['detail']:.0%} of the Original's detail": found["detail"] < limit.detail,
-        f"motion: what moves is unlike the Original's (correlation {found['motion']:.2f})":
-            found["motion"] < limit.motion,
+        f"motion: what moves is unlike the Original's (correlation {found['motion']:.2f})": found["motion"]
+        < limit.motion,
         "another picture: one colour a frame would be nearer to the Original": found["explained"] < limit.explained,
-    }  # fmt: skip
+    }
     return tuple(text for text, is_so in cases.items() if is_so)

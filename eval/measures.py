@@ -3,6 +3,7 @@
 Luma is 0.299 R + 0.587 G + 0.114 B in levels 0–255. A cell is the mean luma of one of 16×16 areas of the frame, so
 that the measures do not depend on resolution and noise of single pixels counts for little.
 """
+
 from collections.abc import Iterable
 
 import numpy as np
@@ -36,12 +37,14 @@ def measures(batches: Iterable[np.ndarray]) -> dict[str, float | None]:
     step = np.abs(np.diff(grid, axis=0))
     bend = np.abs(np.diff(grid, 2, axis=0))
     bend_of_mean = np.abs(np.diff(grid.mean(1), 2))
-    largest = np.sort(step, axis=1)[:, -max(1, round(0.05 * grid.shape[1])):]
+    largest = np.sort(step, axis=1)[:, -max(1, round(0.05 * grid.shape[1])) :]
     span = float((step[1:] + step[:-1]).sum())
-    return {"brightness_flicker": float(bend_of_mean.mean()) if len(bend_of_mean) else None,
-            "frame_change": float(np.mean(changes)) if changes else None,
-            "smoothness_by_differences": 1 - float(bend.sum()) / span if span > 0 else None,
-            "motion_by_cells": float(largest.mean()) if len(step) else None}
+    return {
+        "brightness_flicker": float(bend_of_mean.mean()) if len(bend_of_mean) else None,
+        "frame_change": float(np.mean(changes)) if changes else None,
+        "smoothness_by_differences": 1 - float(bend.sum()) / span if span > 0 else None,
+        "motion_by_cells": float(largest.mean()) if len(step) else None,
+    }
 
 
 def luma_of(batch: np.ndarray) -> np.ndarray:

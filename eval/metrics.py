@@ -6,6 +6,7 @@ Frames are (T, H, W, 3) RGB, uint8 or float in [0, 1]; all else is refused, beca
 uint8 differences that wrap, [0, 255] given to LPIPS, a data range guessed from the pictures. Every function returns a
 value per frame; a video's is their mean, PSNR's is pooled (below). Recordings must have as many frames of one size.
 """
+
 import argparse
 import json
 import math
@@ -122,8 +123,10 @@ def _mean_ssim(x: Tensor, y: Tensor) -> Tensor:
     twice as fast for a frame of 544×960; every value of the map is the same."""
     height, width = x.shape[-2] - 10, x.shape[-1] - 10
     band = height if x.is_cuda else max(16, 2**16 // width)
-    parts = [_ssim_map(*(plane[..., top : top + band + 10, :] for plane in (x, y))).sum((-2, -1))
-             for top in range(0, height, band)]  # fmt: skip
+    parts = [
+        _ssim_map(*(plane[..., top : top + band + 10, :] for plane in (x, y))).sum((-2, -1))
+        for top in range(0, height, band)
+    ]
     return torch.stack(parts).sum(0) / (height * width)
 
 
@@ -175,9 +178,16 @@ def lpips(frames: Frames, reference: Frames, network: torch.nn.Module, rescale: 
     return torch.cat(values).double().cpu().numpy()
 
 
-def compare(reference: str | Path, candidate: str | Path, net: str = "alex", compat: str = "strict",
-            device: str = "cpu", weights: Path | None = None, batch: int = 8,
-            look: Callable[[np.ndarray, np.ndarray], None] | None = None) -> Similarity:
+def compare(
+    reference: str | Path,
+    candidate: str | Path,
+    net: str = "alex",
+    compat: str = "strict",
+    device: str = "cpu",
+    weights: Path | None = None,
+    batch: int = 8,
+    look: Callable[[np.ndarray, np.ndarray], None] | None = None,
+) -> Similarity:
     """All metrics of a video file against its reference, read in lock step: memory holds `batch` frames of each.
 
     Args:
@@ -215,12 +225,21 @@ def summarise(rows: dict[str, np.ndarray], convention: Convention, lpips_missing
     """The values of a video from those of its frames: `error` (see `mse`), `ssim` and perhaps `lpips`, each (T,)."""
     error, frame_psnr = rows["error"], psnr_per_frame(rows["error"])
     mean = float(frame_psnr.mean())
-    curves = {"psnr": [None if e == 0 else float(p) for e, p in zip(error, frame_psnr, strict=True)],
-              "ssim": rows["ssim"].tolist(), "lpips": rows["lpips"].tolist() if "lpips" in rows else []}
-    return Similarity(psnr=psnr(error) if convention.psnr == "pooled" else mean, psnr_frame_mean=mean,
-                      ssim=float(rows["ssim"].mean()), lpips=float(rows["lpips"].mean()) if "lpips" in rows else None,
-                      frames=len(error), identical=bool((error == 0).all()), per_frame=curves,
-                      lpips_missing=lpips_missing)
+    curves = {
+        "psnr": [None if e == 0 else float(p) for e, p in zip(error, frame_psnr, strict=True)],
+        "ssim": rows["ssim"].tolist(),
+        "lpips": rows["lpips"].tolist() if "lpips" in rows else [],
+    }
+    return Similarity(
+        psnr=psnr(error) if convention.psnr == "pooled" else mean,
+        psnr_frame_mean=mean,
+        ssim=float(rows["ssim"].mean()),
+        lpips=float(rows["lpips"].mean()) if "lpips" in rows else None,
+        frames=len(error),
+        identical=bool((error == 0).all()),
+        per_frame=curves,
+        lpips_missing=lpips_missing,
+    )
 
 
 def lock_step(reference: str | Path, candidate: str | Path, batch: int = 8) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -228,9 +247,11 @@ def lock_step(reference: str | Path, candidate: str | Path, batch: int = 8) -> I
     the end of the shorter where a file's list of frames was wrong."""
     a, b = video.probe(reference), video.probe(candidate)
     if (a.height, a.width) != (b.height, b.width) or a.frames != b.frames:
-        raise MismatchError(f"{candidate} has {b.frames} frames of {b.width}×{b.height} and its reference "
-                            f"{reference} {a.frames} of {a.width}×{a.height}; generate both with one number of "
-                            "frames and one size.")
+        raise MismatchError(
+            f"{candidate} has {b.frames} frames of {b.width}×{b.height} and its reference "
+            f"{reference} {a.frames} of {a.width}×{a.height}; generate both with one number of "
+            "frames and one size."
+        )
     for x, y in zip_longest(video.read(reference, batch), video.read(candidate, batch)):
         if x is None or y is None or len(x) != len(y):
             raise MismatchError(f"{candidate} and {reference} declare {a.frames} frames, but one ends earlier.")
@@ -250,8 +271,10 @@ def _chunk(frames: Tensor) -> int:
 
 def _pair(frames: Frames, reference: Frames) -> tuple[Tensor, Tensor]:
     if tuple(frames.shape) != tuple(reference.shape):
-        raise MismatchError(f"frames are {tuple(frames.shape)} and their reference {tuple(reference.shape)}; "
-                            "equal (T, H, W, 3) are wanted")
+        raise MismatchError(
+            f"frames are {tuple(frames.shape)} and their reference {tuple(reference.shape)}; "
+            "equal (T, H, W, 3) are wanted"
+        )
     if frames.ndim != 4 or frames.shape[-1] != 3 or len(frames) == 0:
         raise ValueError(f"frames must be (T, H, W, 3) RGB with T > 0, got {tuple(frames.shape)}")
     return _tensor(frames), _tensor(reference)
@@ -266,8 +289,10 @@ def _unit(frames: Tensor, dtype: torch.dtype) -> Tensor:
     if frames.dtype == torch.uint8:
         return frames.to(dtype).div_(255)
     if not frames.dtype.is_floating_point or not (frames.min() >= 0 and frames.max() <= 1):
-        raise ValueError(f"frames must be uint8 or float in [0, 1], got {frames.dtype} in "
-                         f"[{frames.min():g}, {frames.max():g}]; divide by 255, or add 1 and halve for [-1, 1].")
+        raise ValueError(
+            f"frames must be uint8 or float in [0, 1], got {frames.dtype} in "
+            f"[{frames.min():g}, {frames.max():g}]; divide by 255, or add 1 and halve for [-1, 1]."
+        )
     return frames.to(dtype)
 
 
@@ -282,11 +307,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--weights", type=Path, help="LPIPS backbone file (safetensors or torchvision's .pth)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--per-frame", action="store_true", help="add the curves")
-    options = parser.parse_args([f"--{w}" if w.startswith(("compat=", "net=", "device=")) else w  # as run.py spells it
-                                 for w in (sys.argv[1:] if arguments is None else arguments)])
+    options = parser.parse_args(
+        [
+            f"--{w}" if w.startswith(("compat=", "net=", "device=")) else w  # as run.py spells it
+            for w in (sys.argv[1:] if arguments is None else arguments)
+        ]
+    )
     try:
-        similarity = compare(options.reference, options.video, options.net, options.compat, options.device,
-                             options.weights)
+        similarity = compare(
+            options.reference, options.video, options.net, options.compat, options.device, options.weights
+        )
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -67,8 +67,10 @@ def read(path: str | Path, batch: int = 8) -> Iterator[np.ndarray]:
         for picture in _pictures(path, container, stream, count):
             size = size or picture.shape
             if picture.shape != size:
-                raise VideoError(f"{path}: frame {count.shown - 1} is {picture.shape[1]}×{picture.shape[0]} in a video "
-                                 f"of {size[1]}×{size[0]}; one size is wanted throughout. Write it again.")
+                raise VideoError(
+                    f"{path}: frame {count.shown - 1} is {picture.shape[1]}×{picture.shape[0]} in a video "
+                    f"of {size[1]}×{size[0]}; one size is wanted throughout. Write it again."
+                )
             pending.append(picture)
             if len(pending) == batch:
                 yield np.stack(pending)
@@ -76,11 +78,15 @@ def read(path: str | Path, batch: int = 8) -> Iterator[np.ndarray]:
     if pending:
         yield np.stack(pending)
     if count.damaged:
-        raise VideoError(f"{path}: {_frames(sorted(count.damaged))} damaged (the decoder met errors there, and what "
-                         "follows from them is wrong too). Copy or generate it again.")
+        raise VideoError(
+            f"{path}: {_frames(sorted(count.damaged))} damaged (the decoder met errors there, and what "
+            "follows from them is wrong too). Copy or generate it again."
+        )
     if count.shown == 0 or count.packets < packets or count.shown < declared:
-        raise VideoError(f"{path}: {count.shown} frames decode of the {max(declared, count.shown)} it declares; the "
-                         "file is cut short. Copy or generate it again.")
+        raise VideoError(
+            f"{path}: {count.shown} frames decode of the {max(declared, count.shown)} it declares; the "
+            "file is cut short. Copy or generate it again."
+        )
 
 
 def read_all(path: str | Path) -> np.ndarray:
@@ -171,12 +177,13 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
         with av.open(f"file:{path}") as container:  # without "file:" a colon in the name would pass for a protocol
             stream = container.streams.best("video")
             if stream is None or any(name in container.format.name for name in STILL_FORMATS):
-                raise VideoError(f"{path}: holds no video stream (format {container.format.name}); "
-                                 "an mp4, mkv, mov, webm or avi is wanted.")
+                raise VideoError(
+                    f"{path}: holds no video stream (format {container.format.name}); "
+                    "an mp4, mkv, mov, webm or avi is wanted."
+                )
             yield container, stream
     except (av.FFmpegError, EOFError) as error:
-        raise VideoError(f"{path}: not a readable video, or cut short ({error}). "
-                         "Copy or generate it again.") from error
+        raise VideoError(f"{path}: not a readable video, or cut short ({error}). Copy or generate it again.") from error
 
 
 def _checked_pixels(path: Path, stream: Any) -> None:
@@ -185,8 +192,9 @@ def _checked_pixels(path: Path, stream: Any) -> None:
         raise VideoError(f"{path}: declares no pixel format; the file is damaged. Copy or generate it again.")
     if len(pixels.components) != 3:
         kind = {1: "grey", 2: "grey with alpha", 4: "colour with alpha"}.get(len(pixels.components), "unknown")
-        raise VideoError(f"{path}: pixel format {pixels.name} ({kind}); three colour channels are wanted. "
-                         "Convert it to RGB first.")
+        raise VideoError(
+            f"{path}: pixel format {pixels.name} ({kind}); three colour channels are wanted. Convert it to RGB first."
+        )
 
 
 def _frames(numbers: Sequence[int]) -> str:

@@ -1,4 +1,5 @@
 """One record's scores: read its lossless frames, judge them, compare with the Original, and say how."""
+
 import importlib.util
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,9 +23,14 @@ ADHERENCE_BYTES = 64 * 2**20  # the prompts' checker wants all frames at once; l
 OTHER_NOISE = "original_seed"  # the floor that is another video on purpose: to call it diverged would say nothing
 
 
-def score_record(folder: str | Path, reference: str | Path | None = None, run: Mapping[str, Any] | None = None,
-                 lpips_net: str = "alex", device: str = "cpu",
-                 thresholds: gate.Thresholds | None = None) -> dict[str, Any]:
+def score_record(
+    folder: str | Path,
+    reference: str | Path | None = None,
+    run: Mapping[str, Any] | None = None,
+    lpips_net: str = "alex",
+    device: str = "cpu",
+    thresholds: gate.Thresholds | None = None,
+) -> dict[str, Any]:
     """The content of quality.json for the record in `folder`; writes nothing.
 
     Args:
@@ -59,22 +65,29 @@ def score_record(folder: str | Path, reference: str | Path | None = None, run: M
         try:
             original = _reference_signals(reference / FRAMES, (reference / FRAMES).stat().st_mtime_ns)
             beside = Beside()
-            similarity = metrics.compare(reference / FRAMES, folder / FRAMES, lpips_net, device=device,
-                                         look=beside.update)  # fmt: skip
+            similarity = metrics.compare(
+                reference / FRAMES, folder / FRAMES, lpips_net, device=device, look=beside.update
+            )
             quality |= similarity.to_json() | _along_time(similarity, run.get("frame_borders"))
             quality["beside"] = beside.measures()
             if run.get("method") != OTHER_NOISE:
-                verdict = gate.Verdict(diverged=divergence.diverged(quality["beside"], similarity.psnr,
-                                                                    similarity.lpips, fps))  # fmt: skip
+                verdict = gate.Verdict(
+                    diverged=divergence.diverged(quality["beside"], similarity.psnr, similarity.lpips, fps)
+                )
         except (OSError, video.VideoError, metrics.MismatchError) as error:
             quality["reference_missing"] = str(error)
-    expected = gate.Expected(*(run.get(name) or (getattr(original, name) if original else None)
-                               for name in ("frames", "height", "width")))
+    expected = gate.Expected(
+        *(run.get(name) or (getattr(original, name) if original else None) for name in ("frames", "height", "width"))
+    )
     verdicts = [_recorded(run), gate.judge_decisions(run, _max_skip(folder), bool(quality["identical"]), thresholds)]
     if run.get("weights") != "random":  # untrained weights draw noise, which says nothing of what it cost
         verdicts[1:1] = [gate.judge(seen, original, expected, fps, thresholds), verdict]
-    quality["validity"] = gate.Verdict(*(tuple(dict.fromkeys(text for v in verdicts for text in getattr(v, kind)))
-                                         for kind in ("reasons", "warnings", "diverged"))).to_json()
+    quality["validity"] = gate.Verdict(
+        *(
+            tuple(dict.fromkeys(text for v in verdicts for text in getattr(v, kind)))
+            for kind in ("reasons", "warnings", "diverged")
+        )
+    ).to_json()
     return quality
 
 
@@ -101,15 +114,31 @@ def versions(lpips_net: str) -> dict[str, str]:
             backbone = f"{lpips_net}, heads v0.1, convolutions sha256 {convolutions}"
     except lpips_weights.MissingWeights:
         backbone = "not measured: weights missing"
-    return {"frames": "lossless RGB", "psnr": "pooled over the video, exact on bytes",
-            "ssim": "Gaussian 11×11, sigma 1.5, reflected border, RGB, data range 1", "lpips": backbone,
-            "validity": gate.VERSION, "measures": moves.VERSION, "torch": torch.__version__}
+    return {
+        "frames": "lossless RGB",
+        "psnr": "pooled over the video, exact on bytes",
+        "ssim": "Gaussian 11×11, sigma 1.5, reflected border, RGB, data range 1",
+        "lpips": backbone,
+        "validity": gate.VERSION,
+        "measures": moves.VERSION,
+        "torch": torch.__version__,
+    }
 
 
 def _empty(run: Mapping[str, Any], lpips_net: str) -> dict[str, Any]:
-    return {"psnr": None, "psnr_frame_mean": None, "ssim": None, "lpips": None, "identical": None, "per_frame": None,
-            "reference": run.get("reference_key"), "adherence": None, "measures": None, "beside": None,
-            "metric_versions": versions(lpips_net)}
+    return {
+        "psnr": None,
+        "psnr_frame_mean": None,
+        "ssim": None,
+        "lpips": None,
+        "identical": None,
+        "per_frame": None,
+        "reference": run.get("reference_key"),
+        "adherence": None,
+        "measures": None,
+        "beside": None,
+        "metric_versions": versions(lpips_net),
+    }
 
 
 def _watch(path: Path) -> tuple[Signals, dict[str, float | None], list[np.ndarray]]:

@@ -1,4 +1,5 @@
 """What the validity gate looks at: a few numbers per frame of a video, gathered while it is read once."""
+
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -64,8 +65,9 @@ class Watch:
         blockiness = _blockiness(gradient[:split], gradient[split:])
         steps = np.array(self._steps).reshape(-1, 2)
         luma, bright, spread, clipped, correlation, detail = np.array(self._rows).T
-        return Signals(*self._size, luma, bright, spread, clipped, correlation, detail, steps[:, 0], steps[:, 1],
-                       blockiness)
+        return Signals(
+            *self._size, luma, bright, spread, clipped, correlation, detail, steps[:, 0], steps[:, 1], blockiness
+        )
 
 
 def signals(batches: Iterable[np.ndarray]) -> Signals:
@@ -82,10 +84,14 @@ def _frame_signals(frame: np.ndarray, luma: np.ndarray) -> tuple[float, ...]:
     roughness = float(np.square(np.diff(luma, axis=1)).mean() + np.square(np.diff(luma, axis=0)).mean()) / 2
     inner = luma[1:-1, 1:-1]
     laplacian = luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:] - 4 * inner
-    return (float(luma.mean()), float((luma >= BLACK_LEVEL).mean()), float(frame.std((0, 1)).max()),
-            float(((frame <= 1) | (frame >= 254)).mean()),
-            1 - roughness / (2 * variance) if variance > 4 else 1.0,  # of a stationary field: E[d²] = 2 var (1 - r)
-            float(laplacian.var()) if inner.size else 0.0)
+    return (
+        float(luma.mean()),
+        float((luma >= BLACK_LEVEL).mean()),
+        float(frame.std((0, 1)).max()),
+        float(((frame <= 1) | (frame >= 254)).mean()),
+        1 - roughness / (2 * variance) if variance > 4 else 1.0,  # of a stationary field: E[d²] = 2 var (1 - r)
+        float(laplacian.var()) if inner.size else 0.0,
+    )
 
 
 def _blockiness(columns: np.ndarray, rows: np.ndarray) -> float:

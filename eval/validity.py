@@ -5,6 +5,7 @@ Original of the same prompt and noise: a still picture is legitimate where the O
 makes the video invalid and keeps it out of every mean. A video that has left its Original (eval/divergence.py) is
 `diverged`: it stays in the means, and is counted and marked. A warning is shown and changes nothing.
 """
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -74,8 +75,13 @@ class Verdict:
         return found | ({"diverged": list(self.diverged)} if self.diverged else {})
 
 
-def judge(seen: Signals, original: Signals | None = None, expected: Expected | None = None, fps: float = 24,
-          thresholds: Thresholds | None = None) -> Verdict:
+def judge(
+    seen: Signals,
+    original: Signals | None = None,
+    expected: Expected | None = None,
+    fps: float = 24,
+    thresholds: Thresholds | None = None,
+) -> Verdict:
     """The verdict on one video.
 
     Args:
@@ -91,8 +97,9 @@ def judge(seen: Signals, original: Signals | None = None, expected: Expected | N
     return Verdict(tuple(reasons + frozen + flash), tuple(warnings + cuts))
 
 
-def judge_decisions(run: Mapping[str, Any], max_skip: int | None = None, identical: bool = False,
-                    thresholds: Thresholds | None = None) -> Verdict:
+def judge_decisions(
+    run: Mapping[str, Any], max_skip: int | None = None, identical: bool = False, thresholds: Thresholds | None = None
+) -> Verdict:
     """The verdict on how often a method skipped, from run.json's `decisions`, `method` and `flops`.
 
     Args:
@@ -112,8 +119,9 @@ def judge_decisions(run: Mapping[str, Any], max_skip: int | None = None, identic
     # a run of max_skip, then one fresh result; the margin is for a run that the video's end cuts off
     bound = limits.runaway if max_skip is None else min(limits.runaway, 1 - 1 / (max_skip + 1) + 0.02)
     if skipped / total > bound:
-        return Verdict((f"runaway: {skipped} of {total} decisions skipped, more than {bound:.0%}; "
-                        "lower the method's thresholds",))
+        return Verdict(
+            (f"runaway: {skipped} of {total} decisions skipped, more than {bound:.0%}; lower the method's thresholds",)
+        )
     return Verdict()
 
 
@@ -129,15 +137,20 @@ def _wrong_size(seen: Signals, expected: Expected) -> list[str]:
 def _bad_frames(seen: Signals, limits: Thresholds) -> list[str]:
     black = (seen.luma < limits.black_mean) & (seen.bright <= limits.black_bright)
     flat = (seen.spread < limits.flat_std) & ~black
-    return [f"{name}: {bad.sum()} of {seen.frames} frames, the first is {int(bad.argmax())}"
-            for name, bad in (("black", black), ("flat", flat)) if bad.mean() > limits.bad_frames]
+    return [
+        f"{name}: {bad.sum()} of {seen.frames} frames, the first is {int(bad.argmax())}"
+        for name, bad in (("black", black), ("flat", flat))
+        if bad.mean() > limits.bad_frames
+    ]
 
 
 def _noise(seen: Signals, original: Signals | None, limits: Thresholds) -> list[str]:
     noisy = seen.correlation < limits.noise_correlation
     if noisy.mean() > limits.bad_frames:
-        return [f"noise: neighbouring pixels correlate by less than {limits.noise_correlation} in {noisy.sum()} of "
-                f"{seen.frames} frames"]
+        return [
+            f"noise: neighbouring pixels correlate by less than {limits.noise_correlation} in {noisy.sum()} of "
+            f"{seen.frames} frames"
+        ]
     if original is not None:
         detail, usual = float(np.median(seen.detail)), float(np.median(original.detail))
         if detail > limits.noise_detail and detail > limits.noise_ratio * usual:
@@ -184,11 +197,14 @@ def _flash(seen: Signals, original: Signals | None, fps: float, limits: Threshol
         jumps = [at for at in jumps if not any(abs(at - other) <= 2 for other in own)]
     near = max(2, round(limits.flash_seconds * fps))
     ends = {1, seen.frames - 1}  # a first or last frame unlike its only neighbour is no cut
-    flashes = [at for at in jumps
-               if original is not None or at in ends or any(0 < abs(at - other) <= near for other in jumps)]
+    flashes = [
+        at for at in jumps if original is not None or at in ends or any(0 < abs(at - other) <= near for other in jumps)
+    ]
     cuts = [at for at in jumps if at not in flashes]
-    return ([f"flash: most of the picture changes at once at frame {_some(flashes)}"] if flashes else [],
-            [f"cut at frame {_some(cuts)}"] if cuts else [])
+    return (
+        [f"flash: most of the picture changes at once at frame {_some(flashes)}"] if flashes else [],
+        [f"cut at frame {_some(cuts)}"] if cuts else [],
+    )
 
 
 def _jumps(seen: Signals, limits: Thresholds) -> list[int]:
@@ -200,4 +216,3 @@ def _jumps(seen: Signals, limits: Thresholds) -> list[int]:
 
 def _some(frames: list[int]) -> str:
     return ", ".join(map(str, frames[:5])) + (" …" if len(frames) > 5 else "")
-

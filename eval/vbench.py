@@ -1,12 +1,12 @@
 """VBench (Huang et al. 2024), the real package in an environment of its own.
 
-    python -m eval.vbench setup             build that environment (about 7 GB)
-    python -m eval.vbench doctor            which of the 16 dimensions can be scored, and what the others lack
-    python -m eval.vbench prompts FILE.json [videos=400] [seed=0]
-                                            write a declared subset of VBench's prompts over all 16 dimensions
-    python -m eval.vbench score RESULTS [dimensions=[a,b]] [protocol=standard|long] [device=auto] [suite=FILE.json]
-                                            score the stored videos that have no score yet
-    python -m eval.vbench total FILE.csv    quality, semantic and total of published rows, in percent
+python -m eval.vbench setup             build that environment (about 7 GB)
+python -m eval.vbench doctor            which of the 16 dimensions can be scored, and what the others lack
+python -m eval.vbench prompts FILE.json [videos=400] [seed=0]
+                                        write a declared subset of VBench's prompts over all 16 dimensions
+python -m eval.vbench score RESULTS [dimensions=[a,b]] [protocol=standard|long] [device=auto] [suite=FILE.json]
+                                        score the stored videos that have no score yet
+python -m eval.vbench total FILE.csv    quality, semantic and total of published rows, in percent
 """
 
 import argparse
@@ -97,10 +97,12 @@ def write_prompts(file: Path, videos: int = 400, seed: int = 0) -> None:
         with writing(path) as draft:
             draft.write_text(text, encoding="utf-8")
     each = {name: len(vbench_suite.prompts(entries, name)) for name in DIMENSIONS}
-    print(f"{file}: {len(prompts)} prompts, sha256 {vbench_suite.digest(prompts)}, {min(each.values())} to "
-          f"{max(each.values())} in each of the 16 dimensions\n"
-          f"generate them with  prompts.file={file.with_suffix('.txt')} prompts.limit=0\n"
-          f"score them with     python -m eval.vbench score RESULTS suite={file}")
+    print(
+        f"{file}: {len(prompts)} prompts, sha256 {vbench_suite.digest(prompts)}, {min(each.values())} to "
+        f"{max(each.values())} in each of the 16 dimensions\n"
+        f"generate them with  prompts.file={file.with_suffix('.txt')} prompts.limit=0\n"
+        f"score them with     python -m eval.vbench score RESULTS suite={file}"
+    )
 
 
 def print_scores(reports: dict[str, dict], results: Path, dimensions: Sequence[str] | None = None) -> int:
@@ -109,8 +111,10 @@ def print_scores(reports: dict[str, dict], results: Path, dimensions: Sequence[s
     for cell, report in reports.items():
         used, versions = report["prompts"], report["package"]
         out = "".join(f", {count} {why}" for why, count in report["left_out"].items())
-        print(f"\n{cell}: {report['videos']} videos{out}; {used['used']} prompts ({used['kind']}, "
-              f"sha256 {used['sha256']}); VBench {versions['vbench']}, {report['protocol']} protocol")
+        print(
+            f"\n{cell}: {report['videos']} videos{out}; {used['used']} prompts ({used['kind']}, "
+            f"sha256 {used['sha256']}); VBench {versions['vbench']}, {report['protocol']} protocol"
+        )
         for name in dimensions or DIMENSIONS:
             found = report["dimensions"][name]
             failed = failed or found["status"] == "failed"
@@ -120,16 +124,19 @@ def print_scores(reports: dict[str, dict], results: Path, dimensions: Sequence[s
         lacks = f"none, as {len(report['total_lacks'])} of 16 dimensions have no score"
         print(f"    {'total':<24}{json.dumps(report['total']) if report['total'] else lacks}")
         print("".join(f"    note: {note}\n" for note in report["notes"]), end="")
-    print(f"\nin full: {results}/vbench/<model>/<method>.json; what is missing and where to get it: "
-          "python -m eval.vbench doctor")
+    print(
+        f"\nin full: {results}/vbench/<model>/<method>.json; what is missing and where to get it: "
+        "python -m eval.vbench doctor"
+    )
     return int(failed)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; the exit status."""
     tolerate()
-    parser = argparse.ArgumentParser(prog="python -m eval.vbench", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m eval.vbench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     verbs = parser.add_subparsers(dest="verb", required=True)
     for verb in ("setup", "doctor"):
         verbs.add_parser(verb)

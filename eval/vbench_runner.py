@@ -47,10 +47,19 @@ def long_settings(folder, clip_seconds):
     table.write_text("0.0: 0.0\n1.0: 1.0\n")
     slow_fast.write_text("{}")
     return {
-        "clip_length_config": str(lengths), "sb_mapping_file_path": str(table), "bg_mapping_file_path": str(table),
-        "slow_fast_eval_config": str(slow_fast), "dev_flag": False, "w_inclip": 1.0, "w_clip2clip": 0.0,
-        "sb_clip2clip_feat_extractor": "dino", "bg_clip2clip_feat_extractor": "clip", "use_semantic_splitting": False,
-        "static_filter_flag": False, "num_of_samples_per_prompt": 5, "imaging_quality_preprocessing_mode": "longer",
+        "clip_length_config": str(lengths),
+        "sb_mapping_file_path": str(table),
+        "bg_mapping_file_path": str(table),
+        "slow_fast_eval_config": str(slow_fast),
+        "dev_flag": False,
+        "w_inclip": 1.0,
+        "w_clip2clip": 0.0,
+        "sb_clip2clip_feat_extractor": "dino",
+        "bg_clip2clip_feat_extractor": "clip",
+        "use_semantic_splitting": False,
+        "static_filter_flag": False,
+        "num_of_samples_per_prompt": 5,
+        "imaging_quality_preprocessing_mode": "longer",
     }
 
 

@@ -53,8 +53,13 @@ class Job:
     videos: list[Video]
 
 
-def score(results: str | Path, dimensions: Sequence[str] | None = None, protocol: str = "standard",
-          device: str = "auto", suite: str | Path | None = None) -> dict[str, dict]:
+def score(
+    results: str | Path,
+    dimensions: Sequence[str] | None = None,
+    protocol: str = "standard",
+    device: str = "auto",
+    suite: str | Path | None = None,
+) -> dict[str, dict]:
     """Score what lacks a score; {cell: report}, as written to RESULTS/vbench/<cell>.json.
 
     `suite` names the full_info file of a declared subset, every prompt of which must then have a video; without one the
@@ -70,8 +75,13 @@ def score(results: str | Path, dimensions: Sequence[str] | None = None, protocol
     lack = vbench_setup.lacking(vbench_setup.examine(), found["modules"], protocol)
     entries = vbench_suite.load(suite or vbench_setup.full_info())
     cells = _cells(store, entries, declared=suite is not None)
-    jobs = [Job(cell, name, lacking) for cell in cells for name in names if not lack[name]
-            if (lacking := [v for v in cell.wanted(name, entries) if not _has(v.record, name, protocol)])]
+    jobs = [
+        Job(cell, name, lacking)
+        for cell in cells
+        for name in names
+        if not lack[name]
+        if (lacking := [v for v in cell.wanted(name, entries) if not _has(v.record, name, protocol)])
+    ]
     ran_on = _run(store, jobs, entries, protocol, device) if jobs else None
     about = {"package": found["versions"], "protocol": protocol, "device": ran_on}
     return {cell.name: _report(store, cell, entries, lack, about, suite) for cell in cells}
@@ -93,8 +103,10 @@ def _cells(store: Store, entries: Sequence[dict], declared: bool) -> list[Cell]:
         videos, left_out["beyond five of a prompt"] = vbench_suite.arrange(inside if own else fit, own)
         cells.append(Cell(name, own, videos, +left_out))
     if not any(cell.videos for cell in cells):
-        raise VBenchError(f"{store.root} has no complete, valid video to score"
-                          + (" whose prompt is in the suite" if declared else ""))
+        raise VBenchError(
+            f"{store.root} has no complete, valid video to score"
+            + (" whose prompt is in the suite" if declared else "")
+        )
     return cells
 
 
@@ -110,11 +122,21 @@ def _run(store: Store, jobs: Sequence[Job], entries: Sequence[dict], protocol: s
     log.parent.mkdir(exist_ok=True)
     log.write_text("")
     with _staging(store) as stage:
-        plan = {"log": str(log.resolve()), "out": str(stage / "out"), "device": device,
-                "jobs": list(_plan(stage, jobs, entries, protocol))}
+        plan = {
+            "log": str(log.resolve()),
+            "out": str(stage / "out"),
+            "device": device,
+            "jobs": list(_plan(stage, jobs, entries, protocol)),
+        }
         (stage / "plan.json").write_text(json.dumps(plan))
-        child = subprocess.Popen(vbench_setup.runner(stage / "plan.json"), env=vbench_setup.child_environment(),
-                                 cwd=stage, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        child = subprocess.Popen(
+            vbench_setup.runner(stage / "plan.json"),
+            env=vbench_setup.child_environment(),
+            cwd=stage,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         try:
             ran_on, waiting = "", {f"{number:04d}": job for number, job in enumerate(jobs)}
             for line in child.stdout or ():
@@ -141,13 +163,23 @@ def _plan(stage: Path, jobs: Sequence[Job], entries: Sequence[dict], protocol: s
             folders[same] = stage / "videos" / f"{len(folders):04d}"
             _link(job.videos, folders[same])
         prompts = {video.prompt for video in job.videos}
-        asked = ([entry for entry in entries if entry["prompt_en"] in prompts] if job.cell.own_prompts
-                 else [{"prompt_en": prompt, "dimension": [job.dimension]} for prompt in sorted(prompts)])
+        asked = (
+            [entry for entry in entries if entry["prompt_en"] in prompts]
+            if job.cell.own_prompts
+            else [{"prompt_en": prompt, "dimension": [job.dimension]} for prompt in sorted(prompts)]
+        )
         full_info = stage / f"{number:04d}.json"
         full_info.write_text(json.dumps(asked))
-        yield {"id": f"{number:04d}", "dimension": job.dimension, "protocol": protocol, "folder": str(folders[same]),
-               "own_prompts": job.cell.own_prompts, "full_info": str(full_info), "clip_seconds": seconds,
-               "videos": {video.file: video.prompt for video in job.videos}}
+        yield {
+            "id": f"{number:04d}",
+            "dimension": job.dimension,
+            "protocol": protocol,
+            "folder": str(folders[same]),
+            "own_prompts": job.cell.own_prompts,
+            "full_info": str(full_info),
+            "clip_seconds": seconds,
+            "videos": {video.file: video.prompt for video in job.videos},
+        }
 
 
 def _link(videos: Sequence[Video], folder: Path) -> None:
@@ -204,26 +236,40 @@ def _write(record: Record, dimension: str, value: dict, protocol: str) -> None:
     name, kept = PROTOCOLS[protocol], _values(record, protocol) | {dimension: value}
     quality = record.quality or {}  # read again: the other metrics are written to the same file
     about = quality.get(f"{name}_about", {}) | {
-        "package": FACTS["version"], "weights": {d: v["weight"] for d, v in kept.items()}}
+        "package": FACTS["version"],
+        "weights": {d: v["weight"] for d, v in kept.items()},
+    }
     if value.get("fps"):
         about["seconds"] = value["frames"] / value["fps"]
     values = {d: v["value"] for d, v in kept.items()}
     record.write_json("quality.json", quality | {name: values, f"{name}_about": about})
 
 
-def _report(store: Store, cell: Cell, entries: Sequence[dict], lack: dict[str, list[str]], about: dict,
-            suite: str | Path | None) -> dict:
+def _report(
+    store: Store, cell: Cell, entries: Sequence[dict], lack: dict[str, list[str]], about: dict, suite: str | Path | None
+) -> dict:
     """Gather a cell from its records and write RESULTS/vbench/<cell>.json."""
     asked, shown = vbench_suite.prompts(entries), {video.prompt for video in cell.videos}
     found = {name: _dimension(cell, name, entries, lack[name], about["protocol"], suite) for name in DIMENSIONS}
     scores = {name: fact.get("score") for name, fact in found.items()}
     kind = "VBench's own" if cell.own_prompts else "custom"
     report = about | {
-        "cell": cell.name, "videos": len(cell.videos), "left_out": dict(cell.left_out),
-        "prompts": {"kind": kind, "used": len(shown), "of": len(asked) if cell.own_prompts else None,
-                    "sha256": vbench_suite.digest(shown), "suite": str(suite) if suite else None},
-        "static_filter": False, "notes": _notes(cell, about["protocol"]), "dimensions": found,
-        "total": None if missing(scores) else total(scores), "total_lacks": missing(scores)}
+        "cell": cell.name,
+        "videos": len(cell.videos),
+        "left_out": dict(cell.left_out),
+        "prompts": {
+            "kind": kind,
+            "used": len(shown),
+            "of": len(asked) if cell.own_prompts else None,
+            "sha256": vbench_suite.digest(shown),
+            "suite": str(suite) if suite else None,
+        },
+        "static_filter": False,
+        "notes": _notes(cell, about["protocol"]),
+        "dimensions": found,
+        "total": None if missing(scores) else total(scores),
+        "total_lacks": missing(scores),
+    }
     path = store.root / "vbench" / f"{cell.name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     with writing(path) as draft:
@@ -231,24 +277,35 @@ def _report(store: Store, cell: Cell, entries: Sequence[dict], lack: dict[str, l
     return report
 
 
-def _dimension(cell: Cell, name: str, entries: Sequence[dict], lack: list[str], protocol: str,
-               suite: str | Path | None) -> dict:
+def _dimension(
+    cell: Cell, name: str, entries: Sequence[dict], lack: list[str], protocol: str, suite: str | Path | None
+) -> dict:
     """{"status", "videos", "of"} with "score" if the status is ok, and "reason" if it is anything else."""
     wanted = cell.wanted(name, entries)
     values = [_values(v.record, protocol)[name] for v in wanted if _has(v.record, name, protocol)]
     counts = {"videos": len(values), "of": len(wanted)}
     if not wanted:
-        why = ("it judges VBench's own prompts only, and this cell has others"
-               if not cell.own_prompts else "no video of this cell has a prompt of it")
+        why = (
+            "it judges VBench's own prompts only, and this cell has others"
+            if not cell.own_prompts
+            else "no video of this cell has a prompt of it"
+        )
         return {"status": "unavailable", "reason": why, **counts}
     if name in cell.problems:
         return {"status": "failed", "reason": cell.problems[name], **counts}
     if len(values) < len(wanted):
         if lack:
-            return {"status": "unavailable", "reason": "missing " + "; missing ".join(lack),
-                    "brief": f"missing {vbench_setup.short(lack)}", **counts}
-        return {"status": "incomplete" if values else "not scored",
-                "reason": f"{len(wanted) - len(values)} of {len(wanted)} videos are not scored", **counts}
+            return {
+                "status": "unavailable",
+                "reason": "missing " + "; missing ".join(lack),
+                "brief": f"missing {vbench_setup.short(lack)}",
+                **counts,
+            }
+        return {
+            "status": "incomplete" if values else "not scored",
+            "reason": f"{len(wanted) - len(values)} of {len(wanted)} videos are not scored",
+            **counts,
+        }
     absent = set(vbench_suite.prompts(entries, name)) - {v.prompt for v in wanted} if suite else set()
     if absent:
         why = f"{len(absent)} prompts of the suite have no video, the first {min(absent)!r}"

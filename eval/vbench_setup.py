@@ -41,8 +41,10 @@ def interpreter() -> Path:
     """The Python of the isolated environment; VBenchError if `setup` has not finished for these requirements."""
     marker = home() / "installed.json"
     if not marker.exists():
-        raise VBenchError(f"VBench is not installed in {home()}; run `python -m eval.vbench setup` "
-                          f"(about {NEEDED_GB} GB) or name the folder of a finished setup in SCOPE_VBENCH")
+        raise VBenchError(
+            f"VBench is not installed in {home()}; run `python -m eval.vbench setup` "
+            f"(about {NEEDED_GB} GB) or name the folder of a finished setup in SCOPE_VBENCH"
+        )
     if json.loads(marker.read_text())["requirements"] != FACTS["requirements"]:
         raise VBenchError(f"{home()} was set up with other requirements; run `python -m eval.vbench setup` again")
     return home() / "venv/bin/python"
@@ -60,8 +62,11 @@ def child_environment() -> dict[str, str]:
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     dropped = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
     kept = {name: value for name, value in os.environ.items() if name not in dropped}
-    return kept | offline | {"VBENCH_CACHE_DIR": str(places["vbench"]), "TORCH_HOME": str(places["torch"]),
-                             "HF_HOME": str(places["hf"])}
+    return (
+        kept
+        | offline
+        | {"VBENCH_CACHE_DIR": str(places["vbench"]), "TORCH_HOME": str(places["torch"]), "HF_HOME": str(places["hf"])}
+    )
 
 
 def runner(argument: str | Path) -> list[str]:
@@ -76,8 +81,10 @@ def probe() -> dict:
     """What the isolated interpreter has: {"python", "versions", "modules", "cuda"}."""
     done = subprocess.run(runner("probe"), capture_output=True, text=True, check=False, env=child_environment())
     if done.returncode:
-        raise VBenchError(f"the environment in {home()} is broken: {_tail(done.stderr)}; "
-                          "delete the folder and run `python -m eval.vbench setup`")
+        raise VBenchError(
+            f"the environment in {home()} is broken: {_tail(done.stderr)}; "
+            "delete the folder and run `python -m eval.vbench setup`"
+        )
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -115,8 +122,10 @@ def _build(venv: Path) -> None:
         print("running", " ".join(command), flush=True)
         done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False, env=child_environment())
         if done.returncode:
-            raise VBenchError(f"`{' '.join(command[:4])} …` failed: {_tail(done.stderr)}. Nothing is half installed; "
-                              "run setup again when that is mended")
+            raise VBenchError(
+                f"`{' '.join(command[:4])} …` failed: {_tail(done.stderr)}. Nothing is half installed; "
+                "run setup again when that is mended"
+            )
 
 
 def _old_python() -> str:

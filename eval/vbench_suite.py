@@ -35,8 +35,10 @@ def load(path: str | Path) -> list[dict]:
         named = {name for entry in entries for name in entry["dimension"]}
         names = [entry["prompt_en"] + f"-{PER_PROMPT}.mp4" for entry in entries]
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise VBenchError(f"{path} is not a full_info file of VBench ({type(error).__name__}: {error}); "
-                          "write one with `python -m eval.vbench prompts FILE.json`") from error
+        raise VBenchError(
+            f"{path} is not a full_info file of VBench ({type(error).__name__}: {error}); "
+            "write one with `python -m eval.vbench prompts FILE.json`"
+        ) from error
     if unknown := sorted(named - set(DIMENSIONS)):
         raise VBenchError(f"{path} names {', '.join(unknown)}; VBench's dimensions are {', '.join(DIMENSIONS)}")
     if unfit := [name for name in names if "/" in name or len(name.encode()) > 255]:

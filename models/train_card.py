@@ -158,15 +158,29 @@ def write_card(config: DictConfig, work: Path, out: Path) -> None:
     write_curves(stages, out)
     width = config.transformer.heads * config.transformer.head_dim
     card = CARD.format(
-        colours=", ".join(COLOURS), shapes=", ".join(SHAPES), directions=", ".join(DIRECTIONS),
-        backgrounds=", ".join(BACKGROUNDS), size=config.size, width=width,
-        layers=config.transformer.layers, flow_shift=config.flow_shift, guidance=config.guidance,
+        colours=", ".join(COLOURS),
+        shapes=", ".join(SHAPES),
+        directions=", ".join(DIRECTIONS),
+        backgrounds=", ".join(BACKGROUNDS),
+        size=config.size,
+        width=width,
+        layers=config.transformer.layers,
+        flow_shift=config.flow_shift,
+        guidance=config.guidance,
         transformer_m=parameters(out / "transformer" / "diffusion_pytorch_model.safetensors"),
         vae_m=parameters(out / "vae" / "diffusion_pytorch_model.safetensors"),
-        text_m=parameters(out / "text_encoder" / "model.safetensors"), stages=stage_rows(stages, batches),
-        videos=config.latents.videos, frames=config.latents.frames, causal=config.flow.causal,
-        drop=config.flow.drop_text, memory=1 / (1 - config.flow.decay), threads=config.threads, machine=processor(),
-        torch=torch.__version__.split("+")[0], seed=config.seed, notes=config.notes and f" {config.notes}",
+        text_m=parameters(out / "text_encoder" / "model.safetensors"),
+        stages=stage_rows(stages, batches),
+        videos=config.latents.videos,
+        frames=config.latents.frames,
+        causal=config.flow.causal,
+        drop=config.flow.drop_text,
+        memory=1 / (1 - config.flow.decay),
+        threads=config.threads,
+        machine=processor(),
+        torch=torch.__version__.split("+")[0],
+        seed=config.seed,
+        notes=config.notes and f" {config.notes}",
         adherence=adherence_text(out / "adherence.json"),
-    )  # fmt: skip
+    )
     (out / "README.md").write_text(card)

@@ -91,9 +91,7 @@ def rms_norm(norm: nn.RMSNorm, x: Tensor) -> Tensor:
     return F.rms_norm(x, norm.normalized_shape, norm.weight.to(x.dtype), norm.eps)
 
 
-def attend(
-    attn: SkyReelsV2Attention, x: Tensor, context: Tensor, bias: Tensor | None, turns: Tensor | None
-) -> Tensor:
+def attend(attn: SkyReelsV2Attention, x: Tensor, context: Tensor, bias: Tensor | None, turns: Tensor | None) -> Tensor:
     """The attention of a transformer block, for batches with a bias on the scores.
 
     Written out, because on a CPU in bfloat16 this takes half the time of the fused kernel's forward and backward.
@@ -180,14 +178,29 @@ def draw_windows(latents: Tensor, frames: int, noise: Noise, generator: torch.Ge
 
 
 def train_flow(
-    transformer: SkyReelsV2Transformer3DModel, encoder: UMT5EncoderModel, tokenizer: PreTrainedTokenizerFast,
-    latents: Tensor, specs: list[Spec], *, frames: int, steps: int, batch: int, lr: float, decay: float, causal: float,
-    drop_text: float, bfloat16: bool, seed: int, checkpoint_every: int, work: Path,
+    transformer: SkyReelsV2Transformer3DModel,
+    encoder: UMT5EncoderModel,
+    tokenizer: PreTrainedTokenizerFast,
+    latents: Tensor,
+    specs: list[Spec],
+    *,
+    frames: int,
+    steps: int,
+    batch: int,
+    lr: float,
+    decay: float,
+    causal: float,
+    drop_text: float,
+    bfloat16: bool,
+    seed: int,
+    checkpoint_every: int,
+    work: Path,
 ) -> None:
     """Train transformer and text encoder together, in place, on `latents` (N, 16, at least frames+1, h, w) of `specs`.
 
     `causal` is the share of batches under the block-causal mask, `drop_text` the share of empty prompts (for guidance).
     """
+
     def loss_of(step: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         noise = draw_noise(batch, frames // BLOCK, generator)
@@ -204,5 +217,15 @@ def train_flow(
         error = (found.float() - (sample - data)).square().mean((1, 3, 4))
         return (error * noise.weight).sum() / noise.weight.sum().clamp_min(1)
 
-    fit("flow", {"transformer": transformer, "text_encoder": encoder}, loss_of, steps=steps, lr=lr, warmup=100,
-        decay=decay, weight_decay=0.01, checkpoint_every=checkpoint_every, work=work)
+    fit(
+        "flow",
+        {"transformer": transformer, "text_encoder": encoder},
+        loss_of,
+        steps=steps,
+        lr=lr,
+        warmup=100,
+        decay=decay,
+        weight_decay=0.01,
+        checkpoint_every=checkpoint_every,
+        work=work,
+    )

@@ -34,11 +34,20 @@ def new_text_encoder(channels: int, words: int) -> T5EncoderModel:
     """A text encoder of two layers in the class of the released one."""
     return T5EncoderModel(
         T5Config(
-            vocab_size=words, d_model=channels, d_kv=16, d_ff=2 * channels, num_layers=2, num_heads=4,
-            relative_attention_num_buckets=8, relative_attention_max_distance=16, dropout_rate=0.0,
-            feed_forward_proj="gated-gelu", pad_token_id=0, eos_token_id=1,
+            vocab_size=words,
+            d_model=channels,
+            d_kv=16,
+            d_ff=2 * channels,
+            num_layers=2,
+            num_heads=4,
+            relative_attention_num_buckets=8,
+            relative_attention_max_distance=16,
+            dropout_rate=0.0,
+            feed_forward_proj="gated-gelu",
+            pad_token_id=0,
+            eos_token_id=1,
         )
-    )  # fmt: skip
+    )
 
 
 def new_transformer(config: ModelConfig, seed: int) -> Magi1DiT:
@@ -58,9 +67,14 @@ def new_transformer(config: ModelConfig, seed: int) -> Magi1DiT:
 
 
 def write_folder(
-    config: ModelConfig, runtime: RuntimeConfig, model: Magi1DiT, vae: ViTVAE, encoder: T5EncoderModel,
-    tokenizer: PreTrainedTokenizerFast, out: Path,
-) -> None:  # fmt: skip
+    config: ModelConfig,
+    runtime: RuntimeConfig,
+    model: Magi1DiT,
+    vae: ViTVAE,
+    encoder: T5EncoderModel,
+    tokenizer: PreTrainedTokenizerFast,
+    out: Path,
+) -> None:
     """Write the model folder to a staging name, then put its parts in the place of the old ones; other files stay.
 
     Transformer and autoencoder are kept in float16 and run in float32.
@@ -72,10 +86,11 @@ def write_folder(
         "model_config": asdict(config),
         "runtime_config": {k: v for k, v in asdict(runtime).items() if k not in ("distill", "shortcut_mode")},
         "engine_config": {
-            "distill": True, "shortcut_mode": runtime.shortcut_mode,
+            "distill": True,
+            "shortcut_mode": runtime.shortcut_mode,
             "distill_nearly_clean_chunk_threshold": runtime.distill_nearly_clean_chunk_threshold,
         },
-    }  # fmt: skip
+    }
     (staging / "config.json").write_text(json.dumps(sections, indent=2) + "\n")
     save_file({name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}, staging / SINGLE)
     save_vae(vae, staging / "vae")
@@ -107,9 +122,12 @@ def build(config: DictConfig, work: Path, out: Path) -> None:
         save_vae(train_vae(**_plain(config.vae), size=config.size, **common), work / "vae")
     vae = load_vae(work / "vae", dtype=torch.float32)
     runtime = RuntimeConfig(
-        noise2clean_kvrange=(), video_size_h=config.size, video_size_w=config.size, scale_factor=1.0,
+        noise2clean_kvrange=(),
+        video_size_h=config.size,
+        video_size_w=config.size,
+        scale_factor=1.0,
         **_plain(config.runtime),
-    )  # fmt: skip
+    )
     shape = ModelConfig.from_dict({**config.transformer, "params_dtype": "float32"})
     torch.manual_seed(config.seed)
     tokenizer = new_tokenizer()

@@ -80,8 +80,10 @@ def velocities(model: Magi1DiT, windows: Sequence[Window], step_length: float) -
         torch.tensor([time for window in windows for time in window.times]),
         [text for window in windows for text in window.text],
         [position for window in windows for position in window.positions],
-        visible, slots, step_length=step_length,
-    )  # fmt: skip
+        visible,
+        slots,
+        step_length=step_length,
+    )
 
 
 def embed_prompts(tokenizer: PreTrainedTokenizerFast, encoder: T5EncoderModel, texts: list[str]) -> list[Tensor]:
@@ -101,10 +103,26 @@ def draw_forwards(plan: Schedule, windows: int, generator: torch.Generator) -> l
 
 
 def train_flow(
-    model: Magi1DiT, encoder: T5EncoderModel, tokenizer: PreTrainedTokenizerFast, latents: Tensor, specs: list[Spec],
-    runtime: RuntimeConfig, *, steps: int, batch: int, lr: float, decay: float, fewer_steps: float, drop_text: float,
-    guidance: float, guided_from: int, bfloat16: bool, seed: int, checkpoint_every: int, work: Path,
-) -> list[float]:  # fmt: skip
+    model: Magi1DiT,
+    encoder: T5EncoderModel,
+    tokenizer: PreTrainedTokenizerFast,
+    latents: Tensor,
+    specs: list[Spec],
+    runtime: RuntimeConfig,
+    *,
+    steps: int,
+    batch: int,
+    lr: float,
+    decay: float,
+    fewer_steps: float,
+    drop_text: float,
+    guidance: float,
+    guided_from: int,
+    bfloat16: bool,
+    seed: int,
+    checkpoint_every: int,
+    work: Path,
+) -> list[float]:
     """Train transformer and text encoder together, in place, on `latents` (N, chunks, C, chunk_width, h, w) of `specs`.
 
     `fewer_steps` is the share of batches on the grid of a run with half, a quarter or an eighth of the steps, so that
@@ -125,8 +143,9 @@ def train_flow(
             bare = (torch.rand(batch, generator=drawn.generator) < drop_text).tolist()
             texts = [null if without else text for text, without in zip(texts, bare, strict=True)]
             each = zip(drawn.forwards, drawn.latents, drawn.noise, texts, strict=True)
-            windows = [window_of(forward, clean, noise, text, null, runtime.clean_t)
-                       for forward, clean, noise, text in each]  # fmt: skip
+            windows = [
+                window_of(forward, clean, noise, text, null, runtime.clean_t) for forward, clean, noise, text in each
+            ]
             found = velocities(model, windows, drawn.forwards[0].step_length)
             push = torch.zeros(())
             if guidance > 1 and step >= guided_from:
@@ -136,8 +155,18 @@ def train_flow(
         return flow_loss(found, windows, push.detach().float())
 
     modules: dict[str, nn.Module] = {"transformer": model, "text_encoder": encoder}
-    return fit("flow", modules, loss_of, steps=steps, lr=lr, warmup=100, decay=decay, weight_decay=0.01,
-               checkpoint_every=checkpoint_every, work=work)  # fmt: skip
+    return fit(
+        "flow",
+        modules,
+        loss_of,
+        steps=steps,
+        lr=lr,
+        warmup=100,
+        decay=decay,
+        weight_decay=0.01,
+        checkpoint_every=checkpoint_every,
+        work=work,
+    )
 
 
 @dataclass(frozen=True)
@@ -152,9 +181,13 @@ class Drawn:
 
 
 def _draw(
-    plans: Sequence[Schedule], latents: Tensor, specs: Sequence[Spec], batch: int, fewer_steps: float,
+    plans: Sequence[Schedule],
+    latents: Tensor,
+    specs: Sequence[Spec],
+    batch: int,
+    fewer_steps: float,
     generator: torch.Generator,
-) -> Drawn:  # fmt: skip
+) -> Drawn:
     """`batch` videos of `latents`; the first of `plans` is the whole run, the others are those with fewer steps."""
     rand = torch.rand(2, generator=generator).tolist()
     plan = plans[1 + int(3 * rand[1])] if rand[0] < fewer_steps else plans[0]

@@ -126,9 +126,19 @@ def autoencoder_loss(
 
 
 def train_vae(
-    *, architecture: dict[str, Any], steps: int, batch: int, lr: float, kl: float, jitter: float, bfloat16: bool,
-    seed: int, size: int, checkpoint_every: int, work: Path,
-) -> ViTVAE:  # fmt: skip
+    *,
+    architecture: dict[str, Any],
+    steps: int,
+    batch: int,
+    lr: float,
+    kl: float,
+    jitter: float,
+    bfloat16: bool,
+    seed: int,
+    size: int,
+    checkpoint_every: int,
+    work: Path,
+) -> ViTVAE:
     """Train on fresh tiles of 12 frames; the result's latents have zero mean and unit variance in each channel."""
     torch.manual_seed(seed)
     vae = ViTVAE(VaeConfig(**architecture))
@@ -141,16 +151,36 @@ def train_vae(
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             return autoencoder_loss(vae, video, mask, generator, kl, jitter)
 
-    fit("vae", {"vae": vae}, loss_of, steps=steps, lr=lr, warmup=30, decay=0.99, weight_decay=0.0,
-        checkpoint_every=checkpoint_every, work=work)  # fmt: skip
+    fit(
+        "vae",
+        {"vae": vae},
+        loss_of,
+        steps=steps,
+        lr=lr,
+        warmup=30,
+        decay=0.99,
+        weight_decay=0.0,
+        checkpoint_every=checkpoint_every,
+        work=work,
+    )
     standardise(vae, size)
     return vae
 
 
 def refine_decoder(
-    vae: ViTVAE, *, steps: int, batch: int, lr: float, jitter: float, edges: float, bfloat16: bool, seed: int,
-    size: int, checkpoint_every: int, work: Path,
-) -> None:  # fmt: skip
+    vae: ViTVAE,
+    *,
+    steps: int,
+    batch: int,
+    lr: float,
+    jitter: float,
+    edges: float,
+    bfloat16: bool,
+    seed: int,
+    size: int,
+    checkpoint_every: int,
+    work: Path,
+) -> None:
     """Train the decoder alone, in place, to draw through errors of the latents; the latents stay what they are.
 
     `jitter` is the standard deviation of the noise on the latents, whose own is 1: generated latents err in every patch
@@ -174,8 +204,18 @@ def refine_decoder(
         steep = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
         return ((error.square() + 0.2 * error.abs()) * weight).mean() / weight.mean() + edges * steep
 
-    fit("decoder", {"decoder": vae.decoder}, loss_of, steps=steps, lr=lr, warmup=20, decay=0.99, weight_decay=0.0,
-        checkpoint_every=checkpoint_every, work=work)  # fmt: skip
+    fit(
+        "decoder",
+        {"decoder": vae.decoder},
+        loss_of,
+        steps=steps,
+        lr=lr,
+        warmup=20,
+        decay=0.99,
+        weight_decay=0.0,
+        checkpoint_every=checkpoint_every,
+        work=work,
+    )
 
 
 @torch.no_grad()

@@ -43,11 +43,20 @@ def new_text_encoder(text_dim: int, words: int) -> UMT5EncoderModel:
     """A text encoder of two layers."""
     return UMT5EncoderModel(
         UMT5Config(
-            vocab_size=words, d_model=text_dim, d_kv=16, d_ff=2 * text_dim, num_layers=2, num_heads=4,
-            relative_attention_num_buckets=8, relative_attention_max_distance=16, dropout_rate=0.0,
-            feed_forward_proj="gated-gelu", pad_token_id=0, eos_token_id=1,
+            vocab_size=words,
+            d_model=text_dim,
+            d_kv=16,
+            d_ff=2 * text_dim,
+            num_layers=2,
+            num_heads=4,
+            relative_attention_num_buckets=8,
+            relative_attention_max_distance=16,
+            dropout_rate=0.0,
+            feed_forward_proj="gated-gelu",
+            pad_token_id=0,
+            eos_token_id=1,
         )
-    )  # fmt: skip
+    )
 
 
 def new_transformer(
@@ -56,9 +65,17 @@ def new_transformer(
     """The transformer at a small width, with gates and output that start at zero, so that every block starts out as
     the identity (as in DiT, arXiv 2212.09748, section 3.2)."""
     model = SkyReelsV2Transformer3DModel(
-        num_attention_heads=heads, attention_head_dim=head_dim, num_layers=layers, ffn_dim=ffn_dim, text_dim=text_dim,
-        in_channels=16, out_channels=16, freq_dim=128, inject_sample_info=True, rope_max_seq_len=1024,
-    )  # fmt: skip
+        num_attention_heads=heads,
+        attention_head_dim=head_dim,
+        num_layers=layers,
+        ffn_dim=ffn_dim,
+        text_dim=text_dim,
+        in_channels=16,
+        out_channels=16,
+        freq_dim=128,
+        inject_sample_info=True,
+        rope_max_seq_len=1024,
+    )
     for module in model.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
@@ -116,9 +133,12 @@ def build(config: DictConfig, work: Path) -> SkyReelsV2DiffusionForcingPipeline:
         prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=config.flow_shift
     )
     return SkyReelsV2DiffusionForcingPipeline(
-        tokenizer=tokenizer, text_encoder=encoder.eval(), transformer=transformer.eval(), vae=vae.eval(),
+        tokenizer=tokenizer,
+        text_encoder=encoder.eval(),
+        transformer=transformer.eval(),
+        vae=vae.eval(),
         scheduler=scheduler,
-    )  # fmt: skip
+    )
 
 
 @hydra.main(version_base="1.3", config_path="../conf/train", config_name="skyreels_tiny")

@@ -22,7 +22,11 @@ def new_vae(base_dim: int) -> AutoencoderKLWan:
     learns on single frames holds for videos before it has seen one.
     """
     vae = AutoencoderKLWan(
-        base_dim=base_dim, z_dim=16, dim_mult=[1, 2, 4, 4], num_res_blocks=1, temperal_downsample=[False, True, True],
+        base_dim=base_dim,
+        z_dim=16,
+        dim_mult=[1, 2, 4, 4],
+        num_res_blocks=1,
+        temperal_downsample=[False, True, True],
         is_residual=True,
     )
     for module in vae.modules():
@@ -89,8 +93,20 @@ def autoencoder_loss(
 
 
 def train_vae(
-    *, base_dim: int, image_steps: int, image_batch: int, video_steps: int, video_batch: int, frames: int, lr: float,
-    kl: float, jitter: float, seed: int, size: int, checkpoint_every: int, work: Path,
+    *,
+    base_dim: int,
+    image_steps: int,
+    image_batch: int,
+    video_steps: int,
+    video_batch: int,
+    frames: int,
+    lr: float,
+    kl: float,
+    jitter: float,
+    seed: int,
+    size: int,
+    checkpoint_every: int,
+    work: Path,
 ) -> AutoencoderKLWan:
     """Train on fresh single frames first, then on fresh videos of `frames` frames. See `autoencoder_loss`."""
     torch.manual_seed(seed)
@@ -103,20 +119,40 @@ def train_vae(
         video, mask = render_batch([sample(s) for s in seeds], 1 if images else frames, size)
         return autoencoder_loss(vae, video, mask, generator, kl, jitter)
 
-    fit("vae", {"vae": vae}, loss_of, steps=image_steps + video_steps, lr=lr, warmup=20, decay=0.99, weight_decay=0.0,
-        checkpoint_every=checkpoint_every, work=work)
+    fit(
+        "vae",
+        {"vae": vae},
+        loss_of,
+        steps=image_steps + video_steps,
+        lr=lr,
+        warmup=20,
+        decay=0.99,
+        weight_decay=0.0,
+        checkpoint_every=checkpoint_every,
+        work=work,
+    )
     return vae
 
 
 def refine_decoder(
-    vae: AutoencoderKLWan, *, steps: int, batch: int, frames: int, lr: float, jitter: float, seed: int, size: int,
-    checkpoint_every: int, work: Path,
-) -> None:  # fmt: skip
+    vae: AutoencoderKLWan,
+    *,
+    steps: int,
+    batch: int,
+    frames: int,
+    lr: float,
+    jitter: float,
+    seed: int,
+    size: int,
+    checkpoint_every: int,
+    work: Path,
+) -> None:
     """Train the decoder alone, in place, so that outlines come out sharp; the latents stay what they are.
 
     The squared and absolute error weigh nine times as much on the shape and in a band of three pixels around it, where
     a circle differs from a square. `jitter` is the relative noise on the latents, as in `autoencoder_loss`.
     """
+
     def loss_of(step: int) -> Tensor:
         generator = torch.Generator().manual_seed((seed + 1) * 1_000_003 + step)
         seeds = torch.randint(2**31, (batch,), generator=generator).tolist()
@@ -130,8 +166,18 @@ def refine_decoder(
         error = decode(vae, z) - target
         return ((error.square() + 0.2 * error.abs()) * weight).mean() / weight.mean()
 
-    fit("decoder", {"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv}, loss_of, steps=steps, lr=lr,
-        warmup=20, decay=0.99, weight_decay=0.0, checkpoint_every=checkpoint_every, work=work)
+    fit(
+        "decoder",
+        {"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv},
+        loss_of,
+        steps=steps,
+        lr=lr,
+        warmup=20,
+        decay=0.99,
+        weight_decay=0.0,
+        checkpoint_every=checkpoint_every,
+        work=work,
+    )
 
 
 @torch.no_grad()

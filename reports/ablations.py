@@ -7,15 +7,19 @@ from pathlib import Path
 import pandas as pd
 
 from reports.formats import pipes, tabular
+from reports.metric import BY_NAME
 from reports.records import ROW, Study, settings
-from reports.tables import BY_NAME, protocol, shown
+from reports.tables import protocol, shown
 from store import writing
 
 TITLES = {
-    "selective": "selective computation", "predictor": "predictor", "decay": "decay of the score after a prediction",
-    "max_skip": "most skipped steps in a row", "warmup": "first steps always computed",
+    "selective": "selective computation",
+    "predictor": "predictor",
+    "decay": "decay of the score after a prediction",
+    "max_skip": "most skipped steps in a row",
+    "warmup": "first steps always computed",
     "interval_ratio": "share of the valid interval forwarded, by stage",
-}  # fmt: skip
+}
 COLUMNS = ("time_s", "speedup", "flops_speedup", "lpips", "ssim", "psnr")
 CAPTION = "Parts of SCOPE one at a time, each against its fast point; * the point's own value."
 HEAD = ["model", "setting", "value", "videos"]
@@ -28,8 +32,11 @@ def table(study: Study, frame: pd.DataFrame) -> pd.DataFrame:
     for model in study.models:
         rows = list(study.varied(model, "scope", "fast"))
         own = [(row, group) for row, group in rows if row["variant"] == ""]
-        single = [(row, group) for row, group in rows
-                  if len(c := group["changed"].iloc[0]) == 1 and next(iter(c)).startswith("method.")]  # fmt: skip
+        single = [
+            (row, group)
+            for row, group in rows
+            if len(c := group["changed"].iloc[0]) == 1 and next(iter(c)).startswith("method.")
+        ]
         for setting in sorted({next(iter(group["changed"].iloc[0])) for _, group in single}):
             name = setting.partition(".")[2]
             here = [pair for pair in single if setting in pair[1]["changed"].iloc[0]]
@@ -47,9 +54,11 @@ def write(study: Study, frame: pd.DataFrame, folder: Path) -> pd.DataFrame:
     found = table(study, frame)
     if len(found):
         printed, under = _printed(found), [CAPTION, *protocol(study)]
-        texts = {"csv": found.to_csv(index=False, float_format="%.6g"),
-                 "md": "\n\n".join([pipes(printed), *under]) + "\n",
-                 "tex": tabular(printed, "ablations", " ".join(under), left=3)}  # fmt: skip
+        texts = {
+            "csv": found.to_csv(index=False, float_format="%.6g"),
+            "md": "\n\n".join([pipes(printed), *under]) + "\n",
+            "tex": tabular(printed, "ablations", " ".join(under), left=3),
+        }
         for suffix, text in texts.items():
             with writing(folder / f"ablations.{suffix}") as draft:
                 draft.write_text(text, encoding="utf-8")

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from reports import ablations, curves, figures, formats, page, paper, style, tables
-from reports.artefacts import ARTEFACTS
+from reports.paper_figures import ARTEFACTS
 from reports.records import Study, load
 from store import writing
 

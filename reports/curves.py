@@ -46,22 +46,44 @@ def timeline(study: Study, model: str) -> Figure | None:
         return None
     with rc_context(style.SETTINGS):
         figure = Figure((7.2, 0.5 + 0.78 * len(panels)))
-        for axes, (name, method, trace) in zip(np.ravel(figure.subplots(len(panels), 1, sharex=True)), panels,
-                                               strict=True):  # fmt: skip
+        for axes, (name, method, trace) in zip(
+            np.ravel(figure.subplots(len(panels), 1, sharex=True)), panels, strict=True
+        ):
             grid = decisions(trace)
             colours = ListedColormap(["#ffffff", *style.MODES.values()])
-            axes.imshow(grid, cmap=colours, vmin=-1, vmax=2, aspect="auto", interpolation="nearest", origin="lower",
-                        extent=(-0.5, grid.shape[1] - 0.5, 0, grid.shape[0]))  # fmt: skip
+            axes.imshow(
+                grid,
+                cmap=colours,
+                vmin=-1,
+                vmax=2,
+                aspect="auto",
+                interpolation="nearest",
+                origin="lower",
+                extent=(-0.5, grid.shape[1] - 0.5, 0, grid.shape[0]),
+            )
             axes.grid(visible=False)
             axes.spines[:].set_visible(False)
             axes.set_yticks([0, grid.shape[0]])
             axes.tick_params(axis="y", length=0, labelsize=7)
             axes.tick_params(axis="x", length=3 if axes.get_subplotspec().is_last_row() else 0)
-            axes.set_ylabel(style.short(name.replace(" ", "\n", 1), 28), rotation=0, ha="right", va="center",
-                            fontweight="bold", color=style.colour(method))  # fmt: skip
+            axes.set_ylabel(
+                style.short(name.replace(" ", "\n", 1), 28),
+                rotation=0,
+                ha="right",
+                va="center",
+                fontweight="bold",
+                color=style.colour(method),
+            )
             counts = Counter(entry["mode"] for entry in trace)
-            axes.text(1.01, 0.5, "\n".join(f"{counts[mode]:>4} {mode}" for mode in MODES[::-1] if counts[mode]),
-                      transform=axes.transAxes, va="center", fontsize=7.5, color=style.SOFT)  # fmt: skip
+            axes.text(
+                1.01,
+                0.5,
+                "\n".join(f"{counts[mode]:>4} {mode}" for mode in MODES[::-1] if counts[mode]),
+                transform=axes.transAxes,
+                va="center",
+                fontsize=7.5,
+                color=style.SOFT,
+            )
         axes.set_xlabel("AR iteration; upwards: latent slot, i.e. time in the video")
         keys = [figure.axes[0].scatter([], [], marker="s", s=40, color=style.MODES[mode], label=mode) for mode in MODES]
         figure.legend(handles=keys, loc="outside upper center", ncols=3, fontsize=8, handletextpad=0.2)
@@ -100,8 +122,17 @@ def _drifts(axes: Axes, found: list[Curve]) -> None:
     axes.set_ylim(low - room, high + room)
     axes.margins(x=0)
     if wide:
-        axes.text(0.99, 0.98, f"{wide} bands wider than this panel are left out", transform=axes.transAxes, ha="right",
-                  va="top", fontsize=7.5, color=style.SOFT, path_effects=style.HALO)  # fmt: skip
+        axes.text(
+            0.99,
+            0.98,
+            f"{wide} bands wider than this panel are left out",
+            transform=axes.transAxes,
+            ha="right",
+            va="top",
+            fontsize=7.5,
+            color=style.SOFT,
+            path_effects=style.HALO,
+        )
 
 
 def _curves(study: Study, model: str, name: str) -> list[Curve]:
@@ -142,8 +173,15 @@ def memory(frame: pd.DataFrame, model: str) -> Figure | None:
         axes.barh(places, rows["peak_memory_gb"], 0.62, color=[style.colour(method) for method in rows["method"]])
         ends = rows[["peak_memory_gb", "peak_reserved_gb"]].max(axis=1)
         for place, end, value in zip(places, ends, rows["peak_memory_gb"], strict=True):
-            axes.annotate(f"{value:.3g}", (end, place), (3, 0), textcoords="offset points", va="center",
-                          color=style.SOFT, fontsize=7.5)  # fmt: skip
+            axes.annotate(
+                f"{value:.3g}",
+                (end, place),
+                (3, 0),
+                textcoords="offset points",
+                va="center",
+                color=style.SOFT,
+                fontsize=7.5,
+            )
         axes.set_yticks(places, rows["name"].map(style.short))
         axes.set_xlabel("peak memory (GB): allocated, outlined what was reserved")
         axes.grid(axis="y", visible=False)

@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import style
+from reports.metric import BY_NAME, Metric
 from reports.records import CONTROLS, Study, headline
-from reports.tables import BY_NAME, Metric, dagger
+from reports.tables import dagger
 
 EXACT = {"lpips": 0.0, "ssim": 1.0}  # where the Original stands
 
@@ -88,14 +89,30 @@ def _floor(axes: Axes, repeat: pd.DataFrame, metric: Metric) -> None:
     seen = min(axes.get_ylim()) <= value <= max(axes.get_ylim())
     if math.isinf(value) or value == EXACT.get(metric.name) or not seen:
         said = metric.show(value) if math.isfinite(value) and not seen else "identical"
-        axes.annotate(f"Original run twice: {said}", (1, 1), (0, 8), xycoords="axes fraction", ha="right",
-                      textcoords="offset points", color=style.SOFT, fontsize=7.5)  # fmt: skip
+        axes.annotate(
+            f"Original run twice: {said}",
+            (1, 1),
+            (0, 8),
+            xycoords="axes fraction",
+            ha="right",
+            textcoords="offset points",
+            color=style.SOFT,
+            fontsize=7.5,
+        )
         return
     low, high = (repeat[f"{metric.name}_{end}"].iloc[0] for end in ("low", "high"))
     low, high = (value, value) if math.isnan(low) else (low, high)
     axes.axhspan(low, high, color=style.SOFT, alpha=0.35, lw=0.8, zorder=0)
-    axes.annotate("Original run twice", (1, value), (-2, 3), xycoords=("axes fraction", "data"), ha="right",
-                  textcoords="offset points", color=style.SOFT, fontsize=7.5)  # fmt: skip
+    axes.annotate(
+        "Original run twice",
+        (1, value),
+        (-2, 3),
+        xycoords=("axes fraction", "data"),
+        ha="right",
+        textcoords="offset points",
+        color=style.SOFT,
+        fontsize=7.5,
+    )
 
 
 def _label_points(axes: Axes, rows: pd.DataFrame, name: str) -> None:
@@ -109,9 +126,18 @@ def _label_points(axes: Axes, rows: pd.DataFrame, name: str) -> None:
     heights = [height - shift for height in heights]
     for (_, line), (x, y), height in zip(rows.iterrows(), spots, heights, strict=True):
         side = 1 if right - x > 68 or right - x > x - left else -1
-        axes.annotate(style.short(line["name"] + dagger(line)), (line["speedup"], line[name]), (7 * side, height - y),
-                      textcoords="offset points", ha="left" if side > 0 else "right", va="center", fontsize=7.5,
-                      color=style.colour(line["method"]), path_effects=style.HALO, zorder=2.5)  # fmt: skip
+        axes.annotate(
+            style.short(line["name"] + dagger(line)),
+            (line["speedup"], line[name]),
+            (7 * side, height - y),
+            textcoords="offset points",
+            ha="left" if side > 0 else "right",
+            va="center",
+            fontsize=7.5,
+            color=style.colour(line["method"]),
+            path_effects=style.HALO,
+            zorder=2.5,
+        )
 
 
 def radar(study: Study, frame: pd.DataFrame, model: str) -> Figure | None:
@@ -141,8 +167,9 @@ def radars(study: Study, frame: pd.DataFrame) -> Figure | None:
     with rc_context(style.SETTINGS):
         figure = Figure((5.8 * len(found), 4.8))
         for n, (model, rows, values) in enumerate(found):
-            axes = figure.add_subplot(1, len(found), n + 1, projection="polar", theta_offset=np.pi / 2,
-                                      theta_direction=-1)  # fmt: skip
+            axes = figure.add_subplot(
+                1, len(found), n + 1, projection="polar", theta_offset=np.pi / 2, theta_direction=-1
+            )
             _spokes(axes, rows, values)
             axes.set_title(str(model), pad=10, loc="center")
     return figure
@@ -154,9 +181,16 @@ def _spokes(axes: Any, rows: pd.DataFrame, values: pd.DataFrame) -> None:
         known = values.loc[n].notna().to_numpy()
         theta, r = angles[known], values.loc[n].to_numpy(float)[known]
         ink = style.colour(line["method"])
-        axes.plot([*theta, theta[0]], [*r, r[0]], color=ink, ls=style.LINES.get(line["speed"], ":"), marker=".",
-                  ms=4, lw=2 if line["method"] == "scope" else 1.2,
-                  label=style.short(line["name"] + dagger(line)))  # fmt: skip
+        axes.plot(
+            [*theta, theta[0]],
+            [*r, r[0]],
+            color=ink,
+            ls=style.LINES.get(line["speed"], ":"),
+            marker=".",
+            ms=4,
+            lw=2 if line["method"] == "scope" else 1.2,
+            label=style.short(line["name"] + dagger(line)),
+        )
         if line["method"] == "scope":
             axes.fill(theta, r, color=ink, alpha=0.06, lw=0)
     axes.set_xticks(angles, values.columns)
@@ -171,12 +205,16 @@ def _radar_values(study: Study, rows: pd.DataFrame, model: str) -> pd.DataFrame:
     """One column per axis, in [0, 1]; an axis that no row but the Original has a value on is left out."""
     top, memory = rows["speedup"].max(), rows.loc[rows["method"] == "original", "peak_memory_gb"]
     psnr = rows["psnr"].where(rows["method"] != "original", np.inf)
-    values = pd.DataFrame({
-        f"speedup\n/ {top:.2f}×": rows["speedup"] / top,
-        f"FLOPs speedup\n/ {rows['flops_speedup'].max():.2f}×": rows["flops_speedup"] / rows["flops_speedup"].max(),
-        "PSNR\n/ 50 dB": np.minimum(psnr / 50, 1), "SSIM": rows["ssim"], "1 − LPIPS": 1 - rows["lpips"],
-        "memory": np.minimum(memory.iloc[0] / rows["peak_memory_gb"], 1) if len(memory) else np.nan,
-    })  # fmt: skip
+    values = pd.DataFrame(
+        {
+            f"speedup\n/ {top:.2f}×": rows["speedup"] / top,
+            f"FLOPs speedup\n/ {rows['flops_speedup'].max():.2f}×": rows["flops_speedup"] / rows["flops_speedup"].max(),
+            "PSNR\n/ 50 dB": np.minimum(psnr / 50, 1),
+            "SSIM": rows["ssim"],
+            "1 − LPIPS": 1 - rows["lpips"],
+            "memory": np.minimum(memory.iloc[0] / rows["peak_memory_gb"], 1) if len(memory) else np.nan,
+        }
+    )
     groups = {tuple(row.values()): group for row, group in study.rows(model)}
     for n, line in rows.iterrows():
         row = {name: line[name] for name in ("model", "method", "speed", "variant")}
@@ -192,6 +230,10 @@ def _adherence(study: Study, group: pd.DataFrame) -> float:
     """The share of a prompt's claims that a row's valid videos keep; NaN if none is known."""
     valid = group[group["status"] == "ok"]
     found = [(study.record(video).quality or {}).get("adherence") or {} for _, video in valid.iterrows()]
-    kept = [float(facts[name]) for facts in found for name in ("colour", "shape", "direction")
-            if isinstance(facts.get(name), (bool, int, float))]  # fmt: skip
+    kept = [
+        float(facts[name])
+        for facts in found
+        for name in ("colour", "shape", "direction")
+        if isinstance(facts.get(name), (bool, int, float))
+    ]
     return float(np.mean(kept)) if kept else math.nan

@@ -8,16 +8,13 @@ end. A row that does not leave the near ends, or reaches the far one, is marked,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from reports.metric import Metric
 from reports.records import CONTROLS, Study, number
 from reports.statistics import Estimate, mean
-
-if TYPE_CHECKING:
-    from reports.tables import Metric
 
 REPEAT, PREVIEW, SEED = "= floor", "= mp4", "= other seed"  # the marks
 MARKS = {
@@ -45,8 +42,11 @@ def lines(study: Study, frame: pd.DataFrame, metrics: Sequence[Metric]) -> list[
     said = []
     for model in dict.fromkeys(frame["model"][~frame["marks"].str.contains("random weights")]):
         rows = {kind: _floor(study, frame, model, kind, metrics) for kind in MARKS}
-        known = [f"{NAMES[kind]} {', '.join(_words(floor[m.name], m) for m in metrics if m.name in floor)}"
-                 for kind, floor in rows.items() if floor]  # fmt: skip
+        known = [
+            f"{NAMES[kind]} {', '.join(_words(floor[m.name], m) for m in metrics if m.name in floor)}"
+            for kind, floor in rows.items()
+            if floor
+        ]
         lacking = [f"method={ROWS[kind]}" for kind in ROWS if not rows[kind]]
         lacking += ["python -m eval for the mp4's"] * (not rows[PREVIEW])
         said += [f"Floors of {model}, the Original against itself: {'; '.join(known)}."] if known else []

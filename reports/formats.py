@@ -7,8 +7,9 @@ from pathlib import Path
 import pandas as pd
 
 from reports import floor, paired
+from reports.metric import METRICS, Metric
 from reports.records import Study
-from reports.tables import CONVENTIONS, METRICS, Metric, best, blanks, dagger, notes, protocol, shown
+from reports.tables import CONVENTIONS, best, blanks, dagger, notes, protocol, shown
 from store import writing
 
 FITTED = "\\resizebox{\\ifdim\\width>\\textwidth\\textwidth\\else\\width\\fi}{!}"  # as wide as the page at the most
@@ -21,9 +22,13 @@ def write(study: Study, frame: pd.DataFrame, folder: Path, name: str = "main") -
     Beside them `name`_paired.csv (reports/paired.py), and `name`_protocol.txt: what a csv has no footer for.
     """
     pairs = paired.compare(study, frame, METRICS)
-    texts = {f"{name}.csv": frame.to_csv(index=False, float_format="%.6g"), f"{name}.md": markdown(study, frame),
-             f"{name}.tex": latex(study, frame), f"{name}_paired.csv": pairs.to_csv(index=False, float_format="%.6g"),
-             f"{name}_protocol.txt": "\n".join([*protocol(study), *CONVENTIONS]) + "\n"}  # fmt: skip
+    texts = {
+        f"{name}.csv": frame.to_csv(index=False, float_format="%.6g"),
+        f"{name}.md": markdown(study, frame),
+        f"{name}.tex": latex(study, frame),
+        f"{name}_paired.csv": pairs.to_csv(index=False, float_format="%.6g"),
+        f"{name}_protocol.txt": "\n".join([*protocol(study), *CONVENTIONS]) + "\n",
+    }
     for file, text in texts.items():
         with writing(folder / file) as draft:
             draft.write_text(text, encoding="utf-8")
@@ -39,8 +44,11 @@ def markdown(study: Study, frame: pd.DataFrame) -> str:
         paper = rows[[f"paper_{m.name}" for m in METRICS]].dropna(how="all")
         if len(paper):
             printed = {"published": rows["name"][paper.index]}
-            printed |= {_title(m): [m.show(v) if pd.notna(v) else "–" for v in paper[f"paper_{m.name}"]]
-                        for m in METRICS if paper[f"paper_{m.name}"].notna().any()}  # fmt: skip
+            printed |= {
+                _title(m): [m.show(v) if pd.notna(v) else "–" for v in paper[f"paper_{m.name}"]]
+                for m in METRICS
+                if paper[f"paper_{m.name}"].notna().any()
+            }
             printed["comparable"] = rows["paper_comparable"][paper.index]
             parts.append(pipes(pd.DataFrame(printed)))
     return "\n\n".join([*parts, *notes(study, frame), *blanks(frame)]) + "\n"
@@ -48,8 +56,10 @@ def markdown(study: Study, frame: pd.DataFrame) -> str:
 
 def latex(study: Study, frame: pd.DataFrame) -> str:
     """A booktabs table of all models, the best values bold, arrows for what is better."""
-    blocks = {model: _display(frame, rows, "\\textbf{{{}}}".format, latex=True)
-              for model, rows in frame.groupby("model", sort=False)}  # fmt: skip
+    blocks = {
+        model: _display(frame, rows, "\\textbf{{{}}}".format, latex=True)
+        for model, rows in frame.groupby("model", sort=False)
+    }
     if not blocks:
         return "% no record to report\n"
     table = pd.concat(blocks).fillna("--").reset_index(level=0, names="model")
@@ -68,8 +78,14 @@ def tabular(table: pd.DataFrame, label: str, caption: str, left: int = 2, escape
     text["model"] = text["model"].where(first, "")
     styler = text.style.hide(axis="index")
     columns = "l" * left + "r" * (table.shape[1] - left)
-    made = styler.to_latex(hrules=True, column_format=columns, position="t", caption=escape(caption),
-                           position_float="centering", label=f"tab:{label}")  # fmt: skip
+    made = styler.to_latex(
+        hrules=True,
+        column_format=columns,
+        position="t",
+        caption=escape(caption),
+        position_float="centering",
+        label=f"tab:{label}",
+    )
     made = made.replace("{table}", "{table*}").replace("\\begin{tabular}", f"\\small\n{FITTED}{{\\begin{{tabular}}")
     head, body = made.replace("\\end{tabular}", "\\end{tabular}}").split("\\midrule\n")
     lines = body.splitlines()
@@ -77,12 +93,16 @@ def tabular(table: pd.DataFrame, label: str, caption: str, left: int = 2, escape
     return "\n".join([head + "\\midrule", *ruled]) + "\n"
 
 
-def _display(frame: pd.DataFrame, rows: pd.DataFrame, bold, interval: bool = False, latex: bool = False
-             ) -> pd.DataFrame:  # fmt: skip
+def _display(
+    frame: pd.DataFrame, rows: pd.DataFrame, bold, interval: bool = False, latex: bool = False
+) -> pd.DataFrame:
     """What is printed of some rows: name, counts of videos, every metric with a value, the marks."""
     text = escape if latex else str
-    columns = {"method": [text(line["name"] + dagger(line)) for _, line in rows.iterrows()], "videos": rows["videos"],
-               "invalid": rows["invalid"]} | {kind: rows[kind] for kind in ("failed", "diverged") if frame[kind].any()}
+    columns = {
+        "method": [text(line["name"] + dagger(line)) for _, line in rows.iterrows()],
+        "videos": rows["videos"],
+        "invalid": rows["invalid"],
+    } | {kind: rows[kind] for kind in ("failed", "diverged") if frame[kind].any()}
     for metric in METRICS:
         if rows[metric.name].notna().any():
             top = best(frame, metric)
@@ -103,10 +123,31 @@ def pipes(table: pd.DataFrame) -> str:
     return texts.to_markdown(index=False, disable_numparse=True, colalign=aligns)
 
 
-_LATEX = {"&": "\\&", "%": "\\%", "$": "\\$", "#": "\\#", "_": "\\_", "{": "\\{", "}": "\\}", "~": "\\textasciitilde{}",
-          "^": "\\textasciicircum{}", "\\": "\\textbackslash{}", "<": "\\textless{}", ">": "\\textgreater{}",
-          "Δ": "$\\Delta$", "×": "$\\times$", "↑": "$\\uparrow$", "↓": "$\\downarrow$", "–": "--", "∞": "$\\infty$",
-          "†": "$^\\dagger$", "‡": "$^\\ddagger$", "§": "\\S{}", "¶": "\\P{}", "⁹": "$^9$"}  # fmt: skip
+_LATEX = {
+    "&": "\\&",
+    "%": "\\%",
+    "$": "\\$",
+    "#": "\\#",
+    "_": "\\_",
+    "{": "\\{",
+    "}": "\\}",
+    "~": "\\textasciitilde{}",
+    "^": "\\textasciicircum{}",
+    "\\": "\\textbackslash{}",
+    "<": "\\textless{}",
+    ">": "\\textgreater{}",
+    "Δ": "$\\Delta$",
+    "×": "$\\times$",
+    "↑": "$\\uparrow$",
+    "↓": "$\\downarrow$",
+    "–": "--",
+    "∞": "$\\infty$",
+    "†": "$^\\dagger$",
+    "‡": "$^\\ddagger$",
+    "§": "\\S{}",
+    "¶": "\\P{}",
+    "⁹": "$^9$",
+}
 
 
 def escape(text: str) -> str:

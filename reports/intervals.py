@@ -51,12 +51,21 @@ def intervals(found: list[dict[str, Any]]) -> Figure | None:
             axes.set_axis_off()
         for axes, plan in zip(grid, found, strict=False):
             cells = matrix(plan)
-            axes.imshow(cells, cmap=ListedColormap([IDLE, FORWARDED, UPDATED]), vmin=0, vmax=2, aspect="auto",
-                        interpolation="nearest", origin="lower")  # fmt: skip
+            axes.imshow(
+                cells,
+                cmap=ListedColormap([IDLE, FORWARDED, UPDATED]),
+                vmin=0,
+                vmax=2,
+                aspect="auto",
+                interpolation="nearest",
+                origin="lower",
+            )
             axes.grid(visible=False)
             name = label({"method": plan["method"], "speed": "", "variant": ""})
-            axes.set_title(f"{plan['model']}, {name}: {(cells > 0).sum():,} slots forwarded, {(cells == 2).sum():,} "
-                           "updated", fontsize=8.5)  # fmt: skip
+            axes.set_title(
+                f"{plan['model']}, {name}: {(cells > 0).sum():,} slots forwarded, {(cells == 2).sum():,} updated",
+                fontsize=8.5,
+            )
             axes.set(xlabel="AR iteration", ylabel="latent frame")
         named = ((FORWARDED, "forwarded, not updated"), (UPDATED, "forwarded and updated"))
         keys = [grid[0].scatter([], [], marker="s", s=40, color=ink, label=text) for ink, text in named]
@@ -69,8 +78,9 @@ def decided(study: Study) -> Figure | None:
     found = []
     for model in study.models:
         groups = [group for row, group in study.varied(model, "scope", "fast") if row["variant"] == ""]
-        traces = [study.record(video).trace() for group in groups
-                  for _, video in group[group["status"] == "ok"].iterrows()]  # fmt: skip
+        traces = [
+            study.record(video).trace() for group in groups for _, video in group[group["status"] == "ok"].iterrows()
+        ]
         if traces := [trace for trace in traces if trace]:
             found.append((model, traces))
     if not found:

@@ -44,8 +44,11 @@ def trimmed(study: Study, frame: pd.DataFrame, best: pd.Series) -> pd.Series:
 
 def lines(study: Study, frame: pd.DataFrame) -> list[str]:
     """The notes on both, where they apply."""
-    found = [f"{line['name']} on {line['model']}: {WITHIN}, so it may be the machine's."
-             for _, line in frame.iterrows() if WITHIN in line["marks"].split("; ")]  # fmt: skip
+    found = [
+        f"{line['name']} on {line['model']}: {WITHIN}, so it may be the machine's."
+        for _, line in frame.iterrows()
+        if WITHIN in line["marks"].split("; ")
+    ]
     return found + [ON_CPU] * any(_on_cpu(study, group) for _, group in study.rows())
 
 

@@ -18,8 +18,9 @@ import yaml
 
 from reports import floor, style
 from reports.curves import MODES, decisions
+from reports.metric import METRICS
 from reports.records import MOST_ROWS, Study, label, originals, settings
-from reports.tables import METRICS, best, blanks, dagger, notes, shown
+from reports.tables import best, blanks, dagger, notes, shown
 
 TEMPLATES = Path(__file__).parent / "templates"
 MOST_VIDEOS = 400  # more: a fuller page that takes longer to open
@@ -39,19 +40,29 @@ class Drawn(NamedTuple):
 def render(study: Study, frame: pd.DataFrame, drawn: list[Drawn]) -> str:
     """The page as text."""
     loader = jinja2.FileSystemLoader(TEMPLATES)
-    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True,
-                                     undefined=jinja2.StrictUndefined)  # fmt: skip
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
     prompts, left_out = _prompts(study)
     models = [_model(frame, model, drawn) for model in study.models]
     return environment.get_template("index.html").render(
-        models=models, marks=floor.MARKS, artefacts=[figure for figure in drawn if not figure.model], prompts=prompts,
-        left_out=left_out, notes=notes(study, frame), blanks=blanks(frame),
-        metrics=METRICS, cells=list(_cells(study)), modes=style.MODES,
+        models=models,
+        marks=floor.MARKS,
+        artefacts=[figure for figure in drawn if not figure.model],
+        prompts=prompts,
+        left_out=left_out,
+        notes=notes(study, frame),
+        blanks=blanks(frame),
+        metrics=METRICS,
+        cells=list(_cells(study)),
+        modes=style.MODES,
         css=jinja2.utils.markupsafe.Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
         script=jinja2.utils.markupsafe.Markup((TEMPLATES / "page.js").read_text(encoding="utf-8")),
-        data={"prompts": [prompt["players"] for prompt in prompts], "modes": dict(zip(CODES, style.MODES.values(),
-                                                                                     strict=True))},
-    )  # fmt: skip
+        data={
+            "prompts": [prompt["players"] for prompt in prompts],
+            "modes": dict(zip(CODES, style.MODES.values(), strict=True)),
+        },
+    )
 
 
 def _model(frame: pd.DataFrame, model: str, drawn: list[Drawn]) -> dict[str, Any]:
@@ -65,19 +76,38 @@ def _model(frame: pd.DataFrame, model: str, drawn: list[Drawn]) -> dict[str, Any
         for metric in columns:
             value, low = line[metric.name], line[f"{metric.name}_low"]
             paper = line.get(f"paper_{metric.name}")
-            cells.append({
-                "text": shown(line, metric), "sort": _sortable(value, metric.better), "best": n in tops[metric.name],
-                "interval": shown(line, metric, interval=True).partition(" ")[2] if not pd.isna(low) else "",
-                "paper": metric.show(paper) if not pd.isna(paper) else ""})  # fmt: skip
-        rows.append({"name": line["name"].removesuffix(f" ({line['variant']})") + dagger(line),
-                     "variant": line["variant"], "colour": style.colour(line["method"]), "cells": cells,
-                     "videos": line["videos"], "status": line["status"], "mark": floor.shown(line["marks"]),
-                     "comparable": line["paper_comparable"], "missing": line["missing"]})  # fmt: skip
+            cells.append(
+                {
+                    "text": shown(line, metric),
+                    "sort": _sortable(value, metric.better),
+                    "best": n in tops[metric.name],
+                    "interval": shown(line, metric, interval=True).partition(" ")[2] if not pd.isna(low) else "",
+                    "paper": metric.show(paper) if not pd.isna(paper) else "",
+                }
+            )
+        rows.append(
+            {
+                "name": line["name"].removesuffix(f" ({line['variant']})") + dagger(line),
+                "variant": line["variant"],
+                "colour": style.colour(line["method"]),
+                "cells": cells,
+                "videos": line["videos"],
+                "status": line["status"],
+                "mark": floor.shown(line["marks"]),
+                "comparable": line["paper_comparable"],
+                "missing": line["missing"],
+            }
+        )
     figures = [figure for figure in drawn if figure.model == model]
     variants = sum(bool(row["variant"]) for row in rows) if len(rows) > MOST_ROWS else 0
-    return {"name": model, "columns": columns, "rows": rows, "variants": variants,
-            "figures": [figure for figure in figures if figure.done],
-            "undrawn": [figure.kind.replace("_", " ") for figure in figures if not figure.done]}  # fmt: skip
+    return {
+        "name": model,
+        "columns": columns,
+        "rows": rows,
+        "variants": variants,
+        "figures": [figure for figure in figures if figure.done],
+        "undrawn": [figure.kind.replace("_", " ") for figure in figures if not figure.done],
+    }
 
 
 def _sortable(value: float, better: str) -> float:
@@ -98,8 +128,9 @@ def _prompts(study: Study) -> tuple[list[dict[str, Any]], int]:
         count += len(group)
         players = [_player(study, video) for _, video in group.iterrows()]
         variants = sum(player["variant"] for player in players) if len(players) > MOST_ROWS else 0
-        prompts.append({"model": model, "prompt": group["prompt"].iloc[0], "seed": seed, "players": players,
-                        "variants": variants})  # fmt: skip
+        prompts.append(
+            {"model": model, "prompt": group["prompt"].iloc[0], "seed": seed, "players": players, "variants": variants}
+        )
     return prompts, len(study.videos) - count
 
 
@@ -119,14 +150,20 @@ def _player(study: Study, video: pd.Series) -> dict[str, Any]:
     numbers = [f"{video['speedup']:.2f}×"] if not math.isnan(video["speedup"]) else []
     numbers += [f"{video['psnr']:.1f} dB"] if math.isfinite(video["psnr"]) and not random else []
     return {
-        "name": label(video), "original": video["method"] == "original", "variant": bool(video["variant"]),
+        "name": label(video),
+        "original": video["method"] == "original",
+        "variant": bool(video["variant"]),
         "colour": style.colour(video["method"]),
-        "video": f"../{path}/video.mp4" if exists else "", "numbers": ", ".join(numbers), "slots": steps,
+        "video": f"../{path}/video.mp4" if exists else "",
+        "numbers": ", ".join(numbers),
+        "slots": steps,
         "status": "" if video["status"] == "ok" else f"{video['status']}: {video['reason'] or 'no reason recorded'}",
-        "warning": "; ".join([*(f"diverged: {text}" for text in validity.get("diverged") or ()),
-                              *(validity.get("warnings") or ())]),
-        "errors": [round(float(value), 4) for value in errors], "measure": name,
-    }  # fmt: skip
+        "warning": "; ".join(
+            [*(f"diverged: {text}" for text in validity.get("diverged") or ()), *(validity.get("warnings") or ())]
+        ),
+        "errors": [round(float(value), 4) for value in errors],
+        "measure": name,
+    }
 
 
 def _cells(study: Study) -> list[dict[str, str]]:
@@ -136,12 +173,15 @@ def _cells(study: Study) -> list[dict[str, str]]:
         record = study.record(group.iloc[0])
         environment = record.run.get("environment") or {}
         made_by = {name: value for name, value in settings(record).items() if name not in ("prompt", "seed")}
-        found.append({
-            "name": f"{label({**row, 'label': group['label'].iloc[0]})} on {row['model']}",
-            "command": str(record.run.get("command") or environment.get("command") or ""),
-            "settings": yaml.safe_dump(made_by, allow_unicode=True) if made_by else "", "counts": _decided(record.run),
-            "environment": json.dumps(environment, indent=1, ensure_ascii=False) if environment else "",
-        })  # fmt: skip
+        found.append(
+            {
+                "name": f"{label({**row, 'label': group['label'].iloc[0]})} on {row['model']}",
+                "command": str(record.run.get("command") or environment.get("command") or ""),
+                "settings": yaml.safe_dump(made_by, allow_unicode=True) if made_by else "",
+                "counts": _decided(record.run),
+                "environment": json.dumps(environment, indent=1, ensure_ascii=False) if environment else "",
+            }
+        )
     return found
 
 

@@ -6,20 +6,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from reports.metric import Metric
 from reports.records import CONTROLS, ROW, Study
 from reports.statistics import POWER, mean, videos_needed
 
-if TYPE_CHECKING:
-    from reports.tables import Metric
-
 CLAIMED = ("speedup", "lpips", "ssim", "psnr")  # the metrics whose first and second are told apart under the table
-COLUMNS = ["model", "metric", "row", "against", "pairs", "prompts", "difference", "difference_low", "difference_high",
-           "verdict", "videos_needed"]  # fmt: skip
+COLUMNS = [
+    "model",
+    "metric",
+    "row",
+    "against",
+    "pairs",
+    "prompts",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "verdict",
+    "videos_needed",
+]
 
 
 def compare(study: Study, frame: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:
@@ -36,8 +44,15 @@ def compare(study: Study, frame: pd.DataFrame, metrics: Sequence[Metric]) -> pd.
             values = values.sort_values(ascending=metric.better == "lower", kind="stable")
             own = {n: _videos(study, frame.loc[n], metric) for n in values.index}
             for other in values.index[1:]:
-                lines.append([model, metric.name, frame.loc[values.index[0], "name"], frame.loc[other, "name"],
-                              *_difference(own[values.index[0]], own[other], metric)])
+                lines.append(
+                    [
+                        model,
+                        metric.name,
+                        frame.loc[values.index[0], "name"],
+                        frame.loc[other, "name"],
+                        *_difference(own[values.index[0]], own[other], metric),
+                    ]
+                )
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
@@ -55,12 +70,17 @@ def lines(compared: pd.DataFrame, metrics: Sequence[Metric]) -> list[str]:
     """For each model, what separates the first from the second, and how many videos it takes to say so."""
     said = []
     for model, pairs in compared.groupby("model", sort=False):
-        claims = [_claim(pairs[pairs["metric"] == m.name].iloc[0], m) for m in metrics
-                  if m.name in CLAIMED and (pairs["metric"] == m.name).any()]  # fmt: skip
+        claims = [
+            _claim(pairs[pairs["metric"] == m.name].iloc[0], m)
+            for m in metrics
+            if m.name in CLAIMED and (pairs["metric"] == m.name).any()
+        ]
         said += [f"First against second on {model}, paired: {'; '.join(claims)}."] if claims else []
     if said:
-        said.append("Bold: the best of the accelerated rows, if its paired differences from all others keep clear of "
-                    f"none at 95 %. Wanted: pairs of videos that find a difference as large in {POWER:.0%} of repeats.")
+        said.append(
+            "Bold: the best of the accelerated rows, if its paired differences from all others keep clear of "
+            f"none at 95 %. Wanted: pairs of videos that find a difference as large in {POWER:.0%} of repeats."
+        )
     return said
 
 

@@ -9,10 +9,11 @@ import jinja2
 import pandas as pd
 
 from reports import formats, published, tables, verdicts
-from reports.others import counts, others
+from reports.metric import BY_NAME, Metric
 from reports.page import TEMPLATES
 from reports.records import Study, load
-from reports.tables import BY_NAME, Metric, protocol
+from reports.tables import protocol
+from reports.text_claims import counts, others
 from store import writing
 
 TITLES = {
@@ -42,9 +43,11 @@ def write(study: Study, frame: pd.DataFrame, report: Path) -> pd.DataFrame:
     judged = verdicts.judge(study, frame)
     for name, part in judged.groupby("table", sort=False):
         printed, under = beside(part), [LEGEND, _printed(str(name)), *protocol(study)]
-        texts = {"csv": part.dropna(axis=1, how="all").to_csv(index=False, float_format="%.6g"),
-                 "md": "\n\n".join([f"## {TITLES[str(name)]}", formats.pipes(printed), *under]) + "\n",
-                 "tex": formats.tabular(printed, str(name), " ".join([f"{TITLES[str(name)]}.", *under]))}  # fmt: skip
+        texts = {
+            "csv": part.dropna(axis=1, how="all").to_csv(index=False, float_format="%.6g"),
+            "md": "\n\n".join([f"## {TITLES[str(name)]}", formats.pipes(printed), *under]) + "\n",
+            "tex": formats.tabular(printed, str(name), " ".join([f"{TITLES[str(name)]}.", *under])),
+        }
         for suffix, text in texts.items():
             with writing(report / "tables" / f"{name}.{suffix}") as draft:
                 draft.write_text(text, encoding="utf-8")
@@ -59,9 +62,11 @@ def beside(part: pd.DataFrame) -> pd.DataFrame:
     for metric in _columns(part):
         cells = [_cell(line, metric) for _, line in part.iterrows()]
         columns[f"{metric.title} {formats.ARROWS[metric.better]}"] = [
-            f"{cell['ours'] or '–'} ({cell['printed'] or '–'})" for cell in cells]  # fmt: skip
-    columns["verdict"] = [f"{line['verdict']} ({line['why']})" if line["why"] else line["verdict"]
-                          for _, line in part.iterrows()]  # fmt: skip
+            f"{cell['ours'] or '–'} ({cell['printed'] or '–'})" for cell in cells
+        ]
+    columns["verdict"] = [
+        f"{line['verdict']} ({line['why']})" if line["why"] else line["verdict"] for _, line in part.iterrows()
+    ]
     return pd.DataFrame(columns)
 
 
@@ -89,21 +94,43 @@ def print_summary(results: Path, console: Any = None) -> None:
 
 def render(judged: pd.DataFrame, study: Study, frame: pd.DataFrame) -> str:
     """The page as text."""
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True,
-                                     lstrip_blocks=True, undefined=jinja2.StrictUndefined)  # fmt: skip
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
     parts = []
     for name, part in judged.groupby("table", sort=False):
         columns = _columns(part)
-        rows = [{"name": line["row"], "model": line["model"], "reproduced": line["reproduced"],
-                 "verdict": line["verdict"], "why": line["why"], "cells": [_cell(line, m) for m in columns]}
-                for _, line in part.iterrows()]  # fmt: skip
+        rows = [
+            {
+                "name": line["row"],
+                "model": line["model"],
+                "reproduced": line["reproduced"],
+                "verdict": line["verdict"],
+                "why": line["why"],
+                "cells": [_cell(line, m) for m in columns],
+            }
+            for _, line in part.iterrows()
+        ]
         parts.append({"title": TITLES[str(name)], "columns": columns, "rows": rows, "printed": _printed(str(name))})
-    tolerances = [f"{BY_NAME[name].title} ± " + (f"{100 * amount:.3g} %" if relative else f"{amount:.3g}")
-                  for name, (amount, relative) in verdicts.TOLERANCE.items()]  # fmt: skip
+    tolerances = [
+        f"{BY_NAME[name].title} ± " + (f"{100 * amount:.3g} %" if relative else f"{amount:.3g}")
+        for name, (amount, relative) in verdicts.TOLERANCE.items()
+    ]
     css = jinja2.utils.markupsafe.Markup((TEMPLATES / "page.css").read_text(encoding="utf-8"))
     return environment.get_template("paper.html").render(
-        parts=parts, others=others(study, frame), counts=counts(study), odd=ODD, elsewhere=_printed("other"),
-        summary=verdicts.summary(judged), tolerances=tolerances, protocol=" ".join(protocol(study)), css=css
+        parts=parts,
+        others=others(study, frame),
+        counts=counts(study),
+        odd=ODD,
+        elsewhere=_printed("other"),
+        summary=verdicts.summary(judged),
+        tolerances=tolerances,
+        protocol=" ".join(protocol(study)),
+        css=css,
     )
 
 

@@ -41,8 +41,9 @@ def marks(study: Study, valid: pd.DataFrame) -> list[str]:
     mine = _values(own)
     apart = [f"{name} ({_listed(values)})" for name, values in mine.items() if len(values) > 1]
     found = [APART + ", ".join(apart)] if apart else []
-    originals = study.videos[study.videos["key"].isin(set(valid["reference"]) - {""})
-                             & study.videos["model"].isin(set(valid["model"]))]  # fmt: skip
+    originals = study.videos[
+        study.videos["key"].isin(set(valid["reference"]) - {""}) & study.videos["model"].isin(set(valid["model"]))
+    ]
     theirs = _values(facts(study.record(video)) for _, video in originals.iterrows())
     for name, values in theirs.items():
         if name not in OWN and name in mine and values != mine[name]:
@@ -58,11 +59,14 @@ def lines(study: Study, frame: pd.DataFrame) -> list[str]:
         for mark in line["marks"].split("; "):
             if mark.startswith((APART, BESIDE)):
                 named.setdefault((line["model"], mark), []).append(line["name"])
-    found = [f"{', '.join(names)} on {model}: {mark}, which may change a number."
-             for (model, mark), names in named.items()]  # fmt: skip
+    found = [
+        f"{', '.join(names)} on {model}: {mark}, which may change a number." for (model, mark), names in named.items()
+    ]
     if older:
-        found.append(f"{older} of {len(study.records)} records have keys of an older kind, which say nothing of the "
-                     "model's code: what it is today may give other frames.")  # fmt: skip
+        found.append(
+            f"{older} of {len(study.records)} records have keys of an older kind, which say nothing of the "
+            "model's code: what it is today may give other frames."
+        )
     return found
 
 

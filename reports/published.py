@@ -9,11 +9,25 @@ import pandas as pd
 
 FOLDER = Path(__file__).parent / "published"
 MODELS = {"skyreels": "skyreels", "magi1": "magi", "skyreels_tiny": "skyreels", "magi1_tiny": "magi"}
-METHODS = {"original": "Original", "delta_dit": "Delta-DiT", "teacache": "TeaCache",
-           "taylorseer": "TaylorSeer", "flowcache": "FlowCache", "scope": "SCOPE"}  # fmt: skip
+METHODS = {
+    "original": "Original",
+    "delta_dit": "Delta-DiT",
+    "teacache": "TeaCache",
+    "taylorseer": "TaylorSeer",
+    "flowcache": "FlowCache",
+    "scope": "SCOPE",
+}
 ONE_ROW = "Delta-DiT"  # has no slow and fast in print
-COLUMNS = {"time_s": "time_s", "speedup": "speedup", "flops_P": "flops_pf", "flops_speedup": "flops_speedup",
-           "vbench": "vbench", "lpips": "lpips", "ssim": "ssim", "psnr": "psnr"}  # fmt: skip
+COLUMNS = {
+    "time_s": "time_s",
+    "speedup": "speedup",
+    "flops_P": "flops_pf",
+    "flops_speedup": "flops_speedup",
+    "vbench": "vbench",
+    "lpips": "lpips",
+    "ssim": "ssim",
+    "psnr": "psnr",
+}
 PRINTED = (*COLUMNS.values(), "peak_memory_gb")
 
 

@@ -48,8 +48,9 @@ class Study:
     def models(self) -> list[str]:
         return list(dict.fromkeys(self.videos["model"]))
 
-    def rows(self, model: str | None = None, some: Callable[[pd.DataFrame], pd.DataFrame] = lambda videos: videos
-             ) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:  # fmt: skip
+    def rows(
+        self, model: str | None = None, some: Callable[[pd.DataFrame], pd.DataFrame] = lambda videos: videos
+    ) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
         """Each row of the main table with its videos, the Original first and SCOPE last; of `some` of the videos."""
         videos = some(self.videos if model is None else self.videos[self.videos["model"] == model])
         for names, group in videos.groupby(ROW, sort=False):
@@ -127,11 +128,50 @@ def number(value: Any) -> float:
         return math.nan
 
 
-_NUMBERS = ("time_s", "denoise_s", "decode_s", "text_s", "flops", "flops_masked", "memory", "memory_reserved",
-            "memory_denoise", "forwards", "iterations", "frames", "fps", "psnr", "ssim", "lpips")  # fmt: skip
-_COLUMNS = ["record", "key", "model", "method", "speed", "variant", "label", "prompt_id", "prompt", "seed",
-            "status", "reason", "reference", "weights", "attention", "estimated", "of_paper", "turned", "identical",
-            "scored", "device", "changed", "diverged", *_NUMBERS]  # fmt: skip
+_NUMBERS = (
+    "time_s",
+    "denoise_s",
+    "decode_s",
+    "text_s",
+    "flops",
+    "flops_masked",
+    "memory",
+    "memory_reserved",
+    "memory_denoise",
+    "forwards",
+    "iterations",
+    "frames",
+    "fps",
+    "psnr",
+    "ssim",
+    "lpips",
+)
+_COLUMNS = [
+    "record",
+    "key",
+    "model",
+    "method",
+    "speed",
+    "variant",
+    "label",
+    "prompt_id",
+    "prompt",
+    "seed",
+    "status",
+    "reason",
+    "reference",
+    "weights",
+    "attention",
+    "estimated",
+    "of_paper",
+    "turned",
+    "identical",
+    "scored",
+    "device",
+    "changed",
+    "diverged",
+    *_NUMBERS,
+]
 
 
 def _seconds(seconds: Mapping[str, Any]) -> float:
@@ -152,28 +192,41 @@ def _line(record: Record, n: int) -> dict[str, Any]:
         status = "invalid"
     identical = bool(quality.get("identical"))
     return {
-        "record": n, "key": record.path.name, "model": run.get("model", model),
-        "method": run.get("method", cell), "speed": speed, "label": run.get("method_label") or "",
-        "prompt_id": run.get("prompt_id", record.path.name), "prompt": str(run.get("prompt", "")),
-        "seed": run.get("seed", 0), "status": status,
+        "record": n,
+        "key": record.path.name,
+        "model": run.get("model", model),
+        "method": run.get("method", cell),
+        "speed": speed,
+        "label": run.get("method_label") or "",
+        "prompt_id": run.get("prompt_id", record.path.name),
+        "prompt": str(run.get("prompt", "")),
+        "seed": run.get("seed", 0),
+        "status": status,
         "diverged": status == "ok" and validity.get("status") == "diverged",  # a video, which has left its Original
         "reason": run.get("reason") or "; ".join(map(str, validity.get("reasons") or ())),
         "reference": run.get("reference_key") or quality.get("reference") or "",
-        "weights": run.get("weights") or "", "estimated": bool(run.get("estimated")),
+        "weights": run.get("weights") or "",
+        "estimated": bool(run.get("estimated")),
         "of_paper": bool((run.get("point") or {}).get("paper")),
         "turned": ", ".join((run.get("point") or {}).get("turned") or ()),
-        "identical": identical, "scored": bool(quality),
+        "identical": identical,
+        "scored": bool(quality),
         "device": str(environment.get("gpu") or environment.get("cpu") or ""),
         "changed": dict(run.get("changed") or {}),
         "memory_denoise": number((run.get("peak_memory_denoise") or {}).get("allocated")),
-        "time_s": _seconds(seconds), "denoise_s": number(seconds.get("denoise")),
-        "decode_s": number(seconds.get("decode")), "text_s": number(seconds.get("text")),
-        "flops": executed(run), "attention": run.get("attention") or "", "flops_masked": number(flops.get("masked")),
-        "memory": number(memory.get("allocated")), "memory_reserved": number(memory.get("reserved")),
+        "time_s": _seconds(seconds),
+        "denoise_s": number(seconds.get("denoise")),
+        "decode_s": number(seconds.get("decode")),
+        "text_s": number(seconds.get("text")),
+        "flops": executed(run),
+        "attention": run.get("attention") or "",
+        "flops_masked": number(flops.get("masked")),
+        "memory": number(memory.get("allocated")),
+        "memory_reserved": number(memory.get("reserved")),
         "psnr": np.inf if identical else number(quality.get("psnr")),
         **{name: number(quality.get(name)) for name in ("ssim", "lpips")},
         **{name: number(run.get(name)) for name in ("forwards", "iterations", "frames", "fps")},
-    }  # fmt: skip
+    }
 
 
 def _variants(videos: pd.DataFrame, records: list[Record]) -> pd.Series:
@@ -182,8 +235,10 @@ def _variants(videos: pd.DataFrame, records: list[Record]) -> pd.Series:
     A record says how it departs from the menu; where that leaves two videos of one prompt and seed in a row (older
     records, other weights), the settings that differ between them tell them apart.
     """
-    told = [", ".join(f"{name.partition('.')[2]}={value}" for name, value in sorted(changed.items()))
-            for changed in videos["changed"]]  # fmt: skip
+    told = [
+        ", ".join(f"{name.partition('.')[2]}={value}" for name, value in sorted(changed.items()))
+        for changed in videos["changed"]
+    ]
     names = pd.Series(told, index=videos.index, dtype=object)
     for _, group in videos.groupby(["model", "method", "speed", names], sort=False):
         if not group.duplicated(["prompt", "seed"]).any():

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import style
+from reports.metric import BY_NAME
 from reports.records import CONTROLS, ROW, Study, label, settings
-from reports.tables import BY_NAME
 
 LENGTH, SKIP = "model.frames", "method.max_skip"
 ROWS = (("original", ""), ("scope", "fast"))
@@ -58,9 +58,15 @@ def length(study: Study, frame: pd.DataFrame) -> Figure | None:
             scope = lines["scope", "fast"]
             for n in (0, -1) if len(scope) else ():
                 line = scope.iloc[n]
-                axes.annotate(f"{line['speedup']:.2f}×", (line["at"], line["time_s"]), (0, -14), fontsize=7.5,
-                              textcoords="offset points", ha="right" if n else "left",
-                              color=style.colour("scope"))  # fmt: skip
+                axes.annotate(
+                    f"{line['speedup']:.2f}×",
+                    (line["at"], line["time_s"]),
+                    (0, -14),
+                    fontsize=7.5,
+                    textcoords="offset points",
+                    ha="right" if n else "left",
+                    color=style.colour("scope"),
+                )
     return figure
 
 
@@ -84,8 +90,9 @@ def _points(axes: Axes, part: pd.DataFrame, name: str, ink: str, line: str = "")
 
 def skips(study: Study, frame: pd.DataFrame) -> Figure | None:
     """Time, SSIM and PSNR over the most steps in a row without a forward; the operating point is ringed."""
-    found = [(model, part) for model in study.models
-             if len(part := series(study, frame, model, ("scope", "fast"), SKIP))]  # fmt: skip
+    found = [
+        (model, part) for model in study.models if len(part := series(study, frame, model, ("scope", "fast"), SKIP))
+    ]
     if not found:
         return None
     names = ["time_s", *(name for name in ("ssim", "psnr") if any(part[name].notna().any() for _, part in found))]
@@ -118,8 +125,15 @@ def memory(study: Study) -> Figure | None:
             for place, bar in enumerate(reversed(bars)):
                 axes.barh(place, bar["whole"], 0.7, color="white", edgecolor=style.SOFT, lw=0.8)
                 axes.barh(place, bar["denoise"], 0.7, color=style.colour(bar["method"]))
-                axes.annotate(f"{bar['whole']:.3g}", (bar["whole"], place), (3, 0), textcoords="offset points",
-                              va="center", fontsize=7.5, color=style.SOFT)  # fmt: skip
+                axes.annotate(
+                    f"{bar['whole']:.3g}",
+                    (bar["whole"], place),
+                    (3, 0),
+                    textcoords="offset points",
+                    va="center",
+                    fontsize=7.5,
+                    color=style.SOFT,
+                )
             axes.set_yticks(range(len(bars)), [style.short(bar["name"]) for bar in reversed(bars)])
             axes.set(title=model, xlabel="peak memory (GB): filled while denoising, outlined with decoding")
             axes.grid(axis="y", visible=False)
@@ -130,10 +144,16 @@ def memory(study: Study) -> Figure | None:
 
 def _bars(study: Study, model: str) -> Iterator[dict[str, Any]]:
     """A bar per method and length: the model's own length, and the longest where that was tried too."""
-    shown = [(row, videos[videos["status"] == "ok"]) for row, videos in study.rows(model)
-             if row["speed"] in ("", "fast") and row["method"] not in CONTROLS[1:]]  # fmt: skip
-    shown = [(row, valid) for row, valid in shown
-             if valid["memory"].notna().any() and set(valid["changed"].iloc[0]) <= {LENGTH}]  # fmt: skip
+    shown = [
+        (row, videos[videos["status"] == "ok"])
+        for row, videos in study.rows(model)
+        if row["speed"] in ("", "fast") and row["method"] not in CONTROLS[1:]
+    ]
+    shown = [
+        (row, valid)
+        for row, valid in shown
+        if valid["memory"].notna().any() and set(valid["changed"].iloc[0]) <= {LENGTH}
+    ]
     longest = max((valid["frames"].iloc[0] for row, valid in shown if row["variant"]), default=None)
     long = {row["method"] for row, valid in shown if valid["frames"].iloc[0] == longest}
     for row, valid in shown:
@@ -142,5 +162,9 @@ def _bars(study: Study, model: str) -> Iterator[dict[str, Any]]:
             continue
         whole, denoise = (float(valid[name].mean()) / 1e9 for name in ("memory", "memory_denoise"))
         name = label({**row, "variant": ""})
-        yield {"name": f"{name}, {frames:.0f} frames", "method": row["method"], "whole": whole,
-               "denoise": whole if np.isnan(denoise) else denoise}  # fmt: skip
+        yield {
+            "name": f"{name}, {frames:.0f} frames",
+            "method": row["method"],
+            "whole": whole,
+            "denoise": whole if np.isnan(denoise) else denoise,
+        }

@@ -8,21 +8,42 @@ from typing import Any
 
 import pandas as pd
 
+from reports.metric import BY_NAME
 from reports.records import ROW, Study, settings
-from reports.tables import BY_NAME
 
 LEAST_PROMPTS = 5  # fewer have no interval that can be relied on
 MODEL: dict[str, dict[str, Any]] = {  # sources.csv; a record must state each of these
-    "skyreels": {"frames": 257, "height": 544, "width": 960, "guidance": 6.0, "steps": 50, "ar_step": 5, "block": 5,
-                 "base_frames": 97, "overlap": 17, "attention": "full"},
+    "skyreels": {
+        "frames": 257,
+        "height": 544,
+        "width": 960,
+        "guidance": 6.0,
+        "steps": 50,
+        "ar_step": 5,
+        "block": 5,
+        "base_frames": 97,
+        "overlap": 17,
+        "attention": "full",
+    },
     "magi": {"frames": 240, "height": 480, "width": 480, "steps": 64, "distill": True, "kv_range": []},
-}  # fmt: skip
+}
 MODEL_IF_STATED: dict[str, dict[str, Any]] = {  # what makes it another model or task; older records may leave it out
-    "skyreels": {"architecture.num_layers": 30, "architecture.num_attention_heads": 12,
-                 "architecture.attention_head_dim": 128, "architecture.ffn_dim": 8960},
-    "magi": {"architecture.num_layers": 34, "architecture.hidden_size": 3072, "architecture.ffn_hidden_size": 12288,
-             "window": 4, "chunk": 6, "kv_capacity": 0, "prefix": ""},
-}  # fmt: skip
+    "skyreels": {
+        "architecture.num_layers": 30,
+        "architecture.num_attention_heads": 12,
+        "architecture.attention_head_dim": 128,
+        "architecture.ffn_dim": 8960,
+    },
+    "magi": {
+        "architecture.num_layers": 34,
+        "architecture.hidden_size": 3072,
+        "architecture.ffn_hidden_size": 12288,
+        "window": 4,
+        "chunk": 6,
+        "kv_capacity": 0,
+        "prefix": "",
+    },
+}
 SCOPE: dict[str, Any] = {"max_skip": 5, "decay": 0.75}
 SCOPE_IF_STATED: dict[str, Any] = {"predictor": "newton2"}  # Eq. 7
 SELECTIVE = {"skyreels"}  # computes the active frames alone; on MAGI-1 the window holds no others
@@ -35,26 +56,33 @@ def by_definition(method: str, name: str) -> bool:
     return method == "original" and name in BY_DEFINITION
 
 
-def obstacle(study: Study, line: pd.Series, model: str, name: str, taus: tuple[float, float] | None = None,
-             fraction: float = 0.0) -> str:  # fmt: skip
+def obstacle(
+    study: Study, line: pd.Series, model: str, name: str, taus: tuple[float, float] | None = None, fraction: float = 0.0
+) -> str:
     """Why the column `name` of a row of the main table is not the paper's to compare with; empty if it is.
 
     `model` is "skyreels" or "magi"; `taus` and `fraction` are the published row's thresholds and share of the steps.
     """
     if why := unlike_paper(study, line, model, taus, fraction):
         return why
-    marks = [mark for mark in str(line["marks"]).split("; ") if name in RATIOS and (
-        "attention against" in mark or (name == "speedup" and mark.startswith("speeds of")))]  # fmt: skip
+    marks = [
+        mark
+        for mark in str(line["marks"]).split("; ")
+        if name in RATIOS and ("attention against" in mark or (name == "speedup" and mark.startswith("speeds of")))
+    ]
     return marks[0] if marks else too_few_prompts(study, line, name)
 
 
-def unlike_paper(study: Study, line: pd.Series, model: str, taus: tuple[float, float] | None = None,
-                 fraction: float = 0.0) -> str:  # fmt: skip
+def unlike_paper(
+    study: Study, line: pd.Series, model: str, taus: tuple[float, float] | None = None, fraction: float = 0.0
+) -> str:
     """How the settings of a row's valid videos differ from the paper's; empty if none does."""
     for number in videos(study, line)["record"]:
         made_by = settings(study.records[number])
-        wrong = [*_model(model, made_by.get("model") or {}),
-                 *_method(model, line["method"], made_by.get("method") or {}, taus, fraction)]  # fmt: skip
+        wrong = [
+            *_model(model, made_by.get("model") or {}),
+            *_method(model, line["method"], made_by.get("method") or {}, taus, fraction),
+        ]
         if wrong:
             return ", ".join(wrong)
     return ""
@@ -84,8 +112,9 @@ def _model(model: str, found: Mapping[str, Any]) -> Iterator[str]:
     yield from _unlike(found, MODEL[model], MODEL_IF_STATED[model])
 
 
-def _method(model: str, method: str, found: Mapping[str, Any], taus: tuple[float, float] | None, fraction: float
-            ) -> Iterator[str]:  # fmt: skip
+def _method(
+    model: str, method: str, found: Mapping[str, Any], taus: tuple[float, float] | None, fraction: float
+) -> Iterator[str]:
     if fraction:
         yield from _unlike(found, {"fraction": fraction}, {})
     if method != "scope":
@@ -124,5 +153,12 @@ def _named(name: str, value: Any) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
-    return "the full range" if value == [] else "none" if value == "" else str(value).lower() \
-        if isinstance(value, bool) else str(value)  # fmt: skip
+    return (
+        "the full range"
+        if value == []
+        else "none"
+        if value == ""
+        else str(value).lower()
+        if isinstance(value, bool)
+        else str(value)
+    )

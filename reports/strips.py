@@ -39,8 +39,9 @@ def frames(path: Path, count: int = SHOWN) -> np.ndarray | None:
             total = sum(1 for _ in container.decode(video=0))  # a file's own count includes what an edit list hides
         wanted = np.linspace(0, total - 1, count).round().astype(int)
         with av.open(str(path.absolute())) as container:
-            kept = {n: frame.to_ndarray(format="rgb24") for n, frame in enumerate(container.decode(video=0))
-                    if n in wanted}  # fmt: skip
+            kept = {
+                n: frame.to_ndarray(format="rgb24") for n, frame in enumerate(container.decode(video=0)) if n in wanted
+            }
         return np.stack([kept[n] for n in wanted])
     except (av.error.FFmpegError, IndexError, KeyError, ValueError):
         return None
@@ -48,14 +49,19 @@ def frames(path: Path, count: int = SHOWN) -> np.ndarray | None:
 
 def strips(study: Study, wanted: Wanted, needs: str = "") -> Figure | None:
     """A block per model: its first prompt that the Original and another row have, one of `needs` where that is said."""
-    blocks = [(model, found) for model in study.models if len(found := _videos(study, model, wanted)) > 1
-              and (not needs or any(video["method"] == needs for video, _ in found))]  # fmt: skip
+    blocks = [
+        (model, found)
+        for model in study.models
+        if len(found := _videos(study, model, wanted)) > 1
+        and (not needs or any(video["method"] == needs for video, _ in found))
+    ]
     if not blocks:
         return None
     with rc_context(style.SETTINGS):
         shapes = [found[0][1].shape for _, found in blocks]  # of the Original's frames: (SHOWN, H, W, 3)
-        heights = [0.32 + 1.07 * len(found) * shape[1] / shape[2]
-                   for (_, found), shape in zip(blocks, shapes, strict=True)]  # fmt: skip
+        heights = [
+            0.32 + 1.07 * len(found) * shape[1] / shape[2] for (_, found), shape in zip(blocks, shapes, strict=True)
+        ]
         tight = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
         figure = Figure((1.05 * SHOWN + 1.1, sum(heights)), layout=tight)
         parts = np.ravel(figure.subfigures(len(blocks), 1, height_ratios=heights, squeeze=False))
@@ -100,8 +106,9 @@ def _block(part: SubFigure, model: str, found: list[tuple[pd.Series, np.ndarray]
         name = style.short(label(video).replace(" (", "\n("), 28)
         if video["method"] != "original":
             name += "\n" + ", ".join(numbers)
-        axes_row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=7.5,
-                               color=style.colour(video["method"]))  # fmt: skip
+        axes_row[0].set_ylabel(
+            name, rotation=0, ha="right", va="center", fontsize=7.5, color=style.colour(video["method"])
+        )
 
 
 def _plain(text: str) -> str:

@@ -15,26 +15,60 @@ from store import writing
 INK, SOFT, FAINT = "#22262b", "#7a828c", "#e4e7eb"
 MODES = {"cache": "#dfe5ea", "predict": "#f0b347", "recompute": "#1f5a8a"}  # light, middle, dark: tells apart in grey
 _COLOURS = {  # Okabe and Ito's palette
-    "original": INK, "original_repeat": SOFT, "original_seed": "#b3bac2", "reduced_steps": "#8c6d1f",
-    "uniform": "#999999", "delta_dit": "#56b4e9", "teacache": "#0072b2", "taylorseer": "#cc79a7",
-    "flowcache": "#009e73", "scope": "#d55e00",
-}  # fmt: skip
+    "original": INK,
+    "original_repeat": SOFT,
+    "original_seed": "#b3bac2",
+    "reduced_steps": "#8c6d1f",
+    "uniform": "#999999",
+    "delta_dit": "#56b4e9",
+    "teacache": "#0072b2",
+    "taylorseer": "#cc79a7",
+    "flowcache": "#009e73",
+    "scope": "#d55e00",
+}
 _SPARE = ("#5d3a9b", "#40b0a6", "#994f00", "#e1be6a", "#dc3220", "#006cd1")
 MARKERS = {"": "o", "slow": "s", "fast": "^"}
 HALO = (withStroke(linewidth=2, foreground="white"),)  # keeps a name readable over a line
 LINES = {"": "-", "slow": "-", "fast": (0, (4, 1.5))}
 
 SETTINGS: Any = {
-    "figure.dpi": 100, "savefig.dpi": 200, "savefig.bbox": "tight", "savefig.pad_inches": 0.06,
-    "figure.constrained_layout.use": True, "font.family": "DejaVu Sans", "font.size": 8.5,
-    "axes.titlesize": 9.5, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.titlepad": 8,
-    "axes.labelsize": 8.5, "axes.labelcolor": INK, "axes.edgecolor": SOFT, "axes.linewidth": 0.7,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
-    "grid.color": FAINT, "grid.linewidth": 0.6, "text.color": INK, "xtick.color": SOFT, "ytick.color": SOFT,
-    "xtick.labelcolor": INK, "ytick.labelcolor": INK, "xtick.labelsize": 8, "ytick.labelsize": 8,
-    "xtick.major.size": 3, "ytick.major.size": 3, "lines.linewidth": 1.5, "legend.frameon": False,
-    "svg.hashsalt": "scope", "svg.fonttype": "path", "axes.unicode_minus": True, "axes.formatter.useoffset": False,
-}  # fmt: skip
+    "figure.dpi": 100,
+    "savefig.dpi": 200,
+    "savefig.bbox": "tight",
+    "savefig.pad_inches": 0.06,
+    "figure.constrained_layout.use": True,
+    "font.family": "DejaVu Sans",
+    "font.size": 8.5,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 8,
+    "axes.labelsize": 8.5,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": SOFT,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
+    "lines.linewidth": 1.5,
+    "legend.frameon": False,
+    "svg.hashsalt": "scope",
+    "svg.fonttype": "path",
+    "axes.unicode_minus": True,
+    "axes.formatter.useoffset": False,
+}
 
 
 def colour(method: str) -> str:
@@ -91,7 +125,7 @@ def short(name: str, most: int = LONGEST_NAME) -> str:
 
 def _cut(line: str, most: int) -> str:
     keep = most // 2
-    return line if len(line) <= most else f"{line[:keep]}…{line[len(line) - (most - keep - 1):]}"
+    return line if len(line) <= most else f"{line[:keep]}…{line[len(line) - (most - keep - 1) :]}"
 
 
 def label_lines(axes: Axes, ends: list[tuple[float, str, str]], x: float, points: float = 10.5) -> None:
@@ -101,5 +135,13 @@ def label_lines(axes: Axes, ends: list[tuple[float, str, str]], x: float, points
     heights = [axes.transData.transform((x, y))[1] for y, _, _ in ends]
     for (y, text, ink), height in zip(ends, spread(heights, gap), strict=True):
         offset = (height - axes.transData.transform((x, y))[1]) * 72 / axes.figure.dpi
-        axes.annotate(short(text), (x, y), (6, offset), textcoords="offset points", color=ink, va="center", fontsize=8,
-                      annotation_clip=False)  # fmt: skip
+        axes.annotate(
+            short(text),
+            (x, y),
+            (6, offset),
+            textcoords="offset points",
+            color=ink,
+            va="center",
+            fontsize=8,
+            annotation_clip=False,
+        )

@@ -2,54 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from reports import floor, machine, paired, provenance, published
+from reports.metric import BY_NAME, METRICS, SIMILARITIES, Metric
 from reports.records import ROW, Study, label, prompt_hash
-from reports.statistics import FEWEST, NONE, Estimate, Shape, mean
+from reports.statistics import FEWEST, NONE, Estimate, mean
 
-
-@dataclass(frozen=True)
-class Metric:
-    """A column with numbers, and how it is made of the videos of a row and printed."""
-
-    name: str
-    title: str
-    short: str  # the same for a narrow terminal
-    source: str  # the column of Study.videos
-    better: str  # "higher" or "lower"
-    show: Callable[[float], str]
-    scale: float = 1.0
-    geometric: bool = False  # a ratio: averaged as one
-    quality: bool = False  # says nothing about random weights
-    least: float = 0.0  # what no value can be below, and so no interval
-    most: float = np.inf
-    shape: Shape = "positive"  # what its interval may suppose
-
-
-def _plain(value: float) -> str:
-    return f"{value:.2f}" if value >= 0.995 else f"{value:.3g}"
-
-
-METRICS = (
-    Metric("time_s", "time (s)", "sec", "time_s", "lower", _plain),
-    Metric("speedup", "speedup", "speed", "speedup", "higher", "{:.2f}×".format, geometric=True),
-    Metric("flops_pf", "PFLOP", "PFLOP", "flops", "lower", _plain, scale=1e-15),
-    Metric("flops_speedup", "FLOPs speedup", "FLOPs", "flops_speedup", "higher", "{:.2f}×".format, geometric=True),
-    Metric("vbench", "VBench", "VBench", "", "higher", "{:.2f}".format, quality=True),
-    Metric("lpips", "LPIPS", "LPIPS", "lpips", "lower", "{:.4f}".format, quality=True),
-    Metric("ssim", "SSIM", "SSIM", "ssim", "higher", "{:.4f}".format, quality=True, least=-1, most=1,
-           shape="below one"),
-    Metric("psnr", "PSNR (dB)", "PSNR", "psnr", "higher", "{:.2f}".format, quality=True, shape="normal"),
-    Metric("peak_memory_gb", "memory (GB)", "GB", "memory", "lower", _plain, scale=1e-9),
-)
-BY_NAME = {metric.name: metric for metric in METRICS}
-SIMILARITIES = [BY_NAME[name] for name in ("lpips", "ssim", "psnr")]
 CONVENTIONS = (
     "Time is denoising and decoding of a video, without its text. Speedups are geometric means over prompts of the "
     + "ratio to the Original of the same prompt and seed; all other numbers are arithmetic means.",
@@ -61,11 +24,19 @@ CONVENTIONS = (
 )
 DEFAULTS = "default settings, not the paper's point"  # a mark
 SIGNS = {
-    "estimated": "†", DEFAULTS: "†", "random": "‡", "the paper's numbers": "§", "tuned: ": "¶",
-}  # fmt: skip  # by a mark of the row
+    "estimated": "†",
+    DEFAULTS: "†",
+    "random": "‡",
+    "the paper's numbers": "§",
+    "tuned: ": "¶",
+}  # by a mark of the row
 COLUMNS = ["model", "method", "speed", "videos", *BY_NAME, "status"]
-ALSO = {"speedup_denoise": ("speedup_denoise", 1.0, True), "flops_pf_masked": ("flops_masked", 1e-15, False),
-        "peak_reserved_gb": ("memory_reserved", 1e-9, False), "decode_s": ("decode_s", 1.0, False)}  # fmt: skip
+ALSO = {
+    "speedup_denoise": ("speedup_denoise", 1.0, True),
+    "flops_pf_masked": ("flops_masked", 1e-15, False),
+    "peak_reserved_gb": ("memory_reserved", 1e-9, False),
+    "decode_s": ("decode_s", 1.0, False),
+}
 
 
 def main(study: Study) -> pd.DataFrame:
@@ -80,8 +51,20 @@ def main(study: Study) -> pd.DataFrame:
 def _columns() -> list[str]:
     ends = [f"{name}_{end}" for name in BY_NAME for end in ("low", "high")]
     paper = [f"paper_{name}" for name in published.PRINTED]
-    return [*COLUMNS, *ends, *paper, "paper_comparable", *ALSO, "invalid", "failed", "diverged",
-            "name", "variant", "marks", "missing"]  # fmt: skip
+    return [
+        *COLUMNS,
+        *ends,
+        *paper,
+        "paper_comparable",
+        *ALSO,
+        "invalid",
+        "failed",
+        "diverged",
+        "name",
+        "variant",
+        "marks",
+        "missing",
+    ]
 
 
 def _line(study: Study, row: dict[str, str], group: pd.DataFrame) -> dict[str, Any]:
@@ -140,8 +123,9 @@ def _devices(study: Study, row: dict[str, str], valid: pd.DataFrame) -> list[str
     return sorted({*valid["device"], *compared["device"]} - {""}) if len(valid) else []
 
 
-def _estimate(study: Study, row: dict[str, str], group: pd.DataFrame, metric: Metric, random: bool
-              ) -> tuple[Estimate, str]:  # fmt: skip
+def _estimate(
+    study: Study, row: dict[str, str], group: pd.DataFrame, metric: Metric, random: bool
+) -> tuple[Estimate, str]:
     """A metric of a row, and why it has no value if it has none."""
     valid = group[group["status"] == "ok"]
     if not len(valid):
@@ -205,19 +189,26 @@ def notes(study: Study, frame: pd.DataFrame) -> list[str]:
     lines = [counted, *CONVENTIONS, *measured]
     marks = " ".join(frame["marks"])
     lines += ["† an operating point that the paper does not state and that we estimated."] * ("estimated" in marks)
-    lines += [f"† {DEFAULTS}: {line['name']} on {line['model']}." for _, line in frame.iterrows()
-              if DEFAULTS in line["marks"]]  # fmt: skip
+    lines += [
+        f"† {DEFAULTS}: {line['name']} on {line['model']}." for _, line in frame.iterrows() if DEFAULTS in line["marks"]
+    ]
     lines += ["§ the paper's numbers, as far as it states them, on whichever model."] * ("the paper's numbers" in marks)
     lines += _tuned(frame)
     lines += ["‡ random weights: speed, memory and FLOPs only."] * ("random" in marks)
-    lines += [f"{line['name']} on {line['model']}: {mark}, so its speedups are not of the method alone."
-              for _, line in frame.iterrows() for mark in line["marks"].split("; ") if " attention against " in mark]
+    lines += [
+        f"{line['name']} on {line['model']}: {mark}, so its speedups are not of the method alone."
+        for _, line in frame.iterrows()
+        for mark in line["marks"].split("; ")
+        if " attention against " in mark
+    ]
     lines += provenance.lines(study, frame) + floor.lines(study, frame, SIMILARITIES) + machine.lines(study, frame)
     lines += paired.lines(paired.compare(study, frame, METRICS), METRICS)
     fewest = videos[videos["status"] == "ok"].groupby(ROW)["prompt"].nunique()
     if len(fewest) and 1 < fewest.min() < FEWEST:
-        lines.append(f"Few prompts ({fewest.min()}): only speedups and PSNR have intervals below {FEWEST} prompts, "
-                     "since those of skewed values would hold the truth too rarely.")
+        lines.append(
+            f"Few prompts ({fewest.min()}): only speedups and PSNR have intervals below {FEWEST} prompts, "
+            "since those of skewed values would hold the truth too rarely."
+        )
     if not (videos["method"] == "original").any():
         lines.append("No Original in this folder: no speedup and no quality can be given.")
     return lines + [f"Left out: {path}, {why}." for path, why in study.damaged.items()]

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from reports import floor, tables
+from reports.metric import METRICS
 from reports.records import load
 
 
@@ -21,7 +22,7 @@ def print_main(results: Path | str) -> None:
     for model, part in frame.groupby("model", sort=False):
         table = Table("", title=escape(model), title_justify="left", box=None, pad_edge=False, header_style="bold")
         table.add_column("n", justify="right")
-        columns = [metric for metric in tables.METRICS if part[metric.name].notna().any()]
+        columns = [metric for metric in METRICS if part[metric.name].notna().any()]
         for metric in columns:
             table.add_column(metric.short, justify="right", no_wrap=True)
             tops[metric.name] = tables.best(frame, metric)

@@ -54,8 +54,11 @@ def _course(axes: Axes, found: dict[str, Any]) -> None:
         axes.plot(steps, middle, color=INK[name], ls=DASHES[name], marker="o", ms=3)
         axes.fill_between(steps, low, high, color=INK[name], alpha=0.13, lw=0)
         ends.append((float(middle[-1]), TITLES[name], INK[name]))
-    axes.set(xlabel=f"step of frame {found['slot']}", ylabel="velocity, root mean square",
-             title=f"{found['model']}: one run of skipped steps")  # fmt: skip
+    axes.set(
+        xlabel=f"step of frame {found['slot']}",
+        ylabel="velocity, root mean square",
+        title=f"{found['model']}: one run of skipped steps",
+    )
     axes.set_xticks(steps)
     axes.margins(x=0)
     style.label_lines(axes, ends, x=float(steps[-1]))
@@ -78,11 +81,21 @@ def _errors(axes: Axes, found: dict[str, Any]) -> None:
         axes.set_ylim(bottom=least / 4)  # room for the words; a band of few prompts reaches down to zero
     axes.margins(x=0)
     falls = levels[0] > levels[-1]
-    axes.set(xlabel="noise level" if falls else "time, from noise (0) to video (1)", ylabel="relative error",
-             title=f"{SKIPPED} steps after a forward")  # fmt: skip
+    axes.set(
+        xlabel="noise level" if falls else "time, from noise (0) to video (1)",
+        ylabel="relative error",
+        title=f"{SKIPPED} steps after a forward",
+    )
     told = [f"{TITLES[name]}: {-saving(found, name):+.0%}" for name in found["stand_ins"][1:]]
-    axes.text(0.03, 0.03, "\n".join(["mean absolute deviation (left) against reuse", *told]), transform=axes.transAxes,
-              fontsize=7.5, color=style.SOFT, path_effects=style.HALO)  # fmt: skip
+    axes.text(
+        0.03,
+        0.03,
+        "\n".join(["mean absolute deviation (left) against reuse", *told]),
+        transform=axes.transAxes,
+        fontsize=7.5,
+        color=style.SOFT,
+        path_effects=style.HALO,
+    )
     if falls:
         axes.invert_xaxis()
     style.label_lines(axes, ends, x=float(levels[known][-1]))

@@ -11,14 +11,20 @@ import numpy as np
 import pandas as pd
 
 from reports import published
+from reports.metric import BY_NAME
 from reports.records import ROW, Study, settings
 from reports.settings_check import by_definition, obstacle, plan_unlike_paper, unlike_paper
-from reports.tables import BY_NAME
 
 TOLERANCE = {  # how far from the printed number still matches; a share of it where `relative`
-    "speedup": (0.05, True), "flops_pf": (0.005, True), "flops_speedup": (0.01, True), "vbench": (0.5, False),
-    "lpips": (0.02, False), "ssim": (0.02, False), "psnr": (0.5, False), "peak_memory_gb": (0.05, True),
-}  # fmt: skip
+    "speedup": (0.05, True),
+    "flops_pf": (0.005, True),
+    "flops_speedup": (0.01, True),
+    "vbench": (0.5, False),
+    "lpips": (0.02, False),
+    "ssim": (0.02, False),
+    "psnr": (0.5, False),
+    "peak_memory_gb": (0.05, True),
+}
 QUALITY = {"vbench", "lpips", "ssim", "psnr"}
 ORDER = (
     "differs",
@@ -29,8 +35,10 @@ ORDER = (
 BY_DEFINITION = "by definition"  # the Original against itself; left out of the verdict of its row
 NAMES = {"skyreels": ("skyreels", "skyreels_tiny"), "magi": ("magi1", "magi1_tiny")}  # ours, the full size first
 POINTS = {  # the operating points that stand for rows of Table 2, where they are not called row1, row2, ...
-    ("skyreels", "3(core)"): "fast", ("magi", "1"): "slow", ("magi", "2(core)"): "fast",
-}  # fmt: skip
+    ("skyreels", "3(core)"): "fast",
+    ("magi", "1"): "slow",
+    ("magi", "2(core)"): "fast",
+}
 KEPT = {"skyreels": 10 / 50, "magi": 20 / 64}  # of the steps, in Table 12
 
 
@@ -71,8 +79,9 @@ def claims() -> Iterator[Claim]:
         method = "scope" if name == "SCOPE" else "original" if whole else "reduced_steps"
         speed = "fast" if method == "scope" else ""
         fraction = KEPT[line["model"]] if method == "reduced_steps" else 0.0
-        yield Claim("table12", line["config"], line["model"], _numbers(line), method, speed, None, method == "scope",
-                    fraction)  # fmt: skip
+        yield Claim(
+            "table12", line["config"], line["model"], _numbers(line), method, speed, None, method == "scope", fraction
+        )
 
 
 def judge(study: Study, frame: pd.DataFrame) -> pd.DataFrame:
@@ -83,8 +92,11 @@ def judge(study: Study, frame: pd.DataFrame) -> pd.DataFrame:
 def summary(verdicts: pd.DataFrame) -> str:
     """One sentence: how many rows of the paper have which verdict."""
     counts = verdicts["verdict"].value_counts()
-    told = ", ".join(f"{counts[verdict]} {'match' if verdict == 'matches' else verdict}" for verdict in
-                     ("matches", "differs", "not comparable", "not run") if counts.get(verdict))  # fmt: skip
+    told = ", ".join(
+        f"{counts[verdict]} {'match' if verdict == 'matches' else verdict}"
+        for verdict in ("matches", "differs", "not comparable", "not run")
+        if counts.get(verdict)
+    )
     return f"{len(verdicts)} published rows: {told}."
 
 
@@ -94,8 +106,12 @@ def _numbers(line: dict[str, str]) -> dict[str, float]:
 
 def _judge(study: Study, frame: pd.DataFrame, claim: Claim) -> dict[str, Any]:
     found = _find(study, frame, claim)
-    line: dict[str, Any] = {"table": claim.table, "model": claim.model, "row": claim.row,
-                            "reproduced": "" if found is None else f"{found['model']}: {found['name']}"}  # fmt: skip
+    line: dict[str, Any] = {
+        "table": claim.table,
+        "model": claim.model,
+        "row": claim.row,
+        "reproduced": "" if found is None else f"{found['model']}: {found['name']}",
+    }
     verdicts = {}
     for name, printed in claim.numbers.items():
         plan = _planned(study, claim, name)
@@ -134,8 +150,9 @@ def _find(study: Study, frame: pd.DataFrame, claim: Claim) -> pd.Series | None:
         if len(rows) == 1:
             return rows.iloc[0]
         if len(rows):
-            papers = [not unlike_paper(study, line, claim.model, claim.taus, claim.fraction)
-                      for _, line in rows.iterrows()]  # fmt: skip
+            papers = [
+                not unlike_paper(study, line, claim.model, claim.taus, claim.fraction) for _, line in rows.iterrows()
+            ]
             return _first(rows, np.array(papers, bool)).iloc[0]
     return None
 
@@ -170,12 +187,14 @@ def _planned(study: Study, claim: Claim, name: str) -> dict[str, Any]:
     return study.cell_file("plan", row) if claim.method == "original" and name == "flops_pf" else {}
 
 
-def _verdict(study: Study, claim: Claim, found: pd.Series | None, name: str, ours: float, printed: float
-             ) -> str:  # fmt: skip
+def _verdict(study: Study, claim: Claim, found: pd.Series | None, name: str, ours: float, printed: float) -> str:
     if found is None:
         lost = claim.table == "table2" and claim.unstated and claim.speed != "fast"
-        return "not comparable: the paper does not state the thresholds" if lost else \
-            f"not run: python run.py experiment={claim.table}"  # fmt: skip
+        return (
+            "not comparable: the paper does not state the thresholds"
+            if lost
+            else f"not run: python run.py experiment={claim.table}"
+        )
     if found["model"].endswith("_tiny"):
         return "not comparable: tiny preset"
     if "random weights" in found["marks"] and name in QUALITY:

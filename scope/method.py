@@ -36,7 +36,6 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -44,12 +43,10 @@ from torch import Tensor
 from engine.discrepancy import Discrepancy
 from engine.history import column, steps_of
 from engine.knob import Knob
-from engine.method import VELOCITY, Decision, Method, Mode, Probe, Row, Site
+from engine.method import Capabilities, Method, Probe
+from engine.row import VELOCITY, Decision, Mode, Row, Site
 from scope import selective
 from scope.predictors import ORDER, Guards, Predictor
-
-if TYPE_CHECKING:
-    from engine.backbone import Backbone
 
 
 @dataclass
@@ -126,7 +123,7 @@ class Scope(Method):
             needs.add("partial")
         return frozenset(needs)
 
-    def check(self, model: Backbone) -> None:
+    def check(self, model: Capabilities) -> None:
         super().check(model)
         steps, wanted = model.schedule()[0].steps, ORDER[self.predictor] + 1
         if steps <= wanted:

@@ -33,8 +33,12 @@ def _hicache(points: Points, at: float) -> Any:
 
 
 FORMULA: dict[str, Formula] = {
-    "taylor1": newton, "newton2": newton, "taylor2": taylor, "hicache": _hicache, "foca": foca,
-}  # fmt: skip
+    "taylor1": newton,
+    "newton2": newton,
+    "taylor2": taylor,
+    "hicache": _hicache,
+    "foca": foca,
+}
 TRIED_BY_AUTO = ("taylor1", "newton2", "momentum")  # from cheap to dear: a tie goes to the lower order
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from engine.method import Row
+from engine.row import Row
 
 CHOICES = ("none", "prefix", "hull", "exact")
 

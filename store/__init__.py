@@ -14,10 +14,23 @@ A rename onto a folder that is not empty fails, on a network share too: the firs
 from store.claims import STALE, Claims
 from store.files import FULL, checksum, fingerprint, writing
 from store.record import KEY_VERSION, SCHEMA, SEALED, Record, StoreError
-from store.shelf import RESERVED, Stage, Store
 from store.status import print_status
+from store.store import RESERVED, Stage, Store
 
 __all__ = [
-    "FULL", "KEY_VERSION", "RESERVED", "SCHEMA", "SEALED", "STALE", "Claims", "Record", "Stage", "Store", "StoreError",
-    "checksum", "fingerprint", "print_status", "writing",
-]  # fmt: skip
+    "FULL",
+    "KEY_VERSION",
+    "RESERVED",
+    "SCHEMA",
+    "SEALED",
+    "STALE",
+    "Claims",
+    "Record",
+    "Stage",
+    "Store",
+    "StoreError",
+    "checksum",
+    "fingerprint",
+    "print_status",
+    "writing",
+]

@@ -14,8 +14,9 @@ def main(arguments: list[str] | None = None) -> int:
     tolerate()
     parser = argparse.ArgumentParser(prog="python -m store", description="what is done, running, failed and missing")
     parser.add_argument("results", nargs="?", default="results", help="the folder that run.py wrote to")
-    parser.add_argument("--verify", action="store_true",
-                        help="recompute checksums, seals, keys and FLOPs, trusting nothing")
+    parser.add_argument(
+        "--verify", action="store_true", help="recompute checksums, seals, keys and FLOPs, trusting nothing"
+    )
     options = parser.parse_args(arguments)
     try:
         store = Store(options.results, create=False)

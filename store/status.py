@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from store.record import Record
-from store.shelf import Store
+from store.store import Store
 from terminal import console
 
 COLUMNS = ("ok", "invalid", "running", "failed", "damaged", "missing")

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class Display:
-    """Shows the events of sweep/work.py. Time left is that of the videos still to do, from the seconds of those made.
+    """Shows the events of sweep/make_videos.py. Time left: that of the videos still to do, from those made.
 
     `failures` collects every "failed" line.
     """

@@ -1,4 +1,4 @@
-"""What of this machine is ready to run a model, line by line, each with a remedy: `python -m engine.doctor`."""
+"""What of this machine is ready to run a model, line by line, each with a remedy: `python -m sweep.doctor`."""
 
 from __future__ import annotations
 
@@ -57,12 +57,16 @@ def main(arguments: Sequence[str]) -> int:
     unknown = [word for word in given if not word.startswith(("model", "results", "device", "method"))]
     if unknown or not all(given.values()):
         wrong = (unknown or list(given))[0]
-        print(f"error: {wrong} is no word for the doctor; want model=NAME, model.checkpoint=..., results=, device=",
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"error: {wrong} is no word for the doctor; want model=NAME, model.checkpoint=..., results=, device=",
+            file=sys.stderr,
+        )
         return 2
     if given.get("model", "skyreels_tiny") not in options("model"):
-        print(f"error: model={given['model']} is not on the menu{nearest(given['model'], options('model'))}",
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"error: model={given['model']} is not on the menu{nearest(given['model'], options('model'))}",
+            file=sys.stderr,
+        )
         return 2
     out = console()
     findings = list(examine(arguments))
@@ -80,8 +84,15 @@ def main(arguments: Sequence[str]) -> int:
 def examine(arguments: Sequence[str] = ()) -> Iterator[Finding]:
     """Every finding, in order; a check that breaks is a finding too."""
     checks: list[Callable[[], Iterator[Finding]]] = [
-        _python, _torch, _gpu, lambda: _model(arguments), _codecs, _evaluation, _logging, _launchers
-    ]  # fmt: skip
+        _python,
+        _torch,
+        _gpu,
+        lambda: _model(arguments),
+        _codecs,
+        _evaluation,
+        _logging,
+        _launchers,
+    ]
     for check in checks:
         try:
             yield from check()
@@ -104,8 +115,12 @@ def _torch() -> Iterator[Finding]:
     try:
         torch.ops.torchvision.nms  # noqa: B018
     except (AttributeError, RuntimeError):
-        yield Finding("torchvision", MISSING, f"{torchvision.__version__} does not fit torch {torch.__version__}",
-                      "pip install -c constraints.txt -e .")  # fmt: skip
+        yield Finding(
+            "torchvision",
+            MISSING,
+            f"{torchvision.__version__} does not fit torch {torch.__version__}",
+            "pip install -c constraints.txt -e .",
+        )
     else:
         yield Finding("torchvision", OK, torchvision.__version__)
 
@@ -117,8 +132,12 @@ def _gpu() -> Iterator[Finding]:
         yield Finding("GPU", OK, ", ".join(f"{p.name} ({p.total_memory / GB:.0f} GB)" for p in names))
         yield Finding("driver", OK, (driver or "unknown").splitlines()[0])
     elif driver:
-        yield Finding("GPU", WARNING, f"driver {driver.splitlines()[0]}, but torch {torch.__version__} sees no GPU",
-                      "install a torch build whose CUDA the driver knows, or unset CUDA_VISIBLE_DEVICES")  # fmt: skip
+        yield Finding(
+            "GPU",
+            WARNING,
+            f"driver {driver.splitlines()[0]}, but torch {torch.__version__} sees no GPU",
+            "install a torch build whose CUDA the driver knows, or unset CUDA_VISIBLE_DEVICES",
+        )
     else:
         yield Finding("GPU", WARNING, "none: the tiny models run on the CPU, the real ones need days a video")
 
@@ -148,18 +167,29 @@ def _model(arguments: Sequence[str]) -> Iterator[Finding]:
     size = survey([cell], measured=root.is_dir())[-1].disk / GB
     free = shutil.disk_usage(next(p for p in (root, *root.parents) if p.exists())).free / GB
     state = OK if free > ROOM * size else WARNING if free > 2 * size else MISSING
-    yield Finding("free disk", state, f"{free:.1f} GB at {root}; a video takes about {size:.2g} GB",
-                  "" if state == OK else "free space, or give another results=FOLDER")  # fmt: skip
+    yield Finding(
+        "free disk",
+        state,
+        f"{free:.1f} GB at {root}; a video takes about {size:.2g} GB",
+        "" if state == OK else "free space, or give another results=FOLDER",
+    )
 
 
 def _memory(name: str, weights: float, there: float) -> Finding:
     """Whether a GPU with `there` GB holds the model `name`, whose denoiser alone takes `weights` GB."""
     wanted = PEAKS.get(name, 1.5 * weights)
-    told = f"{wanted:.1f} GB for a video of the Original at the published setting, decoding included" \
-        if name in PEAKS else f"about {wanted:.1f} GB, half as much again as the denoiser's weights"  # fmt: skip
+    told = (
+        f"{wanted:.1f} GB for a video of the Original at the published setting, decoding included"
+        if name in PEAKS
+        else f"about {wanted:.1f} GB, half as much again as the denoiser's weights"
+    )
     enough = there >= wanted
-    return Finding("GPU memory", OK if enough else WARNING, f"{there:.1f} GB; wanted: {told}",
-                   "" if enough else "take a larger GPU or a smaller setting, e.g. fewer frames")  # fmt: skip
+    return Finding(
+        "GPU memory",
+        OK if enough else WARNING,
+        f"{there:.1f} GB; wanted: {told}",
+        "" if enough else "take a larger GPU or a smaller setting, e.g. fewer frames",
+    )
 
 
 def _composed(arguments: Sequence[str]) -> Cell:
@@ -186,8 +216,9 @@ def _codecs() -> Iterator[Finding]:
             yield Finding("codecs", MISSING, f"{library}: {error}", "pip install -c constraints.txt -e .")
             return
     found = "libx264rgb gives back every byte" if same else "libx264rgb does not give back what was written"
-    yield Finding("codecs", OK if same else MISSING, f"{library}: {found}",
-                  "" if same else "pip install -c constraints.txt -e .")  # fmt: skip
+    yield Finding(
+        "codecs", OK if same else MISSING, f"{library}: {found}", "" if same else "pip install -c constraints.txt -e ."
+    )
 
 
 def _evaluation() -> Iterator[Finding]:
@@ -232,8 +263,12 @@ def _launchers() -> Iterator[Finding]:
         yield Finding("SLURM", WARNING, "sinfo finds no cluster", "for hydra/launcher=submitit_slurm use a login node")
         return
     accounting = _said("sacct", "-n", "-j", "1") is not None
-    yield Finding("SLURM", OK if accounting else WARNING, slurm + ("" if accounting else ", sacct does not work"),
-                  "" if accounting else "without it a killed job is waited for for ever")  # fmt: skip
+    yield Finding(
+        "SLURM",
+        OK if accounting else WARNING,
+        slurm + ("" if accounting else ", sacct does not work"),
+        "" if accounting else "without it a killed job is waited for for ever",
+    )
 
 
 def _said(*command: str) -> str | None:

@@ -58,8 +58,10 @@ def choices(line: Sequence[str]) -> dict[str, list[str]]:
     {'speed': ['slow', 'fast'], 'method.interval_ratio': ['[1,0.5]', '[0,0]']}
     """
     found = OverridesParser.create().parse_overrides([a for a in line if "=" in a])
-    return {o.key_or_group: list(o.sweep_string_iterator()) if o.is_sweep_override() else [o.get_value_string()]
-            for o in found}  # fmt: skip
+    return {
+        o.key_or_group: list(o.sweep_string_iterator()) if o.is_sweep_override() else [o.get_value_string()]
+        for o in found
+    }
 
 
 def read(name: str, folders: Sequence[Path] = (CONF,)) -> Mapping[str, Any]:

@@ -23,14 +23,17 @@ from sweep import gpus
 from sweep.cell import COMMAND, Cell, Job, Order, label
 from sweep.cost import found, open_jobs
 from sweep.display import Display
+from sweep.make_videos import out
 from sweep.supervisor import ROOT, Supervisor
 from sweep.tasks import VIDEOS
-from sweep.work import out
 from terminal import tolerate
 
 EXTRAS = {  # hydra/launcher=NAME -> the extra that brings it; its plugin is hydra_plugins.hydra_<extra>_launcher
-    "joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit", "ray": "ray",
-}  # fmt: skip
+    "joblib": "joblib",
+    "submitit_local": "submitit",
+    "submitit_slurm": "submitit",
+    "ray": "ray",
+}
 THREADS = "OMP_NUM_THREADS"
 _kept: list[Supervisor] = []  # of a process that does several jobs, so that models stay loaded between them
 

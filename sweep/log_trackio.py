@@ -18,8 +18,16 @@ def send(told: Told, options: Logging, folder: Path) -> None:
     import trackio
 
     config = {"job_type": told.job, "tags": told.tags, **told.config}
-    trackio.init(options.project, name=told.name, group=told.group, config=config, resume="allow", embed=False,
-                 auto_log_gpu=False, auto_log_cpu=False)  # fmt: skip
+    trackio.init(
+        options.project,
+        name=told.name,
+        group=told.group,
+        config=config,
+        resume="allow",
+        embed=False,
+        auto_log_gpu=False,
+        auto_log_cpu=False,
+    )
     try:
         for row in told.history:
             trackio.log(row)

@@ -27,8 +27,10 @@ def send(told: Told, options: Logging, folder: Path) -> None:
         run.define_metric("decisions/*", step_metric="iteration")
         for row in told.history:
             run.log(row)
-        media: dict[str, Any] = {name: wandb.Image(picture if not isinstance(picture, Path) else str(picture))
-                                 for name, picture in told.pictures.items()}  # fmt: skip
+        media: dict[str, Any] = {
+            name: wandb.Image(picture if not isinstance(picture, Path) else str(picture))
+            for name, picture in told.pictures.items()
+        }
         media |= {name: wandb.Video(str(path), format="mp4") for name, path in told.videos.items()}
         media |= {f"tables/{name}": table(wandb, path) for name, path in told.tables.items()}
         if media:
@@ -61,11 +63,18 @@ def start(wandb: Any, told: Told, options: Logging, folder: Path, wanted: str) -
     for attempt in dict.fromkeys((wanted, "offline")):
         try:
             return wandb.init(
-                project=options.project, group=told.group, job_type=told.job, name=told.name, tags=told.tags,
-                config=told.config, dir=str(folder), mode=attempt, reinit="finish_previous",
+                project=options.project,
+                group=told.group,
+                job_type=told.job,
+                name=told.name,
+                tags=told.tags,
+                config=told.config,
+                dir=str(folder),
+                mode=attempt,
+                reinit="finish_previous",
                 settings=wandb.Settings(console="off", silent=True, init_timeout=PATIENCE, x_disable_stats=True),
                 **({"id": told.id, "resume": "allow"} if attempt == "online" else {"id": told.id}),
-            )  # fmt: skip
+            )
         except Exception:
             if attempt == "offline":
                 raise

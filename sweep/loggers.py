@@ -77,8 +77,16 @@ def of_cell(cell: Cell, store: Store) -> Told:
     shown = next((record for record in valid if (record.path / "video.mp4").exists()), None)
     key = fingerprint({"keys": [job.key for job in jobs]})
     tags = [cell.model.name, cell.name, *filter(None, [cell.speed]), str(cell.model.settings.weights)]
-    told = Told(key, f"{cell.model.name}-{jobs[0].label}-{key}", _group(cell.run.logger, store.root), "bench", tags,
-                cell.composed, history(record.trace() for record in valid), summary(records))  # fmt: skip
+    told = Told(
+        key,
+        f"{cell.model.name}-{jobs[0].label}-{key}",
+        _group(cell.run.logger, store.root),
+        "bench",
+        tags,
+        cell.composed,
+        history(record.trace() for record in valid),
+        summary(records),
+    )
     if shown is not None:
         told.videos["video"] = shown.path / "video.mp4"
         told.pictures["timeline"] = timeline(shown.trace())
@@ -92,8 +100,16 @@ def of_report(options: Logging, results: Path) -> Told:
     figures = {path.stem: path for kind in kinds for path in sorted((report / "figures").glob(f"{kind}.png"))}
     tables = {path.stem: path for path in sorted((report / "tables").glob("*.csv"))}
     name = f"report-{results.name}"
-    return Told(fingerprint({"report": str(results)}), name, _group(options, results), "report", ["report"],
-                {"results": str(results)}, pictures=dict(figures), tables=tables)  # fmt: skip
+    return Told(
+        fingerprint({"report": str(results)}),
+        name,
+        _group(options, results),
+        "report",
+        ["report"],
+        {"results": str(results)},
+        pictures=dict(figures),
+        tables=tables,
+    )
 
 
 def _group(options: Logging, results: Path) -> str:

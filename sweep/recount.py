@@ -13,8 +13,8 @@ from hydra.utils import get_class
 
 from engine.fingerprint import code_of
 from engine.ledger import Entry
-from engine.method import Mode
 from engine.produce import Produced, account
+from engine.row import Mode
 from engine.weights import WeightsError
 from store import Record
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from sweep.cell import Order
-from sweep.work import Notify
+from sweep.make_videos import Notify
 from sweep.worker import AGAIN
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,9 +37,11 @@ class Supervisor:
         path = os.pathsep.join(dict.fromkeys([*filter(None, sys.path), str(ROOT)]))
         command = [sys.executable, "-m", "sweep.worker", str(theirs.fileno()), str(told.fileno())]
         self.process = subprocess.Popen(
-            command, pass_fds=(theirs.fileno(), told.fileno()), stdin=subprocess.DEVNULL,
+            command,
+            pass_fds=(theirs.fileno(), told.fileno()),
+            stdin=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": path},
-        )  # fmt: skip
+        )
         theirs.close()
         told.close()
 

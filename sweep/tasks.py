@@ -8,13 +8,13 @@ from importlib import import_module
 from conf.schema import ConfigError, nearest
 from store import Store
 from sweep.cell import Cell
-from sweep.work import Notify
+from sweep.make_videos import Notify
 
 VIDEOS = "videos"
 TASKS: dict[str, str] = {  # name -> module with run(cell, store, notify)
-    "calibrate": "benchmarks.calibrate",
-    "plan": "sweep.plans",
-    "trajectory": "benchmarks.trajectory",
+    "calibrate": "sweep.calibration.task",
+    "plan": "sweep.plan_task",
+    "trajectory": "sweep.trajectory",
 }
 
 Task = Callable[[Cell, Store, Notify], list[str]]

@@ -27,7 +27,7 @@ from terminal import tolerate
 
 AGAIN = 75  # exit status of a child: it is spent, the cell wants another
 GONE = 76  # exit status of a child: whoever gave the orders is gone
-PRELOAD = ("sweep.perform", "eval.video")  # imported before the fork; a test holds that none of it touches CUDA
+PRELOAD = ("sweep.run_cell", "eval.video")  # imported before the fork; a test holds that none of it touches CUDA
 AFRESH = "--afresh"  # a child that was executed instead of forked
 
 
@@ -67,8 +67,8 @@ def serve(orders: Connection, events: Connection) -> int:
     from conf.schema import ConfigError
     from engine.weights import WeightsError
     from sweep.cell import Cell, Order
-    from sweep.perform import perform
-    from sweep.work import DeviceLost
+    from sweep.make_videos import DeviceLost
+    from sweep.run_cell import perform
 
     waiting: Queue[Any] = Queue()
     Thread(target=_read, args=(orders, waiting), daemon=True).start()

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from engine.ledger import Entry
 from engine.loop import decide
-from engine.method import Method, Row, Site
+from engine.method import Method
+from engine.row import Row, Site
 from engine.visit import Visit
 
 Block = Callable[[Tensor], Tensor]
@@ -17,10 +18,17 @@ Block = Callable[[Tensor], Tensor]
 def row_at(k: int, steps: int = 10, slots: int = 1, **changes: object) -> Row:
     """Row `k` of `slots` latents that are denoised together, sigma from 1 to 0."""
     values = {
-        "iteration": k, "segment": 0, "slots": range(slots), "steps": steps, "step": (k,) * slots,
-        "sigma": (1 - k / steps,) * slots, "sigma_next": (1 - (k + 1) / steps,) * slots, "active": (True,) * slots,
-        "unit": slots, "last": k == steps - 1,
-    }  # fmt: skip
+        "iteration": k,
+        "segment": 0,
+        "slots": range(slots),
+        "steps": steps,
+        "step": (k,) * slots,
+        "sigma": (1 - k / steps,) * slots,
+        "sigma_next": (1 - (k + 1) / steps,) * slots,
+        "active": (True,) * slots,
+        "unit": slots,
+        "last": k == steps - 1,
+    }
     return Row(**{**values, **changes})  # type: ignore[arg-type]
 
 

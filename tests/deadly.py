@@ -19,7 +19,8 @@ from pathlib import Path
 import psutil
 import torch
 
-from engine.method import VELOCITY, Decision, Method, Mode
+from engine.method import Method
+from engine.row import VELOCITY, Decision, Mode
 
 @dataclass
 class Deadly(Method):
@@ -69,8 +70,12 @@ def begin(menu, results, *more, **environment):
     words += ["score=false", "report=false", *(word for word in more if not word.startswith("-"))]
     return subprocess.Popen(
         [sys.executable, ROOT / "run.py", *flags, *words],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=told, start_new_session=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=told,
+        start_new_session=True,
+    )
 
 
 def ended(sweep, seconds=1800):

@@ -6,7 +6,7 @@ from typing import Any
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-from baselines.held import SIZES, Size
+from baselines.shared.memory_account import SIZES, Size
 from conf.schema import CONF
 from engine.method import Method
 
@@ -43,24 +43,30 @@ MENU = {
     "cfg_cache": Line({"interval": 1}, {"interval": 3}, "needs guidance"),
     "composite": Line(
         _parts({"tau_cache": 0, "tau_predict": 0}, {"interval": 1}),
-        _parts({"tau_cache": 0.3, "tau_predict": 0.9}, {"interval": 3}), "needs guidance",
+        _parts({"tau_cache": 0.3, "tau_predict": 0.9}, {"interval": 3}),
+        "needs guidance",
     ),
     "delta_dit": Line({"interval": 1}, {}, magi1={"interval": 2}),
     "dsa_proxy": Line({"threshold": 0}, {"threshold": 9.0}),
     "easycache": Line(
-        {"threshold": 0, "warmup": 1}, {"threshold": 0.3, "warmup": 1},
+        {"threshold": 0, "warmup": 1},
+        {"threshold": 0.3, "warmup": 1},
         magi1={"threshold": 9.0, "warmup": 1, "cooldown": 0},
     ),
     "external_cache_dit": Line(
         {"options": {"Fn_compute_blocks": 1, "residual_diff_threshold": 0.0}},
-        {"options": {"Fn_compute_blocks": 1, "max_warmup_steps": 2}}, LIBRARY, rounding=True,
+        {"options": {"Fn_compute_blocks": 1, "max_warmup_steps": 2}},
+        LIBRARY,
+        rounding=True,
     ),
     "external_diffusers_first_block_cache": Line(
         {"options": {"threshold": -1.0}}, {"options": {"threshold": 0.1}}, LIBRARY, rounding=True
     ),
     "external_diffusers_mag_cache": Line(
-        {"options": {"threshold": 0.0, "mag_ratios": RATIOS}}, {"options": {"threshold": 0.3, "mag_ratios": RATIOS}},
-        LIBRARY, rounding=True,
+        {"options": {"threshold": 0.0, "mag_ratios": RATIOS}},
+        {"options": {"threshold": 0.3, "mag_ratios": RATIOS}},
+        LIBRARY,
+        rounding=True,
     ),
     "external_diffusers_none": Line({}, None, LIBRARY, rounding=True),
     "external_diffusers_pab": Line(
@@ -70,15 +76,18 @@ MENU = {
         {"options": {"threshold": 0.0}}, {"options": {"threshold": 0.5}}, LIBRARY, rounding=True
     ),
     "external_diffusers_taylorseer": Line(
-        {"options": {"cache_interval": 1, "cache_identifiers": [r"blocks\.\d+\.(attn1|attn2|ffn)"]}}, {},
-        LIBRARY, rounding=True,
+        {"options": {"cache_interval": 1, "cache_identifiers": [r"blocks\.\d+\.(attn1|attn2|ffn)"]}},
+        {},
+        LIBRARY,
+        rounding=True,
     ),
     "external_diffusers_taylorseer_lite": Line(
         {"options": {"cache_interval": 1, "use_lite_mode": True}}, {}, LIBRARY, rounding=True
     ),
     "flowcache": Line(
         {"threshold": 0, "function": "stock", "prune": False},
-        {"threshold": 0.3, "function": "stock", "warmup": 1}, skyreels=CAUSAL,
+        {"threshold": 0.3, "function": "stock", "warmup": 1},
+        skyreels=CAUSAL,
     ),
     "first_block_cache": Line({"threshold": 0}, {"threshold": 0.1}, magi1={"threshold": 1.0}),
     "lossless": Line(None, None, "needs narrow, settled"),
@@ -87,9 +96,7 @@ MENU = {
     "original_repeat": Line({}, None),
     "original_seed": Line({}, None),
     "pab": Line({"attention": 1, "cross_attention": 1}, {}),
-    "predit": Line(
-        {"max_horizon": 0}, {"max_change": 9.0}, magi1={"max_change": 9.0, "warmup": 2, "cooldown": 0}
-    ),
+    "predit": Line({"max_horizon": 0}, {"max_change": 9.0}, magi1={"max_change": 9.0, "warmup": 2, "cooldown": 0}),
     "reduced_steps": Line({"fraction": 1.0}, None),
     "scope": Line(
         {"tau_cache": 0, "tau_predict": 0, "selective": "none"},
@@ -98,7 +105,7 @@ MENU = {
     "taylorseer": Line({"interval": 1}, {}),
     "teacache": Line({"threshold": 0}, {"threshold": 0.3, "fit": "none", "warmup": 1}),
     "uniform": Line({"interval": 1.0}, {}),
-}  # fmt: skip
+}
 
 
 def size_of(model: Any) -> Size:

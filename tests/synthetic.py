@@ -24,10 +24,20 @@ FRAMES, SIZE, FPS, SLOTS, UNIT, STEPS, LAG = 33, 64, 8, 9, 3, 10, 4
 
 SIX = [f"{prompt}, {n}" for n in (1, 2) for prompt in PROMPTS]  # enough for an interval
 PAPER = {  # the settings of the paper's runs
-    "skyreels": {"frames": 257, "height": 544, "width": 960, "guidance": 6.0, "steps": 50, "ar_step": 5, "block": 5,
-                 "base_frames": 97, "overlap": 17, "attention": "full"},
+    "skyreels": {
+        "frames": 257,
+        "height": 544,
+        "width": 960,
+        "guidance": 6.0,
+        "steps": 50,
+        "ar_step": 5,
+        "block": 5,
+        "base_frames": 97,
+        "overlap": 17,
+        "attention": "full",
+    },
     "magi1": {"frames": 240, "height": 480, "width": 480, "steps": 64, "distill": True, "kv_range": []},
-}  # fmt: skip
+}
 
 
 def produced_by(model: str, method: dict | None = None, **changed) -> dict:
@@ -45,8 +55,9 @@ def frames_of(prompt: int, error: float, seed: int = 0) -> np.ndarray:
         inside = np.hypot(x - 8 - 1.4 * t, y - 32 + 3 * np.sin(t / 4)) < 9
         video[t][inside] = colour
     noise = np.random.default_rng(prompt + 10 * seed).normal(0, 1, video.shape)
-    return np.clip(video + 255 * error * noise * np.linspace(0.4, 1.6, FRAMES)[:, None, None, None], 0, 255
-                   ).astype(np.uint8)  # fmt: skip
+    return np.clip(video + 255 * error * noise * np.linspace(0.4, 1.6, FRAMES)[:, None, None, None], 0, 255).astype(
+        np.uint8
+    )
 
 
 def encode(path: Path, frames: np.ndarray) -> None:
@@ -69,33 +80,66 @@ def ledger(share: float) -> list[dict]:
             step = iteration - LAG * unit
             if 0 <= step < STEPS:
                 slots = [UNIT * unit, UNIT * unit + UNIT]
-                lines.append({"iteration": iteration, "segment": 0, "unit": unit, "slots": slots, "active": slots,
-                              "branch": "", "sigma": 1 - step / STEPS, "step": step, "mode": mode,
-                              "score": round(debt, 3), "why": "", "sites": []})  # fmt: skip
+                lines.append(
+                    {
+                        "iteration": iteration,
+                        "segment": 0,
+                        "unit": unit,
+                        "slots": slots,
+                        "active": slots,
+                        "branch": "",
+                        "sigma": 1 - step / STEPS,
+                        "step": step,
+                        "mode": mode,
+                        "score": round(debt, 3),
+                        "why": "",
+                        "sites": [],
+                    }
+                )
     return lines
 
 
 def quality_of(frames: np.ndarray, reference: np.ndarray, key: str) -> dict:
     error = ((frames / 255.0 - reference / 255.0) ** 2).mean((1, 2, 3))
     identical = bool((error == 0).all())
-    per_frame = {"psnr": [None if e == 0 else float(-10 * np.log10(e)) for e in error],
-                 "ssim": (1 - 8 * error).tolist(), "lpips": (4 * error).tolist()}  # fmt: skip
-    return {"psnr": None if identical else float(-10 * np.log10(error.mean())), "ssim": float(1 - 8 * error.mean()),
-            "lpips": float(4 * error.mean()), "identical": identical, "per_frame": per_frame, "reference": key,
-            "validity": {"status": "ok", "reasons": []}, "metric_versions": {"psnr": "pooled", "lpips": "alex 0.1"},
-            "adherence": {"colour": True, "shape": True, "direction": True}}  # fmt: skip
+    per_frame = {
+        "psnr": [None if e == 0 else float(-10 * np.log10(e)) for e in error],
+        "ssim": (1 - 8 * error).tolist(),
+        "lpips": (4 * error).tolist(),
+    }
+    return {
+        "psnr": None if identical else float(-10 * np.log10(error.mean())),
+        "ssim": float(1 - 8 * error.mean()),
+        "lpips": float(4 * error.mean()),
+        "identical": identical,
+        "per_frame": per_frame,
+        "reference": key,
+        "validity": {"status": "ok", "reasons": []},
+        "metric_versions": {"psnr": "pooled", "lpips": "alex 0.1"},
+        "adherence": {"colour": True, "shape": True, "direction": True},
+    }
 
 
-def make_store(root: Path, model: str = "skyreels_tiny", prompts=PROMPTS, cells=CELLS, flops: float = 3e12,
-               videos: bool = True, **run) -> Store:  # fmt: skip
+def make_store(
+    root: Path,
+    model: str = "skyreels_tiny",
+    prompts=PROMPTS,
+    cells=CELLS,
+    flops: float = 3e12,
+    videos: bool = True,
+    **run,
+) -> Store:
     """Records of every cell for every prompt; `run` overrides what run.json says."""
     store = Store(root)
     changed = run.get("changed", {})
     own = {name: value for name, value in changed.items() if name.startswith("model.")}  # of an Original
     keys = {n: fingerprint({"model": model, "prompt": p, **own}) for n, p in enumerate(prompts)}
     for ((method, speed), (seconds, share, error)), (n, prompt) in itertools.product(cells.items(), enumerate(prompts)):
-        key = keys[n] if method == "original" else fingerprint(
-            {"model": model, "cell": f"{method}{speed}", "n": n, **changed})  # fmt: skip
+        key = (
+            keys[n]
+            if method == "original"
+            else fingerprint({"model": model, "cell": f"{method}{speed}", "n": n, **changed})
+        )
         frames, reference = frames_of(n % 3, error, seed=hash_of(method, speed)), frames_of(n % 3, 0.0)
         slower = 1 + 0.03 * n
         with store.stage(model, method, speed, key) as stage:
@@ -103,23 +147,40 @@ def make_store(root: Path, model: str = "skyreels_tiny", prompts=PROMPTS, cells=
             (stage.path / "frames.mp4").write_bytes((stage.path / "video.mp4").read_bytes())
             lines = ledger(share)
             (stage.path / "trace.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-            settings = {"model": {"name": model, "frames": FRAMES}, "method": {"name": method, "tau_cache": 0.3,
-                        "max_skip": 5, "selective": "prefix"}, "seed": 0}  # fmt: skip
+            settings = {
+                "model": {"name": model, "frames": FRAMES},
+                "method": {"name": method, "tau_cache": 0.3, "max_skip": 5, "selective": "prefix"},
+                "seed": 0,
+            }
             for name, value in changed.items():
                 group, _, setting = name.partition(".")
                 settings[group][setting] = value
             (stage.path / "config.yaml").write_text(json.dumps(settings))  # JSON is YAML
             stage.run |= {
-                "status": "ok", "prompt": prompt, "prompt_id": n, "seed": 0, "reference_key": keys[n], "fps": FPS,
-                "frames": FRAMES, "weights": "trained", "estimated": method == "scope", "forwards": 2 * len(lines),
-                "iterations": STEPS + 2 * LAG, "segments": [STEPS + 2 * LAG],
-                "seconds": {"denoise": seconds * slower, "decode": 0.2, "text": 0.01, "total": seconds * slower + 0.21,
-                            "warmup": 0.5},
+                "status": "ok",
+                "prompt": prompt,
+                "prompt_id": n,
+                "seed": 0,
+                "reference_key": keys[n],
+                "fps": FPS,
+                "frames": FRAMES,
+                "weights": "trained",
+                "estimated": method == "scope",
+                "forwards": 2 * len(lines),
+                "iterations": STEPS + 2 * LAG,
+                "segments": [STEPS + 2 * LAG],
+                "seconds": {
+                    "denoise": seconds * slower,
+                    "decode": 0.2,
+                    "text": 0.01,
+                    "total": seconds * slower + 0.21,
+                    "warmup": 0.5,
+                },
                 "peak_memory": {"allocated": int(1e9 * (1 + 0.1 / share)), "reserved": int(1.3e9)},
                 "flops": {"dense": flops * share, "masked": flops * share * 0.7, "executed_fraction": share},
                 "decisions": {"cache": 1, "predict": 1, "recompute": 2},
                 "environment": {"python": "3.11", "torch": "2", "device": "cpu", "command": "python run.py"},
-            } | run  # fmt: skip
+            } | run
         stage.record.write_json("quality.json", quality_of(frames, reference, keys[n]))
     return store
 

@@ -16,7 +16,8 @@ from baselines.pab import PAB
 from baselines.predit import PrediT
 from baselines.taylorseer import TaylorSeer
 from engine.ledger import flops, plan
-from engine.method import Method, Mode, Original
+from engine.method import Method, Original
+from engine.row import Mode
 from tests.tiny import ARCHITECTURE, TINY, build, video
 
 DEPTH, STEPS = 4, 12
@@ -39,30 +40,47 @@ class Case:
 CASES = {
     "delta_dit": Case(DeltaDiT(interval=1), DeltaDiT(interval=3), hidden=2 * 2, saves={"blocks"}),
     "delta_dit, no block": Case(DeltaDiT(interval=3, blocks=0), DeltaDiT(2, boundary=1), hidden=2, saves={"blocks"}),
-    "taylorseer": Case(TaylorSeer(interval=1), TaylorSeer(3), hidden=2 * 2 * 3 * DEPTH,
-                       saves={"attention", "cross_attention", "feed_forward"}),
-    "taylorseer lite": Case(TaylorSeer(1, variant="lite"), TaylorSeer(3, order=2, variant="lite"), hidden=2 * 3,
-                            saves={"blocks"}),
-    "taylorseer, one counter": Case(TaylorSeer(1, counter="segment"), TaylorSeer(3, 0, "lite", "segment"), hidden=2,
-                                    saves={"blocks"}),
+    "taylorseer": Case(
+        TaylorSeer(interval=1),
+        TaylorSeer(3),
+        hidden=2 * 2 * 3 * DEPTH,
+        saves={"attention", "cross_attention", "feed_forward"},
+    ),
+    "taylorseer lite": Case(
+        TaylorSeer(1, variant="lite"), TaylorSeer(3, order=2, variant="lite"), hidden=2 * 3, saves={"blocks"}
+    ),
+    "taylorseer, one counter": Case(
+        TaylorSeer(1, counter="segment"), TaylorSeer(3, 0, "lite", "segment"), hidden=2, saves={"blocks"}
+    ),
     "easycache": Case(EasyCache(0, warmup=1), EasyCache(0.3, warmup=1), moving=3, floats=1, saves={"velocity"}),
     "magcache": Case(MagCache(0, RATIOS), MagCache(0.3, RATIOS), hidden=2, saves={"blocks"}),
-    "magcache, no skip": Case(MagCache(9, RATIOS, max_skip=0), MagCache(0.3, RATIOS, RATIOS), hidden=2,
-                              saves={"blocks"}),
+    "magcache, no skip": Case(
+        MagCache(9, RATIOS, max_skip=0), MagCache(0.3, RATIOS, RATIOS), hidden=2, saves={"blocks"}
+    ),
     "first_block_cache": Case(FirstBlockCache(0), FirstBlockCache(0.1), hidden=4, saves={"blocks"}),
-    "dbcache": Case(FirstBlockCache(9, max_skip=0), FirstBlockCache(0.1, 2, 1, 2, 2, 2, "slot"), hidden=4,
-                    saves={"blocks"}),
+    "dbcache": Case(
+        FirstBlockCache(9, max_skip=0), FirstBlockCache(0.1, 2, 1, 2, 2, 2, "slot"), hidden=4, saves={"blocks"}
+    ),
     "pab": Case(PAB(1, 1, 1), PAB(), hidden=2 * 2 * DEPTH, saves={"attention", "cross_attention"}),
-    "pab, empty window": Case(PAB(begin=500, end=500), PAB(3, 5, 2), hidden=2 * 3 * DEPTH,
-                              saves={"attention", "cross_attention", "feed_forward"}),
+    "pab, empty window": Case(
+        PAB(begin=500, end=500),
+        PAB(3, 5, 2),
+        hidden=2 * 3 * DEPTH,
+        saves={"attention", "cross_attention", "feed_forward"},
+    ),
     "predit": Case(PrediT(0, 1.0), PrediT(3, 3.0), moving=3, floats=1, saves={"velocity"}),
     "bwcache": Case(BWCache(0), BWCache(9, 0.3), hidden=2 * (DEPTH + 1), saves={"blocks"}),
     "cfg_cache": Case(CfgCache(1), CfgCache(3), latents=2, saves={"guidance"}),
-    "adacache": Case(AdaCache(scale=0), AdaCache(), hidden=2 * 3 * DEPTH,
-                     saves={"attention", "cross_attention", "feed_forward"}),
-    "adacache, one rate": Case(AdaCache([], [1]), AdaCache([], [3], motion=2.0), hidden=2 * 3 * DEPTH,
-                               saves={"attention", "cross_attention", "feed_forward"}),
-}  # fmt: skip
+    "adacache": Case(
+        AdaCache(scale=0), AdaCache(), hidden=2 * 3 * DEPTH, saves={"attention", "cross_attention", "feed_forward"}
+    ),
+    "adacache, one rate": Case(
+        AdaCache([], [1]),
+        AdaCache([], [3], motion=2.0),
+        hidden=2 * 3 * DEPTH,
+        saves={"attention", "cross_attention", "feed_forward"},
+    ),
+}
 
 
 @pytest.fixture(scope="module")
@@ -106,29 +124,43 @@ def test_a_setting_that_skips_changes_the_video_leaves_nothing_behind_and_costs_
     assert torch.equal(video(model, case.skips), first) and not torch.equal(first, other)
 
 
-@pytest.mark.parametrize("make, told", [
-    (lambda: DeltaDiT(0), "interval must lie in"), (lambda: DeltaDiT(3, blocks=1.5), "blocks must lie in"),
-    (lambda: DeltaDiT(3, decide_per="slot"), "row, unit, got 'slot'"),
-    (lambda: TaylorSeer(3, order=4), "order must lie"),
-    (lambda: TaylorSeer(3, variant="half"), "full, lite"), (lambda: TaylorSeer(3, formula="fourier"), "newton"),
-    (lambda: TaylorSeer(3, counter="segment", decide_per="unit"), "goes with decide_per=row"),
-    (lambda: EasyCache(-1), "threshold must lie"), (lambda: MagCache(0.1, []), "calibrate_magcache"),
-    (lambda: MagCache(0.1, [1.0, 0.0]), "must be positive"), (lambda: FirstBlockCache(0.1, front=0), "front must lie"),
-    (lambda: FirstBlockCache(float("nan")), "threshold must lie"), (lambda: PAB(attention=0), "attention must lie"),
-    (lambda: PAB(begin=100, end=850), "end must lie"), (lambda: PrediT(2, 1.0, corrector=2), "corrector must lie"),
-    (lambda: BWCache(0.1, reuse=-1), "reuse must lie"), (lambda: CfgCache(0), "interval must lie"),
-    (lambda: AdaCache([0.1], [2]), "one rate more than bounds"), (lambda: AdaCache([0.2, 0.1], [3, 2, 1]), "must rise"),
-    (lambda: AdaCache([], [0]), "the least of rates"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "make, told",
+    [
+        (lambda: DeltaDiT(0), "interval must lie in"),
+        (lambda: DeltaDiT(3, blocks=1.5), "blocks must lie in"),
+        (lambda: DeltaDiT(3, decide_per="slot"), "row, unit, got 'slot'"),
+        (lambda: TaylorSeer(3, order=4), "order must lie"),
+        (lambda: TaylorSeer(3, variant="half"), "full, lite"),
+        (lambda: TaylorSeer(3, formula="fourier"), "newton"),
+        (lambda: TaylorSeer(3, counter="segment", decide_per="unit"), "goes with decide_per=row"),
+        (lambda: EasyCache(-1), "threshold must lie"),
+        (lambda: MagCache(0.1, []), "calibrate_magcache"),
+        (lambda: MagCache(0.1, [1.0, 0.0]), "must be positive"),
+        (lambda: FirstBlockCache(0.1, front=0), "front must lie"),
+        (lambda: FirstBlockCache(float("nan")), "threshold must lie"),
+        (lambda: PAB(attention=0), "attention must lie"),
+        (lambda: PAB(begin=100, end=850), "end must lie"),
+        (lambda: PrediT(2, 1.0, corrector=2), "corrector must lie"),
+        (lambda: BWCache(0.1, reuse=-1), "reuse must lie"),
+        (lambda: CfgCache(0), "interval must lie"),
+        (lambda: AdaCache([0.1], [2]), "one rate more than bounds"),
+        (lambda: AdaCache([0.2, 0.1], [3, 2, 1]), "must rise"),
+        (lambda: AdaCache([], [0]), "the least of rates"),
+    ],
+)
 def test_a_parameter_that_makes_no_sense_is_refused_with_its_name(make, told):
     with pytest.raises(ValueError, match=told):
         make()
 
 
-@pytest.mark.parametrize("method, changes, told", [
-    (FirstBlockCache(0.1, front=3, back=1), {}, "leave none of tiny's 4 blocks"),
-    (CfgCache(), {"guidance": 1.0}, "runs without guidance"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "method, changes, told",
+    [
+        (FirstBlockCache(0.1, front=3, back=1), {}, "leave none of tiny's 4 blocks"),
+        (CfgCache(), {"guidance": 1.0}, "runs without guidance"),
+    ],
+)
 def test_a_method_on_a_model_that_lacks_what_it_needs_is_refused(method, changes, told):
     model = build(architecture={**ARCHITECTURE, "num_layers": DEPTH}, **changes)
     with pytest.raises(ValueError, match=told):

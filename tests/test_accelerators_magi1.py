@@ -9,7 +9,8 @@ from baselines.delta_dit import DeltaDiT
 from baselines.first_block_cache import FirstBlockCache
 from baselines.taylorseer import TaylorSeer
 from engine.ledger import flops, plan
-from engine.method import Mode, Original
+from engine.method import Original
+from engine.row import Mode
 from tests.test_magi1_backbone import _model, _video
 
 PAIRS = {  # beside what the menu has (test_menu_identities): a setting that never skips, one that does

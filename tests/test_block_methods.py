@@ -12,7 +12,7 @@ from baselines.delta_dit import DeltaDiT
 from baselines.pab import PAB
 from baselines.taylorseer import TaylorSeer
 from engine.forecast import FORECASTERS, adams_bashforth, foca, hicache, newton, taylorseer, weights
-from engine.method import Decision, Mode, Site
+from engine.row import Decision, Mode, Site
 from scope.method import Scope
 from scope.predictors import ORDER
 from tests.by_hand import modes, row_at, through
@@ -48,10 +48,17 @@ def test_taylorseer_by_hand():
 
 
 @pytest.mark.parametrize("counter", ["slot", "segment"])
-@pytest.mark.parametrize("warmup, order, values, expected", [
-    (3, 2, [0, 1, 4], 7), (3, 1, [0, 1, 4], 7), (3, 0, [0, 1, 4], 4), (4, 2, [5, 0, 1, 4], 7), (2, 2, [0, 1], 2),
-    (1, 2, [3], 3),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "warmup, order, values, expected",
+    [
+        (3, 2, [0, 1, 4], 7),
+        (3, 1, [0, 1, 4], 7),
+        (3, 0, [0, 1, 4], 4),
+        (4, 2, [5, 0, 1, 4], 7),
+        (2, 2, [0, 1], 2),
+        (1, 2, [3], 3),
+    ],
+)
 def test_taylorseer_takes_differences_from_the_last_step_of_the_warm_up_on(counter, warmup, order, values, expected):
     """y = 0, 1, 4 and order 2: step 2 has the difference 4 - 1 and nothing to subtract from it, so 4 + 3, not 8."""
     inputs = [torch.full((1, 1, 1), float(value)) for value in [*values, 99, 99]]
@@ -76,9 +83,15 @@ def test_an_order_that_the_warm_up_does_not_feed_is_refused():
     TaylorSeer(1, 3, "lite", warmup=4).check(model)
 
 
-@pytest.mark.parametrize("interval, expected", [
-    (2.5, "r.." "r." "r.." "r." "r.."), (1.5, "r." "r" "r." "r" "r." "r" "r." "r"), (2.0, "r." * 6), (3.0, "r.." * 4),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "interval, expected",
+    [
+        (2.5, "r..r.r..r.r.."),
+        (1.5, "r.rr.rr.rr.r"),
+        (2.0, "r." * 6),
+        (3.0, "r.." * 4),
+    ],
+)
 def test_an_interval_that_is_no_whole_number_is_the_mean_of_the_gaps(interval, expected):
     inputs = [torch.full((1, 1, 1), float(k)) for k in range(len(expected))]
     _, ledger = through(TaylorSeer(interval, 0, "lite"), [lambda x: x], inputs)
@@ -88,16 +101,17 @@ def test_an_interval_that_is_no_whole_number_is_the_mean_of_the_gaps(interval, e
 def test_steps_that_are_full_for_another_reason_lengthen_no_gap():
     inputs = [torch.full((1, 1, 1), float(k)) for k in range(12)]
     _, ledger = through(TaylorSeer(2.5, 0, "lite", warmup=4), [lambda x: x], inputs)
-    assert modes(ledger) == "rrr" "rcc" "rc" "rcc" "r"
+    assert modes(ledger) == "rrrrccrcrccr"
 
 
 def test_a_slot_is_forecast_from_its_own_denoising_or_from_its_noise_too():
     """Two units, the second begins at row 3: with one counter its forecast at row 4 looks back to when it waited."""
     rows = [
-        row_at(k, 8, 2, unit=1, step=(k, max(k - 3, 0)), sigma=(1 - k / 8, 1 - max(k - 3, 0) / 8),
-               active=(True, k >= 3))
+        row_at(
+            k, 8, 2, unit=1, step=(k, max(k - 3, 0)), sigma=(1 - k / 8, 1 - max(k - 3, 0) / 8), active=(True, k >= 3)
+        )
         for k in range(6)
-    ]  # fmt: skip
+    ]
     inputs = [torch.tensor([1.0, 5.0 if k < 3 else 9.0]).view(2, 1, 1) for k in range(6)]
     found = {}
     for counter in ("slot", "segment"):
@@ -131,9 +145,7 @@ def test_a_new_unit_begins_with_a_full_step():
 def _pab_rows(method, timesteps, rising=False):
     """What each row leaves out: a letter per kind, where the row's noise is timesteps / 1000."""
     levels = [(1 - t / 1000) if rising else t / 1000 for t in [*timesteps, 0]]
-    rows = [
-        row_at(k, len(timesteps), sigma=(levels[k],), sigma_next=(levels[k + 1],)) for k in range(len(timesteps))
-    ]
+    rows = [row_at(k, len(timesteps), sigma=(levels[k],), sigma_next=(levels[k + 1],)) for k in range(len(timesteps))]
     left_out, one = [], torch.ones(1, 1, 1)
     for row in rows:
         decision = method.decide(row, lambda name: one)
@@ -273,10 +285,17 @@ def test_hicache_is_taylorseer_with_hermite_polynomials():
     assert hicache(line, 4.0, math.sqrt(0.5)) == pytest.approx(taylorseer(line, 4.0)), "equal slopes at this scale"
 
 
-@pytest.mark.parametrize("points, at, expected", [
-    (PARABOLA, 3.0, 7.0), ([(0.0, 0.0), (3.0, 9.0), (6.0, 36.0)], 8.0, 54.0), (PARABOLA, 2.0, 4.0),
-    ([(0.0, 9.0), (1.0, 1.0), (3.0, 9.0)], 4.0, 13.0), ([(3.0, 9.0), (2.0, 4.0)], 0.0, -6.0), ([(2.0, 5.0)], 9.0, 5.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "points, at, expected",
+    [
+        (PARABOLA, 3.0, 7.0),
+        ([(0.0, 0.0), (3.0, 9.0), (6.0, 36.0)], 8.0, 54.0),
+        (PARABOLA, 2.0, 4.0),
+        ([(0.0, 9.0), (1.0, 1.0), (3.0, 9.0)], 4.0, 13.0),
+        ([(3.0, 9.0), (2.0, 4.0)], 0.0, -6.0),
+        ([(2.0, 5.0)], 9.0, 5.0),
+    ],
+)
 def test_foca_is_the_line_that_its_equations_reduce_to(points, at, expected):
     """y = s^2 at 0, 1, 2: the slope at 2 is 3, BDF2 gives 16/3 - 1/3 + 2/3 x 3 = 7, Heun 4 + (3 + 3) / 2 = 7."""
     assert foca(points, at) == pytest.approx(expected)

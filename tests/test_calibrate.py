@@ -12,7 +12,7 @@ import yaml
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-import benchmarks.trial
+import sweep.calibration.trial
 from baselines.cfg_cache import CfgCache
 from baselines.delta_dit import DeltaDiT
 from baselines.easycache import EasyCache
@@ -21,9 +21,6 @@ from baselines.magcache import MagCache
 from baselines.pab import PAB
 from baselines.taylorseer import TaylorSeer
 from baselines.uniform import Uniform
-from benchmarks.calibrate import knobs_of
-from benchmarks.knob_search import CLOSE, WITHIN, Search, Unreachable
-from benchmarks.trial import Trial
 from conf.schema import CONF, ConfigError, Point, Prompts, Run, options, read_prompts, read_target
 from engine.knob import Knob
 from engine.ledger import flops, forwards, plan
@@ -32,6 +29,9 @@ from engine.method import Original
 from eval import lpips_weights
 from models.shapes import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, prompts
 from scope.method import Scope
+from sweep.calibration.search import CLOSE, WITHIN, Search, Unreachable
+from sweep.calibration.task import knobs_of
+from sweep.calibration.trial import Trial
 from tests.test_run import call
 from tests.tiny import TINY, build, ledger_of, texts_of, video
 
@@ -152,9 +152,14 @@ def trial(model, method, quantity="flops", count=1):
 
 
 FREE = [
-    Uniform(2.5), Scope(0.3, 0.9), DeltaDiT(3, blocks=0.5), TaylorSeer(3), TaylorSeer(2, 0, "lite", "segment", 3),
-    PAB(3, 4, 2, begin=1000, end=0), MagCache(0.3, OPEN["ratios"]),
-]  # fmt: skip
+    Uniform(2.5),
+    Scope(0.3, 0.9),
+    DeltaDiT(3, blocks=0.5),
+    TaylorSeer(3),
+    TaylorSeer(2, 0, "lite", "segment", 3),
+    PAB(3, 4, 2, begin=1000, end=0),
+    MagCache(0.3, OPEN["ratios"]),
+]
 
 
 @pytest.mark.parametrize("method", FREE, ids=lambda m: type(m).__name__)
@@ -180,7 +185,7 @@ def test_what_is_measured_is_the_share_of_the_ledgers_flops(model):
 
 def test_a_speedup_is_the_ratio_of_seconds_of_alternating_runs(model, monkeypatch):
     """With a clock that counts forwards, a speedup is the ratio of forwards; Original and method take turns."""
-    order, generate = [], benchmarks.trial.generate
+    order, generate = [], sweep.calibration.trial.generate
 
     def counted(model, method, text, seed, ledger, on_row):
         latents = generate(model, method, text, seed, ledger, on_row)
@@ -193,8 +198,8 @@ def test_a_speedup_is_the_ratio_of_seconds_of_alternating_runs(model, monkeypatc
         yield cost
         cost.seconds = float(order[-1][1])
 
-    monkeypatch.setattr(benchmarks.trial, "generate", counted)
-    monkeypatch.setattr(benchmarks.trial, "meter", clock)
+    monkeypatch.setattr(sweep.calibration.trial, "generate", counted)
+    monkeypatch.setattr(sweep.calibration.trial, "meter", clock)
     made = trial(model, Uniform(3.0), "speedup")
     found = made.measured({"interval": 3.0})
     assert [name for name, _ in order] == ["Original", "Uniform"] * 2
@@ -221,7 +226,7 @@ def test_a_distance_without_weights_is_refused_in_words(model, monkeypatch, tmp_
     def missing(net):
         raise lpips_weights.MissingWeights("no alex weights; get them with: python -m eval.lpips_weights fetch")
 
-    monkeypatch.setattr(benchmarks.trial.lpips_weights, "find", missing)
+    monkeypatch.setattr(sweep.calibration.trial.lpips_weights, "find", missing)
     with pytest.raises(ConfigError, match="target=lpips needs LPIPS: no alex weights"):
         trial(model, Uniform(3.0), "lpips").prepare(["a fox"], tmp_path)
 

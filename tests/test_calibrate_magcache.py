@@ -5,7 +5,8 @@ import torch
 
 from baselines.magcache import MagCache
 from benchmarks.calibrate_magcache import Weigh, refuse_untrained
-from engine.method import Mode, Original, Site
+from engine.method import Original
+from engine.row import Mode, Site
 from tests.by_hand import row_at
 from tests.tiny import build, ledger_of, video
 

@@ -3,14 +3,14 @@
 import pytest
 from omegaconf import OmegaConf
 
-from baselines.catalogue import LABELS, PAGE, main, pages, read, render
+from baselines.shared.catalogue import LABELS, PAGE, main, pages, read, render
 from conf.schema import CONF, options
 
 PAGES = {page.name: page for page in pages()}
 
 
 def test_the_page_is_up_to_date():
-    assert PAGE.read_text(encoding="utf-8") == render(pages()), "run python -m baselines.catalogue"
+    assert PAGE.read_text(encoding="utf-8") == render(pages()), "run python -m baselines.shared.catalogue"
     assert main(["--check"]) == 0
 
 

@@ -22,11 +22,32 @@ from tests.test_magi1_backbone import TINY as MAGI1
 
 SKYREELS = {"transformer": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 CHUNKED = {".": "model", "vae": "diffusion_pytorch_model", "t5": "model"}
-FAULTS = ("no file", "cut short", "empty", "no safetensors", "renamed file", "tensor missing", "tensor renamed",
-          "tensor extra", "tensor of another shape", "integers", "config missing", "config no JSON", "config a list",
-          "config of another size")  # fmt: skip
-INDICES = ("no JSON", "a list", "no weight_map", "weight_map a list", "empty", "outside", "promises too much",
-           "file missing")  # fmt: skip
+FAULTS = (
+    "no file",
+    "cut short",
+    "empty",
+    "no safetensors",
+    "renamed file",
+    "tensor missing",
+    "tensor renamed",
+    "tensor extra",
+    "tensor of another shape",
+    "integers",
+    "config missing",
+    "config no JSON",
+    "config a list",
+    "config of another size",
+)
+INDICES = (
+    "no JSON",
+    "a list",
+    "no weight_map",
+    "weight_map a list",
+    "empty",
+    "outside",
+    "promises too much",
+    "file missing",
+)
 SIZES = {"transformer": "ffn_dim", "text_encoder": "d_ff", ".": "ffn_hidden_size", "t5": "d_ff"}
 
 
@@ -95,17 +116,24 @@ def broken(place, stem, fault):
         return "of another shape"
     value = state.pop(name)
     state |= {
-        "tensor missing": {}, "tensor renamed": {f"{name}.old": value}, "tensor extra": {name: value, "extra": value},
-        "tensor of another shape": {name: value[None]}, "integers": {name: value.to(torch.int8)},
-    }[fault]  # fmt: skip
+        "tensor missing": {},
+        "tensor renamed": {f"{name}.old": value},
+        "tensor extra": {name: value, "extra": value},
+        "tensor of another shape": {name: value[None]},
+        "integers": {name: value.to(torch.int8)},
+    }[fault]
     save_file({n: t.clone() for n, t in state.items()}, path)
     return "extra" if fault == "tensor extra" else name
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("name,part,stem", [
-    *[("skyreels", *item) for item in SKYREELS.items()], *[("magi1", *item) for item in CHUNKED.items()],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name,part,stem",
+    [
+        *[("skyreels", *item) for item in SKYREELS.items()],
+        *[("magi1", *item) for item in CHUNKED.items()],
+    ],
+)
 def test_a_fault_of_any_part_is_refused_in_one_line(name, part, stem, fault, request, tmp_path):
     folder = shutil.copytree(request.getfixturevalue(name), tmp_path / "copy")
     told = broken(folder / part, stem, fault)
@@ -125,9 +153,14 @@ def test_a_refusal_comes_before_the_weights_and_before_the_text(name, request, t
 
 
 @pytest.mark.parametrize("fault", INDICES)
-@pytest.mark.parametrize("name,part,stem", [
-    *[("skyreels", *item) for item in SKYREELS.items()], ("magi1", ".", "model"), ("magi1", "t5", "model"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name,part,stem",
+    [
+        *[("skyreels", *item) for item in SKYREELS.items()],
+        ("magi1", ".", "model"),
+        ("magi1", "t5", "model"),
+    ],
+)
 def test_a_broken_index_is_refused_in_one_line(name, part, stem, fault, request, tmp_path):
     folder = shutil.copytree(request.getfixturevalue(name), tmp_path / "copy")
     whole = folder / part / f"{stem}.safetensors"
@@ -135,11 +168,15 @@ def test_a_broken_index_is_refused_in_one_line(name, part, stem, fault, request,
     where = dict.fromkeys(load_file(shard), shard.name)
     first = sorted(where)[0]
     index = {
-        "no JSON": "{", "a list": "[]", "no weight_map": "{}", "weight_map a list": '{"weight_map": [1]}',
-        "empty": '{"weight_map": {}}', "outside": json.dumps({"weight_map": {**where, first: "../../x.safetensors"}}),
+        "no JSON": "{",
+        "a list": "[]",
+        "no weight_map": "{}",
+        "weight_map a list": '{"weight_map": [1]}',
+        "empty": '{"weight_map": {}}',
+        "outside": json.dumps({"weight_map": {**where, first: "../../x.safetensors"}}),
         "promises too much": json.dumps({"weight_map": {**where, "more": shard.name}}),
         "file missing": json.dumps({"weight_map": {**where, first: "other.safetensors"}}),
-    }[fault]  # fmt: skip
+    }[fault]
     whole.with_name(f"{whole.name}.index.json").write_text(index)
     with pytest.raises(WeightsError) as error:
         _ = backbone(name, folder).weights_id
@@ -206,17 +243,22 @@ def test_what_is_whole_loads_and_what_nobody_reads_is_harmless(name, request, tm
     save_file({**state, "decoder.final_layer_norm.weight": torch.ones(4)}, folder / text / "model.safetensors")
     again = backbone(name, folder)
     again.load()
-    assert all(torch.equal(a, b) for a, b in zip(first.transformer.state_dict().values(),
-                                                 again.transformer.state_dict().values(), strict=True))  # fmt: skip
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(first.transformer.state_dict().values(), again.transformer.state_dict().values(), strict=True)
+    )
     one, two = first.texts(["a red fox"])["a red fox"], again.texts(["a red fox"])["a red fox"]
     assert torch.equal(one, two) and again.parameters == first.parameters
 
 
-@pytest.mark.parametrize("given,wanted", [
-    ("Skywork/SkyReels-V2-DF-1.3B-540P", "`hf download Skywork/SkyReels-V2-DF-1.3B-540P-Diffusers`"),
-    ("nobody/nothing", "`hf download nobody/nothing`"),
-    ("/no/such/folder", "--local-dir /no/such/folder`"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "given,wanted",
+    [
+        ("Skywork/SkyReels-V2-DF-1.3B-540P", "`hf download Skywork/SkyReels-V2-DF-1.3B-540P-Diffusers`"),
+        ("nobody/nothing", "`hf download nobody/nothing`"),
+        ("/no/such/folder", "--local-dir /no/such/folder`"),
+    ],
+)
 def test_advice_is_a_command_that_works(given, wanted):
     with pytest.raises(WeightsError) as error:
         _ = backbone("skyreels", given).weights_id

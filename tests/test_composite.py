@@ -11,7 +11,8 @@ from baselines.first_block_cache import FirstBlockCache
 from conf.schema import CONF, parse
 from engine.fingerprint import code_of
 from engine.ledger import flops
-from engine.method import Mode, Original
+from engine.method import Original
+from engine.row import Mode
 from scope.method import Scope
 from tests.tiny import ARCHITECTURE, build, video
 
@@ -21,9 +22,11 @@ FIRST = {"_target_": "baselines.first_block_cache.FirstBlockCache", "threshold":
 DELTA = {"_target_": "baselines.delta_dit.DeltaDiT", "interval": 3}
 PAB = {"_target_": "baselines.pab.PAB"}
 NEVER = {
-    "scope": {**SCOPE, "tau_cache": 0, "tau_predict": 0, "selective": "none"}, "cfg": {**CFG, "interval": 1},
-    "first": {**FIRST, "threshold": 0}, "pab": {**PAB, "attention": 1, "cross_attention": 1},
-}  # fmt: skip
+    "scope": {**SCOPE, "tau_cache": 0, "tau_predict": 0, "selective": "none"},
+    "cfg": {**CFG, "interval": 1},
+    "first": {**FIRST, "threshold": 0},
+    "pab": {**PAB, "attention": 1, "cross_attention": 1},
+}
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +54,15 @@ def test_one_part_among_idle_ones_decides_as_it_does_alone(model):
         assert [(e.mode, e.sites, e.branch) for e in ledger] == [(e.mode, e.sites, e.branch) for e in own]
 
 
-@pytest.mark.parametrize("parts", [
-    {"scope": SCOPE, "cfg": CFG}, {"scope": SCOPE, "cfg": CFG, "first": FIRST},
-    {"cfg": CFG, "delta": DELTA, "pab": PAB},
-], ids=lambda parts: " + ".join(parts))  # fmt: skip
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"scope": SCOPE, "cfg": CFG},
+        {"scope": SCOPE, "cfg": CFG, "first": FIRST},
+        {"cfg": CFG, "delta": DELTA, "pab": PAB},
+    ],
+    ids=lambda parts: " + ".join(parts),
+)
 def test_parts_together_cost_less_than_each_alone_and_leave_nothing_behind(model, parts):
     method = Composite(parts)
     first, ledger = run(model, method)
@@ -83,24 +91,34 @@ def test_where_the_whole_step_is_cached_no_inner_site_is_stood_in_for(model):
         assert "guidance" not in found or entry.branch == "uncond"
 
 
-@pytest.mark.parametrize("parts, told", [
-    ({"scope": SCOPE}, "at least two parts"),
-    ({"a": SCOPE, "b": {"_target_": "os.path"}}, "no dataclass derived"),
-    ({"a": SCOPE, "b": {"_target_": "nowhere.Method"}}, "cannot be imported"),
-    ({"a": SCOPE, "b": {**CFG, "intervall": 3}}, "parts.b.intervall is no setting of CfgCache; there are: interval"),
-    ({"a": SCOPE, "b": {**CFG, "interval": 0}}, "parts.b: interval must lie in"),
-    ({"a": CFG, "b": {**SCOPE, "tau_cache": "???"}}, "set method.parts.b.tau_cache"),
-    ({"a": SCOPE, "b": {**SCOPE, "decide_per": "unit"}}, "all alike"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "parts, told",
+    [
+        ({"scope": SCOPE}, "at least two parts"),
+        ({"a": SCOPE, "b": {"_target_": "os.path"}}, "no dataclass derived"),
+        ({"a": SCOPE, "b": {"_target_": "nowhere.Method"}}, "cannot be imported"),
+        (
+            {"a": SCOPE, "b": {**CFG, "intervall": 3}},
+            "parts.b.intervall is no setting of CfgCache; there are: interval",
+        ),
+        ({"a": SCOPE, "b": {**CFG, "interval": 0}}, "parts.b: interval must lie in"),
+        ({"a": CFG, "b": {**SCOPE, "tau_cache": "???"}}, "set method.parts.b.tau_cache"),
+        ({"a": SCOPE, "b": {**SCOPE, "decide_per": "unit"}}, "all alike"),
+    ],
+)
 def test_parts_that_cannot_be_built_are_named(parts, told):
     with pytest.raises(ValueError, match=told):
         Composite(parts)
 
 
-@pytest.mark.parametrize("parts, told", [
-    ({"a": FIRST, "b": DELTA}, "both stand at"), ({"a": SCOPE, "b": SCOPE}, "both stand at velocity"),
-    ({"first": FIRST, "scope": SCOPE}, "scope stands outside first; name it first"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "parts, told",
+    [
+        ({"a": FIRST, "b": DELTA}, "both stand at"),
+        ({"a": SCOPE, "b": SCOPE}, "both stand at velocity"),
+        ({"first": FIRST, "scope": SCOPE}, "scope stands outside first; name it first"),
+    ],
+)
 def test_parts_at_one_place_or_in_the_wrong_order_are_refused(model, parts, told):
     with pytest.raises(ValueError, match=told):
         Composite(parts).check(model)
@@ -109,8 +127,9 @@ def test_parts_at_one_place_or_in_the_wrong_order_are_refused(model, parts, told
 def test_what_a_record_is_keyed_by_names_the_code_of_every_part():
     method = Composite({"scope": SCOPE, "cfg": CFG})
     assert {name: part["code"] for name, part in method.parts.items()} == {
-        "scope": code_of(Scope), "cfg": code_of(CfgCache)
-    }  # fmt: skip
+        "scope": code_of(Scope),
+        "cfg": code_of(CfgCache),
+    }
     assert list(Composite(method.parts).methods) == ["scope", "cfg"], "and can be built again from its own settings"
 
 

@@ -202,7 +202,7 @@ def test_nearest_names_the_menu_if_nothing_is_near():
 
 # --- prompts and devices ----------------------------------------------------------------------------------------------
 
-HARD = ['say "hi" / \\ \'there\'', "../../etc/passwd", "🦊 über <script>alert(1)</script>", "x" * 2000, "a  b\tc"]
+HARD = ["say \"hi\" / \\ 'there'", "../../etc/passwd", "🦊 über <script>alert(1)</script>", "x" * 2000, "a  b\tc"]
 
 
 def test_prompts_come_from_the_file_then_the_list_in_order(tmp_path):

@@ -159,8 +159,17 @@ def test_what_is_smaller_than_a_methods_own_loss_passes(originals, fault):
     assert [verdict(OUT_OF_SCOPE[fault](original), original).status for original in originals] == ["ok"] * 4
 
 
-@pytest.mark.parametrize("fault", ["flicker 0.7", "12 frames late", "red and blue swapped", "a segment repeated",
-                                   "green + 30", "inverted every eighth frame"])  # fmt: skip
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "flicker 0.7",
+        "12 frames late",
+        "red and blue swapped",
+        "a segment repeated",
+        "green + 30",
+        "inverted every eighth frame",
+    ],
+)
 def test_a_fault_is_caught_under_the_loss_of_a_method(originals, fault):
     change, name = CRAFTED[fault]
     for original in originals:

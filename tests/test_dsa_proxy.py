@@ -5,12 +5,13 @@ import json
 import pytest
 import torch
 
-from baselines.dsa_head import Head, features, read_head
 from baselines.dsa_proxy import DSAProxy
+from baselines.shared.confidence_head import Head, features, read_head
 from benchmarks import fit_dsa_head
 from benchmarks.fit_dsa_head import Watch, explained, fit, save
 from engine.loop import generate
-from engine.method import Mode, Original
+from engine.method import Original
+from engine.row import Mode
 from tests.by_hand import modes, numbers, row_at, velocities
 from tests.test_magi1_backbone import _model as magi1
 from tests.test_magi1_backbone import _video as magi1_video
@@ -20,10 +21,16 @@ from tests.tiny import build, ledger_of, video
 def test_doubt_is_the_relative_change_of_the_clean_estimate_by_hand():
     """x = 1 throughout, levels 1, 0.8, 0.6, ...; v = 0, -0.5, -0.5 gives clean estimates 1, 1.4, 1.3."""
     inputs = numbers(*[1.0] * 5)
-    _, ledger = velocities(DSAProxy(0.05, least=0), lambda x, k: torch.full_like(x, [0, -0.5, -0.5, -0.5, -0.5][k]),
-                           inputs)  # fmt: skip
-    assert [e.score for e in ledger] == [None, None, pytest.approx(0.4), pytest.approx(0.1 / 1.4, abs=1e-6),
-                                         pytest.approx(0.1 / 1.3, abs=1e-6)]  # fmt: skip
+    _, ledger = velocities(
+        DSAProxy(0.05, least=0), lambda x, k: torch.full_like(x, [0, -0.5, -0.5, -0.5, -0.5][k]), inputs
+    )
+    assert [e.score for e in ledger] == [
+        None,
+        None,
+        pytest.approx(0.4),
+        pytest.approx(0.1 / 1.4, abs=1e-6),
+        pytest.approx(0.1 / 1.3, abs=1e-6),
+    ]
 
 
 def test_a_slot_that_is_done_is_carried_straight_to_its_clean_estimate():
@@ -52,8 +59,9 @@ def test_it_leaves_the_same_on_a_model_whose_levels_rise():
     rising = [row_at(k, 10, sigma=(k / 10,), sigma_next=((k + 1) / 10,)) for k in range(10)]
     found = []
     for rows, sign in ((falling, 1.0), (rising, -1.0)):
-        _, ledger = velocities(DSAProxy(0.2, least=0.2), lambda x, k, s=sign: s * torch.full_like(x, 0.9**k),
-                               numbers(*[2.0] * 10), rows)  # fmt: skip
+        _, ledger = velocities(
+            DSAProxy(0.2, least=0.2), lambda x, k, s=sign: s * torch.full_like(x, 0.9**k), numbers(*[2.0] * 10), rows
+        )
         found.append([(e.mode, e.score) for e in ledger])
     assert found[0] == found[1] and {mode for mode, _ in found[0]} == {Mode.RECOMPUTE, Mode.CACHE}
 
@@ -150,11 +158,15 @@ def test_the_fitting_command_writes_a_head_and_its_evidence(tmp_path, monkeypatc
     assert isinstance(read_head(tmp_path / "head.safetensors"), Head)
 
 
-@pytest.mark.parametrize("given, told", [
-    ({"threshold": -1}, "threshold must lie"), ({"threshold": 1, "least": 2}, "least must lie"),
-    ({"threshold": 1, "least": 0.5, "most": 0.3}, r"most must lie in \[0.5, 1\]"),
-    ({"threshold": 1, "head": "nowhere.safetensors"}, "nowhere.safetensors does not exist.*fit_dsa_head"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "given, told",
+    [
+        ({"threshold": -1}, "threshold must lie"),
+        ({"threshold": 1, "least": 2}, "least must lie"),
+        ({"threshold": 1, "least": 0.5, "most": 0.3}, r"most must lie in \[0.5, 1\]"),
+        ({"threshold": 1, "head": "nowhere.safetensors"}, "nowhere.safetensors does not exist.*fit_dsa_head"),
+    ],
+)
 def test_nonsense_is_refused(given, told):
     with pytest.raises(ValueError, match=told):
         DSAProxy(**given)

@@ -1,4 +1,5 @@
 """`python -m eval RESULTS`: scores what lacks scores, once, and a broken record costs only itself."""
+
 import json
 import math
 import shutil
@@ -23,8 +24,9 @@ def moving(seed: int, noise: float = 0) -> np.ndarray:
     """A disc that crosses a gradient, uint8 (T, 48, 48, 3)."""
     y, x = np.mgrid[:SIZE, :SIZE]
     ground = np.stack([40 + 2 * x, 60 + y, 150 - x], -1).astype(float)
-    frames = np.stack([np.where((np.hypot(x - 10 - 2 * t, y - 20 - 5 * seed) < 8)[..., None], 220.0, ground)
-                       for t in range(T)])
+    frames = np.stack(
+        [np.where((np.hypot(x - 10 - 2 * t, y - 20 - 5 * seed) < 8)[..., None], 220.0, ground) for t in range(T)]
+    )
     return (frames + np.random.default_rng(seed).normal(0, noise, frames.shape)).clip(0, 255).astype(np.uint8)
 
 
@@ -33,8 +35,15 @@ def add(store: Store, method: str, key: str, frames: np.ndarray | None, **run) -
         if frames is not None:
             video.write_lossless(record.path / "frames.mp4", frames, fps=8)
             (record.path / "trace.jsonl").write_text("{}\n")
-        record.run |= {"status": "ok", "prompt": "p1", "seed": 0, "reference_key": None, "fps": 8, "frames": T,
-                       "decisions": {"cache": 5, "predict": 5, "recompute": 10}} | run
+        record.run |= {
+            "status": "ok",
+            "prompt": "p1",
+            "seed": 0,
+            "reference_key": None,
+            "fps": 8,
+            "frames": T,
+            "decisions": {"cache": 5, "predict": 5, "recompute": 10},
+        } | run
 
 
 @pytest.fixture

@@ -10,14 +10,14 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 
 from benchmarks.paper_cost import seconds
-from benchmarks.trajectory import Watch
 from conf.schema import CONF, ConfigError, departures, options, parse
-from engine.method import VELOCITY
+from engine.row import VELOCITY
 from engine.staircase import Segment, staircase
-from reports.others import counts, others
 from reports.records import load
 from reports.tables import main
+from reports.text_claims import counts, others
 from sweep.experiments import choices, expanded, read
+from sweep.trajectory import Watch
 from tests.test_run import call
 
 FULL, TINY = "skyreels,magi1", "skyreels_tiny,magi1_tiny"
@@ -27,8 +27,10 @@ OURS = [name for name in options("experiment") if {"sweeps", "includes"} & set(r
 def cells(name, models=TINY):
     """(model, method, speed) of every cell."""
     wanted = ("model", "method", "speed")
-    product = [itertools.product(*(choices(line).get(key, [""]) for key in wanted)) for line in
-               expanded([f"experiment={name}", f"model={models}"])]  # fmt: skip
+    product = [
+        itertools.product(*(choices(line).get(key, [""]) for key in wanted))
+        for line in expanded([f"experiment={name}", f"model={models}"])
+    ]
     return {cell for line in product for cell in line}
 
 
@@ -69,8 +71,9 @@ def test_an_unknown_experiment_and_a_model_without_sweeps_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="did you mean table1"):
         expanded(["experiment=tabel1"])
     (tmp_path / "experiment").mkdir()
-    (tmp_path / "experiment" / "own.yaml").write_text(yaml.safe_dump(
-        {"models": "skyreels", "sweeps": [{"for": "skyreels*", "method": "scope"}]}))  # fmt: skip
+    (tmp_path / "experiment" / "own.yaml").write_text(
+        yaml.safe_dump({"models": "skyreels", "sweeps": [{"for": "skyreels*", "method": "scope"}]})
+    )
     plugged = ["--config-dir", str(tmp_path), "experiment=own"]
     assert expanded(plugged) == [["-m", "model=skyreels", "method=scope", *plugged[:2]]]
     with pytest.raises(ConfigError, match=r"experiment=own has no sweep for model=magi1; it was written for skyreels"):
@@ -78,8 +81,11 @@ def test_an_unknown_experiment_and_a_model_without_sweeps_are_refused(tmp_path):
 
 
 def test_the_ends_of_every_sweep_of_the_paper_can_be_run():
-    ends = {tuple(f"{k}={v[n]}" for k, v in choices(line).items()) for models, n in ((FULL, 0), (TINY, -1))
-            for line in expanded(["experiment=paper", f"model={models}"])}  # fmt: skip
+    ends = {
+        tuple(f"{k}={v[n]}" for k, v in choices(line).items())
+        for models, n in ((FULL, 0), (TINY, -1))
+        for line in expanded(["experiment=paper", f"model={models}"])
+    }
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for overrides in sorted(ends):
             run, _, _, method = parse(compose("config", overrides=list(overrides)))
@@ -93,8 +99,9 @@ def test_only_what_departs_from_the_menu_makes_a_variant():
             (["method.max_skip=5", "model.weights=random", "model.frames=257"], {}),  # the menu's own values
             (["method.max_skip=3", "model.frames=97"], {"model.frames": 97, "method.max_skip": 3}),
         ):
-            config = compose("config", overrides=["model=skyreels", "method=scope", *overrides],
-                             return_hydra_config=True)  # fmt: skip
+            config = compose(
+                "config", overrides=["model=skyreels", "method=scope", *overrides], return_hydra_config=True
+            )
             HydraConfig.instance().set_config(config)
             assert departures(config) == expected, overrides
 
@@ -114,9 +121,13 @@ def test_plans_of_the_full_size_models_match_what_is_published_and_no_setting_gi
 
 @pytest.mark.parametrize(
     "model, pflop, published",
-    [("skyreels", 244.78, 1452.41), ("skyreels", 244.78 / 5, 330.08), ("magi1", 80.98, 791.08),
-     ("magi1", 80.98 * 20 / 64, 332.66)],
-)  # fmt: skip
+    [
+        ("skyreels", 244.78, 1452.41),
+        ("skyreels", 244.78 / 5, 330.08),
+        ("magi1", 80.98, 791.08),
+        ("magi1", 80.98 * 20 / 64, 332.66),
+    ],
+)
 def test_the_estimate_for_an_a800_goes_through_the_papers_own_times(model, pflop, published):
     assert seconds(model, pflop) == pytest.approx(published)
     assert seconds(model, 0) > 40

@@ -5,14 +5,15 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from baselines.external import External
 from baselines.first_block_cache import FirstBlockCache
+from baselines.library import External
 from baselines.magcache import MagCache
 from baselines.pab import PAB
 from baselines.taylorseer import TaylorSeer
 from engine.ledger import flops, plan
 from engine.loop import generate
-from engine.method import Mode, Original
+from engine.method import Original
+from engine.row import Mode
 from tests.test_magi1_backbone import _model as magi1
 from tests.tiny import ARCHITECTURE, build, video
 
@@ -85,21 +86,28 @@ PAIRS = {
         MagCache(0.3, RATIOS, RATIOS, max_skip=3, retention=0.25),
     ),
     "taylorseer": (
-        diffusers("taylorseer", cache_interval=2, disable_cache_before_step=3, taylor_factors_dtype="float32",
-                  **EVERY_BRANCH),
+        diffusers(
+            "taylorseer", cache_interval=2, disable_cache_before_step=3, taylor_factors_dtype="float32", **EVERY_BRANCH
+        ),
         TaylorSeer(2, 1, warmup=3),
     ),
     "cache_dit": (
-        cache_dit(Fn_compute_blocks=2, Bn_compute_blocks=1, max_warmup_steps=3, max_continuous_cached_steps=2,
-                  residual_diff_threshold=0.1),
+        cache_dit(
+            Fn_compute_blocks=2,
+            Bn_compute_blocks=1,
+            max_warmup_steps=3,
+            max_continuous_cached_steps=2,
+            residual_diff_threshold=0.1,
+        ),
         FirstBlockCache(0.1, front=2, back=1, warmup=3, max_skip=2),
     ),
-}  # fmt: skip
+}
 
 
-@pytest.mark.parametrize("theirs, ours", [
-    pytest.param(*pair, id=n, marks=needs_cache_dit if n == "cache_dit" else ()) for n, pair in PAIRS.items()
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "theirs, ours",
+    [pytest.param(*pair, id=n, marks=needs_cache_dit if n == "cache_dit" else ()) for n, pair in PAIRS.items()],
+)
 def test_ours_decides_and_computes_as_the_library_does(together, theirs, ours):
     expected, found = [], []
     reference = video(together, theirs, ledger=expected)
@@ -111,9 +119,12 @@ def test_ours_decides_and_computes_as_the_library_does(together, theirs, ours):
 def test_pab_is_diffusers_attention_broadcast(together):
     window = [1000 * (together.sigmas[k - 1] + together.sigmas[k]) / 2 for k in (9, 3)]  # steps 3 to 8 lie between
     theirs = diffusers(
-        "pyramid_attention_broadcast", spatial_attention_block_skip_range=2, cross_attention_block_skip_range=2,
-        spatial_attention_timestep_skip_range=window, cross_attention_timestep_skip_range=window,
-    )  # fmt: skip
+        "pyramid_attention_broadcast",
+        spatial_attention_block_skip_range=2,
+        cross_attention_block_skip_range=2,
+        spatial_attention_timestep_skip_range=window,
+        cross_attention_timestep_skip_range=window,
+    )
     if len(together.branches) > 1:
         with pytest.raises(ValueError, match="hands one branch the other's attention"):
             theirs.check(together)
@@ -140,20 +151,35 @@ def steps(ledger, model):
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("make, told", [
-    (lambda: External("paraattention", "fbcache", {}), "library is one of diffusers, cache_dit, got 'paraattention'"),
-    (lambda: diffusers("faster_cache"), "technique of diffusers is one of none, first_block_cache.*got 'faster_cache'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "make, told",
+    [
+        (
+            lambda: External("paraattention", "fbcache", {}),
+            "library is one of diffusers, cache_dit, got 'paraattention'",
+        ),
+        (
+            lambda: diffusers("faster_cache"),
+            "technique of diffusers is one of none, first_block_cache.*got 'faster_cache'",
+        ),
+    ],
+)
 def test_an_unknown_library_or_technique_is_refused_with_what_there_is(make, told):
     with pytest.raises(ValueError, match=told):
         make()
 
 
-@pytest.mark.parametrize("method, told", [
-    (diffusers("first_block_cache", treshold=0.1), "treshold is none of diffusers' first_block_cache; .*: threshold"),
-    (diffusers("mag_cache", mag_ratios=None), "diffusers refuses these options of mag_cache: `mag_ratios` must be"),
-    pytest.param(cache_dit(Fn=3), "options.Fn is none of cache-dit's DBCache", marks=needs_cache_dit),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "method, told",
+    [
+        (
+            diffusers("first_block_cache", treshold=0.1),
+            "treshold is none of diffusers' first_block_cache; .*: threshold",
+        ),
+        (diffusers("mag_cache", mag_ratios=None), "diffusers refuses these options of mag_cache: `mag_ratios` must be"),
+        pytest.param(cache_dit(Fn=3), "options.Fn is none of cache-dit's DBCache", marks=needs_cache_dit),
+    ],
+)
 def test_options_that_the_library_does_not_have_are_refused(model, method, told):
     with pytest.raises(ValueError, match=told):
         method.check(model)
@@ -172,7 +198,7 @@ def test_a_model_that_the_libraries_do_not_know_is_refused():
 
 
 def test_cache_dit_that_is_not_installed_is_refused_with_the_extra(model, monkeypatch):
-    monkeypatch.setattr("baselines.external_cache_dit.find_spec", lambda name: None)
+    monkeypatch.setattr("baselines.shared.cache_dit_hooks.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install -e .\[external\]"):
         cache_dit().check(model)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from baselines.external import External
+from baselines.library import External
 from baselines.teacache import TeaCache
 from engine import fingerprint, source
 from engine.fingerprint import CodeError, code_of
@@ -71,7 +71,7 @@ WORDING = [  # file, old, new
     ("models/skyreels/backbone.py", "return [1 + 4 * (s.first", "return [2 + 4 * (s.first"),  # only describes the video
     ("models/skyreels/settings.py", "is one of {', '.join(allowed)}, got", "wants {' or '.join(allowed)}, has"),
     ("models/skyreels/price.py", "total + cost", "total + 2 * cost"),  # counts FLOPs
-    ("models/skyreels/offers.py", '"""', '"""Reworded. '),
+    ("models/skyreels/capabilities.py", '"""', '"""Reworded. '),
     ("models/magi1/price.py", "return ", "return 1 and "),
     ("models/magi1/vae.py", '"""', '"""Reworded. '),
     ("models/magi1/backbone.py", '"choose another method or another signal"', '"choose another"'),
@@ -94,7 +94,7 @@ COMPUTING = [  # whose code, file, old, new
     ("SkyReelsV2", "models/skyreels/settings.py", "TEMPORAL, SPATIAL = 4, 8", "TEMPORAL, SPATIAL = 4, 16"),
     ("SkyReelsV2", "engine/loop.py", "model.advance(latents, row,", "model.advance(1 * latents, row,"),
     ("Magi1Backbone", "models/magi1/schedule.py", "return ", "return 0 + "),
-    ("Magi1Backbone", "models/magi1/dispatch.py", "return ", "return 0 + "),
+    ("Magi1Backbone", "models/magi1/chunk_forward.py", "return ", "return 0 + "),
     ("Magi1Backbone", "models/magi1/attention.py", "return ", "return 0 + "),
     ("Magi1Backbone", "models/magi1/vae.py", "import torch.nn.functional as F", "import torch as F"),
     ("Magi1Backbone", "models/magi1/tiling.py", "return ", "return 0 + "),
@@ -128,18 +128,18 @@ def test_a_method_depends_on_no_other_and_no_backbone(edited, plain):
 
 
 def test_a_library_that_a_method_imports_by_name_counts(edited):
-    change = ("baselines/external_diffusers.py", "getattr(library, name)", "getattr(library, name, None)")
+    change = ("baselines/shared/diffusers_hooks.py", "getattr(library, name)", "getattr(library, name, None)")
     assert edited(External, change) != edited(External)
 
 
 PLUGIN = {
     "mine.py": "from engine.method import Method\nfrom beside import HOW, note\n\n@note\nclass Mine(Method):\n"
-               "    def decide(self, part, probe):\n        from late import later\n        return HOW(later)\n",
+    "    def decide(self, part, probe):\n        from late import later\n        return HOW(later)\n",
     "beside.py": "from kept import *\nKNOWN = []\ndef note(kind):\n    KNOWN.append(kind)\n    return kind\n"
-                 "def HOW(x):\n    return x + VALUE\ndef unused():\n    return 1\n",
+    "def HOW(x):\n    return x + VALUE\ndef unused():\n    return 1\n",
     "kept.py": "VALUE = 3\n",
     "late.py": "def later():\n    return 5\n",
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -182,11 +182,15 @@ def test_names_and_places_of_modules_and_definitions_do_not_matter(mine):
     plain, after = mine(PLUGIN), PLUGIN["beside.py"].split("\n", 1)[1]
     other = after.replace("VALUE", "GIVEN").replace("KNOWN", "SEEN")
     moved = {
-        "pack/__init__.py": "", "pack/kept.py": PLUGIN["kept.py"], "pack/late.py": PLUGIN["late.py"],
-        "pack/own.py": PLUGIN["mine.py"].replace("from beside", "from .other")
-        .replace("from late import later", "import pack.late").replace("HOW(later)", "HOW(pack.late.later)"),
+        "pack/__init__.py": "",
+        "pack/kept.py": PLUGIN["kept.py"],
+        "pack/late.py": PLUGIN["late.py"],
+        "pack/own.py": PLUGIN["mine.py"]
+        .replace("from beside", "from .other")
+        .replace("from late import later", "import pack.late")
+        .replace("HOW(later)", "HOW(pack.late.later)"),
         "pack/other.py": "from .kept import VALUE as GIVEN\n" + other,
-    }  # fmt: skip
+    }
     assert mine(moved, "pack.own") == plain
     own = PLUGIN["mine.py"].replace("from beside import HOW, note\n", "")
     own = own.replace("        from late import later\n", "")

@@ -11,7 +11,8 @@ from baselines.composite import Composite
 from baselines.flowcache import FlowCache
 from engine.ledger import flops, plan
 from engine.loop import generate
-from engine.method import Mode, Original
+from engine.method import Original
+from engine.row import Mode
 from models.magi1.backbone import Magi1Backbone
 from models.magi1.recorded import Recording
 from models.magi1.settings import Magi1
@@ -151,11 +152,17 @@ def test_the_increment_is_not_rescaled_and_the_velocity_is():
             torch.testing.assert_close(moved, first * scale, atol=1e-5, rtol=1e-3)
 
 
-@pytest.mark.parametrize("changes, words", [
-    ({"threshold": -1}, "threshold must lie in"), ({"threshold": math.nan}, "got nan"),
-    ({"reuse": "block"}, "reuse is one of"), ({"fit": "own"}, "needs coefficients"), ({"warmup": -1}, "warmup must"),
-    ({"function": "theirs"}, "function is one of released, stock"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"threshold": -1}, "threshold must lie in"),
+        ({"threshold": math.nan}, "got nan"),
+        ({"reuse": "block"}, "reuse is one of"),
+        ({"fit": "own"}, "needs coefficients"),
+        ({"warmup": -1}, "warmup must"),
+        ({"function": "theirs"}, "function is one of released, stock"),
+    ],
+)
 def test_settings_that_make_no_sense_are_refused_in_words(changes, words):
     with pytest.raises(ValueError, match=words):
         FlowCache(**{"threshold": 0.1, **changes})

@@ -10,7 +10,8 @@ from baselines.flowcache import FlowCache
 from conf.schema import CONF
 from engine.ledger import flops, plan
 from engine.loop import generate
-from engine.method import Decision, Mode, Original
+from engine.method import Original
+from engine.row import Decision, Mode
 from engine.visit import Visit
 from models.skyreels.backbone import SkyReelsV2
 from models.skyreels.settings import SkyReels
@@ -19,9 +20,13 @@ from tests.tiny import LONG, build, ledger_of, texts_of, video
 OWN = {"reuse": "residual", "signal": "time_projection", "warmup": 2, "cooldown": 1}  # as released on this model
 STOCK = {"function": "stock", "prune": False}
 ON = {
-    "released": {}, "without pruning": {"prune": False}, "stock function": STOCK, "pruned stock function":
-    {"function": "stock"}, "velocity": {"reuse": "velocity"}, "by content": {"signal": "latent"},
-}  # fmt: skip
+    "released": {},
+    "without pruning": {"prune": False},
+    "stock function": STOCK,
+    "pruned stock function": {"function": "stock"},
+    "velocity": {"reuse": "velocity"},
+    "by content": {"signal": "latent"},
+}
 
 
 def flowcache(threshold, **changes):

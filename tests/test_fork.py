@@ -34,8 +34,13 @@ sys.exit(worker.main(orders, events))
 
 def child(tmp_path, *modules):
     """What the child says of itself after its parent imported `modules` too."""
-    done = subprocess.run([sys.executable, "-c", ASK, *modules], cwd=ROOT, capture_output=True, text=True,
-                          env={"PYTHONPATH": f"{ROOT}:{tmp_path}", "OMP_NUM_THREADS": "1"})  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", ASK, *modules],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": f"{ROOT}:{tmp_path}", "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from baselines.flowcache import FlowCache
-from baselines.kv_compression import importance, redundancy, score
+from baselines.shared.kv_compression import importance, redundancy, score
 from engine.ledger import flops, plan
 from engine.method import Original
 from models.magi1.backbone import Magi1Backbone
 from models.magi1.cache import KVCache
+from models.magi1.chunk_forward import Dispatcher
 from models.magi1.config import ModelConfig, RuntimeConfig
-from models.magi1.dispatch import Dispatcher
 from models.magi1.schedule import schedule
 from models.magi1.settings import Magi1
 from tests.test_magi1_backbone import ARCHITECTURE, TINY, _video
@@ -154,14 +154,17 @@ def test_dropped_keys_leave_the_price():
     assert full - less == pytest.approx(per_chunk * dropped)
 
 
-@pytest.mark.parametrize("make, words", [
-    (lambda: FlowCache(0.1, capacity=-1), "capacity must lie in"),
-    (lambda: FlowCache(0.1, importance=1.5), "importance must lie in"),
-    (lambda: FlowCache(0.1, queries="video"), "queries is one of token, frame, chunk"),
-    (lambda: FlowCache(0.1, capacity=4).reschedule(LONGER).plan, "kv_capacity=4 has no room .* want 5 or more"),
-    (lambda: FlowCache(0.1, capacity=5, function="stock").reschedule(LONGER).plan, "want 6 or more"),
-    (lambda: FlowCache(0.1, capacity=5).reschedule(replace(LONGER, kv_range=[4, 3, 2, 1])), r"set kv_range=\[\]"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda: FlowCache(0.1, capacity=-1), "capacity must lie in"),
+        (lambda: FlowCache(0.1, importance=1.5), "importance must lie in"),
+        (lambda: FlowCache(0.1, queries="video"), "queries is one of token, frame, chunk"),
+        (lambda: FlowCache(0.1, capacity=4).reschedule(LONGER).plan, "kv_capacity=4 has no room .* want 5 or more"),
+        (lambda: FlowCache(0.1, capacity=5, function="stock").reschedule(LONGER).plan, "want 6 or more"),
+        (lambda: FlowCache(0.1, capacity=5).reschedule(replace(LONGER, kv_range=[4, 3, 2, 1])), r"set kv_range=\[\]"),
+    ],
+)
 def test_a_capacity_that_cannot_be_is_refused_with_what_can(make, words):
     with pytest.raises(ValueError, match=words):
         make()

@@ -34,8 +34,9 @@ def needs(module, extra):
 def statuses(results):
     """{(method and what tells its cells apart, prompt): status}"""
     found = Store(results, create=False).records()
-    return {(r.run["method"], r.run["produced_by"]["method"].get("mark", "")[-1:], r.run["prompt"]): r.status
-            for r in found}  # fmt: skip
+    return {
+        (r.run["method"], r.run["produced_by"]["method"].get("mark", "")[-1:], r.run["prompt"]): r.status for r in found
+    }
 
 
 # --- what needs no engine ---------------------------------------------------------------------------------------------
@@ -97,9 +98,13 @@ def test_every_process_gets_a_gpu_of_its_own_and_the_next_one_waits(tmp_path):
 
     def start():
         return subprocess.Popen(
-            [sys.executable, "-c", HOLD, tmp_path], cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            [sys.executable, "-c", HOLD, tmp_path],
+            cwd=ROOT,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             env={**os.environ, "CUDA_VISIBLE_DEVICES": "3,GPU-8/x"},
-        )  # fmt: skip
+        )
 
     first, second = start(), start()
     lines = sorted(job.stdout.readline() for job in (first, second))
@@ -168,25 +173,37 @@ def test_joblib_loses_a_killed_worker_and_the_same_command_completes(menu, tmp_p
     results = tmp_path / "results"
     marks = [tmp_path / "SIGKILL-2-0", tmp_path / "SIGKILL-2-1"]
     marks[1].touch()  # this one lives
-    words = ["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "method=deadly",
-             f"method.mark={marks[0]},{marks[1]}"]  # fmt: skip
+    words = [
+        "-m",
+        "hydra/launcher=joblib",
+        "hydra.launcher.n_jobs=2",
+        "method=deadly",
+        f"method.mark={marks[0]},{marks[1]}",
+    ]
     status, said = ended(begin(menu, results, *words))
     assert status == 1 and "error:" in said and "videos are missing" in said, said
     status, said = ended(begin(menu, results, *words))
     assert status == 0, said
     assert statuses(results) == {
         (method, mark, prompt): "ok"
-        for method, marks in (("original", ("",)), ("deadly", ("0", "1"))) for mark in marks
+        for method, marks in (("original", ("",)), ("deadly", ("0", "1")))
+        for mark in marks
         for prompt in ("a fox", "a dog")
-    }  # fmt: skip
+    }
 
 
 @needs("hydra_plugins.hydra_joblib_launcher", "joblib")
 def test_sigterm_to_a_joblib_sweep_leaves_no_process(menu, tmp_path):
     """To the command alone, as a scheduler sends it: joblib by itself would leave its workers at work."""
     marks = [tmp_path / "always-0-0", tmp_path / "always-0-1"]
-    words = ["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "method=deadly", "prompts.limit=1",
-             f"method.mark={marks[0]},{marks[1]}"]  # fmt: skip
+    words = [
+        "-m",
+        "hydra/launcher=joblib",
+        "hydra.launcher.n_jobs=2",
+        "method=deadly",
+        "prompts.limit=1",
+        f"method.mark={marks[0]},{marks[1]}",
+    ]
     sweep = begin(menu, tmp_path / "results", *words)
     deadline = time.monotonic() + 600
     while not all(map(written, marks)) and sweep.poll() is None and time.monotonic() < deadline:
@@ -235,9 +252,15 @@ def test_slurm_finishes_an_array_with_one_job_killed_and_one_timed_out_and_reque
     marks = [tmp_path / name for name in ("once-0-0", "SIGKILL-2-1", "SIGSEGV-0-2", "SIGSEGV-0-3")]
     for mark in marks[2:]:
         mark.touch()  # these live
-    words = [*SUBMIT, "hydra.launcher.partition=debug", "hydra.launcher.timeout_min=2",
-             "hydra.launcher.signal_delay_s=30", "hydra.launcher.max_num_timeout=5",
-             "method=deadly", f"method.mark={','.join(map(str, marks))}"]  # fmt: skip
+    words = [
+        *SUBMIT,
+        "hydra.launcher.partition=debug",
+        "hydra.launcher.timeout_min=2",
+        "hydra.launcher.signal_delay_s=30",
+        "hydra.launcher.max_num_timeout=5",
+        "method=deadly",
+        f"method.mark={','.join(map(str, marks))}",
+    ]
     status, said = ended(begin(menu, results, *words, **slurm))
     assert status == 1 and "videos are missing" in said, said
     sleeper, killed = (next((results / ".jobs/.submitit").glob(f"*_{n}/*_log.out")).read_text() for n in (0, 1))

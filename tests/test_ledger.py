@@ -15,7 +15,8 @@ from baselines.teacache import TeaCache
 from baselines.uniform import Uniform
 from engine.ledger import Entry, decisions, flops, forwards, plan, write
 from engine.loop import generate
-from engine.method import Decision, Method, Mode, Original
+from engine.method import Method, Original
+from engine.row import Decision, Mode
 from models.skyreels import backbone
 from models.skyreels.forward import condition, read_text
 from models.skyreels.settings import SPATIAL
@@ -137,10 +138,15 @@ def test_forwards_count_branches_of_a_joint_decision_and_one_of_an_own():
     entries = [
         Entry(i, 0, 0, (0, 2), (0, 2), branch, 1.0, 0, mode, None, "", ())
         for i, branch, mode in [
-            (0, "", Mode.RECOMPUTE), (1, "", Mode.CACHE), (2, "cond", Mode.RECOMPUTE), (2, "uncond", Mode.CACHE),
-            (3, "", Mode.PREDICT), (4, "", Mode.RECOMPUTE), (4, "", Mode.CACHE),
+            (0, "", Mode.RECOMPUTE),
+            (1, "", Mode.CACHE),
+            (2, "cond", Mode.RECOMPUTE),
+            (2, "uncond", Mode.CACHE),
+            (3, "", Mode.PREDICT),
+            (4, "", Mode.RECOMPUTE),
+            (4, "", Mode.CACHE),
         ]
-    ]  # fmt: skip
+    ]
     assert forwards(entries, branches=2) == 2 + 1 + 2
     assert decisions(entries) == {"cache": 3, "predict": 1, "recompute": 3}
 

@@ -22,11 +22,17 @@ def told(tmp_path_factory):
     store = make_store(tmp_path_factory.mktemp("store"), cells={("scope", "fast"): (0.6, 0.28, 0.035)})
     records = list(store.records())
     return loggers.Told(
-        "abc123", "skyreels_tiny-scope-fast-abc123", "sweep7", "bench", ["skyreels_tiny", "scope", "fast"],
+        "abc123",
+        "skyreels_tiny-scope-fast-abc123",
+        "sweep7",
+        "bench",
+        ["skyreels_tiny", "scope", "fast"],
         {"model": {"name": "skyreels_tiny"}, "method": {"tau_cache": 0.3}, "seeds": [0]},
-        loggers.history(r.trace() for r in records), loggers.summary(records),
-        {"timeline": loggers.timeline(records[0].trace())}, {"video": records[0].path / "video.mp4"},
-    )  # fmt: skip
+        loggers.history(r.trace() for r in records),
+        loggers.summary(records),
+        {"timeline": loggers.timeline(records[0].trace())},
+        {"video": records[0].path / "video.mp4"},
+    )
 
 
 def test_history_counts_each_mode_by_hand():
@@ -82,12 +88,19 @@ def test_the_offline_file_of_wandb_holds_the_run(told, tmp_path, monkeypatch):
     assert run.run_id == "abc123" and set(run.tags) == {"skyreels_tiny", "scope", "fast"}
     config = {update.key: update.value_json for update in run.config.update}
     assert config["method"] == '{"tau_cache":0.3}' or '"tau_cache": 0.3' in config["method"]
-    rows = [{i.key or "/".join(i.nested_key): i.value_json for i in r.history.item} for r in records
-            if r.HasField("history")]  # fmt: skip
+    rows = [
+        {i.key or "/".join(i.nested_key): i.value_json for i in r.history.item}
+        for r in records
+        if r.HasField("history")
+    ]
     decided = [row for row in rows if "decisions/cache" in row]
     assert len(decided) == len(told.history) and float(decided[0]["decisions/recompute"]) == 1
-    summaries = {i.key or "/".join(i.nested_key): i.value_json for r in records if r.HasField("summary")
-                 for i in r.summary.update}  # fmt: skip
+    summaries = {
+        i.key or "/".join(i.nested_key): i.value_json
+        for r in records
+        if r.HasField("summary")
+        for i in r.summary.update
+    }
     assert float(summaries["executed_fraction"]) == pytest.approx(0.28)
     assert list(file.parent.rglob("*.mp4")) and list(file.parent.rglob("*.png"))
     assert any(r.HasField("exit") for r in records)

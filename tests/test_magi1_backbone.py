@@ -12,10 +12,11 @@ from baselines.teacache import TeaCache
 from baselines.uniform import Uniform
 from engine.ledger import flops, forwards, plan
 from engine.loop import generate
-from engine.method import VELOCITY, Decision, Method, Mode, Original, Site
+from engine.method import Method, Original
+from engine.row import VELOCITY, Decision, Mode, Site
 from models.magi1.backbone import Magi1Backbone
 from models.magi1.checkpoint import CheckpointError
-from models.magi1.dispatch import Dispatcher, from_chunks, rollout, to_chunks
+from models.magi1.chunk_forward import Dispatcher, from_chunks, rollout, to_chunks
 from models.magi1.prefix import read_prefix
 from models.magi1.price import video_flops
 from models.magi1.settings import Magi1
@@ -23,17 +24,34 @@ from models.magi1.text import chunk_texts
 from scope.method import Scope
 
 ARCHITECTURE = {
-    "num_layers": 3, "hidden_size": 32, "ffn_hidden_size": 64, "num_attention_heads": 4, "num_query_groups": 2,
-    "kv_channels": 8, "caption_channels": 12,
-}  # fmt: skip
+    "num_layers": 3,
+    "hidden_size": 32,
+    "ffn_hidden_size": 64,
+    "num_attention_heads": 4,
+    "num_query_groups": 2,
+    "kv_channels": 8,
+    "caption_channels": 12,
+}
 VAE = {"video_size": 16, "video_length": 8, "embed_dim": 256, "depth": 1, "num_heads": 4, "mlp_ratio": 1.0}
 TINY = Magi1(
-    weights="random", frames=36, height=32, width=48, steps=8, chunk=2, precision="fp32", text_tokens=6, fps=8,
-    architecture=ARCHITECTURE, vae=VAE,
-)  # fmt: skip
+    weights="random",
+    frames=36,
+    height=32,
+    width=48,
+    steps=8,
+    chunk=2,
+    precision="fp32",
+    text_tokens=6,
+    fps=8,
+    architecture=ARCHITECTURE,
+    vae=VAE,
+)
 VARIANTS = {
-    "distilled": {}, "base": {"distill": False}, "short ranges": {"kv_range": [4, 3, 2, 1]}, "one chunk": {"window": 1},
-}  # fmt: skip
+    "distilled": {},
+    "base": {"distill": False},
+    "short ranges": {"kv_range": [4, 3, 2, 1]},
+    "one chunk": {"window": 1},
+}
 
 
 def _model(**changes):
@@ -96,24 +114,38 @@ def test_the_loop_makes_the_pipelines_own_video_bit_for_bit(model):
     assert torch.equal(ours.transpose(0, 1), from_chunks(latents))
 
 
-@pytest.mark.parametrize("method", [
-    Uniform(interval=1), TeaCache(threshold=0.0, fit="none", signal="patch_embedding", warmup=1), Blocks(interval=1),
-    Blocks(interval=1, kind="attention"), Blocks(interval=1, kind="feed_forward"),
-    Scope(tau_cache=0, tau_predict=0, selective="none", signal="patch_embedding"),
-    Scope(tau_cache=0, tau_predict=0, selective="none", signal="patch_embedding", decide_per="unit"),
-    Scope(tau_cache=9, tau_predict=9, max_skip=0, selective="none", signal="time_projection", decide_per="unit"),
-], ids=lambda m: f"{type(m).__name__} {getattr(m, 'decide_per', getattr(m, 'kind', ''))}")  # fmt: skip
+@pytest.mark.parametrize(
+    "method",
+    [
+        Uniform(interval=1),
+        TeaCache(threshold=0.0, fit="none", signal="patch_embedding", warmup=1),
+        Blocks(interval=1),
+        Blocks(interval=1, kind="attention"),
+        Blocks(interval=1, kind="feed_forward"),
+        Scope(tau_cache=0, tau_predict=0, selective="none", signal="patch_embedding"),
+        Scope(tau_cache=0, tau_predict=0, selective="none", signal="patch_embedding", decide_per="unit"),
+        Scope(tau_cache=9, tau_predict=9, max_skip=0, selective="none", signal="time_projection", decide_per="unit"),
+    ],
+    ids=lambda m: f"{type(m).__name__} {getattr(m, 'decide_per', getattr(m, 'kind', ''))}",
+)
 def test_methods_that_never_skip_are_the_original_bit_for_bit(model, method):
     method.check(model)
     assert torch.equal(_video(model, method), _video(model, Original()))
 
 
-@pytest.mark.parametrize("method", [
-    Uniform(interval=3), Scope(tau_cache=0.05, tau_predict=0.4, selective="none", signal="patch_embedding"),
-    Scope(tau_cache=0.05, tau_predict=0.4, selective="none", signal="patch_embedding", decide_per="unit"),
-    TeaCache(threshold=0.2, fit="none", signal="patch_embedding", warmup=2), Blocks(), Blocks(kind="attention"),
-    Blocks(kind="feed_forward"),
-], ids=lambda m: f"{type(m).__name__} {getattr(m, 'decide_per', getattr(m, 'kind', ''))}")  # fmt: skip
+@pytest.mark.parametrize(
+    "method",
+    [
+        Uniform(interval=3),
+        Scope(tau_cache=0.05, tau_predict=0.4, selective="none", signal="patch_embedding"),
+        Scope(tau_cache=0.05, tau_predict=0.4, selective="none", signal="patch_embedding", decide_per="unit"),
+        TeaCache(threshold=0.2, fit="none", signal="patch_embedding", warmup=2),
+        Blocks(),
+        Blocks(kind="attention"),
+        Blocks(kind="feed_forward"),
+    ],
+    ids=lambda m: f"{type(m).__name__} {getattr(m, 'decide_per', getattr(m, 'kind', ''))}",
+)
 def test_methods_that_skip_leave_nothing_for_the_next_video(model, method):
     ledger = []
     first = _video(model, method, ledger=ledger)
@@ -166,9 +198,15 @@ def test_rows_are_the_forwards_and_a_refresh_is_forced(distilled):
         assert [part.slots.start // 2 for part in row.units()] == list(forward.chunks)
 
 
-@pytest.mark.parametrize("name, shape", [
-    ("patch_embedding", (6, 32)), ("latent", (16, 4, 6)), ("time_embedding", (8,)), ("time_projection", (2, 32)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, shape",
+    [
+        ("patch_embedding", (6, 32)),
+        ("latent", (16, 4, 6)),
+        ("time_embedding", (8,)),
+        ("time_projection", (2, 32)),
+    ],
+)
 def test_signals_have_a_value_per_slot_and_leave_the_latents_alone(distilled, name, shape):
     text = distilled.conditioning("a fox", distilled.texts(["a fox"]))
     row = next(r for r in distilled.schedule() if len(r.slots) == 6)
@@ -237,12 +275,18 @@ def test_a_video_goes_on_from_given_frames(tmp_path):
     assert torch.isfinite(skipping).all()
 
 
-@pytest.mark.parametrize("change, told", [
-    ({"frames": 38}, "nearest: 40"), ({"steps": 10}, "multiple of window_size"), ({"height": 40}, "multiple of 16"),
-    ({"precision": "8"}, "fp32, bf16"),
-    ({"prefix": "x.mp4", "prefix_frames": 30}, "multiple of 4"), ({"window": 0}, "at least 1"),
-    ({"shortcut": "8"}, "shortcut is one of"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        ({"frames": 38}, "nearest: 40"),
+        ({"steps": 10}, "multiple of window_size"),
+        ({"height": 40}, "multiple of 16"),
+        ({"precision": "8"}, "fp32, bf16"),
+        ({"prefix": "x.mp4", "prefix_frames": 30}, "multiple of 4"),
+        ({"window": 0}, "at least 1"),
+        ({"shortcut": "8"}, "shortcut is one of"),
+    ],
+)
 def test_settings_that_cannot_work_are_refused(change, told):
     with pytest.raises(ValueError, match=told):
         replace(TINY, **change)

@@ -11,9 +11,15 @@ from models.magi1.checkpoint import INDEX, SINGLE, CheckpointError, load_dit, ra
 from models.magi1.config import ModelConfig
 
 CONFIG = ModelConfig(
-    num_layers=2, hidden_size=32, ffn_hidden_size=64, num_attention_heads=4, num_query_groups=2, kv_channels=8,
-    caption_channels=12, params_dtype="float32",
-)  # fmt: skip
+    num_layers=2,
+    hidden_size=32,
+    ffn_hidden_size=64,
+    num_attention_heads=4,
+    num_query_groups=2,
+    kv_channels=8,
+    caption_channels=12,
+    params_dtype="float32",
+)
 
 
 @pytest.fixture(scope="module")

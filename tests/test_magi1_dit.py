@@ -7,15 +7,21 @@ import torch
 
 from models.magi1.cache import KVCache
 from models.magi1.checkpoint import empty_dit, initialise, random_dit
+from models.magi1.chunk_forward import Dispatcher, from_chunks, rollout, to_chunks
 from models.magi1.config import ModelConfig, RuntimeConfig
-from models.magi1.dispatch import Dispatcher, from_chunks, rollout, to_chunks
 from models.magi1.dit import Magi1DiT, add, stays_float32
 from models.magi1.schedule import schedule
 
 TINY = ModelConfig(
-    num_layers=3, hidden_size=32, ffn_hidden_size=64, num_attention_heads=4, num_query_groups=2, kv_channels=8,
-    caption_channels=12, params_dtype="float32",
-)  # fmt: skip
+    num_layers=3,
+    hidden_size=32,
+    ffn_hidden_size=64,
+    num_attention_heads=4,
+    num_query_groups=2,
+    kv_channels=8,
+    caption_channels=12,
+    params_dtype="float32",
+)
 SHAPES = {
     "square": (TINY, (4, 4)),
     "odd and oblong": (TINY, (6, 10)),  # 3 × 5 patches
@@ -28,7 +34,7 @@ SHAPES = {
 }
 FAST = RuntimeConfig(
     num_frames=40, video_size_h=32, video_size_w=48, chunk_width=2, num_steps=8, noise2clean_kvrange=()
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="module", params=SHAPES.values(), ids=SHAPES)
@@ -122,17 +128,26 @@ def test_branches_of_a_layer_add_up_to_the_layer_for_any_of_its_chunks(model):
         model.prepare(x.shape, times, _texts(n), range(n), [(0, 1)] * n, range(n)).take([0])
 
 
-@pytest.mark.parametrize("change", [
-    {}, {"noise2clean_kvrange": (4, 3, 2, 1), "clean_chunk_kvrange": 2}, {"window_size": 1}, {"num_steps": 12},
-    {"num_frames": 36}, {"distill": False, "cfg_number": 3},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"noise2clean_kvrange": (4, 3, 2, 1), "clean_chunk_kvrange": 2},
+        {"window_size": 1},
+        {"num_steps": 12},
+        {"num_frames": 36},
+        {"distill": False, "cfg_number": 3},
+    ],
+    ids=str,
+)
 def test_a_video_never_reads_a_key_that_was_not_written(model, change, monkeypatch):
     settings = FAST.with_(**change)
     clean = _video(model, settings)
     monkeypatch.setattr(
-        Dispatcher, "_empty_cache",
+        Dispatcher,
+        "_empty_cache",
         lambda self: KVCache(TINY, self.schedule.chunks, 12, "cpu", fill=float("nan")),
-    )  # fmt: skip
+    )
     poisoned = _video(model, settings)
     assert torch.isfinite(clean).all() and torch.equal(clean, poisoned)
 

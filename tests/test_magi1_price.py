@@ -8,21 +8,32 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models.magi1.cache import KVCache
 from models.magi1.checkpoint import empty_dit
+from models.magi1.chunk_forward import Dispatcher
 from models.magi1.config import ModelConfig, RuntimeConfig
-from models.magi1.dispatch import Dispatcher
 from models.magi1.price import call_flops, chunk_flops, forward_flops, video_flops
 from models.magi1.schedule import schedule
 
 TINY = ModelConfig(
-    num_layers=2, hidden_size=48, ffn_hidden_size=80, num_attention_heads=6, num_query_groups=2, kv_channels=8,
-    caption_channels=20, params_dtype="float32",
-)  # fmt: skip
+    num_layers=2,
+    hidden_size=48,
+    ffn_hidden_size=80,
+    num_attention_heads=6,
+    num_query_groups=2,
+    kv_channels=8,
+    caption_channels=20,
+    params_dtype="float32",
+)
 
 
-@pytest.mark.parametrize("config", [
-    TINY, replace(TINY, gated_linear_unit=True, num_attention_heads=4, num_layers=3),
-    ModelConfig(num_layers=1),
-], ids=["tiny", "gated", "published, one layer"])  # fmt: skip
+@pytest.mark.parametrize(
+    "config",
+    [
+        TINY,
+        replace(TINY, gated_linear_unit=True, num_attention_heads=4, num_layers=3),
+        ModelConfig(num_layers=1),
+    ],
+    ids=["tiny", "gated", "published, one layer"],
+)
 @pytest.mark.parametrize("distill", [True, False])
 def test_the_closed_form_is_what_pytorch_counts(config, distill):
     model, texts = empty_dit(config), (7, 3, 50)
@@ -31,9 +42,14 @@ def test_the_closed_form_is_what_pytorch_counts(config, distill):
     tokens = width * h * w // 4
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         model(
-            torch.empty(3, 16, width, h, w), torch.empty(3), [torch.empty(n, config.caption_channels) for n in texts],
-            positions, visible, cache=KVCache(config, 5, tokens, "meta"), step_length=32.0 if distill else None,
-        )  # fmt: skip
+            torch.empty(3, 16, width, h, w),
+            torch.empty(3),
+            [torch.empty(n, config.caption_channels) for n in texts],
+            positions,
+            visible,
+            cache=KVCache(config, 5, tokens, "meta"),
+            step_length=32.0 if distill else None,
+        )
     seen = [stop - start for start, stop in visible]
     assert counter.get_total_flops() == call_flops(config, tokens, seen, texts, distill)
 
@@ -41,9 +57,14 @@ def test_the_closed_form_is_what_pytorch_counts(config, distill):
 @pytest.mark.parametrize("passes", [1, 3])
 def test_a_forward_is_priced_with_all_that_travels_along(passes):
     settings = RuntimeConfig(
-        num_frames=48, video_size_h=32, video_size_w=48, chunk_width=2, num_steps=8, cfg_number=passes,
+        num_frames=48,
+        video_size_h=32,
+        video_size_w=48,
+        chunk_width=2,
+        num_steps=8,
+        cfg_number=passes,
         distill=passes == 1,
-    )  # fmt: skip
+    )
     plan, model = schedule(settings), empty_dit(TINY)
     text = [torch.empty(9, 20, device="meta")] * plan.chunks
     dispatcher = Dispatcher(model, settings, plan, text)
@@ -57,9 +78,16 @@ def test_a_forward_is_priced_with_all_that_travels_along(passes):
             assert counter.get_total_flops() == forward_flops(TINY, settings, forward, 9, chunks)
 
 
-@pytest.mark.parametrize("ranges, text, petaflops", [
-    ((), 40, 80.98), ((), 0, 80.90), ((), 89, 81.09), ((), 800, 82.65), ((5, 4, 3, 2), 40, 61.05),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "ranges, text, petaflops",
+    [
+        ((), 40, 80.98),
+        ((), 0, 80.90),
+        ((), 89, 81.09),
+        ((), 800, 82.65),
+        ((5, 4, 3, 2), 40, 61.05),
+    ],
+)
 def test_the_published_video_costs_what_the_papers_say(ranges, text, petaflops):
     settings = RuntimeConfig(noise2clean_kvrange=ranges)
     assert video_flops(ModelConfig(), settings, schedule(settings), text) / 1e15 == pytest.approx(petaflops, abs=0.05)

@@ -47,7 +47,7 @@ def test_every_forward_is_the_recorded_one():
 
 @pytest.mark.parametrize(
     "window, steps, frames, prefix", [(1, 3, 100, 0), (4, 12, 240, 0), (2, 8, 49, 7), (6, 12, 30, 1)]
-)  # fmt: skip
+)
 def test_every_chunk_gets_every_step_once_and_never_sees_the_future(window, steps, frames, prefix):
     ranges = () if steps % 2 else (3, 2)
     settings = RuntimeConfig(window_size=window, num_steps=steps, num_frames=frames, noise2clean_kvrange=ranges)

@@ -66,10 +66,13 @@ def _last_line(capsys):
     return json.loads(capsys.readouterr().out.strip().splitlines()[-1])
 
 
-@pytest.mark.parametrize("file, tensor, case", [
-    ("dit_forward", "ii.distill.pass2.out", "dit_forward.ii.distill.pass2"),
-    ("rollout_distill", "chunk.03", "rollout_distill"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "file, tensor, case",
+    [
+        ("dit_forward", "ii.distill.pass2.out", "dit_forward.ii.distill.pass2"),
+        ("rollout_distill", "chunk.03", "rollout_distill"),
+    ],
+)
 def test_a_number_that_is_off_fails_its_case_and_no_other(copy, capsys, file, tensor, case):
     recorded = load_file(copy / f"{file}.safetensors")
     recorded[tensor][0, 0, 0, 0, 0] += 1e-3
@@ -85,9 +88,7 @@ def test_a_recorded_nan_is_a_failure_and_still_valid_json(copy, capsys):
     recorded["final_x"][0, 0, 0, 0, 0] = torch.nan
     save_file(recorded, copy / "rollout_distill.safetensors")
     assert main([str(copy)]) == 1
-    assert _last_line(capsys)["cases"]["rollout_distill"] == {
-        "max_abs_error": None, "tolerance": 1e-5, "passed": False
-    }  # fmt: skip
+    assert _last_line(capsys)["cases"]["rollout_distill"] == {"max_abs_error": None, "tolerance": 1e-5, "passed": False}
 
 
 def test_weights_of_another_model_are_named(copy, capsys):

@@ -1,7 +1,7 @@
 """The table of memory: complete, on the page, right by hand. tests/test_menu_identities.py measures it."""
 
-from baselines.catalogue import PAGE
-from baselines.held import HELD, SIZES, table
+from baselines.shared.catalogue import PAGE
+from baselines.shared.memory_account import HELD, SIZES, table
 from conf.schema import options
 from tests.menu import MENU, make
 
@@ -13,7 +13,7 @@ def test_what_never_skips_holds_nothing():
 
 
 def test_the_page_shows_every_method_of_the_menu():
-    assert set(HELD) == set(options("method")), "describe it in baselines/held.py"
+    assert set(HELD) == set(options("method")), "describe it in baselines/shared/memory_account.py"
     page = PAGE.read_text(encoding="utf-8")
     assert all(line in page for line in table())
 

@@ -6,12 +6,13 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from baselines.external import External
-from baselines.held import HELD
+from baselines.library import External
+from baselines.shared.memory_account import HELD
 from conf.schema import options
 from engine.ledger import flops, plan
 from engine.loop import generate
-from engine.method import Mode, Original
+from engine.method import Original
+from engine.row import Mode
 from tests import tiny
 from tests.menu import MENU, make, size_of
 from tests.test_magi1_backbone import _model
@@ -84,7 +85,8 @@ def test_a_method_that_is_left_nothing_to_skip_is_the_original_bit_for_bit(both,
 @pytest.mark.parametrize("name", [name for name, line in MENU.items() if line.on is not None])
 @pytest.mark.parametrize("model_name", ["skyreels", "magi1"])
 def test_a_method_that_skips_leaves_nothing_for_the_next_video_and_holds_what_the_table_says(both, model_name, name):
-    """Prompts A, B, A; the bytes held at most are those of baselines/held.py for every slot of the window."""
+    """Prompts A, B, A; the bytes held at most are those of baselines/shared/memory_account.py
+    for every slot of the window."""
     line = MENU[name]
     changes = line.magi1 if model_name == "magi1" and line.magi1 is not None else line.on
     model, method = prepared(both, model_name, name, changes)

@@ -1,4 +1,5 @@
 """PSNR, SSIM and LPIPS: against other implementations, worked by hand, and on what the field gets wrong."""
+
 import json
 import math
 from pathlib import Path
@@ -23,7 +24,7 @@ def pair() -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     canvas = gaussian_filter(rng.normal(size=(80, 90, 3)), (4, 4, 0))
     canvas = 20 + 215 * (canvas - canvas.min()) / np.ptp(canvas)
-    clean = np.stack([canvas[t:t + 48, t:t + 70] for t in range(12)])
+    clean = np.stack([canvas[t : t + 48, t : t + 70] for t in range(12)])
     noisy = clean + rng.normal(size=clean.shape) * np.linspace(1, 24, 12)[:, None, None, None]
     return clean.round().astype(np.uint8), noisy.clip(0, 255).round().astype(np.uint8)
 
@@ -46,6 +47,7 @@ def random_convolutions() -> dict[str, torch.Tensor]:
 
 # -- against independent implementations ------------------------------------------------------------------------------
 
+
 def test_psnr_equals_scikit_image_pooled_and_per_frame(pair):
     clean, noisy = pair
     error = metrics.mse(noisy, clean)
@@ -56,8 +58,18 @@ def test_psnr_equals_scikit_image_pooled_and_per_frame(pair):
 
 def test_ssim_of_the_inner_map_equals_scikit_image(pair):
     clean, noisy = pair
-    theirs = [structural_similarity(a / 255, b / 255, channel_axis=-1, gaussian_weights=True, sigma=1.5,
-                                    use_sample_covariance=False, data_range=1.0) for a, b in zip(*pair, strict=True)]
+    theirs = [
+        structural_similarity(
+            a / 255,
+            b / 255,
+            channel_axis=-1,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+            data_range=1.0,
+        )
+        for a, b in zip(*pair, strict=True)
+    ]
     np.testing.assert_allclose(metrics.ssim(noisy, clean, border="valid"), theirs, atol=1e-6)
 
 
@@ -113,20 +125,30 @@ def _here(net: str) -> bool:
         return False
 
 
-@pytest.mark.parametrize(("net", "far", "near"), [
-    pytest.param(net, far, near, marks=pytest.mark.skipif(
-        not _here(net), reason=f"wants python -m eval.lpips_weights fetch --net {net}"))
-    for net, far, near in (("alex", 0.72188, 0.13757), ("vgg", 0.56861, 0.42166))])
+@pytest.mark.parametrize(
+    ("net", "far", "near"),
+    [
+        pytest.param(
+            net,
+            far,
+            near,
+            marks=pytest.mark.skipif(not _here(net), reason=f"wants python -m eval.lpips_weights fetch --net {net}"),
+        )
+        for net, far, near in (("alex", 0.72188, 0.13757), ("vgg", 0.56861, 0.42166))
+    ],
+)
 def test_lpips_of_its_authors_example_pictures(net, far, near):
     """The three pictures come from the LPIPS repository (BSD-2; its licence lies beside them)."""
     network = lpips_weights.load(net)
-    reference, p0, p1 = (np.array(Image.open(FIXTURES / f"ex_{name}.png").convert("RGB"))[None]
-                         for name in ("ref", "p0", "p1"))
+    reference, p0, p1 = (
+        np.array(Image.open(FIXTURES / f"ex_{name}.png").convert("RGB"))[None] for name in ("ref", "p0", "p1")
+    )
     assert metrics.lpips(p0, reference, network)[0] == pytest.approx(far, abs=2e-5)
     assert metrics.lpips(p1, reference, network)[0] == pytest.approx(near, abs=2e-5)
 
 
 # -- worked by hand ---------------------------------------------------------------------------------------------------
+
 
 def test_psnr_of_a_constant_offset():
     """An offset of 16 is 20 log10(255/16) = 24.048 dB; uint8 arithmetic that wraps calls some offsets identical."""
@@ -141,8 +163,9 @@ def test_pooled_psnr_and_the_mean_of_frames_differ_as_they_should():
     clean = np.zeros((4, 12, 12, 3), np.uint8)
     noisy = clean.copy()
     noisy[2:] += 51  # mse 0.04: 13.979 dB
-    summary = metrics.summarise({"error": metrics.mse(noisy, clean), "ssim": metrics.ssim(noisy, clean)},
-                                metrics.CONVENTIONS["strict"])
+    summary = metrics.summarise(
+        {"error": metrics.mse(noisy, clean), "ssim": metrics.ssim(noisy, clean)}, metrics.CONVENTIONS["strict"]
+    )
     assert summary.psnr == pytest.approx(-10 * math.log10(0.02))
     assert summary.psnr_frame_mean == pytest.approx((200 - 20 * math.log10(0.04)) / 4)
     assert summary.per_frame["psnr"][:2] == [None, None] and not summary.identical
@@ -178,11 +201,16 @@ def test_every_metric_is_symmetric_and_ranks_more_noise_as_further(pair, random_
 
 # -- what is refused --------------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("wrong", ["times 255", "minus one to one", "not a number", "integers"])
 def test_frames_out_of_range_are_refused_by_every_metric(pair, random_network, wrong):
     floats = pair[0][:1] / np.float32(255)
-    frames = {"times 255": floats * 255, "minus one to one": 2 * floats - 1, "not a number": floats * np.nan,
-              "integers": pair[0][:1].astype(np.int64)}[wrong]
+    frames = {
+        "times 255": floats * 255,
+        "minus one to one": 2 * floats - 1,
+        "not a number": floats * np.nan,
+        "integers": pair[0][:1].astype(np.int64),
+    }[wrong]
     for metric in (metrics.mse, metrics.ssim, lambda a, b: metrics.lpips(a, b, random_network)):
         with pytest.raises(ValueError, match=r"uint8 or float in \[0, 1\]"):
             metric(frames, frames)
@@ -201,6 +229,7 @@ def test_frames_of_other_shapes_are_refused(pair):
 
 
 # -- two files --------------------------------------------------------------------------------------------------------
+
 
 @pytest.fixture(scope="module")
 def files(pair, tmp_path_factory):
@@ -224,8 +253,10 @@ def test_files_of_other_length_or_size_are_an_error_and_not_cut(files):
 
 
 def test_compat_follows_the_named_convention(files, pair):
-    teacache, flowcache, strict = (metrics.compare(files / "clean.mp4", files / "noisy.mp4", net="none", compat=name)
-                                   for name in ("teacache", "flowcache", "strict"))
+    teacache, flowcache, strict = (
+        metrics.compare(files / "clean.mp4", files / "noisy.mp4", net="none", compat=name)
+        for name in ("teacache", "flowcache", "strict")
+    )
     assert teacache.psnr == teacache.psnr_frame_mean == pytest.approx(metrics.psnr_per_frame(metrics.mse(*pair)).mean())
     assert teacache.ssim == pytest.approx(metrics.ssim(*pair, border="valid").mean())
     assert flowcache.psnr == strict.psnr < teacache.psnr
@@ -235,11 +266,13 @@ def test_compat_follows_the_named_convention(files, pair):
 
 def test_lpips_conventions_differ_where_they_say(files, pair, tmp_path, random_network):
     from safetensors.torch import save_file
+
     backbone = tmp_path / "backbone.safetensors"
     save_file(random_convolutions(), backbone)
     strict, raw, spatial = (
         metrics.compare(files / "clean.mp4", files / "noisy.mp4", compat=name, weights=backbone)
-        for name in ("strict", "lpips_default", "flowcache"))
+        for name in ("strict", "lpips_default", "flowcache")
+    )
     assert strict.lpips == pytest.approx(metrics.lpips(*pair, random_network).mean(), abs=1e-7)
     assert raw.lpips == pytest.approx(metrics.lpips(*pair, random_network, rescale=False).mean(), abs=1e-7)
     assert abs(raw.lpips - strict.lpips) > 1e-3
@@ -260,9 +293,11 @@ def test_the_command_prints_one_json_object_last(files, capsys, monkeypatch, tmp
 
 # -- the weights' file ------------------------------------------------------------------------------------------------
 
+
 def test_an_archive_that_is_not_the_expected_one_is_not_unpickled(tmp_path):
     import pickle
     import tarfile
+
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "alexnet.ckpt").write_bytes(pickle.dumps({"AlexNet_0": {}}))
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:

@@ -10,7 +10,8 @@ from baselines.delta_dit import DeltaDiT
 from baselines.first_block_cache import FirstBlockCache
 from baselines.taylorseer import TaylorSeer
 from engine.ledger import flops
-from engine.method import VELOCITY, Decision, Method, Mode, Original, Site
+from engine.method import Method, Original
+from engine.row import VELOCITY, Decision, Mode, Site
 from models.skyreels.forward import condition, forward
 from scope.method import Scope
 from tests.tiny import LONG, build, video

@@ -21,10 +21,11 @@ from benchmarks.stock import compare
 from conf.schema import ConfigError
 from engine.compile import CompileWarning, compile_parts
 from engine.discrepancy import Discrepancy
+from engine.free_memory import free_bytes
 from engine.history import History
 from engine.loop import decide, generate
-from engine.method import Mode, Original
-from engine.room import free_bytes
+from engine.method import Original
+from engine.row import Mode
 from engine.visit import Visit
 from models.magi1.backbone import Magi1Backbone
 from models.magi1.price import cache_bytes

@@ -42,8 +42,17 @@ def plugin(tmp_path_factory):
 
 def test_the_readmes_method_runs_from_outside_the_repository_and_is_a_row_of_the_table(plugin):
     results = plugin / "results"
-    said = call("-m", "--config-dir", plugin, "model=tiny", "method=original,every_other", "prompts.list=[a fox]",
-                "prompts.file=''", f"results={results}", "device=cpu")  # fmt: skip
+    said = call(
+        "-m",
+        "--config-dir",
+        plugin,
+        "model=tiny",
+        "method=original,every_other",
+        "prompts.list=[a fox]",
+        "prompts.file=''",
+        f"results={results}",
+        "device=cpu",
+    )
     assert said.status == 0, said.out + said.err
     rows = table(results)
     assert set(rows) == {"original", "every_other"} and rows["every_other"]["videos"] == "1"

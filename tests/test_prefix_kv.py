@@ -33,11 +33,14 @@ def test_recomputed_at_every_step_it_is_the_original_bit_for_bit():
     assert torch.equal(video(model, method), video(model, Original()))
 
 
-@pytest.mark.parametrize("changes, told", [
-    ({"frames": LONG}, "model.attention=block_causal"),
-    ({**STEADY}, "noised anew at every row.*model.overlap_noise=segment or model.addnoise=0"),
-    ({**STEADY, "frames": SHORT}, "one segment.*model.frames above model.base_frames"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes, told",
+    [
+        ({"frames": LONG}, "model.attention=block_causal"),
+        ({**STEADY}, "noised anew at every row.*model.overlap_noise=segment or model.addnoise=0"),
+        ({**STEADY, "frames": SHORT}, "one segment.*model.frames above model.base_frames"),
+    ],
+)
 def test_where_there_is_nothing_to_share_it_is_refused_with_what_to_change(changes, told):
     with pytest.raises(ValueError, match=told):
         Ca2VDM().check(build(**({"overlap_noise": "segment"} if changes.get("frames") == SHORT else {}), **changes))

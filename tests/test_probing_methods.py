@@ -14,7 +14,7 @@ from baselines.first_block_cache import FirstBlockCache
 from baselines.magcache import MagCache, nearest
 from baselines.predit import PrediT
 from engine.forecast import adams_bashforth
-from engine.method import Mode
+from engine.row import Mode
 from tests.by_hand import modes, numbers, row_at, through, velocities
 
 
@@ -108,10 +108,15 @@ def test_magcache_by_hand():
     assert [nearest([1.0, 0.9, 0.5], k, 5) for k in range(5)] == [1.0, 1.0, 0.9, 0.5, 0.5]
 
 
-@pytest.mark.parametrize("threshold, ratios, expected", [
-    (0.5, [1.0, 0.5, 1.0], "rrc"), (0.5001, [1.0, 0.5, 1.0], "rcr"), (0.0, [1.0, 1.0, 1.0], "rrr"),
-    (0.25, [1.0, 1.25, 1.0, 0.75], "rrcr"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "threshold, ratios, expected",
+    [
+        (0.5, [1.0, 0.5, 1.0], "rrc"),
+        (0.5001, [1.0, 0.5, 1.0], "rcr"),
+        (0.0, [1.0, 1.0, 1.0], "rrr"),
+        (0.25, [1.0, 1.25, 1.0, 0.75], "rrcr"),
+    ],
+)
 def test_magcache_computes_where_the_error_equals_the_threshold(threshold, ratios, expected):
     """[1, 0.5, 1] and 0.5: at step 1 g = 0.5 and e = 0.5, which is not less; at step 2 g = 1 and e = 0."""
     method = MagCache(threshold, ratios, retention=0.0)
@@ -205,9 +210,15 @@ def test_bwcache_triggers_once_and_then_repeats_a_fixed_pattern_until_the_last_h
     assert ledger[5].sites == ("blocks 0:2",)
 
 
-@pytest.mark.parametrize("threshold, reuse, expected", [
-    (0.0, 0.1, "r" * 20), (0.1, 0.0, "r" * 20), (9.0, 0.1, "rr" + "ccr" * 6), (9.0, 1.0, "rr" + "c" * 18),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "threshold, reuse, expected",
+    [
+        (0.0, 0.1, "r" * 20),
+        (0.1, 0.0, "r" * 20),
+        (9.0, 0.1, "rr" + "ccr" * 6),
+        (9.0, 1.0, "rr" + "c" * 18),
+    ],
+)
 def test_bwcache_at_its_limits(threshold, reuse, expected):
     assert modes(bwcache_run(BWCache(threshold, reuse), [1.0] * 20)[1]) == expected
 

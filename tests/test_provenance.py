@@ -44,29 +44,35 @@ def test_records_that_were_made_alike_have_no_such_mark(made):
     assert "may change a number" not in notes and "older kind" not in notes
 
 
-@pytest.mark.parametrize(("path", "value", "said"), [
-    ("environment.packages.torch", "2.1.0", "torch (2.1.0, 2.12.0)"),
-    ("environment.packages.diffusers", "0.35.0", "diffusers (0.35.0, 0.36.0)"),
-    ("environment.threads", 64, "threads (1, 64)"),
-    ("environment.commit", "def", "commit (abc, def)"),
-    ("environment.dirty", True, "commit (abc, abc with changes)"),
-    ("produced_by.method.code", "x" * 12, "method code (oooooooooooo, xxxxxxxxxxxx)"),
-    ("produced_by.model.code", "x" * 12, "model code (mmmmmmmmmmmm, xxxxxxxxxxxx)"),
-    ("produced_by.weights", "x" * 12, "weights (wwwwwwwwwwww, xxxxxxxxxxxx)"),
-    ("key_version", 1, "kind of key (older, present)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("environment.packages.torch", "2.1.0", "torch (2.1.0, 2.12.0)"),
+        ("environment.packages.diffusers", "0.35.0", "diffusers (0.35.0, 0.36.0)"),
+        ("environment.threads", 64, "threads (1, 64)"),
+        ("environment.commit", "def", "commit (abc, def)"),
+        ("environment.dirty", True, "commit (abc, abc with changes)"),
+        ("produced_by.method.code", "x" * 12, "method code (oooooooooooo, xxxxxxxxxxxx)"),
+        ("produced_by.model.code", "x" * 12, "model code (mmmmmmmmmmmm, xxxxxxxxxxxx)"),
+        ("produced_by.weights", "x" * 12, "weights (wwwwwwwwwwww, xxxxxxxxxxxx)"),
+        ("key_version", 1, "kind of key (older, present)"),
+    ],
+)
 def test_a_line_of_records_that_differ_says_in_what(made, path, value, said):
     marks, notes = made({"scope": {path: value}}, only=[1])
     assert f"records differ in {said}" in marks["scope"] and "differ" not in marks["original"]
     assert f"SCOPE fast on skyreels_tiny: records differ in {said}, which may change a number." in notes
 
 
-@pytest.mark.parametrize(("path", "value", "said"), [
-    ("environment.packages.torch", "2.4.1", "made with torch 2.12.0, its Originals with 2.4.1"),
-    ("environment.threads", 64, "made with threads 1, its Originals with 64"),
-    ("produced_by.model.code", "x" * 12, "made with model code mmmmmmmmmmmm, its Originals with xxxxxxxxxxxx"),
-    ("produced_by.weights", "x" * 12, "made with weights wwwwwwwwwwww, its Originals with xxxxxxxxxxxx"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("environment.packages.torch", "2.4.1", "made with torch 2.12.0, its Originals with 2.4.1"),
+        ("environment.threads", 64, "made with threads 1, its Originals with 64"),
+        ("produced_by.model.code", "x" * 12, "made with model code mmmmmmmmmmmm, its Originals with xxxxxxxxxxxx"),
+        ("produced_by.weights", "x" * 12, "made with weights wwwwwwwwwwww, its Originals with xxxxxxxxxxxx"),
+    ],
+)
 def test_originals_that_were_made_in_another_way_are_marked_as_those_of_another_gpu_are(made, path, value, said):
     marks, notes = made({"original": {path: value}})
     assert said in marks["scope"] and said not in marks["original"] and said in notes

@@ -16,9 +16,17 @@ ORIGINAL = 245.01  # PFLOP, SCOPE Table 1
 def narrow():
     """The published schedule and depth at a width that costs nothing: what a fixed rhythm decides is the same."""
     return build(
-        architecture={**ARCHITECTURE, "num_layers": 30, "num_attention_heads": 1}, guidance=1.0, height=16, width=16,
-        frames=257, base_frames=97, overlap=17, steps=50, ar_step=5, block=5,
-    )  # fmt: skip
+        architecture={**ARCHITECTURE, "num_layers": 30, "num_attention_heads": 1},
+        guidance=1.0,
+        height=16,
+        width=16,
+        frames=257,
+        base_frames=97,
+        overlap=17,
+        steps=50,
+        ar_step=5,
+        block=5,
+    )
 
 
 @pytest.mark.parametrize("method, speed", [("delta_dit", "fast"), ("taylorseer", "slow"), ("taylorseer", "fast")])

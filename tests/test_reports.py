@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from reports import build, curves, figures, formats, published, tables
+from reports.metric import METRICS
 from reports.records import CONTROLS, load
 from reports.terminal_table import print_main
 from store import Store, StoreError
@@ -57,8 +58,15 @@ def test_columns_are_the_schemas_in_its_order(main, report):
 
 
 def test_rows_come_original_first_and_scope_last(main):
-    assert list(main.index) == ["Original", "Original, repeated", "Uniform", "TeaCache slow", "TeaCache fast",
-                                "SCOPE slow", "SCOPE fast"]  # fmt: skip
+    assert list(main.index) == [
+        "Original",
+        "Original, repeated",
+        "Uniform",
+        "TeaCache slow",
+        "TeaCache fast",
+        "SCOPE slow",
+        "SCOPE fast",
+    ]
 
 
 def test_numbers_are_those_of_the_records_by_hand(main):
@@ -80,7 +88,7 @@ def test_the_original_is_its_own_reference(main):
 
 
 def test_every_blank_has_its_reason(main):
-    titles = {metric.name: metric.title for metric in tables.METRICS}
+    titles = {metric.name: metric.title for metric in METRICS}
     for _, line in main.iterrows():
         for name, title in titles.items():
             assert not math.isnan(line[name]) or f"{title}: " in line["missing"]
@@ -136,8 +144,18 @@ def test_videos_that_left_their_originals_are_counted_and_stay_in_the_means(tmp_
     make_store(tmp_path, videos=False)
     before = tables.main(load(tmp_path)).set_index("name").loc["SCOPE fast"]
     record = next(r for r in Store(tmp_path).records() if r.run["method"] == "scope" and r.run["speed"] == "fast")
-    record.write_json("quality.json", record.quality | {"validity": {
-        "status": "diverged", "reasons": [], "warnings": [], "diverged": ["tint: colours are off by 30 levels"]}})
+    record.write_json(
+        "quality.json",
+        record.quality
+        | {
+            "validity": {
+                "status": "diverged",
+                "reasons": [],
+                "warnings": [],
+                "diverged": ["tint: colours are off by 30 levels"],
+            }
+        },
+    )
     study = load(tmp_path)
     line = tables.main(study).set_index("name").loc["SCOPE fast"]
     assert line["diverged"] == 1 and line["status"].endswith("diverged 1") and line["videos"] == before["videos"]
@@ -223,11 +241,14 @@ def test_vbench_totals_come_from_the_file_of_the_cell(tmp_path):
 # What is missing is said
 
 
-@pytest.mark.parametrize("cells, prompts, says", [
-    (SCOPE, PROMPTS, "No Original in this folder"),
-    (ORIGINAL | SCOPE, PROMPTS[:1], "intervals: one prompt only"),
-    (ORIGINAL, PROMPTS, "3 videos"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "cells, prompts, says",
+    [
+        (SCOPE, PROMPTS, "No Original in this folder"),
+        (ORIGINAL | SCOPE, PROMPTS[:1], "intervals: one prompt only"),
+        (ORIGINAL, PROMPTS, "3 videos"),
+    ],
+)
 def test_a_poor_folder_is_reported_with_what_it_lacks(tmp_path, capsys, cells, prompts, says):
     make_store(tmp_path, cells=cells, prompts=prompts, videos=False)
     report = build(tmp_path)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from reports import ablations, formats, intervals, paper, scaling, strips, trajectory
-from reports.artefacts import ARTEFACTS
+from reports.paper_figures import ARTEFACTS
 from reports.records import headline, load
 from reports.tables import main
 from tests.synthetic import CELLS, FRAMES, PROMPTS, make_store
@@ -29,8 +29,15 @@ def study(tmp_path_factory):
     make_store(root, cells=one, prompts=PROMPTS[:2], videos=False, changed={"method.selective": "none"})
     for frames, (slow, fast) in LENGTHS.items():
         cells = {ORIGINAL: (slow, 1.0, 0.0), FAST: (fast, 0.3, 0.03)}
-        make_store(root, cells=cells, prompts=PROMPTS[:2], videos=False, changed={"model.frames": frames},
-                   frames=frames, peak_memory={"allocated": frames * 10**8, "reserved": 10**10})  # fmt: skip
+        make_store(
+            root,
+            cells=cells,
+            prompts=PROMPTS[:2],
+            videos=False,
+            changed={"model.frames": frames},
+            frames=frames,
+            peak_memory={"allocated": frames * 10**8, "reserved": 10**10},
+        )
     return load(root)
 
 
@@ -69,8 +76,12 @@ def test_skip_lengths_are_in_order_with_the_operating_point_ringed(study, frame)
 
 def test_memory_is_of_the_own_and_the_longest_length_alone(study):
     names = [text.get_text() for text in scaling.memory(study).axes[0].get_yticklabels()]
-    assert names == ["SCOPE fast, 65 frames", f"SCOPE fast, {FRAMES} frames", "Original, 65 frames",
-                     f"Original, {FRAMES} frames"]  # fmt: skip
+    assert names == [
+        "SCOPE fast, 65 frames",
+        f"SCOPE fast, {FRAMES} frames",
+        "Original, 65 frames",
+        f"Original, {FRAMES} frames",
+    ]
 
 
 def test_the_ablation_table_holds_each_setting_with_its_own_value_marked(study, frame, tmp_path):
@@ -101,11 +112,22 @@ def test_decisions_are_shares_of_each_iteration(study):
 def measurement(reuse, order2, prompts=3):
     names = ("reuse", "taylor1", "newton2")
     errors = {"reuse": reuse, "taylor1": reuse / 2, "newton2": order2}
-    video = {"errors": {n: [[None, e, e, e] for _ in range(6)] for n, e in errors.items()},
-             "course": {"step": [2, 3], "truth": [1.0, 0.9], **{n: [1.0, 1.0] for n in names},
-                        "deviation": {n: [e, e] for n, e in errors.items()}}}  # fmt: skip
-    return {"model": "skyreels_tiny", "slot": 2, "stand_ins": names, "levels": [1, 0.7, 0.4, 0.2],
-            "videos": [video] * prompts}  # fmt: skip
+    video = {
+        "errors": {n: [[None, e, e, e] for _ in range(6)] for n, e in errors.items()},
+        "course": {
+            "step": [2, 3],
+            "truth": [1.0, 0.9],
+            **{n: [1.0, 1.0] for n in names},
+            "deviation": {n: [e, e] for n, e in errors.items()},
+        },
+    }
+    return {
+        "model": "skyreels_tiny",
+        "slot": 2,
+        "stand_ins": names,
+        "levels": [1, 0.7, 0.4, 0.2],
+        "videos": [video] * prompts,
+    }
 
 
 def test_the_saving_of_prediction_is_worked_by_hand_and_can_be_a_loss():
@@ -139,8 +161,9 @@ def test_strips_show_the_same_prompt_under_every_row(study):
 
 def test_a_folder_of_many_rows_keeps_slow_and_fast_in_its_figures(study):
     assert len(headline(study.videos)) == len(study.videos)  # few rows: all of them
-    many = study.videos.loc[study.videos.index.repeat(8)].assign(speed=[f"row{n % 8}" for n in range(
-        8 * len(study.videos))])  # fmt: skip
+    many = study.videos.loc[study.videos.index.repeat(8)].assign(
+        speed=[f"row{n % 8}" for n in range(8 * len(study.videos))]
+    )
     assert headline(many).empty
 
 
@@ -181,9 +204,15 @@ def test_latex_compiles(documents, tmp_path):
     names = "".join(f"\\input{{{file}}}\n" for file in documents)
     (tmp_path / "all.tex").write_text(
         "\\documentclass[twocolumn]{article}\\usepackage{booktabs,graphicx}\\begin{document}\n"
-        + names + "\\end{document}\n")  # fmt: skip
-    done = subprocess.run(["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"], cwd=tmp_path,
-                          capture_output=True, text=True)  # fmt: skip
+        + names
+        + "\\end{document}\n"
+    )
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout[-2000:]
     assert "Overfull \\hbox" not in done.stdout, "a table is wider than the page"
 

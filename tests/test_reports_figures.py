@@ -67,9 +67,17 @@ def test_a_video_with_one_identical_frame_stays_in_the_drift_curve(root):
 
 def test_invalid_videos_have_no_say_in_the_radar_and_are_counted_in_every_table(root):
     count = edit(root, "teacache", lambda q: q | {"adherence": {"colour": 1.0, "shape": 1.0, "direction": 1.0}}, False)
-    edit(root, "teacache", lambda q: q | {
-        "adherence": {"colour": 0.0, "shape": 0.0, "direction": 0.0},
-        "validity": {"status": "invalid", "reasons": ["black"]}})  # fmt: skip
+    edit(
+        root,
+        "teacache",
+        lambda q: (
+            q
+            | {
+                "adherence": {"colour": 0.0, "shape": 0.0, "direction": 0.0},
+                "validity": {"status": "invalid", "reasons": ["black"]},
+            }
+        ),
+    )
     study = load(root)
     frame = main(study)
     group = next(g for row, g in study.rows(MODEL) if row["method"] == "teacache")

@@ -25,8 +25,12 @@ FLOORS = {
 def study(tmp_path_factory):
     """Rows at each floor and one between, and what the Original's mp4 loses."""
     root = tmp_path_factory.mktemp("floors")
-    cells = FLOORS | {("teacache", "slow"): (1.2, 0.6, 0.0005), ("teacache", "fast"): (0.9, 0.4, 0.3),
-                      ("scope", "slow"): (0.8, 0.4, 0.004), ("scope", "fast"): (0.6, 0.3, 0.05)}  # fmt: skip
+    cells = FLOORS | {
+        ("teacache", "slow"): (1.2, 0.6, 0.0005),
+        ("teacache", "fast"): (0.9, 0.4, 0.3),
+        ("scope", "slow"): (0.8, 0.4, 0.004),
+        ("scope", "fast"): (0.6, 0.3, 0.05),
+    }
     make_store(root, cells=cells, prompts=PROMPTS, videos=False)
     for n, record in enumerate(r for r in Store(root).records() if r.run["method"] == "original"):
         loss = {"psnr": 40.0 + 0.1 * n, "ssim": 0.98, "lpips": 0.004}
@@ -41,8 +45,15 @@ def main(study):
 
 def test_a_row_is_marked_with_the_nearest_floor_that_it_does_not_leave(main):
     reached = {name: floor.shown(marks) for name, marks in main["marks"].items()}
-    assert reached == {"Original": "", "Original, repeated": "", "Original, other seed": "", "TeaCache slow": "= floor",
-                       "TeaCache fast": "= other seed", "SCOPE slow": "= mp4", "SCOPE fast": ""}  # fmt: skip
+    assert reached == {
+        "Original": "",
+        "Original, repeated": "",
+        "Original, other seed": "",
+        "TeaCache slow": "= floor",
+        "TeaCache fast": "= other seed",
+        "SCOPE slow": "= mp4",
+        "SCOPE fast": "",
+    }
 
 
 def test_the_floors_stand_under_the_table_in_numbers_and_every_mark_is_explained(study, main):
@@ -69,20 +80,47 @@ def test_the_original_of_another_seed_is_the_original_with_another_noise():
 
 def made(values: dict[str, np.ndarray], prompts: list[str]) -> tuple[object, pd.DataFrame]:
     """A study of made-up LPIPS per method, and its main table."""
-    videos = [{"model": "m", "method": method, "speed": "", "variant": "", "status": "ok", "prompt": prompt, "seed": 0,
-               "reference": f"o{n}", "lpips": value}
-              for method, own in values.items()
-              for n, (prompt, value) in enumerate(zip(prompts, own, strict=True))]  # fmt: skip
-    rows = [{"model": "m", "method": method, "speed": "", "variant": "", "name": method, "videos": len(own),
-             "lpips": own.mean()} for method, own in values.items()]  # fmt: skip
+    videos = [
+        {
+            "model": "m",
+            "method": method,
+            "speed": "",
+            "variant": "",
+            "status": "ok",
+            "prompt": prompt,
+            "seed": 0,
+            "reference": f"o{n}",
+            "lpips": value,
+        }
+        for method, own in values.items()
+        for n, (prompt, value) in enumerate(zip(prompts, own, strict=True))
+    ]
+    rows = [
+        {
+            "model": "m",
+            "method": method,
+            "speed": "",
+            "variant": "",
+            "name": method,
+            "videos": len(own),
+            "lpips": own.mean(),
+        }
+        for method, own in values.items()
+    ]
     return type("Study", (), {"videos": pd.DataFrame(videos)})(), pd.DataFrame(rows)
 
 
 def test_better_is_said_of_a_paired_difference_that_the_means_intervals_hide():
     rng = np.random.default_rng(0)
     shared = rng.gamma(2, 0.1, 24)  # what the prompts do is far larger than what the methods do
-    study, frame = made({"near": shared, "far": shared + 0.01 + 0.005 * rng.normal(size=24),
-                         "same": shared + 0.005 * rng.normal(size=24)}, [f"p{n}" for n in range(24)])  # fmt: skip
+    study, frame = made(
+        {
+            "near": shared,
+            "far": shared + 0.01 + 0.005 * rng.normal(size=24),
+            "same": shared + 0.005 * rng.normal(size=24),
+        },
+        [f"p{n}" for n in range(24)],
+    )
     metric = [tables.BY_NAME["lpips"]]
     pairs = paired.compare(study, frame, metric).set_index("against")
     assert pairs.loc["far", "verdict"] == "better" and pairs.loc["far", "difference"] < -0.005
@@ -127,8 +165,14 @@ def test_an_interval_stays_within_what_a_metric_can_be(tmp_path):
 def test_every_table_says_its_videos_prompts_metric_versions_and_vbench_protocol(study, main, capsys, tmp_path):
     folder = study.root / "vbench" / "skyreels_tiny"
     folder.mkdir(parents=True, exist_ok=True)
-    about = {"package": {"vbench": "0.1.5"}, "protocol": "long", "notes": [], "total": None, "total_lacks": ["color"],
-             "prompts": {"kind": "custom", "used": 5, "of": None, "sha256": "ab" * 32}}  # fmt: skip
+    about = {
+        "package": {"vbench": "0.1.5"},
+        "protocol": "long",
+        "notes": [],
+        "total": None,
+        "total_lacks": ["color"],
+        "prompts": {"kind": "custom", "used": 5, "of": None, "sha256": "ab" * 32},
+    }
     (folder / "scope-fast.json").write_text(json.dumps(about))
     formats.write(study, main, tmp_path)
     paper.write(study, main, tmp_path)
@@ -138,6 +182,10 @@ def test_every_table_says_its_videos_prompts_metric_versions_and_vbench_protocol
     assert all("lossless" in text for text in [*texts, printed])
     texts += [(tmp_path / name).read_text() for name in ("tables/table1.md", "tables/table2.tex", "paper.html")]
     for text in [*texts, printed, page.render(study, main, [])]:
-        for words in ("35 videos, invalid 0, failed 0", "5 prompts, set ", "lpips alex",
-                      "VBench: version 0.1.5, protocol long, 5 prompts (custom), set abababababab"):  # fmt: skip
+        for words in (
+            "35 videos, invalid 0, failed 0",
+            "5 prompts, set ",
+            "lpips alex",
+            "VBench: version 0.1.5, protocol long, 5 prompts (custom), set abababababab",
+        ):
             assert words in text

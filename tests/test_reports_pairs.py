@@ -6,6 +6,7 @@ import math
 import pytest
 
 from reports import page, paired, tables
+from reports.metric import METRICS
 from reports.records import load
 from store import Store
 from tests.synthetic import CELLS, PROMPTS, make_store
@@ -46,5 +47,5 @@ def test_records_that_name_no_original_are_compared_with_no_other_row(tmp_path):
         (record.path / "quality.json").unlink(missing_ok=True)
     study = load(tmp_path)
     assert (study.videos["reference"] == "").all()
-    pairs = paired.compare(study, tables.main(study), tables.METRICS)
+    pairs = paired.compare(study, tables.main(study), METRICS)
     assert set(pairs["verdict"]) == {"no videos in common"}

@@ -75,15 +75,23 @@ def test_full_size_rows_are_compared_where_the_paper_states_the_setting(tmp_path
 
 
 def test_a_sweep_row_is_found_by_its_thresholds(tmp_path):
-    store = make_store(tmp_path, model="skyreels", prompts=SIX, cells={("original", None): CELLS["original", None]},
-                       videos=False, produced_by=produced_by("skyreels"))  # fmt: skip
+    store = make_store(
+        tmp_path,
+        model="skyreels",
+        prompts=SIX,
+        cells={("original", None): CELLS["original", None]},
+        videos=False,
+        produced_by=produced_by("skyreels"),
+    )
     scope = {"tau_cache": 0.25, "tau_predict": 0.55, "max_skip": 5, "decay": 0.75, "selective": "prefix"}
     for n, original in enumerate(list(store.records())):
         with store.stage("skyreels", "scope", None, f"sweep{n}") as stage:
             for name in ("frames.mp4", "trace.jsonl"):
                 (stage.path / name).write_bytes((original.path / name).read_bytes())
-            stage.run |= original.run | {"seconds": {"total": original.run["seconds"]["total"] / 5.5},
-                                         "produced_by": produced_by("skyreels", scope)}  # fmt: skip
+            stage.run |= original.run | {
+                "seconds": {"total": original.run["seconds"]["total"] / 5.5},
+                "produced_by": produced_by("skyreels", scope),
+            }
         stage.record.write_json("quality.json", {"psnr": 10.0, "ssim": 0.66, "lpips": 0.25})
     study = load(tmp_path)
     lines = verdicts.judge(study, tables.main(study)).set_index(["table", "model", "row"])

@@ -59,11 +59,22 @@ def test_an_out_of_memory_costs_one_video(tmp_path, skyreels):
     weights = sum(p.numel() * p.element_size() for p in (*model.transformer.parameters(), *model.vae.parameters()))
     with SimulatedMemory(limit=weights + 1.5 * alone):
         said = {
-            method: call("--config-dir", tmp_path, "model=tiny", f"method={method}", "method.interval=2",
-                         "isolate=false", "prompts.list=[a fox,a cat]", "prompts.file=''",
-                         f"results={tmp_path / 'r'}", "device=cpu", "score=false", "report=false")
+            method: call(
+                "--config-dir",
+                tmp_path,
+                "model=tiny",
+                f"method={method}",
+                "method.interval=2",
+                "isolate=false",
+                "prompts.list=[a fox,a cat]",
+                "prompts.file=''",
+                f"results={tmp_path / 'r'}",
+                "device=cpu",
+                "score=false",
+                "report=false",
+            )
             for method in ("taylorseer", "uniform")
-        }  # fmt: skip
+        }
     assert [said[method].status for method in said] == [1, 0], said
     failed = records(tmp_path / "r", "taylorseer")
     assert len(failed) == 2 and all("OutOfMemoryError" in record.run["reason"] for record in failed)
@@ -98,11 +109,15 @@ def test_hooks_of_a_library_are_freed_with_their_segment(skyreels):
     import weakref
 
     from baselines import external_diffusers as driver
-    from baselines.external import Run
+    from baselines.library import Run
 
     model, _ = skyreels
-    driver.enable(model.transformer, "taylorseer", {"cache_interval": 2, "disable_cache_before_step": 0,
-                  "cache_identifiers": [r"blocks\.0\.ffn"]}, Run(4, 2))  # fmt: skip
+    driver.enable(
+        model.transformer,
+        "taylorseer",
+        {"cache_interval": 2, "disable_cache_before_step": 0, "cache_identifiers": [r"blocks\.0\.ffn"]},
+        Run(4, 2),
+    )
     held = [hook for hook in driver.hooks(model.transformer) if any(name in vars(hook) for name in driver.STATES)]
     states = [weakref.ref(vars(hook)[name]) for hook in held for name in driver.STATES if name in vars(hook)]
     assert states

@@ -22,7 +22,8 @@ ROOT = Path(run.__file__).parent
 HARD = "say \"hi\" / \\ 'there' ../../x 🦊 <script>alert(1)</script> [b]%s{}$HOME " + "long " * 400
 POISON = '''
 from dataclasses import dataclass
-from engine.method import VELOCITY, Decision, Method, Mode
+from engine.method import Method
+from engine.row import VELOCITY, Decision, Mode
 
 @dataclass
 class Poison(Method):
@@ -77,9 +78,12 @@ def start(*arguments, cwd):
     """The same as a process of its own."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
-        [sys.executable, str(ROOT / "run.py"), *map(str, arguments)], cwd=cwd, capture_output=True, text=True,
+        [sys.executable, str(ROOT / "run.py"), *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
         env=environment,
-    )  # fmt: skip
+    )
     return Said(done.returncode, done.stdout, done.stderr)
 
 
@@ -97,7 +101,7 @@ def menu(tmp_path_factory):
             "point": {"estimated": True, "why": "ours"},
         },
         "point/tiny/teacache_fast": {"method": {"threshold": 9.0, "fit": "none", "warmup": 1}, "point": {"why": "us"}},
-    }  # fmt: skip
+    }
     for name, content in files.items():
         path = folder / f"{name}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -155,9 +159,25 @@ def test_a_record_holds_what_the_schema_promises(swept):
     for record in records(results):
         ran = record.run
         assert {
-            "model", "method", "speed", "prompt", "prompt_id", "seed", "status", "reason", "seconds", "peak_memory",
-            "flops", "forwards", "iterations", "decisions", "environment", "produced_by", "weights", "key",
-        } <= set(ran)  # fmt: skip
+            "model",
+            "method",
+            "speed",
+            "prompt",
+            "prompt_id",
+            "seed",
+            "status",
+            "reason",
+            "seconds",
+            "peak_memory",
+            "flops",
+            "forwards",
+            "iterations",
+            "decisions",
+            "environment",
+            "produced_by",
+            "weights",
+            "key",
+        } <= set(ran)
         assert set(ran["seconds"]) == {"denoise", "decode", "text", "total", "warmup"}
         assert set(ran["peak_memory"]) == {"allocated", "reserved"}
         assert set(ran["flops"]) == {"dense", "masked", "executed_fraction"}
@@ -207,7 +227,7 @@ def test_prompts_with_markup_quotes_slashes_and_2000_characters_are_kept_whole_a
     page = (results / "report" / "index.html").read_text(encoding="utf-8")
     assert "<script>alert(1)" not in page and "alert(1)" in page
     assert (results / "report" / "tables" / "main.csv").read_text().count("\n") == 5
-    assert "say \"hi\"" in said.out
+    assert 'say "hi"' in said.out
 
 
 def test_a_broken_video_leaves_a_record_without_frames_that_says_why(swept):
@@ -279,9 +299,13 @@ def test_a_dry_run_is_one_json_object_on_the_last_line_and_touches_nothing(swept
 
 def test_a_dry_run_of_selective_computation_alone():
     said = call(
-        "model=skyreels", "dry_run=true", "method=scope", "method.selective=prefix", "method.tau_cache=0",
+        "model=skyreels",
+        "dry_run=true",
+        "method=scope",
+        "method.selective=prefix",
+        "method.tau_cache=0",
         "method.tau_predict=0",
-    )  # fmt: skip
+    )
     plan = json.loads(said.out.splitlines()[-1])
     assert said.status == 0 and plan["flops_pf"]["dense"] == pytest.approx(207.89, abs=0.005)
 
@@ -323,7 +347,7 @@ def test_a_wrong_word_ends_a_process_with_one_line_and_status_1(tmp_path):
         (["method=scope", "method.selective=exact"], "set model.attention=block_causal"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)  # fmt: skip
+)
 def test_bad_input_gets_one_line_before_anything_is_built(arguments, words, tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr(run.Store, "__init__", lambda *a, **k: pytest.fail("the store was opened"))
@@ -335,9 +359,11 @@ def test_bad_input_gets_one_line_before_anything_is_built(arguments, words, tmp_
 
 def test_in_a_sweep_bad_cells_do_not_stop_the_good_ones(menu, tmp_path):
     said = call(
-        "-m", *tiny(menu, tmp_path, "method=scope", "method.max_skip=-1,1", "prompts.limit=1", "device=cpu"),
-        "score=false", "report=false",
-    )  # fmt: skip
+        "-m",
+        *tiny(menu, tmp_path, "method=scope", "method.max_skip=-1,1", "prompts.limit=1", "device=cpu"),
+        "score=false",
+        "report=false",
+    )
     assert said.status == 1 and said.out.count("error:") == 1 and "max_skip must lie in" in said.out
     assert {r.run["method"] for r in records(tmp_path)} == {"original", "scope"}
 
@@ -374,11 +400,18 @@ def test_results_that_cannot_be_written_are_refused_before_a_model_is_loaded(men
 @pytest.mark.parametrize(
     "arguments,quick",
     [
-        ([], True), (["results=/x"], True), (["seeds=[1]", "prompts.limit=1"], True), (["method=scope"], False),
-        (["-m", "model=skyreels"], False), (["experiment=quickstart"], False), (["dry_run=true"], False),
-        (["--help"], False), (["--cfg", "job"], False), (["+method=scope"], False),
+        ([], True),
+        (["results=/x"], True),
+        (["seeds=[1]", "prompts.limit=1"], True),
+        (["method=scope"], False),
+        (["-m", "model=skyreels"], False),
+        (["experiment=quickstart"], False),
+        (["dry_run=true"], False),
+        (["--help"], False),
+        (["--cfg", "job"], False),
+        (["+method=scope"], False),
     ],
-)  # fmt: skip
+)
 def test_without_a_word_about_what_to_compare_the_quickstart_is_meant(arguments, quick):
     assert (run.QUICKSTART in run.command_line(arguments)) is (quick or run.QUICKSTART in arguments)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from engine.loop import generate
-from engine.method import VELOCITY, Mode, Row
+from engine.row import VELOCITY, Mode, Row
 from scope.method import Scope
 from scope.predictors import ORDER, Guards, Predictor, usable_order
 from tests.toy import Toy, modes, run
@@ -213,15 +213,19 @@ def test_auto_takes_whichever_predicted_best_and_the_cheaper_of_equals(field, be
 @pytest.mark.parametrize(
     "levels,at,wanted,order",
     [
-        ([], 0.5, 2, 0), ([1.0], 0.5, 2, 0), ([1.0, 0.9], 0.8, 2, 1), ([1.0, 0.9, 0.8], 0.7, 2, 2),
-        ([1.0, 0.9, 0.8], 0.7, 1, 1), ([1.0, 0.9, 0.8], 0.7, 0, 0),
+        ([], 0.5, 2, 0),
+        ([1.0], 0.5, 2, 0),
+        ([1.0, 0.9], 0.8, 2, 1),
+        ([1.0, 0.9, 0.8], 0.7, 2, 2),
+        ([1.0, 0.9, 0.8], 0.7, 1, 1),
+        ([1.0, 0.9, 0.8], 0.7, 0, 0),
         ([1.0, 0.9, 0.8], 0.19, 2, 0),  # more than six gaps ahead
         ([1.0, 0.9, 0.9 - 1e-9], 0.8, 2, 0),  # the last gap is nothing
         ([0.9 + 1e-9, 0.9, 0.8], 0.7, 2, 1),  # the gap before is
         ([0.85, 0.9, 0.8], 0.7, 2, 1),  # the coordinate turned round
         ([0.1, 0.2, 0.3], 0.4, 2, 2),  # or runs upwards throughout
     ],
-)  # fmt: skip
+)
 def test_guards_lower_the_order(levels, at, wanted, order):
     assert usable_order(levels, at, wanted, Guards(rho_max=6.0, min_gap=1e-6)) == order
 
@@ -351,15 +355,24 @@ def test_memory_is_the_history_and_one_signal():
     "changes,words",
     [
         ({"tau_cache": 0.5, "tau_predict": 0.3}, "0 <= tau_cache <= tau_predict"),
-        ({"tau_cache": -0.1}, "0 <= tau_cache"), ({"tau_cache": math.nan}, "tau_cache=nan"),
+        ({"tau_cache": -0.1}, "0 <= tau_cache"),
+        ({"tau_cache": math.nan}, "tau_cache=nan"),
         ({"tau_predict": math.nan}, "tau_predict=nan"),
-        ({"decay": 1.5}, "decay"), ({"max_skip": -1}, "max_skip"), ({"warmup": -1}, "warmup"), ({"beta": 1.0}, "beta"),
-        ({"predictor": "newton3"}, "predictor is one of taylor1"), ({"selective": "all"}, "none, prefix, hull"),
-        ({"history": "wait"}, "history is one of"), ({"reference": "first"}, "reference is one of"),
-        ({"decide_per": "slot"}, "decide_per is one of"), ({"rescale": "poly"}, "needs coefficients"),
-        ({"clip": -1.0}, "clip"), ({"eps": 0.0}, "eps"), ({"rho_max": math.nan}, "rho_max"),
+        ({"decay": 1.5}, "decay"),
+        ({"max_skip": -1}, "max_skip"),
+        ({"warmup": -1}, "warmup"),
+        ({"beta": 1.0}, "beta"),
+        ({"predictor": "newton3"}, "predictor is one of taylor1"),
+        ({"selective": "all"}, "none, prefix, hull"),
+        ({"history": "wait"}, "history is one of"),
+        ({"reference": "first"}, "reference is one of"),
+        ({"decide_per": "slot"}, "decide_per is one of"),
+        ({"rescale": "poly"}, "needs coefficients"),
+        ({"clip": -1.0}, "clip"),
+        ({"eps": 0.0}, "eps"),
+        ({"rho_max": math.nan}, "rho_max"),
     ],
-)  # fmt: skip
+)
 def test_settings_that_make_no_sense_are_refused_in_words(changes, words):
     with pytest.raises(ValueError) as error:
         Scope(**{"tau_cache": 0.1, "tau_predict": 0.3, **changes})

@@ -56,8 +56,10 @@ def test_a_share_of_the_interval_by_stage_reaches_from_the_prefix_to_the_hull():
     assert early == {(5, 10): 5, (5, 15): 5, (5, 20): 5, (5, 25): 2, (0, 25): 48}
 
 
-@pytest.mark.parametrize("settings", [{"interval_ratio": [1, 0.5]}, {"interval_ratio": [1, 1, 2]},
-                                      {"interval_ratio": [1, 1, 0.5], "selective": "hull"}])  # fmt: skip
+@pytest.mark.parametrize(
+    "settings",
+    [{"interval_ratio": [1, 0.5]}, {"interval_ratio": [1, 1, 2]}, {"interval_ratio": [1, 1, 0.5], "selective": "hull"}],
+)
 def test_a_share_that_means_nothing_is_refused(settings):
     with pytest.raises(ValueError, match="interval_ratio"):
         Scope(0.0, 0.0, **settings)

@@ -9,7 +9,8 @@ from baselines.composite import Composite
 from baselines.lossless import Lossless
 from engine.forecast import newton, weights
 from engine.ledger import flops, plan
-from engine.method import Mode, Original
+from engine.method import Original
+from engine.row import Mode
 from models.skyreels.backbone import SkyReelsV2
 from models.skyreels.overlap import noised_overlap
 from models.skyreels.settings import SkyReels
@@ -41,10 +42,17 @@ def test_the_video_is_the_originals(run, original):
     torch.testing.assert_close(run[0], original, **CLOSE)
 
 
-@pytest.mark.parametrize("changes", [
-    {"frames": LONG}, {"frames": LONG, "addnoise": 0, "guidance": 1.0}, {"frames": LONG, "addnoise": 0, "ar_step": 0},
-    {"frames": SHORT, "ar_step": 9}, {"frames": LONG, "overlap_noise": "segment", "ar_step": 1},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"frames": LONG},
+        {"frames": LONG, "addnoise": 0, "guidance": 1.0},
+        {"frames": LONG, "addnoise": 0, "ar_step": 0},
+        {"frames": SHORT, "ar_step": 9},
+        {"frames": LONG, "overlap_noise": "segment", "ar_step": 1},
+    ],
+    ids=str,
+)
 def test_it_is_on_every_schedule_also_where_the_overlap_is_noised_anew_at_every_row(changes):
     model = build(attention="block_causal", **changes)
     torch.testing.assert_close(video(model, Lossless()), video(model, Original()), **CLOSE)
@@ -63,9 +71,17 @@ def test_only_active_blocks_run_and_every_other_one_once_when_it_has_settled(mod
     kept = [(entry.segment, entry.kept) for entry in entries if entry.kept[1]]
     assert updates == 6 * (5 + 3 + 3)
     assert kept == [
-        (0, (0, 2)), (0, (2, 4)), (0, (4, 6)), (0, (6, 8)),
-        (1, (6, 10)), (1, (10, 12)), (1, (12, 14)), (2, (12, 16)), (2, (16, 18)), (2, (18, 20)),
-    ]  # fmt: skip
+        (0, (0, 2)),
+        (0, (2, 4)),
+        (0, (4, 6)),
+        (0, (6, 8)),
+        (1, (6, 10)),
+        (1, (10, 12)),
+        (1, (12, 14)),
+        (2, (12, 16)),
+        (2, (16, 18)),
+        (2, (18, 20)),
+    ]
     assert all(entry.seen == (entry.segment * 6, entry.slots[1]) for entry in entries)
     assert flops(entries, model.price)[1] < 0.75 * flops(plan(model.schedule()), model.price)[1]
 
@@ -127,9 +143,10 @@ def test_as_part_of_a_composite_it_narrows_what_the_others_forward(model, origin
     never = {"_target_": "baselines.teacache.TeaCache", "threshold": 0, "fit": "none"}
     torch.testing.assert_close(video(model, Composite({"narrow": LOSSLESS, "tea": never})), original, **CLOSE)
     skips = {"_target_": "scope.method.Scope", **SKIPS["cache"], "selective": "none"}
-    both, alone = (video(model, m) for m in (
-        Composite({"narrow": LOSSLESS, "scope": skips}), Scope(**SKIPS["cache"], selective="exact")
-    ))  # fmt: skip
+    both, alone = (
+        video(model, m)
+        for m in (Composite({"narrow": LOSSLESS, "scope": skips}), Scope(**SKIPS["cache"], selective="exact"))
+    )
     assert torch.equal(both, alone)
     by_unit = Composite({"narrow": LOSSLESS, "scope": {**skips, "decide_per": "unit"}})
     assert by_unit.grain == "unit" and torch.isfinite(video(model, by_unit)).all()

@@ -1,4 +1,5 @@
 """What a player shows is what is read: edit lists, display matrices, hidden frames; damage and loss are told."""
+
 import json
 import struct
 from pathlib import Path
@@ -13,10 +14,16 @@ from models.magi1.prefix import read_prefix
 
 FIXTURES = Path(__file__).parent / "fixtures" / "videos"
 # EXIF's number: the display matrix that says the same, and the picture as shown
-TURNS = {1: ((1, 0, 0, 1), lambda p: p), 2: ((-1, 0, 0, 1), lambda p: p[:, ::-1]),
-         3: ((-1, 0, 0, -1), lambda p: p[::-1, ::-1]), 4: ((1, 0, 0, -1), lambda p: p[::-1]),
-         5: ((0, 1, 1, 0), lambda p: p.transpose(1, 0, 2)), 6: ((0, 1, -1, 0), lambda p: np.rot90(p, -1)),
-         7: ((0, -1, -1, 0), lambda p: p[::-1, ::-1].transpose(1, 0, 2)), 8: ((0, -1, 1, 0), np.rot90)}
+TURNS = {
+    1: ((1, 0, 0, 1), lambda p: p),
+    2: ((-1, 0, 0, 1), lambda p: p[:, ::-1]),
+    3: ((-1, 0, 0, -1), lambda p: p[::-1, ::-1]),
+    4: ((1, 0, 0, -1), lambda p: p[::-1]),
+    5: ((0, 1, 1, 0), lambda p: p.transpose(1, 0, 2)),
+    6: ((0, 1, -1, 0), lambda p: np.rot90(p, -1)),
+    7: ((0, -1, -1, 0), lambda p: p[::-1, ::-1].transpose(1, 0, 2)),
+    8: ((0, -1, 1, 0), np.rot90),
+}
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +32,14 @@ def frames() -> np.ndarray:
     return np.stack([np.stack([3 * x + t, 4 * y, 200 - x - y + 2 * t], -1) for t in range(24)]).astype(np.uint8)
 
 
-def encode(path: Path, frames: np.ndarray, codec: str, pixels: str, options: dict[str, str] | None = None,
-           matrix: tuple[int, ...] | None = None) -> Path:
+def encode(
+    path: Path,
+    frames: np.ndarray,
+    codec: str,
+    pixels: str,
+    options: dict[str, str] | None = None,
+    matrix: tuple[int, ...] | None = None,
+) -> Path:
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=24, options=options or {})
         stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], pixels
@@ -52,11 +65,12 @@ def flipped(path: Path, share: float) -> None:
     """Inverts sixteen bytes of the file at a share of its length."""
     data = bytearray(path.read_bytes())
     at = int(share * len(data))
-    data[at:at + 16] = bytes(255 - byte for byte in data[at:at + 16])
+    data[at : at + 16] = bytes(255 - byte for byte in data[at : at + 16])
     path.write_bytes(data)
 
 
 # -- what is shown ----------------------------------------------------------------------------------------------------
+
 
 def test_a_trimmed_file_is_compared_by_the_frames_that_a_player_shows():
     found = metrics.compare(FIXTURES / "trimref.mp4", FIXTURES / "trim.mp4", "none")
@@ -70,8 +84,8 @@ def test_an_edit_list_that_cuts_either_end_is_honoured_by_every_reader(frames, t
     video.write_lossless(path, frames)
     edited(path, first, count)
     assert video.probe(path).frames == count
-    np.testing.assert_array_equal(video.read_all(path), frames[first:first + count])
-    np.testing.assert_array_equal(read_prefix(path, count, 24, 48, 64).numpy(), frames[first:first + count])
+    np.testing.assert_array_equal(video.read_all(path), frames[first : first + count])
+    np.testing.assert_array_equal(read_prefix(path, count, 24, 48, 64).numpy(), frames[first : first + count])
     with pytest.raises(metrics.MismatchError, match=rf"{count} frames"):
         metrics.compare(_whole(frames, tmp_path), path, "none")
 
@@ -96,7 +110,7 @@ def test_a_slanting_display_matrix_is_refused_by_name(frames, tmp_path):
     path = encode(tmp_path / "slant.mp4", frames[:3], "libx264rgb", "rgb24", {"qp": "0"}, (1, 0, 0, 1))
     data, diagonal = path.read_bytes(), struct.pack(">9i", 46341, 46341, 0, -46341, 46341, 0, 0, 0, 1 << 30)
     at = data.index(struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30), data.index(b"tkhd"))
-    path.write_bytes(data[:at] + diagonal + data[at + 36:])
+    path.write_bytes(data[:at] + diagonal + data[at + 36 :])
     with pytest.raises(video.VideoError, match=r"slant\.mp4.*90 degrees"):
         video.read_all(path)
     with pytest.raises(ValueError, match=r"slant\.mp4.*90 degrees"):
@@ -127,6 +141,7 @@ def test_the_prefix_of_a_photograph_taken_upside_down_is_upright():
 
 
 # -- damage -----------------------------------------------------------------------------------------------------------
+
 
 def test_frames_that_the_decoder_could_only_guess_are_refused_by_number():
     with pytest.raises(video.VideoError, match=r"flip0\.mp4: frames 28, 29, 43 are damaged"):

@@ -118,13 +118,13 @@ def test_the_time_projection_holds_the_term_of_the_frame_rate(told, fps, change)
     weight = 0.1 / F.silu(torch.tensor(1.0))
     linear, rates = torch.nn.Linear(1, 12), torch.nn.Embedding.from_pretrained(torch.tensor([[0.0] * 12, [1.0] * 12]))
     linear.weight.data.fill_(weight), linear.bias.data.fill_(1.0)
-    embedder = SimpleNamespace(
-        timesteps_proj=lambda t: t[:, None], time_embedder=torch.nn.Identity(), time_proj=linear
-    )
+    embedder = SimpleNamespace(timesteps_proj=lambda t: t[:, None], time_embedder=torch.nn.Identity(), time_proj=linear)
     model = SimpleNamespace(
-        condition_embedder=embedder, fps_embedding=rates, fps_projection=torch.nn.Identity(),
+        condition_embedder=embedder,
+        fps_embedding=rates,
+        fps_projection=torch.nn.Identity(),
         config=SimpleNamespace(inject_sample_info=told),
-    )  # fmt: skip
+    )
     signals = Signals(model, [0, 1], fps)
     before, now = (signals.of("time_projection", torch.zeros(1), [t]) for t in (0, 1))
     assert relative_l1(now, before, 0.0).item() == pytest.approx(change)

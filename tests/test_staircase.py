@@ -35,8 +35,13 @@ COUNTS = {  # rows per segment with 50 steps, base 97 and overlap 17
     "latents,steps,ar_step,block,prefix",
     [
         (latents, steps, ar_step, block, prefix)
-        for latents, block, prefixes in
-        ((25, 5, (0, 5, 10)), (25, 1, (5,)), (15, 5, (5,)), (10, 2, (0, 4)), (1, 1, (0,)))
+        for latents, block, prefixes in (
+            (25, 5, (0, 5, 10)),
+            (25, 1, (5,)),
+            (15, 5, (5,)),
+            (10, 2, (0, 4)),
+            (1, 1, (0,)),
+        )
         for prefix in prefixes
         for steps, ar_step in ((1, 5), (6, 0), (6, 2), (6, 60), (50, 0), (50, 1), (50, 5), (50, 60))
     ],

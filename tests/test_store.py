@@ -102,14 +102,17 @@ def test_the_first_writer_wins(store, caplog):
     assert not slow.path.exists()
 
 
-@pytest.mark.parametrize("damage", [
-    lambda path: (path / "frames.mp4").unlink(),
-    lambda path: (path / "frames.mp4").write_bytes(b"fr"),
-    lambda path: (path / "frames.mp4").write_bytes(b"FRAMES"),
-    lambda path: (path / "trace.jsonl").write_text(""),
-    lambda path: (path / "run.json").unlink(),
-    lambda path: (path / "run.json").write_text('{"status": "o'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: (path / "frames.mp4").unlink(),
+        lambda path: (path / "frames.mp4").write_bytes(b"fr"),
+        lambda path: (path / "frames.mp4").write_bytes(b"FRAMES"),
+        lambda path: (path / "trace.jsonl").write_text(""),
+        lambda path: (path / "run.json").unlink(),
+        lambda path: (path / "run.json").write_text('{"status": "o'),
+    ],
+)
 def test_a_damaged_record_counts_as_absent_and_is_made_again(store, damage, caplog):
     damage(put(store).record.path)
     assert store.find("tiny", "scope", "fast", "abc") is None
@@ -271,8 +274,14 @@ work(-1)
 
 def test_a_hundred_kills_lose_nothing_and_double_nothing(tmp_path):
     root, count = tmp_path / "results", 400
-    run = subprocess.run([sys.executable, "-c", KILL, str(root), str(count)], cwd=Path(__file__).parents[1],
-                         capture_output=True, text=True, timeout=120, check=False)  # fmt: skip
+    run = subprocess.run(
+        [sys.executable, "-c", KILL, str(root), str(count)],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert run.returncode == 0, run.stderr[-2000:]
     store = Store(root)
     notes = [json.loads(line) for line in Path(f"{root}.log").read_text().splitlines()]

@@ -121,8 +121,13 @@ def test_a_claim_that_seems_old_is_watched_for_some_beats_before_it_is_taken(sto
 def in_a_container(script, *arguments):
     """A Python process in a PID namespace of its own with /proc to match, as a container has it."""
     unshare = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
-    return subprocess.Popen([*unshare, sys.executable, "-c", script, *map(str, arguments)], cwd=ROOT, text=True,
-                            stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
+    return subprocess.Popen(
+        [*unshare, sys.executable, "-c", script, *map(str, arguments)],
+        cwd=ROOT,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -259,7 +264,7 @@ def test_records_that_are_indexed_are_not_opened_again(store, old, monkeypatch):
     put(store, "b").write_json("quality.json", {"psnr": 30.0, "per_frame": {"psnr": [1.0] * 100}})
     first = [r.scores for r in store.records()]
     store.remember()
-    monkeypatch.setattr("store.shelf.open", lambda *a: pytest.fail("a run.json was read"), raising=False)
+    monkeypatch.setattr("store.store.open", lambda *a: pytest.fail("a run.json was read"), raising=False)
     assert [r.scores for r in Store(store.root).records()] == first == [None, {"psnr": 30.0}]
 
 
@@ -275,7 +280,7 @@ def test_scores_follow_a_rewritten_quality_json(store):
 def hashed(monkeypatch):
     """The files that were read for their checksum, in order."""
     seen = []
-    monkeypatch.setattr("store.shelf.checksum", lambda path: seen.append(Path(path).name) or checksum(path))
+    monkeypatch.setattr("store.store.checksum", lambda path: seen.append(Path(path).name) or checksum(path))
     return seen
 
 
@@ -310,7 +315,7 @@ def test_a_file_sealed_in_the_same_instant_as_its_run_json_is_read(store, hashed
     record = put(store)
     at = {name: (record.path / name).stat().st_ctime_ns for name in ("frames.mp4", "trace.jsonl")}
     hashed.clear()
-    monkeypatch.setattr("store.shelf.seal", lambda path: (found := seal(path)) and [min(at.values()), found[1]])
+    monkeypatch.setattr("store.store.seal", lambda path: (found := seal(path)) and [min(at.values()), found[1]])
     run = record.run | {"files": {n: f | {"changed_ns": min(at.values())} for n, f in record.run["files"].items()}}
     (record.path / "run.json").write_text(json.dumps(run))
     assert Store(store.root).find("tiny", "scope", "fast", "abc") and len(hashed) == 2

@@ -60,9 +60,11 @@ def test_a_segfault_costs_one_video_is_recorded_and_not_tried_again(menu, tmp_pa
         supervisor.close()
     found = {(r.run["method"], r.run["prompt"]): r for r in Store(results, create=False).records()}
     assert {names: record.status for names, record in found.items()} == {
-        ("original", "a fox"): "ok", ("original", "a dog"): "ok", ("deadly", "a fox"): "failed",
+        ("original", "a fox"): "ok",
+        ("original", "a dog"): "ok",
+        ("deadly", "a fox"): "failed",
         ("deadly", "a dog"): "ok",
-    }, told  # fmt: skip
+    }, told
     failed = found["deadly", "a fox"]
     assert failed.run["reason"] == "its process was killed by SIGSEGV" and "produced_by" in failed.run
     lines = [event[1] for event in told if event[0] == "failed"]

@@ -8,7 +8,7 @@ import torch
 
 from baselines.teacache import COEFFICIENTS, TeaCache
 from engine.loop import generate
-from engine.method import Mode
+from engine.row import Mode
 from tests.tiny import LONG, build, ledger_of, texts_of, video
 from tests.toy import Toy, modes, run
 
@@ -132,12 +132,18 @@ def test_nothing_is_remembered_from_one_segment_to_the_next():
 @pytest.mark.parametrize(
     "changes,words",
     [
-        ({"threshold": -0.1}, "at least 0"), ({"threshold": math.nan}, "got nan"), ({"fit": "flux"}, "fit is one of"),
-        ({"fit": "own"}, "needs coefficients"), ({"pool": "frame"}, "pool is row or slot"),
-        ({"warmup": 0}, "warmup >= 1"), ({"reuse": "blocks"}, "reuse is one of"), ({"counter": "x"}, "rows or calls"),
-        ({"counter": "calls"}, "set per_branch=true"), ({"per_branch": True, "reuse": "velocity"}, "has no velocity"),
+        ({"threshold": -0.1}, "at least 0"),
+        ({"threshold": math.nan}, "got nan"),
+        ({"fit": "flux"}, "fit is one of"),
+        ({"fit": "own"}, "needs coefficients"),
+        ({"pool": "frame"}, "pool is row or slot"),
+        ({"warmup": 0}, "warmup >= 1"),
+        ({"reuse": "blocks"}, "reuse is one of"),
+        ({"counter": "x"}, "rows or calls"),
+        ({"counter": "calls"}, "set per_branch=true"),
+        ({"per_branch": True, "reuse": "velocity"}, "has no velocity"),
     ],
-)  # fmt: skip
+)
 def test_settings_that_make_no_sense_are_refused_in_words(changes, words):
     with pytest.raises(ValueError) as error:
         TeaCache(**{"threshold": 0.1, **changes})

@@ -19,11 +19,33 @@ from models.skyreels.settings import SkyReels
 
 ROOT = CONF.parent
 NASTY = [
-    "/tmp/a#b", "~/x", "a=b", "日本", "שלום עולם", "🦊", "a b", "a$b", "$HOME", "a{b", "a\\", "a\\\\", "it's",
+    "/tmp/a#b",
+    "~/x",
+    "a=b",
+    "日本",
+    "שלום עולם",
+    "🦊",
+    "a b",
+    "a$b",
+    "$HOME",
+    "a{b",
+    "a\\",
+    "a\\\\",
+    "it's",
     'say "hi"',
-    "a[b](c)", "a:b", "2026-10-07T12:30", "1e5", "null", "007", "a&b;c|d!", "%d%s", "\\\"", "é\u2028è", "<b>&amp;",
+    "a[b](c)",
+    "a:b",
+    "2026-10-07T12:30",
+    "1e5",
+    "null",
+    "007",
+    "a&b;c|d!",
+    "%d%s",
+    '\\"',
+    "é\u2028è",
+    "<b>&amp;",
     "x" * 3000,
-]  # fmt: skip
+]
 BRACED = ["${x} here", "a ${ b", "\\${x}", "${", "}${a:b}"]
 
 
@@ -46,20 +68,34 @@ def test_a_prompt_is_no_interpolation():
     assert read_prompts(run.prompts) == ["${x} here"]
 
 
-@pytest.mark.parametrize("word,remedy", [
-    ("seeds=0,1,2", "'seeds=[0,1,2]'"), ("seeds=range(0,3)", "'seeds=[0,1,2]'"), ("seeds=3", "'seeds=[3]'"),
-    ("prompts.list=a red circle", "'prompts.list=[\"a red circle\"]'"), ("prompts.list=[it's]", "first prompt"),
-    ("method.x=a#b", "'method.x=\"a#b\"'"), ("results=a,b", "'results=\"a,b\"'"), ("results=\udce9", "PYTHONUTF8=1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "word,remedy",
+    [
+        ("seeds=0,1,2", "'seeds=[0,1,2]'"),
+        ("seeds=range(0,3)", "'seeds=[0,1,2]'"),
+        ("seeds=3", "'seeds=[3]'"),
+        ("prompts.list=a red circle", "'prompts.list=[\"a red circle\"]'"),
+        ("prompts.list=[it's]", "first prompt"),
+        ("method.x=a#b", "'method.x=\"a#b\"'"),
+        ("results=a,b", "'results=\"a,b\"'"),
+        ("results=\udce9", "PYTHONUTF8=1"),
+    ],
+)
 def test_what_can_be_read_in_two_ways_is_refused_with_the_way_to_write_it(word, remedy):
     with pytest.raises(ConfigError) as caught:
         words([word])
     assert remedy in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("word", [
-    "seeds=[99999999999999999999]", "seeds=[-9223372036854775809]", "prompts.limit=-1", "results=''",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "word",
+    [
+        "seeds=[99999999999999999999]",
+        "seeds=[-9223372036854775809]",
+        "prompts.limit=-1",
+        "results=''",
+    ],
+)
 def test_values_out_of_range_are_refused_when_composed(word):
     with pytest.raises(ConfigError, match=word.partition("=")[0]):
         composed(word)
@@ -88,20 +124,30 @@ def test_a_list_or_a_file_of_ones_own_is_taken_alone_and_whole(tmp_path):
     assert len(prompts("prompts.file=conf/prompts/shapes.txt", "prompts.list=[a]")) == 97
 
 
-@pytest.mark.parametrize("content,expected", [
-    ("\ufeffa\r\nb\r\n".encode(), ["a", "b"]), (b"a\rb", ["a", "b"]), ("a\n\ufeffb".encode(), ["a", "b"]),
-    ("a\u2028b\x85c\n".encode(), ["a\u2028b\x85c"]), (b"# note\n#dawn\n\\# x\n##\n", ["#dawn", "# x"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "content,expected",
+    [
+        ("\ufeffa\r\nb\r\n".encode(), ["a", "b"]),
+        (b"a\rb", ["a", "b"]),
+        ("a\n\ufeffb".encode(), ["a", "b"]),
+        ("a\u2028b\x85c\n".encode(), ["a\u2028b\x85c"]),
+        (b"# note\n#dawn\n\\# x\n##\n", ["#dawn", "# x"]),
+    ],
+)
 def test_lines_of_a_prompt_file(tmp_path, content, expected):
     file = tmp_path / "日本 #1.txt"
     file.write_bytes(content)
     assert read_prompts(Prompts(file=str(file))) == expected
 
 
-@pytest.mark.parametrize("content,said", [
-    (b"a\r\ncaf\xe9\r\n", "line 2: byte 0xe9 is not UTF-8"), ("a\n".encode("utf-16"), "UTF-16; save it as UTF-8"),
-    (b"a\nb\n\x00c", "line 3: holds the control character 0x00"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "content,said",
+    [
+        (b"a\r\ncaf\xe9\r\n", "line 2: byte 0xe9 is not UTF-8"),
+        ("a\n".encode("utf-16"), "UTF-16; save it as UTF-8"),
+        (b"a\nb\n\x00c", "line 3: holds the control character 0x00"),
+    ],
+)
 def test_a_prompt_file_of_another_encoding_is_refused_by_line(tmp_path, content, said):
     file = tmp_path / "p.txt"
     file.write_bytes(content)
@@ -109,13 +155,20 @@ def test_a_prompt_file_of_another_encoding_is_refused_by_line(tmp_path, content,
         read_prompts(Prompts(file=str(file)))
 
 
-@pytest.mark.parametrize("changes,said", [
-    ({"overlap": 0}, "model.frames=257 is longer than one window of model.base_frames=97"),
-    ({"overlap": 97}, "leaves no new frame"), ({"overlap": 101}, "leaves no new frame"),
-    ({"overlap": 18}, "overlap must be 4 k . 1"), ({"overlap": -3}, "overlap must be 4 k . 1"),
-    ({"base_frames": 98}, "base_frames must be 4 k . 1"), ({"frames": 256}, "the nearest that does is 257"),
-    ({"frames": 5}, "does not fill blocks"), ({"height": 540}, "multiple of 16"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes,said",
+    [
+        ({"overlap": 0}, "model.frames=257 is longer than one window of model.base_frames=97"),
+        ({"overlap": 97}, "leaves no new frame"),
+        ({"overlap": 101}, "leaves no new frame"),
+        ({"overlap": 18}, "overlap must be 4 k . 1"),
+        ({"overlap": -3}, "overlap must be 4 k . 1"),
+        ({"base_frames": 98}, "base_frames must be 4 k . 1"),
+        ({"frames": 256}, "the nearest that does is 257"),
+        ({"frames": 5}, "does not fill blocks"),
+        ({"height": 540}, "multiple of 16"),
+    ],
+)
 def test_a_length_that_the_windows_cannot_make_is_refused(changes, said):
     with pytest.raises(ValueError, match=said):
         SkyReels(**changes)
@@ -133,15 +186,20 @@ def test_a_prefix_is_read_by_the_very_name_of_its_file(tmp_path, monkeypatch, na
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_output_degrades_where_the_encoding_is_narrow(encoding):
     code = "from terminal import *; tolerate(); print('日本'); console().print('日本 :warning: é')"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True,
-                          env={"PYTHONIOENCODING": encoding})  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, env={"PYTHONIOENCODING": encoding}
+    )
     assert done.returncode == 0 and b"\\u65e5" in done.stdout and b":warning:" in done.stdout, done.stderr
 
 
 def test_every_command_lets_its_output_degrade():
-    left_out = {"engine/doctor.py", "eval/vbench_runner.py"}  # hands on; has no part of ours
-    for path in (p for top in ROOT.iterdir() if top.name not in ("tests", ".venv", "examples") for p in
-                 ([top] if top.suffix == ".py" else top.rglob("*.py") if top.is_dir() else [])):  # fmt: skip
+    left_out = {"eval/vbench_runner.py"}  # has no part of ours
+    for path in (
+        p
+        for top in ROOT.iterdir()
+        if top.name not in ("tests", ".venv", "examples")
+        for p in ([top] if top.suffix == ".py" else top.rglob("*.py") if top.is_dir() else [])
+    ):
         text = path.read_text(encoding="utf-8")
         names = [n.id for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Name)]
         if '__name__ == "__main__"' in text and str(path.relative_to(ROOT)) not in left_out:

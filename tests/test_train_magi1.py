@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from models import train_magi1, train_magi1_card, train_magi1_flow, train_magi1_vae
 from models.magi1.backbone import Magi1Backbone
 from models.magi1.checkpoint import random_dit
+from models.magi1.chunk_forward import Dispatcher
 from models.magi1.config import ModelConfig, RuntimeConfig
-from models.magi1.dispatch import Dispatcher
 from models.magi1.dit import Magi1DiT
 from models.magi1.schedule import schedule
 from models.magi1.settings import Magi1
@@ -32,11 +32,18 @@ TILE = {"video_size": 32, "video_length": 8, "embed_dim": 768, "depth": 1, "num_
 def model() -> Magi1DiT:
     return random_dit(
         ModelConfig(
-            num_layers=2, hidden_size=32, ffn_hidden_size=64, num_attention_heads=4, num_query_groups=2, kv_channels=8,
-            caption_channels=12, caption_max_length=60, params_dtype="float32",
+            num_layers=2,
+            hidden_size=32,
+            ffn_hidden_size=64,
+            num_attention_heads=4,
+            num_query_groups=2,
+            kv_channels=8,
+            caption_channels=12,
+            caption_max_length=60,
+            params_dtype="float32",
         ),
         seed=1,
-    )  # fmt: skip
+    )
 
 
 def _window(model: Magi1DiT, forward, video, noise, text):
@@ -51,9 +58,7 @@ def test_a_batch_of_windows_gives_what_the_dispatcher_gives_video_by_video(model
     forwards = [PLAN.forwards[2 * stage] for stage in stages]
     videos, noises = rand(4, 5, 16, 2, 4, 4), rand(4, 5, 16, 2, 4, 4)
     texts = [rand(3 + b, 12) for b in range(4)]
-    windows = [
-        _window(model, f, v, n, text) for f, v, n, text in zip(forwards, videos, noises, texts, strict=True)
-    ]
+    windows = [_window(model, f, v, n, text) for f, v, n, text in zip(forwards, videos, noises, texts, strict=True)]
     found = train_magi1_flow.velocities(model, windows, forwards[0].step_length)
     first = 0
     for forward, video, text, window in zip(forwards, videos, texts, windows, strict=True):
@@ -131,12 +136,25 @@ def test_the_start_as_components_refuses_another_width() -> None:
 
 def _config(tmp_path: Path, *changes: str) -> DictConfig:
     small = [
-        f"work={tmp_path / 'work'}", f"out={tmp_path / 'out'}", "checkpoint_every=2", "size=32", "vae.steps=2",
-        "vae.batch=1", "vae.architecture.video_size=32", "latents.videos=2", "transformer.num_layers=1",
-        "transformer.hidden_size=32", "transformer.ffn_hidden_size=32", "transformer.num_attention_heads=2",
-        "transformer.num_query_groups=1", "transformer.kv_channels=16", "runtime.num_frames=48", "flow.batch=2",
-        "decoder.steps=1", "decoder.batch=1",
-    ]  # fmt: skip
+        f"work={tmp_path / 'work'}",
+        f"out={tmp_path / 'out'}",
+        "checkpoint_every=2",
+        "size=32",
+        "vae.steps=2",
+        "vae.batch=1",
+        "vae.architecture.video_size=32",
+        "latents.videos=2",
+        "transformer.num_layers=1",
+        "transformer.hidden_size=32",
+        "transformer.ffn_hidden_size=32",
+        "transformer.num_attention_heads=2",
+        "transformer.num_query_groups=1",
+        "transformer.kv_channels=16",
+        "runtime.num_frames=48",
+        "flow.batch=2",
+        "decoder.steps=1",
+        "decoder.batch=1",
+    ]
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return compose("magi1_tiny", [*small, *changes])
 
@@ -151,9 +169,16 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_backbone_reads_the_trained_folder_and_makes_a_video(trained: Path) -> None:
     settings = Magi1(
-        checkpoint=str(trained / "out"), frames=48, height=32, width=32, steps=8, chunk=6, scale_factor=1.0,
-        special_tokens=[], precision="fp32",
-    )  # fmt: skip
+        checkpoint=str(trained / "out"),
+        frames=48,
+        height=32,
+        width=32,
+        steps=8,
+        chunk=6,
+        scale_factor=1.0,
+        special_tokens=[],
+        precision="fp32",
+    )
     backbone = Magi1Backbone(settings, torch.device("cpu"))
     backbone.load()
     prompt = "a red circle moving left over a dusk background"
@@ -205,9 +230,18 @@ def test_the_decoder_learns_to_hide_the_borders_of_patches(trained: Path, tmp_pa
         vae = load_vae(trained / "out" / "vae", dtype=torch.float32)
         with torch.enable_grad():
             train_magi1_vae.refine_decoder(
-                vae, steps=12, batch=1, lr=1e-3, jitter=0.4, edges=edges, bfloat16=False, seed=0, size=32,
-                checkpoint_every=100, work=tmp_path / str(edges),
-            )  # fmt: skip
+                vae,
+                steps=12,
+                batch=1,
+                lr=1e-3,
+                jitter=0.4,
+                edges=edges,
+                bfloat16=False,
+                seed=0,
+                size=32,
+                checkpoint_every=100,
+                work=tmp_path / str(edges),
+            )
         video, _ = train_magi1_vae.tile_of([7, 8, 9], 32)
         z = vae.encode(video) + 0.4 * torch.randn(3, 16, 3, 4, 4, generator=torch.Generator().manual_seed(0))
         error = vae.decode(z) - video

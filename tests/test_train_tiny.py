@@ -110,9 +110,17 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(tmp_path: Path) -> 
 
             try:
                 train_loop.fit(
-                    "toy", {"layer": layer}, loss_of, steps=20, lr=0.05, warmup=2, decay=0.9, weight_decay=0.0,
-                    checkpoint_every=5, work=tmp_path / folder,
-                )  # fmt: skip
+                    "toy",
+                    {"layer": layer},
+                    loss_of,
+                    steps=20,
+                    lr=0.05,
+                    warmup=2,
+                    decay=0.9,
+                    weight_decay=0.0,
+                    checkpoint_every=5,
+                    work=tmp_path / folder,
+                )
             except KeyboardInterrupt:
                 continue
         return [*layer.weight.flatten().tolist(), *layer.bias.tolist()]
@@ -126,9 +134,17 @@ def test_a_loss_that_is_not_a_number_stops_the_training(tmp_path: Path) -> None:
     layer = nn.Linear(1, 1)
     with pytest.raises(FloatingPointError, match="lower lr"):
         train_loop.fit(
-            "toy", {"layer": layer}, lambda step: layer.weight.sum() * float("nan"), steps=2, lr=0.1, warmup=1,
-            decay=0.9, weight_decay=0.0, checkpoint_every=1, work=tmp_path,
-        )  # fmt: skip
+            "toy",
+            {"layer": layer},
+            lambda step: layer.weight.sum() * float("nan"),
+            steps=2,
+            lr=0.1,
+            warmup=1,
+            decay=0.9,
+            weight_decay=0.0,
+            checkpoint_every=1,
+            work=tmp_path,
+        )
 
 
 def test_training_the_decoder_alone_leaves_the_latents_alone(tmp_path: Path) -> None:
@@ -161,9 +177,15 @@ def test_training_writes_a_folder_that_the_stock_pipeline_runs(tmp_path: Path) -
     pipeline = SkyReelsV2DiffusionForcingPipeline.from_pretrained(config.out)
     pipeline.set_progress_bar_config(disable=True)
     frames = pipeline(
-        "a red circle 'moving' left 🙂", height=32, width=32, num_frames=9, base_num_frames=9, num_inference_steps=2,
-        output_type="np", generator=torch.Generator().manual_seed(0),
-    ).frames  # fmt: skip
+        "a red circle 'moving' left 🙂",
+        height=32,
+        width=32,
+        num_frames=9,
+        base_num_frames=9,
+        num_inference_steps=2,
+        output_type="np",
+        generator=torch.Generator().manual_seed(0),
+    ).frames
     assert frames.shape == (1, 9, 32, 32, 3)
     assert pipeline.transformer.config.num_frame_per_block == 1
     assert pipeline.scheduler.config.prediction_type == "flow_prediction"

@@ -7,7 +7,7 @@ import torch
 
 from baselines.reduced_steps import ReducedSteps
 from baselines.uniform import Uniform
-from engine.method import VELOCITY, Mode, Row
+from engine.row import VELOCITY, Mode, Row
 from models.skyreels.settings import SkyReels
 from tests.toy import Toy, modes, run
 
@@ -17,10 +17,14 @@ LINE = {"slots": 2, "block": 2, "lag": 0}
 @pytest.mark.parametrize(
     "interval,word",
     [
-        (1, "rrrrrrrrrr"), (1.5, "rcrrcrrcrr"), (2, "rcrcrcrcrc"), (2.5, "rccrcrccrc"), (3, "rccrccrccr"),
+        (1, "rrrrrrrrrr"),
+        (1.5, "rcrrcrrcrr"),
+        (2, "rcrcrcrcrc"),
+        (2.5, "rccrcrccrc"),
+        (3, "rccrccrccr"),
         (99, "rccccccccc"),
     ],
-)  # fmt: skip
+)
 def test_one_row_in_interval_is_computed(interval, word):
     _, ledger = run(Toy(**LINE), Uniform(interval))
     assert modes(ledger) == word

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from baselines.uniform import Uniform
-from engine.method import VELOCITY, Mode, Row
+from engine.row import VELOCITY, Mode, Row
 from scope.method import Scope
 
 

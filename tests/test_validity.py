@@ -1,4 +1,5 @@
 """The gate: every injected fault is caught, clean videos pass, and a still video is judged by its Original."""
+
 import dataclasses
 
 import numpy as np
@@ -27,8 +28,11 @@ def shape_video(seed: int, size: int = SIZE) -> np.ndarray:
     frames = []
     for _ in range(T):
         dx, dy = x - place[0], y - place[1]
-        inside = [np.hypot(dx, dy) < radius, np.maximum(abs(dx), abs(dy)) < radius * 0.8,
-                  (dy < radius / 2) & (abs(dx) * 1.7 < dy + radius)][kind]
+        inside = [
+            np.hypot(dx, dy) < radius,
+            np.maximum(abs(dx), abs(dy)) < radius * 0.8,
+            (dy < radius / 2) & (abs(dx) * 1.7 < dy + radius),
+        ][kind]
         frames.append(np.where(inside[..., None], colour, ground))
         place = place + step
         step = np.where((place < radius) | (place > size - radius), -step, step)
@@ -70,10 +74,20 @@ FAULTS = {
     "blocky": lambda v: v[:, ::8, ::8].repeat(8, 1).repeat(8, 2),
     "blocky 16": lambda v: v[:, ::16, ::16].repeat(16, 1).repeat(16, 2),
 }
-NAMES = {"black in places": "black", "grey": "flat", "frozen half way": "frozen", "frozen with grain": "frozen",
-         "noise over the picture": "noise", "one black frame": "flash", "black first frame": "flash",
-         "one white frame": "flash", "one frame short": "wrong count", "one frame more": "wrong count",
-         "other size": "wrong size", "blocky 16": "blocky"}
+NAMES = {
+    "black in places": "black",
+    "grey": "flat",
+    "frozen half way": "frozen",
+    "frozen with grain": "frozen",
+    "noise over the picture": "noise",
+    "one black frame": "flash",
+    "black first frame": "flash",
+    "one white frame": "flash",
+    "one frame short": "wrong count",
+    "one frame more": "wrong count",
+    "other size": "wrong size",
+    "blocky 16": "blocky",
+}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -86,7 +100,7 @@ def test_an_injected_fault_is_caught_and_named(clean, fault):
         assert any(reason.startswith(NAMES.get(fault, fault)) for reason in verdict.reasons), verdict.reasons
 
 
-@pytest.mark.parametrize("fault", set(FAULTS) - {"frozen half way", "frozen with grain"})
+@pytest.mark.parametrize("fault", sorted(set(FAULTS) - {"frozen half way", "frozen with grain"}))
 def test_an_original_with_a_fault_is_caught_without_a_reference(clean, fault):
     assert judge(signals([FAULTS[fault](clean)]), None, Expected(T, SIZE, SIZE), FPS).status == "invalid"
 
@@ -115,9 +129,11 @@ def test_faint_blocks_are_refused_only_where_the_original_has_none(clean):
 
 @pytest.mark.parametrize("change", ["slight noise", "blur", "other phase"])
 def test_a_method_that_costs_some_quality_is_not_refused(clean, change):
-    worse = {"slight noise": lambda: _grainy(clean, 4),
-             "blur": lambda: gaussian_filter(clean, (0, 2, 2, 0)),
-             "other phase": lambda: np.concatenate([clean[2:], clean[-2:][::-1]])}[change]()
+    worse = {
+        "slight noise": lambda: _grainy(clean, 4),
+        "blur": lambda: gaussian_filter(clean, (0, 2, 2, 0)),
+        "other phase": lambda: np.concatenate([clean[2:], clean[-2:][::-1]]),
+    }[change]()
     assert judge(signals([worse]), signals([clean]), Expected(T, SIZE, SIZE), FPS).reasons == ()
 
 
@@ -125,7 +141,7 @@ def test_a_larger_natural_scene_passes():
     rng = np.random.default_rng(0)
     canvas = gaussian_filter(rng.normal(size=(160, 220, 3)), (2, 2, 0))
     canvas = 40 + 180 * (canvas - canvas.min()) / np.ptp(canvas)
-    scene = np.stack([canvas[t:t + 120, 2 * t:2 * t + 160] for t in range(25)])
+    scene = np.stack([canvas[t : t + 120, 2 * t : 2 * t + 160] for t in range(25)])
     frames = (scene + rng.normal(0, 2, scene.shape)).astype(np.uint8)
     assert judge(signals([frames]), None, Expected(25, 120, 160), FPS) == judge(signals([frames[:10], frames[10:]]))
     assert judge(signals([frames])).reasons == ()
@@ -156,9 +172,16 @@ def test_thresholds_decide(clean):
     assert all(field.default is not dataclasses.MISSING for field in dataclasses.fields(Thresholds))
 
 
-@pytest.mark.parametrize(("decisions", "extra", "reason"), [
-    ((0, 0, 140), {}, "inert"), ((60, 10, 70), {}, None), ((139, 0, 1), {}, "runaway"),
-    ((99, 0, 41), {"max_skip": 2}, "runaway"), ((93, 0, 47), {"max_skip": 2}, None)])
+@pytest.mark.parametrize(
+    ("decisions", "extra", "reason"),
+    [
+        ((0, 0, 140), {}, "inert"),
+        ((60, 10, 70), {}, None),
+        ((139, 0, 1), {}, "runaway"),
+        ((99, 0, 41), {"max_skip": 2}, "runaway"),
+        ((93, 0, 47), {"max_skip": 2}, None),
+    ],
+)
 def test_a_policy_that_never_or_always_skips_is_named(decisions, extra, reason):
     run = {"method": "scope", "decisions": dict(zip(("cache", "predict", "recompute"), decisions, strict=True))}
     verdict = judge_decisions(run, identical=decisions[2] == 140, **extra)
@@ -177,15 +200,18 @@ def test_originals_reduced_steps_and_selective_computation_are_not_inert():
 
 # -- measures of one video and curves of a pair -----------------------------------------------------------------------
 
+
 def test_measures_of_videos_worked_by_hand():
     ramp = np.full((5, 32, 32, 3), 10, np.uint8) + 4 * np.arange(5, dtype=np.uint8)[:, None, None, None]
     flicker = np.full((5, 32, 32, 3), 10, np.uint8)
     flicker[1::2] += 4
     even, lamp = measures.measures([ramp]), measures.measures([flicker[:3], flicker[3:]])
-    assert even == pytest.approx({"brightness_flicker": 0, "frame_change": 4, "smoothness_by_differences": 1,
-                                  "motion_by_cells": 4}, abs=1e-5)
-    assert lamp == pytest.approx({"brightness_flicker": 8, "frame_change": 4, "smoothness_by_differences": 0,
-                                  "motion_by_cells": 4}, abs=1e-5)
+    assert even == pytest.approx(
+        {"brightness_flicker": 0, "frame_change": 4, "smoothness_by_differences": 1, "motion_by_cells": 4}, abs=1e-5
+    )
+    assert lamp == pytest.approx(
+        {"brightness_flicker": 8, "frame_change": 4, "smoothness_by_differences": 0, "motion_by_cells": 4}, abs=1e-5
+    )
     still = measures.measures([ramp[:1].repeat(4, 0)])
     assert still["smoothness_by_differences"] is None and still["motion_by_cells"] == 0
     assert measures.measures([ramp[:1]])["frame_change"] is None

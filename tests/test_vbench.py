@@ -20,18 +20,25 @@ from store import Store
 # Published rows: LinGen (arXiv:2412.09856) tables 3-6, the 16 dimensions in our order, then quality, semantic, total.
 PUBLISHED = {
     "Runway Gen-3": "97.1,96.62,98.61,99.23,60.14,63.34,66.82,87.81,53.64,96.4,80.9,65.09,54.57,24.31,24.71,26.69,"
-                    "84.11,75.17,82.32",
+    "84.11,75.17,82.32",
     "Kling": "98.33,97.6,99.3,99.4,46.94,61.21,65.62,87.24,68.05,93.4,89.9,73.03,50.86,19.62,24.17,26.42,"
-             "83.39,75.68,81.85",
+    "83.39,75.68,81.85",
     "CogVideoX-5B": "96.23,96.52,98.66,96.92,70.97,61.98,62.9,85.23,62.11,99.4,82.81,66.35,53.2,24.91,25.38,27.59,"
-                    "82.75,77.04,81.61",
-}  # fmt: skip
+    "82.75,77.04,81.61",
+}
 GROUPS = {  # sizes of VBench's own groups of dimensions that share prompts
-    ("human_action",): 100, ("temporal_style",): 100, ("appearance_style",): 90, ("color",): 85,
-    ("overall_consistency", "aesthetic_quality", "imaging_quality"): 93, ("scene", "background_consistency"): 86,
-    ("spatial_relationship",): 84, ("multiple_objects",): 82, ("object_class",): 79, ("temporal_flickering",): 75,
+    ("human_action",): 100,
+    ("temporal_style",): 100,
+    ("appearance_style",): 90,
+    ("color",): 85,
+    ("overall_consistency", "aesthetic_quality", "imaging_quality"): 93,
+    ("scene", "background_consistency"): 86,
+    ("spatial_relationship",): 84,
+    ("multiple_objects",): 82,
+    ("object_class",): 79,
+    ("temporal_flickering",): 75,
     ("subject_consistency", "dynamic_degree", "motion_smoothness"): 72,
-}  # fmt: skip
+}
 STAND_IN = """
 import json, pathlib, sys
 plan = json.loads(pathlib.Path(sys.argv[1]).read_text())
@@ -58,8 +65,11 @@ for job in plan["jobs"]:
 
 @pytest.fixture(scope="module")
 def entries():
-    return [{"prompt_en": f"{names[0]} prompt {n}", "dimension": list(names)}
-            for names, size in GROUPS.items() for n in range(size)]  # fmt: skip
+    return [
+        {"prompt_en": f"{names[0]} prompt {n}", "dimension": list(names)}
+        for names, size in GROUPS.items()
+        for n in range(size)
+    ]
 
 
 @pytest.fixture
@@ -159,12 +169,16 @@ def test_a_subset_takes_equally_of_every_dimension_and_is_always_the_same(entrie
         vbench_suite.subset(entries, 947)
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    ("not json", "not a full_info file"), ('{"a": 1}', "not a full_info file"),
-    ('[{"prompt_en": "x", "dimension": ["colour"]}]', "names colour"),
-    ('[{"prompt_en": "a/b", "dimension": ["color"]}]', "no file can be named"),
-    (json.dumps([{"prompt_en": "é" * 130, "dimension": ["color"]}]), "no file can be named"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("not json", "not a full_info file"),
+        ('{"a": 1}', "not a full_info file"),
+        ('[{"prompt_en": "x", "dimension": ["colour"]}]', "names colour"),
+        ('[{"prompt_en": "a/b", "dimension": ["color"]}]', "no file can be named"),
+        (json.dumps([{"prompt_en": "é" * 130, "dimension": ["color"]}]), "no file can be named"),
+    ],
+)
 def test_a_suite_that_vbench_could_not_use_is_refused(tmp_path, content, message):
     (tmp_path / "suite.json").write_text(content)
     with pytest.raises(VBenchError, match=message):
@@ -220,8 +234,9 @@ def test_what_a_dimension_lacks_is_said_by_name(places):
     lack = vbench_setup.lacking(weights, {"vbench": True}, "standard")
     assert lack["temporal_flickering"] == [] and sum(not items for items in lack.values()) == 1
     assert all("; from " in item and str(places) in item for item in lack["scene"])
-    assert vbench_setup.short(lack["color"]) == ("detectron2 (Python package), grit_b_densecap_objectdet.pth (417 MB), "
-                                                 "vocab.txt (232 kB)")
+    assert vbench_setup.short(lack["color"]) == (
+        "detectron2 (Python package), grit_b_densecap_objectdet.pth (417 MB), vocab.txt (232 kB)"
+    )
     extra = vbench_setup.lacking(weights, {"vbench": True}, "long")["background_consistency"]
     assert [item.split(" (")[0] for item in extra] == ["dreamsim", "ViT-B-32.pt"]
 
@@ -238,8 +253,11 @@ def test_doctor_tells_available_from_missing(places, capsys, monkeypatch):
     found = {"python": "3.11", "versions": {"vbench": "0.1.5"}, "modules": {"dreamsim": True}, "cuda": False}
     monkeypatch.setattr(vbench_setup, "probe", lambda: found)
     assert vbench.main(["doctor"]) == 0
-    said = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line.split()[:1] and
-                line.split()[0] in DIMENSIONS)  # fmt: skip
+    said = dict(
+        line.split(maxsplit=1)
+        for line in capsys.readouterr().out.splitlines()
+        if line.split()[:1] and line.split()[0] in DIMENSIONS
+    )
     assert list(said) == list(DIMENSIONS) and said["temporal_flickering"] == "available"
     assert said["motion_smoothness"] == "unavailable: missing amt-s.pth (12 MB)"
 
@@ -337,10 +355,15 @@ def test_invalid_videos_are_counted_and_left_out(bench):
     assert report["videos"] == 1 and report["left_out"] == {"invalid": 2}
 
 
-@pytest.mark.parametrize(("how", "status", "reason"), [
-    ("error", "failed", "RuntimeError: out of memory"), ("crash", "failed", "ended early (exit 9)"),
-    ("skip", "failed", "passed over 1 of 2 videos"), ("other mean", "failed", "is not VBench's"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("how", "status", "reason"),
+    [
+        ("error", "failed", "RuntimeError: out of memory"),
+        ("crash", "failed", "ended early (exit 9)"),
+        ("skip", "failed", "passed over 1 of 2 videos"),
+        ("other mean", "failed", "is not VBench's"),
+    ],
+)
 def test_a_dimension_that_fails_says_why_and_takes_no_other_with_it(bench, how, status, reason):
     for key in "ab":
         record(bench, key, f"overall_consistency prompt {key == 'b':d}")
@@ -375,11 +398,17 @@ def test_a_file_that_is_no_table_is_refused(tmp_path, capsys):
     assert "want a whole number" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("words", "message"), [
-    (["protocol=short"], "choose standard or long"), (["device=tpu"], "choose auto or cpu or cuda"),
-    (["dimensions=[colour]"], "no dimension colour"), (["dimension=color"], "is not a setting here"),
-    (["suite=nowhere.json"], "not a full_info file"), ([], "no complete, valid video"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["protocol=short"], "choose standard or long"),
+        (["device=tpu"], "choose auto or cpu or cuda"),
+        (["dimensions=[colour]"], "no dimension colour"),
+        (["dimension=color"], "is not a setting here"),
+        (["suite=nowhere.json"], "not a full_info file"),
+        ([], "no complete, valid video"),
+    ],
+)
 def test_bad_settings_are_refused_with_the_choices(bench, capsys, words, message):
     assert vbench.main(["score", str(bench.root), *words]) == 1
     assert message in capsys.readouterr().err

@@ -9,8 +9,8 @@ import yaml
 
 from engine.fingerprint import code_of
 from engine.ledger import plan, write
-from engine.method import Mode
 from engine.produce import Produced, account
+from engine.row import Mode
 from store import Store, checksum, fingerprint
 from store.__main__ import main
 from store.checks import SEAL, with_seal
@@ -69,19 +69,22 @@ def drop(*names):
     return change
 
 
-@pytest.mark.parametrize(("change", "why"), [
-    (set_("seconds", "total", to=0.5), "not what was sealed"),
-    (set_("flops", "dense", to=1e11), "not what was sealed"),
-    (set_("ratio", to=1 / 3 + 1e-16), "not what was sealed"),
-    (set_("environment", to={"gpu": "H100"}), "not what was sealed"),
-    (set_("status", to="invalid"), "not what was sealed"),
-    (set_("prompt", to="a green circle"), "not what was sealed"),
-    (set_("produced_by", "seed", to=4), "not what was sealed"),
-    (set_("files", to={}), "not what was sealed"),
-    (drop("files"), "not what was sealed"),
-    (drop("seconds"), "not what was sealed"),
-    (drop(SEAL), "lost its seal"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (set_("seconds", "total", to=0.5), "not what was sealed"),
+        (set_("flops", "dense", to=1e11), "not what was sealed"),
+        (set_("ratio", to=1 / 3 + 1e-16), "not what was sealed"),
+        (set_("environment", to={"gpu": "H100"}), "not what was sealed"),
+        (set_("status", to="invalid"), "not what was sealed"),
+        (set_("prompt", to="a green circle"), "not what was sealed"),
+        (set_("produced_by", "seed", to=4), "not what was sealed"),
+        (set_("files", to={}), "not what was sealed"),
+        (drop("files"), "not what was sealed"),
+        (drop("seconds"), "not what was sealed"),
+        (drop(SEAL), "lost its seal"),
+    ],
+)
 def test_a_changed_run_json_is_noticed(store, capsys, change, why):
     path = one(store) / "run.json"
     verified(store, capsys)  # and is not covered by what was learnt before
@@ -92,20 +95,23 @@ def test_a_changed_run_json_is_noticed(store, capsys, change, why):
     assert status == 1 and why in said
 
 
-@pytest.mark.parametrize(("change", "why"), [
-    (set_("prompt", to="a green circle"), "run.json says prompt='a green circle'"),
-    (set_("seed", to=4), "run.json says seed='4'"),
-    (set_("frames", to=5), "run.json says frames='5'"),
-    (set_("produced_by", "prompt", to="a green circle"), "gives the key"),
-    (set_("produced_by", "model", "fps", to=12), "gives the key"),
-    (set_("speed", to="slow"), "belongs into tiny/scope-slow"),
-    (set_("key", to="abc"), "its key is abc"),
-    (set_("files", to={}), "names no checksum of config.yaml, frames.mp4, trace.jsonl"),
-    (drop("files"), "names no checksum of config.yaml, frames.mp4, trace.jsonl"),
-    (set_("files", to=None), "names no checksum of config.yaml, frames.mp4, trace.jsonl"),
-    (drop("files", "config.yaml"), "names no checksum of config.yaml"),
-    (drop("files", "video.mp4"), "names no checksum of video.mp4"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (set_("prompt", to="a green circle"), "run.json says prompt='a green circle'"),
+        (set_("seed", to=4), "run.json says seed='4'"),
+        (set_("frames", to=5), "run.json says frames='5'"),
+        (set_("produced_by", "prompt", to="a green circle"), "gives the key"),
+        (set_("produced_by", "model", "fps", to=12), "gives the key"),
+        (set_("speed", to="slow"), "belongs into tiny/scope-slow"),
+        (set_("key", to="abc"), "its key is abc"),
+        (set_("files", to={}), "names no checksum of config.yaml, frames.mp4, trace.jsonl"),
+        (drop("files"), "names no checksum of config.yaml, frames.mp4, trace.jsonl"),
+        (set_("files", to=None), "names no checksum of config.yaml, frames.mp4, trace.jsonl"),
+        (drop("files", "config.yaml"), "names no checksum of config.yaml"),
+        (drop("files", "video.mp4"), "names no checksum of video.mp4"),
+    ],
+)
 @pytest.mark.parametrize("sealed", [True, False])
 def test_what_does_not_follow_from_the_rest_is_noticed_with_a_new_seal_and_in_old_records_without(
     store, capsys, change, why, sealed
@@ -124,13 +130,16 @@ def test_what_does_not_follow_from_the_rest_is_noticed_with_a_new_seal_and_in_ol
     assert status == 1 and why in said
 
 
-@pytest.mark.parametrize(("change", "why"), [
-    (set_("psnr", to=40.0), "quality.json is not what was sealed"),
-    (set_("lpips", to=0.01), "quality.json is not what was sealed"),
-    (set_("per_frame", "psnr", to=[40.0]), "quality.json is not what was sealed"),
-    (set_("validity", "status", to="invalid"), "quality.json is not what was sealed"),
-    (drop(SEAL), "quality.json has lost its seal"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (set_("psnr", to=40.0), "quality.json is not what was sealed"),
+        (set_("lpips", to=0.01), "quality.json is not what was sealed"),
+        (set_("per_frame", "psnr", to=[40.0]), "quality.json is not what was sealed"),
+        (set_("validity", "status", to="invalid"), "quality.json is not what was sealed"),
+        (drop(SEAL), "quality.json has lost its seal"),
+    ],
+)
 def test_changed_scores_are_noticed_and_scoring_mends_them(store, capsys, change, why):
     path = one(store) / "quality.json"
     content = json.loads(path.read_text())
@@ -199,12 +208,15 @@ def test_flops_and_counts_follow_from_the_trace(counted, capsys):
     assert status == 0 and "counted again" not in said
 
 
-@pytest.mark.parametrize(("run", "what"), [
-    (lambda run: run["flops"].update(dense=run["flops"]["dense"] * 0.999), "flops in run.json"),
-    (lambda run: run["flops"].update(executed_fraction=0.5), "flops in run.json"),
-    (lambda run: run.update(forwards=run["forwards"] - 1), "forwards in run.json"),
-    (lambda run: run["decisions"].update(recompute=1), "decisions in run.json"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("run", "what"),
+    [
+        (lambda run: run["flops"].update(dense=run["flops"]["dense"] * 0.999), "flops in run.json"),
+        (lambda run: run["flops"].update(executed_fraction=0.5), "flops in run.json"),
+        (lambda run: run.update(forwards=run["forwards"] - 1), "forwards in run.json"),
+        (lambda run: run["decisions"].update(recompute=1), "decisions in run.json"),
+    ],
+)
 def test_counts_that_do_not_follow_from_the_trace_are_noticed_though_sealed(counted, capsys, run, what):
     status, said = verified(counted(run), capsys)
     assert status == 1 and f"{what} is not what its trace gives" in said

@@ -1,4 +1,5 @@
 """Video files: what is written comes back bit for bit, and what cannot be read says so by name."""
+
 import av
 import numpy as np
 import pytest
@@ -72,13 +73,30 @@ def test_the_preview_is_what_browsers_play_close_to_the_frames_and_the_same_ever
     assert error < 4
 
 
-@pytest.mark.parametrize(("what", "message"), [
-    ("grey", "uint8"), ("one channel", "uint8"), ("alpha", "alpha"), ("floats", "scale floats"),
-    ("nothing", "no frames"), ("no batches", "no frames"), ("another size", "one size"), ("no rate", "fps")])
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("grey", "uint8"),
+        ("one channel", "uint8"),
+        ("alpha", "alpha"),
+        ("floats", "scale floats"),
+        ("nothing", "no frames"),
+        ("no batches", "no frames"),
+        ("another size", "one size"),
+        ("no rate", "fps"),
+    ],
+)
 def test_frames_that_are_no_video_are_refused_and_leave_nothing(what, message, frames, tmp_path):
-    given = {"grey": frames[..., 0], "one channel": frames[..., :1], "alpha": frames[..., [0, 1, 2, 0]],
-             "floats": frames / 255, "nothing": frames[:0], "no batches": iter(()), "no rate": frames,
-             "another size": [frames, frames[:, :32]]}[what]
+    given = {
+        "grey": frames[..., 0],
+        "one channel": frames[..., :1],
+        "alpha": frames[..., [0, 1, 2, 0]],
+        "floats": frames / 255,
+        "nothing": frames[:0],
+        "no batches": iter(()),
+        "no rate": frames,
+        "another size": [frames, frames[:, :32]],
+    }[what]
     with pytest.raises(video.VideoError, match=message):
         video.write_lossless(tmp_path / "frames.mp4", given, fps=0 if what == "no rate" else 24)
     assert list(tmp_path.iterdir()) == []
@@ -97,7 +115,7 @@ def test_a_truncated_file_is_an_error_that_names_it(share, lossless, tmp_path, f
     video.write_preview(tmp_path / "preview.mp4", frames)
     for whole in (lossless, tmp_path / "preview.mp4"):  # the index at the end, and in front
         data = whole.read_bytes()
-        (tmp_path / "cut.mp4").write_bytes(data[:int(share * len(data))])
+        (tmp_path / "cut.mp4").write_bytes(data[: int(share * len(data))])
         with pytest.raises(video.VideoError, match=r"cut\.mp4"):
             list(video.read(tmp_path / "cut.mp4"))
 
@@ -105,6 +123,7 @@ def test_a_truncated_file_is_an_error_that_names_it(share, lossless, tmp_path, f
 @pytest.mark.parametrize("name", ["text.mp4", "text.txt", "text.nfo", "picture.png", "absent.mp4", "."])
 def test_what_is_no_video_is_an_error_that_names_it(name, frames, tmp_path):
     from PIL import Image
+
     if name.startswith("text"):
         (tmp_path / name).write_text("not a video, whatever it is called\n" * 40)
     elif name.startswith("picture"):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from store import KEY_VERSION, Store
-from sweep import work
+from sweep import make_videos as work
 
 
 def test_who_is_waited_for_is_said_at_once_and_every_minute(tmp_path, monkeypatch):

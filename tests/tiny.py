@@ -16,19 +16,46 @@ from models.skyreels.settings import SkyReels
 
 CPU = torch.device("cpu")
 ARCHITECTURE = {
-    "patch_size": [1, 2, 2], "num_attention_heads": 2, "attention_head_dim": 12, "in_channels": 16, "out_channels": 16,
-    "text_dim": 32, "freq_dim": 256, "ffn_dim": 32, "num_layers": 2, "cross_attn_norm": True,
-    "qk_norm": "rms_norm_across_heads", "eps": 1e-6, "rope_max_seq_len": 64, "inject_sample_info": True,
-}  # fmt: skip
+    "patch_size": [1, 2, 2],
+    "num_attention_heads": 2,
+    "attention_head_dim": 12,
+    "in_channels": 16,
+    "out_channels": 16,
+    "text_dim": 32,
+    "freq_dim": 256,
+    "ffn_dim": 32,
+    "num_layers": 2,
+    "cross_attn_norm": True,
+    "qk_norm": "rms_norm_across_heads",
+    "eps": 1e-6,
+    "rope_max_seq_len": 64,
+    "inject_sample_info": True,
+}
 VAE = {
-    "base_dim": 3, "z_dim": 16, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1,
+    "base_dim": 3,
+    "z_dim": 16,
+    "dim_mult": [1, 1, 1, 1],
+    "num_res_blocks": 1,
     "temperal_downsample": [False, True, True],
-}  # fmt: skip
+}
 SHORT, LONG, THREE = 37, 61, 85  # frames: 10 latents; 16 in segments of 10 and 10; 22 in three segments
 TINY = SkyReels(
-    name="tiny", weights="random", frames=SHORT, height=32, width=48, base_frames=37, overlap=13, steps=6, ar_step=2,
-    block=2, guidance=4.0, text_length=8, precision="fp32", architecture=ARCHITECTURE, vae=VAE,
-)  # fmt: skip
+    name="tiny",
+    weights="random",
+    frames=SHORT,
+    height=32,
+    width=48,
+    base_frames=37,
+    overlap=13,
+    steps=6,
+    ar_step=2,
+    block=2,
+    guidance=4.0,
+    text_length=8,
+    precision="fp32",
+    architecture=ARCHITECTURE,
+    vae=VAE,
+)
 
 
 def build(**changes: object) -> SkyReelsV2:
@@ -71,9 +98,17 @@ def save_checkpoint(folder: Path) -> Path:
     model.transformer.save_pretrained(folder / "transformer")
     model.vae.save_pretrained(folder / "vae")
     config = UMT5Config(
-        vocab_size=64, d_model=32, d_kv=8, d_ff=37, num_layers=2, num_heads=4, relative_attention_num_buckets=8,
-        feed_forward_proj="gated-gelu", pad_token_id=0, eos_token_id=1,
-    )  # fmt: skip
+        vocab_size=64,
+        d_model=32,
+        d_kv=8,
+        d_ff=37,
+        num_layers=2,
+        num_heads=4,
+        relative_attention_num_buckets=8,
+        feed_forward_proj="gated-gelu",
+        pad_token_id=0,
+        eos_token_id=1,
+    )
     with torch.random.fork_rng():
         torch.manual_seed(0)
         UMT5EncoderModel(config).save_pretrained(folder / "text_encoder")

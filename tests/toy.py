@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from engine.loop import generate
-from engine.method import VELOCITY, Site
+from engine.row import VELOCITY, Site
 from engine.staircase import segments, staircase
 
 

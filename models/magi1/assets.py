@@ -1,9 +1,9 @@
 """Finding, checking and loading what a MAGI-1 run needs besides its settings. Nothing here downloads.
 
-    FOLDER/config.json or ckpt/magi/4.5B_<kind>/   the transformer (layout: checkpoint.py)
-    FOLDER/vae or ckpt/vae                         the autoencoder
-    FOLDER/t5 or ckpt/t5/t5-v1_1-xxl               the text encoder and its tokenizer
-    FOLDER/special_tokens.npz                      from example/assets of the official code
+FOLDER/config.json or ckpt/magi/4.5B_<kind>/   the transformer (layout: checkpoint.py)
+FOLDER/vae or ckpt/vae                         the autoencoder
+FOLDER/t5 or ckpt/t5/t5-v1_1-xxl               the text encoder and its tokenizer
+FOLDER/special_tokens.npz                      from example/assets of the official code
 """
 
 from __future__ import annotations
@@ -176,4 +176,3 @@ def _write(path: Path | None, embedding: Tensor) -> None:
 def _noise(name: str, shape: tuple[int, ...]) -> Tensor:
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-

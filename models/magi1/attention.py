@@ -75,9 +75,7 @@ class ParallelAttention(nn.Module):
     attends in float32 with a plain softmax, and multiplies in the released order, so that even roundings agree.
     """
 
-    def __init__(
-        self, config: ModelConfig, index: int, proj_precision: str = "fp32", reference: bool = False
-    ) -> None:
+    def __init__(self, config: ModelConfig, index: int, proj_precision: str = "fp32", reference: bool = False) -> None:
         super().__init__()
         size, eps = config.kv_channels, config.layernorm_epsilon
         self.index, self.head_dim, self.groups = index, size, config.num_query_groups

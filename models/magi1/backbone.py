@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 
 from engine.ledger import Entry
-from engine.method import VELOCITY, Row, Site
 from engine.resident import Holder, drop
+from engine.row import VELOCITY, Row, Site
 from engine.visit import Visit
 from engine.weights import digest
 
 from . import assets
 from .checkpoint import empty_dit
 from .config import ModelConfig
-from .dispatch import BRANCHES, Dispatcher
+from .chunk_forward import BRANCHES, Dispatcher
 from .dit import Blocks, Layer, Magi1DiT
 from .prefix import read_prefix
 from .price_ledger import Price
@@ -43,8 +43,15 @@ class Magi1Backbone(Holder):
     Settings = Magi1
     MODULES = ("transformer", "vae", "tokens")
     DECIDED_BY = (
-        "weights", "checkpoint", "distill", "precision", "proj_precision", "architecture", "vae", "special_tokens",
-    )  # fmt: skip
+        "weights",
+        "checkpoint",
+        "distill",
+        "precision",
+        "proj_precision",
+        "architecture",
+        "vae",
+        "special_tokens",
+    )
     offers = frozenset({"blocks", "branches", "kv_capacity", "partial"}) | SIGNALS
 
     def __init__(self, settings: Magi1, device: torch.device) -> None:

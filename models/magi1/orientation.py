@@ -13,8 +13,16 @@ from torch import Tensor
 
 EXIF_ORIENTATION = 0x0112
 # (a, b, c, d) of the display matrix, where a stored pixel (x, y) is shown at (a x + c y, b x + d y): EXIF's number
-NUMBERS: dict[tuple[int, ...], int] = {(1, 0, 0, 1): 1, (-1, 0, 0, 1): 2, (-1, 0, 0, -1): 3, (1, 0, 0, -1): 4,
-           (0, 1, 1, 0): 5, (0, 1, -1, 0): 6, (0, -1, -1, 0): 7, (0, -1, 1, 0): 8}  # fmt: skip
+NUMBERS: dict[tuple[int, ...], int] = {
+    (1, 0, 0, 1): 1,
+    (-1, 0, 0, 1): 2,
+    (-1, 0, 0, -1): 3,
+    (1, 0, 0, -1): 4,
+    (0, 1, 1, 0): 5,
+    (0, 1, -1, 0): 6,
+    (0, -1, -1, 0): 7,
+    (0, -1, 1, 0): 8,
+}
 SIDEWAYS = (5, 6, 7, 8)  # height and width change places
 FLIPS: dict[int, tuple[int, ...]] = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}  # after transposing
 

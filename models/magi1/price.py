@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .config import ModelConfig, RuntimeConfig
-from .dispatch import BRANCHES
+from .chunk_forward import BRANCHES
 from .embed import CaptionEmbedder
 from .schedule import Forward, Schedule
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.ledger import Entry
-from engine.method import Mode
+from engine.row import Mode
 
 from .config import ModelConfig, RuntimeConfig
-from .dispatch import BRANCHES
+from .chunk_forward import BRANCHES
 from .embed import CaptionEmbedder
 from .price import (
     attention_flops,

@@ -1,10 +1,10 @@
 """A folder of numbers recorded from the official code, and ours beside them, case by case.
 
-    config.json, state_dict.safetensors        the model, its settings, and what was run (`scenarios`)
-    dit_forward[_bf16].safetensors             single forwards: (i) without, (ii) with a cache
-    rollout_<scenario>.safetensors             whole videos, from the inputs in rollout_inputs.safetensors
-    reuse_baselines.safetensors                of it, the official loop's video
-    vae_config.json, vae_state_dict, vae_io    the autoencoder
+config.json, state_dict.safetensors        the model, its settings, and what was run (`scenarios`)
+dit_forward[_bf16].safetensors             single forwards: (i) without, (ii) with a cache
+rollout_<scenario>.safetensors             whole videos, from the inputs in rollout_inputs.safetensors
+reuse_baselines.safetensors                of it, the official loop's video
+vae_config.json, vae_state_dict, vae_io    the autoencoder
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .cases import Case, compare
+from .comparison import Case, compare
 from .checkpoint import CheckpointError, check, empty_dit, kept_as, take
 from .config import RuntimeConfig, read_config
-from .dispatch import Dispatcher, from_chunks, rollout, to_chunks
+from .chunk_forward import Dispatcher, from_chunks, rollout, to_chunks
 from .dit import Magi1DiT, stays_float32
 from .recorded_forwards import Forwards
 from .schedule import schedule, time_grid

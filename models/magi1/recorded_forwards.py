@@ -12,9 +12,9 @@ from torch import Tensor
 
 from .attention import Call
 from .cache import KVCache
-from .cases import Case, compare
+from .comparison import Case, compare
 from .config import ModelConfig, RuntimeConfig
-from .dispatch import Dispatcher, from_chunks, to_chunks
+from .chunk_forward import Dispatcher, from_chunks, to_chunks
 from .dit import Layer, Magi1DiT
 from .embed import FREQUENCIES
 from .schedule import Forward, Schedule, step_length
@@ -80,9 +80,15 @@ class Forwards:
     ) -> Tensor:
         places = range(inputs.first, inputs.first + len(inputs.times))
         out = model(
-            inputs.latents, inputs.times, inputs.text, places, inputs.visible,
-            cache=cache, step_length=length, dropped=dropped,
-        )  # fmt: skip
+            inputs.latents,
+            inputs.times,
+            inputs.text,
+            places,
+            inputs.visible,
+            cache=cache,
+            step_length=length,
+            dropped=dropped,
+        )
         return from_chunks(out)[None]
 
     @torch.no_grad()
@@ -176,7 +182,7 @@ class Forwards:
         times = tuple(inputs.times.tolist())
         forward = Forward(
             0, 0, 0, flight, (0,) * len(times), times, times, tuple(inputs.visible), length, duplicate=True
-        )  # fmt: skip
+        )
         plan = Schedule((forward,), flight.stop, flight.start, 0, inputs.latents.shape[2], (), length)
         settings = self.recording.settings.with_(distill=True, cfg_number=1)
         dispatcher = Dispatcher(self.recording.model, settings, plan, inputs.text)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from engine.method import Row
+from engine.row import Row
 
 from .config import ModelConfig, RuntimeConfig
 from .schedule import Forward, Schedule, schedule

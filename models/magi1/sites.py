@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from engine.method import Row, Site
+from engine.row import Row, Site
 from engine.visit import Visit
 
 from .attention import Call

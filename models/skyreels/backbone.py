@@ -17,18 +17,18 @@ from diffusers import AutoencoderKLWan, SkyReelsV2Transformer3DModel, UniPCMulti
 from torch import Tensor
 
 from engine.ledger import Entry
-from engine.method import TRANSFORMER, VELOCITY, Row, Site
 from engine.resident import Holder, drop
-from engine.transfer import sent
+from engine.row import TRANSFORMER, VELOCITY, Row, Site
+from engine.to_device import sent
 from engine.visit import WHOLE, Visit
 from engine.weights import digest
 from models.skyreels import checkpoint, text
 from models.skyreels.attention import KeyValues, View
 from models.skyreels.batch import batches, joined, together
+from models.skyreels.capabilities import advice, offers
 from models.skyreels.forward import Condition, Opening, Text, condition, forward, opening, read_text
-from models.skyreels.offers import advice, offers
+from models.skyreels.hooked_forward import Place, own_forward
 from models.skyreels.overlap import noised_overlap
-from models.skyreels.own_forward import Place, own_forward
 from models.skyreels.price import Price
 from models.skyreels.settings import SPATIAL, SkyReels
 from models.skyreels.signals import Signals
@@ -198,9 +198,16 @@ class SkyReelsV2(Holder):
         return visit(VELOCITY, latents[row.slots.start : row.slots.stop], guided)
 
     def _forward(
-        self, x: Tensor, when: Condition, branch: str, view: View | None, visit: Visit | None = None,
-        pick: list[int] | None = None, begun: list[Opening] | None = None, alike: bool = False,
-    ) -> Tensor:  # fmt: skip
+        self,
+        x: Tensor,
+        when: Condition,
+        branch: str,
+        view: View | None,
+        visit: Visit | None = None,
+        pick: list[int] | None = None,
+        begun: list[Opening] | None = None,
+        alike: bool = False,
+    ) -> Tensor:
         """One guidance branch's velocity of the slots at `pick` (None: all); what all branches have in common is left
         in `begun`, if given: with `alike`, where no method looks into a forward, its first self-attention is run ahead.
         """

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from diffusers import SkyReelsV2Transformer3DModel
 from torch import Tensor
 
-from engine.room import free_bytes
+from engine.free_memory import free_bytes
 from models.skyreels.forward import Condition, Opening, Text, forward
 from models.skyreels.settings import SPATIAL, SkyReels
 
@@ -43,8 +43,10 @@ def batches(settings: SkyReels, architecture: Mapping[str, Any], device: torch.d
     branches = len(settings.branches)
     if settings.batch_guidance == "never" or branches == 1:
         return False
-    p, q = (side // SPATIAL // patch for side, patch in zip((settings.height, settings.width),
-            architecture["patch_size"][1:], strict=True))  # fmt: skip
+    p, q = (
+        side // SPATIAL // patch
+        for side, patch in zip((settings.height, settings.width), architecture["patch_size"][1:], strict=True)
+    )
     tokens = max(segment.length for segment in settings.segments) * p * q
     need = activation_bytes(architecture, tokens, branches, {"fp32": 4, "bf16": 2}[settings.precision])
     free = free_bytes(device)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.method import Row, Site
+from engine.row import Row, Site
 from engine.visit import Visit
 
 

@@ -25,8 +25,8 @@ import torch.nn.functional as F
 from diffusers import SkyReelsV2Transformer3DModel
 from torch import Tensor
 
-from engine.method import Row, Site
-from engine.transfer import sent
+from engine.row import Row, Site
+from engine.to_device import sent
 from engine.visit import Visit
 from models.skyreels.attention import View, attention, rotary_table, rotate
 from models.skyreels.branch import modulated, modulation, only, places, through

@@ -7,7 +7,7 @@ import hashlib
 import torch
 from torch import Tensor
 
-from engine.method import Row
+from engine.row import Row
 from models.skyreels.settings import SkyReels
 
 

@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from engine.ledger import Entry
-from engine.method import Decision, Method, Mode, Row, Site
+from engine.method import Method
+from engine.row import Decision, Mode, Row, Site
 from engine.visit import Visit
 from models.skyreels.checkpoint import on_meta
 from models.skyreels.forward import condition, forward, read_text

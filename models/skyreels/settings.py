@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from engine.method import Row
+from engine.row import Row
 from engine.staircase import Segment, segments, staircase
 
 TEMPORAL, SPATIAL = 4, 8  # of the Wan VAE; the patch is (1, 2, 2), so sides are multiples of 16

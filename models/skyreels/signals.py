@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from diffusers import SkyReelsV2Transformer3DModel
 from torch import Tensor
 
-from engine.transfer import sent
+from engine.to_device import sent
 from models.skyreels.forward import frame_rate
 
 SIGNALS = frozenset({"time_projection", "time_embedding", "latent", "patch_embedding"})

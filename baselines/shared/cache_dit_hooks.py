@@ -1,4 +1,4 @@
-"""cache-dit for `baselines.external`; an extra: `pip install -e .[external]`."""
+"""cache-dit for `baselines.library`; an extra: `pip install -e .[external]`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from baselines.external import Run, tensors_in
-from engine.method import Mode
+from baselines.library import Run, tensors_in
+from engine.row import Mode
 
 TECHNIQUES = {"dbcache": Mode.CACHE}
 OURS = {"num_inference_steps", "enable_separate_cfg", "cache_type"}  # known from the run

@@ -23,10 +23,11 @@ from torch import Tensor
 
 from engine.forecast import newton
 from engine.loop import generate
-from engine.method import VELOCITY, Method, Row, Site
+from engine.method import Method
+from engine.row import VELOCITY, Row, Site
 from store import Store, fingerprint, writing
 from sweep.cell import Cell
-from sweep.work import Notify, nobody, out
+from sweep.make_videos import Notify, nobody, out
 
 HORIZONS = 6  # steps since the last forward; raising it: longer runs without one are looked at
 STAND_INS = ("reuse", "taylor1", "newton2")  # by their order: 0, 1, 2
@@ -90,10 +91,16 @@ def run(cell: Cell, store: Store, notify: Notify = nobody) -> list[str]:
     model.load()
     texts = model.texts(cell.prompts, store.cache("text", "x").parent)
     found: dict[str, Any] = {
-        "identity": identity, "model": model.name, "weights": model.settings.weights, "seed": seed,
-        "prompts": cell.prompts, "stand_ins": STAND_INS, "horizons": HORIZONS,
-        "slot": min(SLOT, max(row.slots.stop for row in model.schedule()) - 1), "videos": [],
-    }  # fmt: skip
+        "identity": identity,
+        "model": model.name,
+        "weights": model.settings.weights,
+        "seed": seed,
+        "prompts": cell.prompts,
+        "stand_ins": STAND_INS,
+        "horizons": HORIZONS,
+        "slot": min(SLOT, max(row.slots.stop for row in model.schedule()) - 1),
+        "videos": [],
+    }
     for number, prompt in enumerate(cell.prompts):
         watch = Watch(found["slot"])
         generate(model, watch, model.conditioning(prompt, texts), seed, [])

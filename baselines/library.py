@@ -26,17 +26,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from baselines.cadence import one_of
-from engine.method import TRANSFORMER, Decision, Method, Mode, Probe, Row, Site
+from baselines.shared.cadence import one_of
+from engine.method import Capabilities, Method, Probe
+from engine.row import TRANSFORMER, Decision, Mode, Row, Site
 
-if TYPE_CHECKING:
-    from engine.backbone import Backbone
-
-LIBRARIES = {"diffusers": "baselines.external_diffusers", "cache_dit": "baselines.external_cache_dit"}
+LIBRARIES = {"diffusers": "baselines.shared.diffusers_hooks", "cache_dit": "baselines.shared.cache_dit_hooks"}
 NONE = "none"
 
 
@@ -77,7 +75,7 @@ class External(Method):
         one_of("library", self.library, *LIBRARIES)
         self.driver: Library = import_module(LIBRARIES[self.library])  # type: ignore[assignment]
         one_of(f"technique of {self.library}", self.technique, NONE, *self.driver.TECHNIQUES)
-        self.model: Backbone | None = None
+        self.model: Capabilities | None = None
         self.hooked: nn.Module | None = None
         self.held: list[Tensor] = []
         self.reset()
@@ -90,13 +88,13 @@ class External(Method):
     def requires(self) -> frozenset[str]:
         return frozenset({TRANSFORMER.kind})
 
-    def check(self, model: Backbone) -> None:
+    def check(self, model: Capabilities) -> None:
         super().check(model)
         if self.technique != NONE:
             self.driver.check(self.technique, self.options, len(model.branches))
 
     @contextmanager
-    def attached(self, model: Backbone) -> Iterator[None]:
+    def attached(self, model: Capabilities) -> Iterator[None]:
         self.model, self.rows = model, Counter(row.segment for row in model.schedule())
         try:
             yield

@@ -27,15 +27,15 @@ from typing import Any
 import yaml
 from rich.table import Table
 
-from benchmarks.knob_search import Search, Unreachable
-from benchmarks.trial import QUANTITIES, Trial
 from conf.schema import CONF, ConfigError, read_target
 from engine.knob import Knob
 from engine.method import Method
 from reports.published import cells
 from store import Store, writing
+from sweep.calibration.search import Search, Unreachable
+from sweep.calibration.trial import QUANTITIES, Trial
 from sweep.cell import Cell
-from sweep.work import Notify, nobody, out
+from sweep.make_videos import Notify, nobody, out
 
 REAL = 24  # settings tried at most where each costs real videos
 FOLDER = "calibration"  # below the results
@@ -70,10 +70,18 @@ def run(cell: Cell, store: Store, notify: Notify = nobody) -> list[str]:
     with writing(path) as draft:
         draft.write_text(point, encoding="utf-8")
     summary = {
-        "model": cell.model.name, "method": cell.name, "speed": cell.run.speed, "quantity": goal.quantity,
-        "target": goal.value, "reached": reached, "per_prompt": trial.values, "settings": settings,
-        "rehearsed": free, "weights": trial.model.weights_id, "prompts": cell.prompts,
-    }  # fmt: skip
+        "model": cell.model.name,
+        "method": cell.name,
+        "speed": cell.run.speed,
+        "quantity": goal.quantity,
+        "target": goal.value,
+        "reached": reached,
+        "per_prompt": trial.values,
+        "settings": settings,
+        "rehearsed": free,
+        "weights": trial.model.weights_id,
+        "prompts": cell.prompts,
+    }
     tried = [{**dict(key), goal.quantity: value if value == value else None} for key, value in search.tried.items()]
     with writing(store.root / FOLDER / cell.model.name / f"{name}.json") as draft:
         draft.write_text(json.dumps({**summary, "tried": tried}, indent=1), encoding="utf-8")
@@ -187,9 +195,15 @@ def _default(field: Field[Any]) -> Any:
 
 
 def text_of(
-    cell: Cell, goal: Goal, knobs: list[Knob], settings: Mapping[str, float], reached: float, trial: Trial, count: int,
+    cell: Cell,
+    goal: Goal,
+    knobs: list[Knob],
+    settings: Mapping[str, float],
+    reached: float,
+    trial: Trial,
+    count: int,
     free: bool,
-) -> str:  # fmt: skip
+) -> str:
     """The YAML of the operating point, with what speaks for it."""
     weights = "" if cell.model.settings.weights == "pretrained" else ", random weights"
     unit = UNITS[goal.quantity]

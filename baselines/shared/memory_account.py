@@ -58,17 +58,26 @@ class Held:
 SIZES = (
     Size(
         "SkyReels-V2 DF-1.3B, 544x960",
-        hidden=34 * 60 * 1536 * 2, latent=16 * 68 * 120 * 4,
+        hidden=34 * 60 * 1536 * 2,
+        latent=16 * 68 * 120 * 4,
         signals={"time_projection": 6 * 1536 * 4, "patch_embedding": 34 * 60 * 1536 * 4},
-        depth=30, guidance=2, kinds=frozenset(ALL), unit=5,
+        depth=30,
+        guidance=2,
+        kinds=frozenset(ALL),
+        unit=5,
     ),
     Size(
         "MAGI-1 4.5B-distill, 480x480",
-        hidden=30 * 30 * 3072 * 2, latent=16 * 60 * 60 * 4,
+        hidden=30 * 30 * 3072 * 2,
+        latent=16 * 60 * 60 * 4,
         signals={"time_projection": 2 * 3072 * 4, "patch_embedding": 30 * 30 * 3072 * 4},
-        depth=34, guidance=1, kinds=frozenset({"attention", "feed_forward"}), unit=6, twice=6,
+        depth=34,
+        guidance=1,
+        kinds=frozenset({"attention", "feed_forward"}),
+        unit=6,
+        twice=6,
     ),
-)  # fmt: skip
+)
 
 HELD = {
     "adacache": Held(branches=ALL),

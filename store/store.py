@@ -90,8 +90,9 @@ class Store:
         what store/checks.py says."""
         self.damaged.clear()
         self.unsealed = 0
-        cells = (f"{model}/{cell}" for model in folders(self.root, RESERVED)
-                 for cell in folders(self.root / model, RESERVED))  # fmt: skip
+        cells = (
+            f"{model}/{cell}" for model in folders(self.root, RESERVED) for cell in folders(self.root / model, RESERVED)
+        )
         for cell in cells:
             with gc_paused():
                 found = [self._listed(cell, key, verify) for key in folders(self.root / cell, RESERVED)]

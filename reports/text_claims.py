@@ -38,8 +38,9 @@ def counts(study: Study) -> list[Other]:
             ours = (ours or {}).get(name)
         what = f"{line['model']}: {line['key'].partition('.')[0].replace('_', ' ').replace('flops pf', 'PFLOP')}"
         why = plan_unlike_paper(plan, published.MODELS[line["model"]])
-        said = NO_PLAN if ours is None else f"not comparable: {why}" if why else \
-            _count(float(ours), float(line["value"]))  # fmt: skip
+        said = (
+            NO_PLAN if ours is None else f"not comparable: {why}" if why else _count(float(ours), float(line["value"]))
+        )
         shown = "" if ours is None else f"{ours:,.6g}" if isinstance(ours, float) else f"{ours:,}"
         printed = f"{float(line['value']):,.10g} ({line['source']})"
         found.append(Other(what, printed, shown, said))
@@ -51,8 +52,13 @@ def _plan(study: Study, model: str) -> dict[str, Any]:
 
 
 def _count(ours: float, printed: float) -> str:
-    return compare("flops_pf", ours, printed) if printed % 1 else "matches" if ours == printed else \
-        f"differs: {ours - printed:+,.10g}"  # fmt: skip
+    return (
+        compare("flops_pf", ours, printed)
+        if printed % 1
+        else "matches"
+        if ours == printed
+        else f"differs: {ours - printed:+,.10g}"
+    )
 
 
 def others(study: Study, frame: pd.DataFrame) -> list[Other]:
@@ -73,8 +79,9 @@ def _memory(study: Study, frame: pd.DataFrame, key: str, printed: str) -> tuple[
     if rows.empty:
         return "", "not run: python run.py experiment=fig9"
     line = rows.sort_values("model", key=lambda names: names.str.endswith("_tiny")).iloc[0]
-    ours = float(line["peak_memory_gb"] if when == "short" else rows[rows["model"] == line["model"]]
-                 ["peak_memory_gb"].max())  # fmt: skip
+    ours = float(
+        line["peak_memory_gb"] if when == "short" else rows[rows["model"] == line["model"]]["peak_memory_gb"].max()
+    )
     if line["model"] != FULL[model]:
         return f"{ours:.3g}", "not comparable: tiny preset"
     if why := unlike_paper(study, line, model) if when == "short" else "":
@@ -87,8 +94,7 @@ def _memory(study: Study, frame: pd.DataFrame, key: str, printed: str) -> tuple[
 
 
 def _selective(study: Study, frame: pd.DataFrame, key: str, printed: str) -> tuple[str, str]:
-    return _lpips(frame, "selective=none" if "without" in key else "", lambda rows: float(rows.iloc[0]),
-                  float(printed))  # fmt: skip
+    return _lpips(frame, "selective=none" if "without" in key else "", lambda rows: float(rows.iloc[0]), float(printed))
 
 
 def _spread(study: Study, frame: pd.DataFrame, key: str, printed: str) -> tuple[str, str]:
@@ -96,8 +102,9 @@ def _spread(study: Study, frame: pd.DataFrame, key: str, printed: str) -> tuple[
     return _lpips(frame, "predictor=", lambda rows: float(rows.max() - rows.min()), float(printed.strip("<=")), True)
 
 
-def _lpips(frame: pd.DataFrame, variant: str, of: Callable[[pd.Series], float], printed: float, most: bool = False
-           ) -> tuple[str, str]:  # fmt: skip
+def _lpips(
+    frame: pd.DataFrame, variant: str, of: Callable[[pd.Series], float], printed: float, most: bool = False
+) -> tuple[str, str]:
     rows = frame[(frame["method"] == "scope") & (frame["speed"] == "fast") & frame["lpips"].notna()]
     rows = rows[rows["variant"].str.startswith(variant) if variant else rows["variant"] == ""]
     rows = rows[rows["model"].str.startswith("skyreels")]
@@ -129,8 +136,10 @@ def _totals(study: Study, frame: pd.DataFrame, key: str, printed: str) -> tuple[
     if not all(plans.values()):
         return "", NO_PLAN
     magi, sky = plans["magi1"], plans["skyreels"]
-    ours = f"{magi['forwards']} forwards, {magi['chunk_steps']} chunk-steps; {sky['iterations']} iterations, " \
-           f"{sky['forwards']} forwards"  # fmt: skip
+    ours = (
+        f"{magi['forwards']} forwards, {magi['chunk_steps']} chunk-steps; {sky['iterations']} iterations, "
+        f"{sky['forwards']} forwards"
+    )
     theirs = {int(part) for part in printed.strip('"').split(";")}
     mine = {magi["forwards"], magi["chunk_steps"], sky["iterations"], sky["forwards"]}
     return ours, "matches" if theirs <= mine else "differs: no setting gives the printed totals"
@@ -148,4 +157,4 @@ LINES: dict[str, tuple[str, Judge]] = {
     "fig2_mean_abs_dev_reduction_pct": ("Prediction against reuse: mean absolute deviation lower by (%)", _deviation),
     "fig6_totals": ("Decisions in Figure 6 (MAGI-1; SkyReels-V2)", _totals),
     "predictor_lpips_spread_skyreels": ("Predictors on SkyReels-V2: spread of LPIPS", _spread),
-}  # fmt: skip
+}

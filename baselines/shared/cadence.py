@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
-from engine.method import Decision, Mode, Row
-
-if TYPE_CHECKING:
-    from engine.backbone import Backbone
-
+from engine.method import Capabilities
+from engine.row import Decision, Mode, Row
 
 TIMESTEPS = 1000
 
@@ -81,7 +77,7 @@ def one_of(name: str, value: str, *allowed: str) -> None:
         raise ValueError(f"{name} is one of {', '.join(allowed)}, got {value!r}")
 
 
-def check_interval(model: Backbone, name: str, interval: float) -> None:
+def check_interval(model: Capabilities, name: str, interval: float) -> None:
     """Raises ValueError for an interval that no slot of the run is long enough for."""
     steps = model.schedule()[0].steps
     if interval > steps:
@@ -90,7 +86,7 @@ def check_interval(model: Backbone, name: str, interval: float) -> None:
         )
 
 
-def check_order(model: Backbone, order: int, interval: float, warmup: int = 1, unused: int = 0) -> None:
+def check_order(model: Capabilities, order: int, interval: float, warmup: int = 1, unused: int = 0) -> None:
     """Raises ValueError where no slot of the run gets the computed steps that `order` extrapolates from.
 
     The first `unused` of the `warmup` computed steps enter no extrapolation.

@@ -21,7 +21,7 @@ from engine.method import Method, Original
 from engine.produce import warm_up
 from eval import lpips_weights
 from eval.metrics import lpips
-from sweep.work import Notify, nobody
+from sweep.make_videos import Notify, nobody
 
 QUANTITIES = {"flops": False, "speedup": True, "lpips": True}  # and whether less computation raises them
 SEED = 10_000  # of the first prompt; nothing that is reported on has such

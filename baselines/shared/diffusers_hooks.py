@@ -1,4 +1,4 @@
-"""diffusers' cache hooks for `baselines.external`."""
+"""diffusers' cache hooks for `baselines.library`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from baselines.external import Run, tensors_in
-from engine.method import Mode
+from baselines.library import Run, tensors_in
+from engine.row import Mode
 
 TECHNIQUES = {
     "first_block_cache": Mode.CACHE,

@@ -1,8 +1,8 @@
 """What stands in for a computation that is skipped, from the last one that was not.
 
-    residual    of the block stack: x_out = x_in + R,   R = x_out - x_in         for each guidance branch
-    velocity    v = v_last                              after guidance
-    increment   v dt = v_last dt_last                   the latent moves as far as last time, however long the step is
+residual    of the block stack: x_out = x_in + R,   R = x_out - x_in         for each guidance branch
+velocity    v = v_last                              after guidance
+increment   v dt = v_last dt_last                   the latent moves as far as last time, however long the step is
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from baselines.memory import Memory
+from baselines.shared.site_memory import Memory
 from engine.history import column, steps_of
-from engine.method import VELOCITY, Row, Site
+from engine.row import VELOCITY, Row, Site
 
 QUANTITIES = ("residual", "velocity", "increment")
 

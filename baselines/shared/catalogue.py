@@ -1,7 +1,7 @@
 """docs/methods.md from the docstrings and fields of the methods themselves.
 
-    python -m baselines.catalogue            write it
-    python -m baselines.catalogue --check    exit 1 if it is out of date
+    python -m baselines.shared.catalogue            write it
+    python -m baselines.shared.catalogue --check    exit 1 if it is out of date
 
 Sources are read, not imported: the page also lists SCOPE, which this package does not know.
 """
@@ -13,10 +13,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from baselines.held import table
+from baselines.shared.memory_account import table
 from terminal import tolerate
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "methods.md"
 LABELS = ("Site", "Signal", "Memory", "Changed")
 RELEASED = "Released"  # equal to the release? "; shown by " and the test
@@ -35,8 +35,9 @@ RELEASES = """## Compared with the releases
 """
 HEAD = """# Methods
 
-Generated from the docstrings by `python -m baselines.catalogue`; edit those. A *slot* is one latent frame, a *hidden
-tensor* the state between blocks of all slots, a *latent* a tensor of the video's latent size (small beside it).
+Generated from the docstrings by `python -m baselines.shared.catalogue`; edit those. A *slot* is one latent frame,
+a *hidden tensor* the state between blocks of all slots, a *latent* a tensor of the latent size of the video (small
+beside it).
 
 | method | site | signal | memory beside the model |
 |---|---|---|---|

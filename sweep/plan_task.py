@@ -8,10 +8,23 @@ from dataclasses import asdict
 from store import Store, writing
 from sweep.cell import Cell
 from sweep.cost import dry_run
-from sweep.work import Notify, nobody, out
+from sweep.make_videos import Notify, nobody, out
 
-SETTINGS = ("frames", "height", "width", "fps", "steps", "guidance", "ar_step", "block", "base_frames", "overlap",
-            "attention", "distill", "kv_range")  # what the count depends on, of either model  # fmt: skip
+SETTINGS = (
+    "frames",
+    "height",
+    "width",
+    "fps",
+    "steps",
+    "guidance",
+    "ar_step",
+    "block",
+    "base_frames",
+    "overlap",
+    "attention",
+    "distill",
+    "kv_range",
+)  # what the count depends on, of either model
 
 
 def run(cell: Cell, store: Store, notify: Notify = nobody) -> list[str]:
@@ -23,6 +36,8 @@ def run(cell: Cell, store: Store, notify: Notify = nobody) -> list[str]:
     found = dry_run(cell) | {"unit": rows[0].unit, "settings": settings, "matrix": matrix}
     with writing(store.root / "plan" / f"{store.cell(cell.model.name, cell.name, cell.speed)}.json") as draft:
         draft.write_text(json.dumps(found))
-    out.print(f"{cell.model.name} {cell.name}: {found['iterations']} iterations, {found['forwards']} forwards, "
-              f"{found['flops_pf']['dense']:.4g} PFLOP if nothing is skipped")  # fmt: skip
+    out.print(
+        f"{cell.model.name} {cell.name}: {found['iterations']} iterations, {found['forwards']} forwards, "
+        f"{found['flops_pf']['dense']:.4g} PFLOP if nothing is skipped"
+    )
     return []

@@ -71,8 +71,11 @@ def make(cell: Cell, store: Store, notify: Notify = nobody, lost: Mapping[str, s
     for name, speed in sorted({(job.name, job.speed) for job in todo}, key=str):
         older = store.older(store.cell(cell.model.name, name, speed))
         if older:
-            notify("say", f"{cell.model.name} {label(name, speed)}: {older} records have keys of an older kind; they "
-                          "are kept, and their videos are made again (docs/records.md)")  # fmt: skip
+            notify(
+                "say",
+                f"{cell.model.name} {label(name, speed)}: {older} records have keys of an older kind; they "
+                "are kept, and their videos are made again (docs/records.md)",
+            )
     texts, seconds = prepare(todo, store) if todo else ({}, {})
     told = -TELL
     while todo:
@@ -101,9 +104,12 @@ def waiting(busy: list[Job], cell: Cell, store: Store, told: float, notify: Noti
         return told
     first = busy[0]
     holder = store.claims.holder(store.cell(cell.model.name, first.name, first.speed), first.key)
-    notify("say", f"waiting for {len(busy)} videos that others are making; the first, {cell.model.name} {first.label} "
-                  f"{first.key}, by {holder or 'a process that has just begun or ended'}. A process that gives no sign "
-                  f"of life for {STALE:.0f} s is replaced")  # fmt: skip
+    notify(
+        "say",
+        f"waiting for {len(busy)} videos that others are making; the first, {cell.model.name} {first.label} "
+        f"{first.key}, by {holder or 'a process that has just begun or ended'}. A process that gives no sign "
+        f"of life for {STALE:.0f} s is replaced",
+    )
     return time.monotonic()
 
 

@@ -13,8 +13,8 @@ from conf.schema import ConfigError
 from engine.weights import WeightsError
 from store import Store, StoreError
 from sweep.cell import Cell
+from sweep.make_videos import DeviceLost, Notify, make
 from sweep.tasks import VIDEOS, task_of
-from sweep.work import DeviceLost, Notify, make
 
 
 def perform(cell: Cell, notify: Notify, lost: Mapping[str, str] | None = None) -> None:

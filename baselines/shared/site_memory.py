@@ -9,7 +9,7 @@ from torch import Tensor
 
 from engine.forecast import Formula
 from engine.history import History
-from engine.method import Row, Site
+from engine.row import Row, Site
 
 
 class Memory:

@@ -16,7 +16,7 @@ from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockR
 from diffusers.models.transformers.transformer_skyreels_v2 import SkyReelsV2TransformerBlock
 from torch import Tensor, nn
 
-from engine.method import Row, Site
+from engine.row import Row, Site
 from models.skyreels.forward import FPS_ID
 
 # diffusers knows Wan's block, of which this one is a copy, but not this one; block hooks refuse what they do not know
