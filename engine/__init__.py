@@ -1,1 +1,1 @@
-"""Neutral ground: the method interface, the one denoising loop, schedules, forecasters and the meter."""
+"""What models and methods share: the method interface, the denoising loop, schedules, forecasts, measurements."""

@@ -1,4 +1,4 @@
-"""What a backbone offers to the loop. Adapters live in `models/`; none imports a method, no method imports one."""
+"""The interface of a backbone to the denoising loop. `models/` implements it; models and methods import no other."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from engine.visit import Visit
 
 
 class Backbone(Capabilities, Protocol):
-    """One AR video diffusion model at one setting.
+    """One AR video diffusion model with its settings.
 
     Latents and velocities are slot-first: (slots, C, H, W), float32.
     """
@@ -25,7 +25,7 @@ class Backbone(Capabilities, Protocol):
 
     @property
     def parameters(self) -> int:
-        """Parameters of the denoiser."""
+        """The number of parameters of the denoiser."""
         ...
 
     @property
@@ -35,7 +35,7 @@ class Backbone(Capabilities, Protocol):
 
     @property
     def frame_borders(self) -> list[int]:
-        """The first pixel frame of every segment (or chunk) after the first, where a seam may show."""
+        """The first pixel frame of every segment (or chunk) except the first. A seam may be visible there."""
         ...
 
     @property
@@ -44,47 +44,50 @@ class Backbone(Capabilities, Protocol):
         ...
 
     def load(self) -> None:
-        """Bring the weights to the device; nothing before this needs them."""
+        """Load the weights to the device. What is called before it needs no weights."""
         ...
 
     def adopt(self, other: Backbone) -> bool:
-        """Use the loaded modules of `other` where both settings want the same ones; whether that was possible."""
+        """Use the loaded modules of `other` if both settings need the same ones. Returns whether it did."""
         ...
 
     def unload(self) -> None:
-        """Give the weights back, and all that was derived from them."""
+        """Release the weights and everything computed from them."""
         ...
 
     def forget(self) -> None:
-        """Give back what the last video left on the device: keys and values, embeddings, the sampler's history."""
+        """Release the last video's data on the device: keys and values, embeddings, the sampler's history."""
         ...
 
     def texts(self, prompts: Iterable[str], cache: Path | None = None) -> dict[str, Tensor]:
-        """Embeddings of all prompts of a run, computed once and kept in `cache`; the text encoder then leaves."""
+        """The embeddings of all prompts of a run, {prompt: tensor}.
+
+        They are computed once and stored in the folder `cache`. The text encoder is unloaded afterwards.
+        """
         ...
 
     def conditioning(self, prompt: str, texts: dict[str, Tensor]) -> Any:
-        """What `start` needs of one prompt."""
+        """The text input of `start` for one prompt. `texts` comes from the method `texts`."""
         ...
 
     def start(self, text: Any, seed: int) -> Tensor:
-        """Begin a video: forget the last one, return its empty latents (all slots)."""
+        """Begin a video: clear the state of the last one and return latents for all slots, not yet filled."""
         ...
 
     def open(self, latents: Tensor, row: Row) -> Tensor:
-        """Begin the segment of `row`: draw its noise, hand over the overlap."""
+        """Begin the segment of `row`: draw its noise and copy the overlap from the segment before."""
         ...
 
     def probe(self, name: str, latents: Tensor, row: Row) -> Tensor:
-        """A signal that costs no forward, (len(row.slots), ...), float32."""
+        """The signal `name`, (len(row.slots), ...), float32. It needs no forward of the model."""
         ...
 
     def velocity(self, latents: Tensor, row: Row, visit: Visit) -> Tensor:
-        """The velocity of every slot of `row`, offering each site of the forward to `visit`."""
+        """The velocity of every slot of `row`. Calls `visit` at each site of the forward."""
         ...
 
     def advance(self, latents: Tensor, row: Row, velocity: Tensor) -> Tensor:
-        """One sampler step for the active slots of `row`, whoever supplied the velocity."""
+        """One sampler step for the active slots of `row`. `velocity` is computed or supplied by a method."""
         ...
 
     def decode(self, latents: Tensor) -> Iterator[Tensor]:

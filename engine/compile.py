@@ -1,4 +1,4 @@
-"""torch.compile where it works, and the plain module with a word about it where it does not."""
+"""Compiling modules with torch.compile. If it fails, the module runs uncompiled and a warning gives the reason."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 
 class CompileWarning(UserWarning):
-    """What was to be compiled runs uncompiled."""
+    """A module could not be compiled and runs uncompiled."""
 
 
 def compile_parts(blocks: Iterable[nn.Module], name: str, example: Tensor) -> float:
-    """Compile the submodule `name` of every one of `blocks`, for inputs like `example` of any length.
+    """Compile the submodule `name` of every block in `blocks`, for inputs like `example` of any length.
 
-    Returns the seconds that compiling took. If the device or the machine cannot compile (no compiler, no Triton), all
-    blocks keep their plain modules and a CompileWarning says why.
+    Returns the seconds that compiling took. If the machine cannot compile (no compiler, no Triton), no block is
+    compiled, a CompileWarning gives the reason, and 0.0 is returned.
     """
     begin, parts = time.perf_counter(), [(block, getattr(block, name)) for block in blocks]
     try:
@@ -26,7 +26,7 @@ def compile_parts(blocks: Iterable[nn.Module], name: str, example: Tensor) -> fl
             for block, part in parts:
                 setattr(block, name, torch.compile(part, dynamic=True))
                 getattr(block, name)(example)
-    except Exception as error:  # torch.compile raises whatever its compiler does
+    except Exception as error:  # torch.compile passes on any exception of its compiler
         for block, part in parts:
             setattr(block, name, part)
         reason = f"{type(error).__name__}: {error}".splitlines()[0]

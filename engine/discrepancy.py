@@ -1,4 +1,4 @@
-"""How much a signal has moved since the step before, per latent slot: what TeaCache, FlowCache and SCOPE measure."""
+"""The change of a signal between two steps, per latent slot, as TeaCache, FlowCache and SCOPE measure it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ def relative_l1(now: Tensor, before: Tensor, eps: float) -> Tensor:
 
 
 class Discrepancy:
-    """Remembers each slot's last signal, so that a moving interval compares a slot only with itself."""
+    """Stores the last signal of each slot. Each slot is compared with itself, also where the interval moves."""
 
     def __init__(self, eps: float = 1e-8) -> None:
         self.eps = eps
         self._past = History(1, None)
 
     def measure(self, slots: Sequence[int], signal: Tensor) -> list[float | None]:
-        """The discrepancy of `signal` (slots, ...) from what `remember` last saw; None for a slot it never saw.
+        """The discrepancy of `signal` (slots, ...) from the last one given to `remember`; None for a new slot.
 
-        One transfer to the host, whatever the number of slots.
+        It makes one transfer to the host for all slots.
         """
         seen = [i for i, slot in enumerate(slots) if self.knows(slot)]
         found: list[float | None] = [None] * len(slots)
@@ -38,18 +38,20 @@ class Discrepancy:
         return found
 
     def pooled(self, slots: Sequence[int], signal: Tensor) -> float | None:
-        """One figure over all slots at once, mean|f - f'| / mean|f'|; None if a slot was never seen."""
+        """One value over all slots together, mean|f - f'| / (mean|f'| + eps). None if a slot is new."""
         if not all(self.knows(slot) for slot in slots):
             return None
         before = self._past.last(slots)
         return float(relative_l1(signal.flatten()[None], before.flatten()[None], self.eps))
 
     def knows(self, slot: int) -> bool:
+        """Whether a signal of `slot` is stored."""
         return self._past.count(slot) > 0
 
     def remember(self, slots: Sequence[int], signal: Tensor, settled: int = 0) -> None:
-        """Compare with `signal` (slots, ...) from now on; slots before `settled` will not be asked for again."""
+        """Store `signal` (slots, ...) for the next comparison. Slots before `settled` will not be measured again."""
         self._past.push(slots, [0.0] * len(slots), signal, settled)
 
     def tensors(self) -> list[Tensor]:
+        """The stored signals, for the account of a method's memory."""
         return list(self._past.tensors())

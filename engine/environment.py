@@ -1,4 +1,4 @@
-"""What a number was measured on: versions, hardware, precision switches, code."""
+"""The environment of a measurement: versions, hardware, precision switches, code."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACKAGES = ("torch", "diffusers", "transformers", "lpips", "torchmetrics", "av",
 
 @cache
 def environment(device: torch.device) -> dict[str, Any]:
-    """Software, hardware and determinism switches of this process."""
+    """Software, hardware and determinism switches of this process, as stored in run.json."""
     found: dict[str, Any] = {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -41,7 +41,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def attention_backends() -> list[str]:
-    """The kernels that torch's scaled_dot_product_attention may choose among here, fastest first."""
+    """The enabled kernels of torch's scaled_dot_product_attention, fastest first."""
     return [
         name
         for name in ("cudnn", "flash", "mem_efficient", "math")
@@ -50,7 +50,7 @@ def attention_backends() -> list[str]:
 
 
 def _asked(uuid: str) -> dict[str, str]:
-    """What the driver says of a GPU as the sweep starts, "" without nvidia-smi; clocks in MHz, power in W."""
+    """Driver version, clocks (MHz) and power limit (W) of a GPU from nvidia-smi; "" if nvidia-smi fails."""
     wanted = {
         "driver": "driver_version",
         "clock": "clocks.sm",

@@ -1,8 +1,8 @@
-"""Which code computes the frames: a fingerprint that changes when that code does, and not when its wording does.
+"""The fingerprint of the code that computes the frames. It changes with the code, but not with comments or messages.
 
-From a class, and from the denoising loop, everything of the project is followed that their code names, however it was
-imported; docs/records.md says what counts. Read from the sources alone, so that it does not matter what a process has
-imported.
+It starts at a class and at the denoising loop, and follows every name of the project that their code uses, however the
+name is imported. docs/records.md lists what counts. Only source files are read, so the modules that a process has
+imported make no difference.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from engine.source import Module, Root, Unit, load
 OURS: Root = (Path(__file__).resolve().parents[1], frozenset({"engine", "models", "scope", "baselines"}))
 INSTALLED = ("site-packages", "dist-packages")
 LOOP = ("engine.loop", "generate")  # every video passes through it
-OPAQUE = "engine.fingerprint"  # what a key is made of is no part of what it stands for
+OPAQUE = "engine.fingerprint"  # the code that makes the fingerprint is not part of it
 BESIDE = frozenset(
-    {  # what models and methods offer that prices, describes or refuses, and computes no frame
+    {  # members of models and methods that count cost, describe or check, and compute no frame
         "advice",
         "check",
         "counters",
@@ -39,24 +39,25 @@ BESIDE = frozenset(
         "weights_id",
     }
 )
-ROUNDS = 4  # how far what a piece of code refers to is told apart
+ROUNDS = 4  # depth of references up to which two pieces of code are distinguished by what they refer to
 
 
 class CodeError(ValueError):
-    """The source of a class cannot be read; says which."""
+    """The source of a class cannot be read. The message names the class."""
 
 
 def code_of(kind: type | Callable[..., Any]) -> str:
-    """12 hex digits over a method's or a backbone's class, the loop and all that they use; or over a function.
+    """12 hex digits over the class of a method or backbone, the denoising loop, and all code that they use.
 
-    Made once per process. Raises CodeError for what has no source file.
+    For a function: over the function and the code that it uses. The result is cached per process. Raises CodeError if
+    `kind` has no source file.
     """
     return code_of_any(kind)
 
 
 @lru_cache(maxsize=256)
 def code_of_any(kind: Any) -> str:
-    """`code_of`, kept; `kind` is any object here, since a method's class does not pass for hashable to the checker."""
+    """`code_of` with a cache. `kind` is typed Any because mypy does not take a method's class for hashable."""
     return _digest(_reached(kind))
 
 
@@ -85,7 +86,7 @@ def _reached(kind: type | Callable[..., Any]) -> dict[Unit, Text]:
 
 
 def _effects(module: Module | None, touched: set[Module]) -> Iterable[Unit]:
-    """What importing a module does besides binding names; that of the modules that it imports as well."""
+    """The statements of a module, and of the modules it imports, that do more on import than bind names."""
     waiting, found = [module], []
     while waiting:
         one = waiting.pop()
@@ -99,13 +100,13 @@ def _effects(module: Module | None, touched: set[Module]) -> Iterable[Unit]:
 
 
 def _registered(unit: Unit) -> bool:
-    """Whether a decorator of the project may note a definition somewhere."""
+    """Whether a decorator of the project may register the definition somewhere."""
     decorators = getattr(unit.node, "decorator_list", ())
     return bool(decorators) and normalise(unit).decorated
 
 
 def _beside(family: Collection[tuple[str, str]], roots: tuple[Root, ...]) -> frozenset[str]:
-    """The members of BESIDE that no other code of the classes uses, and that set nothing on the object."""
+    """The members of BESIDE that no other code of the classes uses, and that set no attribute of the object."""
     used: set[str] = set()
     for module, name in family:
         for unit in _units(module, name, roots, must=False):
@@ -124,24 +125,24 @@ def _of_self(node: ast.expr) -> bool:
 
 
 def _units(module: str, name: str, roots: tuple[Root, ...], must: bool = True) -> list[Unit]:
-    """The statements that define `name`; all of a module that makes the name in another way."""
+    """The statements that define `name`; all statements of the module if none defines it."""
     source = load(module, roots)
     if source is None:
         if must:
-            raise CodeError(f"{module}.{name} has no source file to take its fingerprint from; put it into a .py file")
+            raise CodeError(f"{module}.{name} has no source file for its fingerprint; put it into a .py file")
         return []
     return source.bound.get(name) or (source.units if must else [])
 
 
 def _place(kind: type | Callable[..., Any]) -> tuple[str, str]:
     module = kind.__module__
-    if module == "__main__":  # a script: its file has the name
+    if module == "__main__":  # a script: its module name is that of its file
         module = Path(str(getattr(sys.modules[module], "__file__", "") or "")).stem or module
     return module, kind.__qualname__.split(".")[0]
 
 
 def _roots(kind: type | Callable[..., Any]) -> tuple[Root, ...]:
-    """Where modules of the project are: ours, and beside a plug-in or a class that it derives from."""
+    """The folders with modules of the project: ours, and those of a plug-in and of the classes it derives from."""
     found = [OURS]
     for base in kind.__mro__ if isinstance(kind, type) else (kind,):
         file = getattr(sys.modules.get(base.__module__), "__file__", None)
@@ -156,12 +157,12 @@ def _roots(kind: type | Callable[..., Any]) -> tuple[Root, ...]:
 
 
 def _foreign(file: Path) -> bool:
-    """Whether a file is of an installed library or of Python."""
+    """Whether a file belongs to an installed library or to Python."""
     return any(part in INSTALLED for part in file.parts) or file.is_relative_to(sysconfig.get_path("stdlib"))
 
 
 def _digest(reached: dict[Unit, Text]) -> str:
-    """Over the set of texts, each told apart by those that it refers to; neither order nor place matters."""
+    """The hash of the set of texts and of the references between them. Order and place of the code do not matter."""
     marks = {unit: _hash(text.text) for unit, text in reached.items()}
     for _ in range(ROUNDS):
         marks = {

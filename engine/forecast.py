@@ -1,8 +1,8 @@
-"""Extrapolation along the denoising trajectory: formulas on plain values, floats, arrays or tensors alike.
+"""Extrapolation formulas along the denoising trajectory. Values are floats, arrays or tensors.
 
-Two papers, two formulas. SCOPE's Eq. 7 may be read as `newton` (second order at any spacing) or as `taylor` (the
-literal "curvature by a second finite difference", first order only); `taylorseer` is that paper's recursion. The
-doctests tell them apart on y = x^2.
+SCOPE's Eq. 7 has two readings: `newton`, second order at any spacing, and `taylor`, the literal "curvature by a second
+finite difference", first order only. `taylorseer` is the recursion of the TaylorSeer paper. The doctests show how the
+formulas differ on y = x^2.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Formula = Callable[[Points, float], Any]
 
 
 def newton(points: Points, at: float) -> Any:
-    """The polynomial through all `points`, read at `at`: exact to degree len(points) - 1 at any spacing.
+    """The value at `at` of the polynomial through all `points`: exact up to degree len(points) - 1 at any spacing.
 
     >>> newton([(0.0, 0.0), (1.0, 1.0), (2.0, 4.0)], at=3.0)
     9.0
@@ -40,7 +40,8 @@ def newton(points: Points, at: float) -> Any:
 def taylor(points: Points, at: float) -> Any:
     """v0 + h d1 + h^2/2 c with backward differences: the literal reading of SCOPE's Eq. 6 and 7.
 
-    d1 is a secant, so a curvature term centred elsewhere leaves an error of order h^2 (facts: order 2, Newton 3).
+    d1 is the slope of a secant, not of the tangent at v0. The curvature term does not correct this, so the error is of
+    order h^2. That of `newton` on three points is of order h^3.
 
     >>> taylor([(0.0, 0.0), (1.0, 1.0), (2.0, 4.0)], at=3.0)
     8.0
@@ -61,7 +62,7 @@ def taylor(points: Points, at: float) -> Any:
 def taylorseer(points: Points, at: float) -> Any:
     """TaylorSeer's recursion (Liu et al. 2025, Eq. 3): F_{k+1} = (F_k - F_k_previous) / last gap, sum F_k d^k / k!.
 
-    The same gap divides every order, which is right for a constant interval only.
+    Every order is divided by the same gap, which is exact only for a constant interval.
 
     >>> taylorseer([(0.0, 0.0), (1.0, 1.0), (2.0, 4.0)], at=3.0)
     8.0
@@ -84,8 +85,9 @@ def _factors(points: Points) -> list[Any]:
 def hicache(points: Points, at: float, scale: float = 0.5) -> Any:
     """TaylorSeer's recursion on Hermite polynomials (HiCache, arXiv 2508.16984): d^k becomes scale^k H_k(scale d).
 
-    H_k are the physicists' polynomials; `scale` in (0, 1) contracts both their argument and their size. The constant
-    and the slope term keep TaylorSeer's limits: H_0 = 1, and scale H_1(scale d) = 2 scale^2 d, equal to d at sqrt(1/2).
+    H_k are the physicists' Hermite polynomials. `scale` in (0, 1) makes both their argument and their value smaller.
+    The constant term equals TaylorSeer's: H_0 = 1. The slope term is scale H_1(scale d) = 2 scale^2 d; at
+    scale = sqrt(1/2) it equals TaylorSeer's d.
 
     >>> hicache([(0.0, 0.0), (1.0, 1.0)], at=2.0, scale=0.5)
     1.5
@@ -102,10 +104,10 @@ def hicache(points: Points, at: float, scale: float = 0.5) -> Any:
 def foca(points: Points, at: float) -> Any:
     """Forecast, then calibrate (FoCa, arXiv 2508.16211, Eq. 6 to 8): a BDF2 forecast, corrected by Heun's rule.
 
-    With the feature as the state of an ODE and the slope f0 at the last full step (s0, y0) taken from the full step
-    before it, f0 = (y0 - y1) / (s0 - s1), BDF2 becomes 4/3 y0 - 1/3 y1 + 2/3 (y0 - y1) = 2 y0 - y1 one gap ahead, a
-    point on the line with the slope f0. The slope at the target is that of the forecast against y0, so Heun's result
-    y0 + h/2 (f0 + f1), anchored at the last full step, lies on the same line: older points have no weight.
+    The feature is the state of an ODE. (s0, y0) is the last full step, (s1, y1) the full step before it. The slope at
+    s0 is f0 = (y0 - y1) / (s0 - s1). One gap ahead, BDF2 gives 4/3 y0 - 1/3 y1 + 2/3 (y0 - y1) = 2 y0 - y1, which lies
+    on the line through y0 with slope f0. The slope f1 at the target is (forecast - y0) / h. Heun's rule
+    y0 + h/2 (f0 + f1) gives a point on the same line. So older points have no weight.
 
     >>> foca([(0.0, 0.0), (1.0, 1.0)], at=3.0)
     3.0
@@ -128,7 +130,7 @@ def adams_bashforth(points: Points, at: float) -> Any:
     """Two-step Adams-Bashforth with slopes by backward differences (the predictor of PrediT, arXiv 2602.18093).
 
     y = y0 + h [(1 + w/2) f0 - w/2 f1],  w = h / h1,  f0 = (y0 - y1) / h1,  f1 = (y1 - y2) / h2; at uniform spacing
-    5/2 y0 - 2 y1 + 1/2 y2. With two points f1 is unknown and the rule is Euler's.
+    5/2 y0 - 2 y1 + 1/2 y2. With two points f1 is unknown, and Euler's rule is used.
 
     >>> adams_bashforth([(0.0, 0.0), (1.0, 1.0), (2.0, 4.0)], at=3.0)
     8.0
@@ -155,9 +157,9 @@ FORECASTERS: dict[str, Formula] = {
 }
 
 
-@lru_cache(maxsize=1024)  # the slots of an AR unit ask for the same
+@lru_cache(maxsize=1024)  # all slots of an AR unit use the same arguments
 def weights(formula: Formula, levels: tuple[float, ...], at: float) -> list[float]:
-    """The weights of a formula that is linear in its values, oldest level first; they sum to 1.
+    """The weights of the values in `formula`, oldest level first. The formula must be linear; its weights sum to 1.
 
     >>> weights(newton, (0.0, 1.0, 2.0), at=3.0)
     [1.0, -3.0, 3.0]

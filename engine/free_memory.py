@@ -1,4 +1,4 @@
-"""How much memory is free where a model runs."""
+"""The free memory of the device on which a model runs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ import torch
 
 
 def free_bytes(device: torch.device) -> int:
-    """Bytes that can still be allocated on `device`: what a GPU's driver and torch's own pool have left, or what the
-    operating system says is available."""
+    """Bytes that can still be allocated on `device`.
+
+    GPU: free memory of the driver plus unused memory of torch's pool. CPU: the memory that the operating system reports
+    as available.
+    """
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused

@@ -1,4 +1,4 @@
-"""What is remembered of each latent slot: its last few values and the noise levels they belong to."""
+"""The history of each latent slot: its last few values and their noise levels."""
 
 from __future__ import annotations
 
@@ -15,34 +15,36 @@ from engine.to_device import sent
 
 
 def steps_of(part: Row) -> dict[int, float]:
-    """How far this row moves each active slot, in noise level (signed)."""
+    """The signed change of noise level of each active slot in this row, {slot: change}."""
     moves = zip(part.slots, part.sigma, part.sigma_next, part.active, strict=True)
     return {slot: after - before for slot, before, after, on in moves if on}
 
 
 def column(values: Sequence[float], like: Tensor) -> Tensor:
-    """One float32 factor per slot, shaped to multiply a slot-first tensor."""
+    """One float32 factor per slot, in a shape that broadcasts over the slot-first tensor `like`."""
     return sent(values, like.device, torch.float32).view(-1, *[1] * (like.dim() - 1))
 
 
 class History:
-    """A ring of `depth` values per slot, in one buffer of depth x slots x value and nothing else.
+    """A ring buffer of `depth` values per slot. It holds one tensor, (depth, slots, ...).
 
-    Keyed by absolute slot, so that it survives an interval that moves or grows. Where new slots need room, those that
-    have settled make it: a window that moves along a video holds no more than the window.
+    Its keys are absolute slots, so the interval of slots may move or grow. New slots take the place of settled ones.
+    So the buffer of a window that moves along a video is no larger than the window.
     """
 
     def __init__(self, depth: int, dtype: torch.dtype | None = torch.float32) -> None:
         self.depth = depth
-        self.dtype = dtype  # of what is held; None is that of what is pushed first
+        self.dtype = dtype  # of the stored values; None: the dtype of the first pushed values
         self.levels: dict[int, list[float]] = {}  # oldest first
         self._head: dict[int, int] = {}
         self._buffer: Tensor | None = None
         self._first = 0
 
     def push(self, slots: Sequence[int], levels: Sequence[float], values: Tensor, settled: int = 0) -> None:
-        """Remember `values` (len(slots), ...) at `levels`; a slot forgets its oldest beyond `depth`. Slots before
-        `settled` will not be asked for again, unless they are among `slots`."""
+        """Store `values` (len(slots), ...) at noise levels `levels`. A slot keeps its newest `depth` values.
+
+        The caller will not read slots before `settled` again, unless they are among `slots`.
+        """
         if not slots:
             return
         buffer = self._room(slots, values, min(settled, *slots))
@@ -52,50 +54,54 @@ class History:
         buffer[self._where(slots, buffer)] = values.to(buffer.dtype)
 
     def count(self, slot: int) -> int:
-        """How many values of `slot` are held."""
+        """The number of stored values of `slot`."""
         return len(self.levels.get(slot, ()))
 
     def last(self, slots: Sequence[int]) -> Tensor:
-        """The newest value of every slot, (len(slots), ...): the memory itself where it can be, to be read only.
+        """The newest value of every slot, (len(slots), ...).
 
-        So it is good until the next push; what is kept longer has to be copied.
+        The result may be a view of the buffer: do not write to it, and copy it to keep it after the next `push`.
         """
         return self._past(slots)(0)
 
     def predict(self, slots: Sequence[int], formula: Formula, at: Sequence[float], orders: Sequence[int]) -> Tensor:
-        """`formula` through the newest order + 1 values of every slot, read at its own level; float32 arithmetic."""
+        """Extrapolate every slot to its noise level in `at`, (len(slots), ...), in float32.
+
+        `formula` uses the newest order + 1 values of each slot, with its order from `orders`.
+        """
         known = tuple(tuple(self.levels[slot]) for slot in slots)
         past = self._past(slots)
         newest = past(0).float()
         shares = _shares(formula, known, tuple(at), tuple(orders), newest.dim(), newest.device)
-        if [stretches for _, stretches in shares[1:]] == [[(0, len(slots))]]:  # shares sum to 1: a line in one pass
+        if [stretches for _, stretches in shares[1:]] == [[(0, len(slots))]]:  # order 1: the two weights sum to 1
             return torch.lerp(newest, past(1).float(), shares[1][0])
         total = newest * shares[0][0]
         for k, (share, stretches) in enumerate(shares[1:], 1):
             values = past(k).float()
-            for a, b in stretches:  # a slot without a k-th value has weight 0: its row may hold anything
+            for a, b in stretches:  # a slot without a k-th value is left out: its place may hold any numbers
                 total[a:b].addcmul_(values[a:b], share[a:b])
         return total
 
     def tensors(self) -> Iterable[Tensor]:
+        """The buffer, for the account of a method's memory."""
         return () if self._buffer is None else (self._buffer,)
 
     def _past(self, slots: Sequence[int]) -> Callable[[int], Tensor]:
-        """What gives the k-newest values of `slots`: a view where they lie side by side, which costs no copy."""
+        """A function k -> the k-th newest values of `slots`: a view without a copy if they are adjacent."""
         if self._buffer is None:
             raise RuntimeError("no history yet: nothing was pushed")
         buffer, where = self._buffer, self._where(slots, self._buffer)
         return lambda back: buffer[(where[0] - back) % self.depth, where[1]]
 
     def _where(self, slots: Sequence[int], buffer: Tensor) -> tuple[int, slice] | tuple[Tensor, Tensor]:
-        """Where the newest values of `slots` lie."""
+        """The index in the buffer of the newest values of `slots`: (ring position, slots)."""
         heads, first = [self._head[slot] for slot in slots], slots[0] - self._first
         if heads.count(heads[0]) == len(heads) and list(slots) == list(range(slots[0], slots[0] + len(slots))):
             return heads[0], slice(first, first + len(slots))
         return sent(heads, buffer.device), sent([slot - self._first for slot in slots], buffer.device)
 
     def _room(self, slots: Sequence[int], values: Tensor, live: int) -> Tensor:
-        """The buffer; if a slot lies outside it, grown, or moved along as far as nothing before `live` is needed."""
+        """The buffer with room for `slots`. Slots before `live` may be dropped for it; else the buffer grows."""
         lo, hi = min(slots), max(slots) + 1
         old, first = self._buffer, self._first
         if old is None:
@@ -106,7 +112,7 @@ class History:
         if first <= lo and hi <= end:
             return old
         lo, hi = min(lo, max(first, live)), max(hi, end)
-        a, b = max(first, lo), max(end, lo)  # what stays
+        a, b = max(first, lo), max(end, lo)  # the slots that stay
         new = old if hi - lo == end - first else self._empty(hi - lo, values)
         for ring, kept in zip(new, old, strict=True):
             stays = kept[a - first : b - first]
@@ -120,7 +126,7 @@ class History:
         return values.new_zeros((self.depth, slots, *values.shape[1:]), dtype=self.dtype)
 
 
-@lru_cache(maxsize=64)  # the sites of one row ask for the same
+@lru_cache(maxsize=64)  # all sites of a row use the same arguments
 def _shares(
     formula: Formula,
     levels: tuple[tuple[float, ...], ...],
@@ -129,8 +135,11 @@ def _shares(
     dim: int,
     device: torch.device,
 ) -> list[tuple[Tensor, list[tuple[int, int]]]]:
-    """The share of the k-th newest value of every slot in what `formula` predicts, for k from 0, as a column for
-    tensors of `dim` dimensions; and the stretches of slots whose order reaches so far, the others' share being 0."""
+    """The weights of `formula`: for each k from 0, (weights, runs) of the k-th newest value of every slot.
+
+    Weights are columns that broadcast over tensors of `dim` dimensions. Runs are the ranges [a, b) of slots with a
+    weight other than 0; a slot of a lower order has weight 0.
+    """
     shares: list[list[float]] = [[] for _ in range(max(orders) + 1)]
     for known, level, order in zip(levels, at, orders, strict=True):
         newest_first = weights(formula, known[-(order + 1) :], level)[::-1]
@@ -140,7 +149,7 @@ def _shares(
 
 
 def _runs(share: Sequence[float]) -> list[tuple[int, int]]:
-    """The stretches of entries that are not 0.
+    """The ranges [a, b) of consecutive entries other than 0.
 
     >>> _runs([0.0, 2.0, 1.0, 0.0, 3.0])
     [(1, 3), (4, 5)]

@@ -1,4 +1,4 @@
-"""The one record of what was decided. Timeline, skip rates and FLOPs are pure functions of it."""
+"""The ledger: a record of every decision of a run. Timeline, skip rates and FLOPs are computed from it alone."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ from engine.row import Decision, Mode, Row
 
 @dataclass(frozen=True)
 class Entry:
-    """One decision: a row or a part of it, for one guidance branch or for all (branch "")."""
+    """One decision about a row or a part of it, for one guidance branch or for all branches (branch "")."""
 
     iteration: int
     segment: int
     unit: int  # the first AR unit covered, counted through the video
-    slots: tuple[int, int]  # the slots forwarded if recomputed, [first, last + 1)
-    active: tuple[int, int]  # the updating slots among them
+    slots: tuple[int, int]  # the slots that a recompute forwards, [first, last + 1)
+    active: tuple[int, int]  # the slots among them that the row updates, [first, last + 1)
     branch: str
     sigma: float  # of the first updating slot
     step: int  # of the first updating slot
     mode: Mode
     score: float | None
     why: str
-    sites: tuple[str, ...]  # what was stood in for; none if the mode is RECOMPUTE
+    sites: tuple[str, ...]  # where the method supplied the result; empty if the mode is RECOMPUTE
     seen: tuple[int, int] = (0, 0)  # the slots that attention covers: those of the row and of its context
-    idle: tuple[tuple[int, int], ...] = ()  # slots of the row that no decision covers, computed along
-    kept: tuple[int, int] = (0, 0)  # slots of the context, computed first so that their keys and values are kept
-    copied: tuple[str, ...] | None = None  # what stood in for a second pass of the first unit; None: as for the unit
+    idle: tuple[tuple[int, int], ...] = ()  # slots of the row that no decision covers; computed with the others
+    kept: tuple[int, int] = (0, 0)  # context slots that were computed first, to store their keys and values
+    copied: tuple[str, ...] | None = None  # sites skipped in a second pass of the first unit; None: the same as `sites`
     probes: tuple[str, ...] = ()  # signals that this row measured, "name first:last+1" over its slots
 
     @classmethod
     def of(cls, part: Row, decision: Decision, branch: str, sites: Sequence[object]) -> Entry:
+        """The entry of `decision` about `part`; `sites` are the sites where the method supplied the result."""
         updating = part.updating or [part.slots.start]
         first = updating[0] - part.slots.start
         return cls(
@@ -56,20 +57,20 @@ class Entry:
 
 
 def write(ledger: Iterable[Entry], path: Path) -> None:
-    """One decision a line (`trace.jsonl`)."""
+    """Write one decision per line, as JSON (`trace.jsonl`)."""
     with path.open("w", encoding="utf-8") as file:
         for entry in ledger:
             file.write(json.dumps(asdict(entry), separators=(",", ":")) + "\n")
 
 
 def decisions(ledger: Iterable[Entry]) -> dict[str, int]:
-    """How many decisions fell on each mode."""
+    """The number of decisions per mode."""
     tally = Counter(str(entry.mode) for entry in ledger)
     return {str(mode): tally[str(mode)] for mode in Mode}
 
 
 def forwards(ledger: Iterable[Entry], branches: int) -> int:
-    """Transformer forwards that were run to the end; a joint decision runs every guidance branch."""
+    """The number of complete transformer forwards. A decision for all `branches` counts one forward per branch."""
     done = {(e.iteration, e.branch) for e in ledger if e.mode is Mode.RECOMPUTE}
     return sum(1 if branch else branches for _, branch in done)
 
@@ -78,10 +79,10 @@ Price = Callable[[Sequence[Entry]], tuple[float, float]]
 
 
 def flops(ledger: Sequence[Entry], price: Price) -> tuple[float, float]:
-    """FLOPs executed, (dense, masked): 2 per multiply-add, denoiser only, the signals that were measured included.
+    """Executed FLOPs of the denoiser, (dense, masked), 2 per multiply-add. Measured signals are included.
 
-    `dense` counts attention over every token that is forwarded, or seen through kept keys and values; `masked` counts
-    the same forwards with attention under the block-causal mask.
+    `dense` counts attention over all tokens that are forwarded or whose keys and values are stored.
+    `masked` counts the same forwards with attention under the block-causal mask.
     """
     dense = masked = 0.0
     for _, entries in groupby(ledger, key=lambda entry: entry.iteration):
@@ -91,7 +92,7 @@ def flops(ledger: Sequence[Entry], price: Price) -> tuple[float, float]:
 
 
 def plan(rows: Iterable[Row]) -> list[Entry]:
-    """The ledger of a run that skips nothing, without running it."""
+    """The ledger of a run that recomputes every row, made without running it."""
     entries: list[Entry] = []
     for row in rows:
         entry = Entry.of(row, Decision(Mode.RECOMPUTE), "", ())

@@ -1,4 +1,4 @@
-"""The denoising loop: the one place where backbones and methods meet. It names neither."""
+"""The denoising loop. It connects a backbone and a method, and depends on no particular one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from engine.visit import Visit
 
 
 class NonFinite(RuntimeError):
-    """The latents stopped being numbers; the video is invalid and says where."""
+    """The latents hold NaN or infinity. The message says after which iteration."""
 
 
 @torch.inference_mode()
@@ -31,10 +31,10 @@ def generate(
     on_row: Callable[[Row], None] | None = None,
     counters: Counter[str] | None = None,
 ) -> Tensor:
-    """Denoise one video along the backbone's own schedule and return its latents (slots, C, H, W), float32.
+    """Denoise one video along the backbone's schedule and return its latents (slots, C, H, W), float32.
 
-    `ledger` receives one entry per decision, `counters` what fired in every segment; `on_row` is told of every row.
-    Raises NonFinite at the end of the first segment whose latents hold NaN or infinity.
+    `ledger` receives one entry per decision. `counters` receives the method's counters of every segment. `on_row` is
+    called after every row. Raises NonFinite at the end of the first segment whose latents hold NaN or infinity.
     """
     with method.attached(model):
         return _denoise(model, method, model.start(text, seed), ledger, on_row, counters)
@@ -71,9 +71,9 @@ def _denoise(
 def decide(
     model: Backbone, method: Method, latents: Tensor, row: Row, probed: list[str] | None = None
 ) -> dict[str, list[tuple[Row, Decision]]]:
-    """One decision per part of the row, for every guidance branch apart or for all together (key "").
+    """One decision per part of the row: {guidance branch: [(part, decision), ...]}.
 
-    `probed` receives the names of the signals that were measured.
+    The key is "" if one decision covers all branches. `probed` receives the names of the signals that were measured.
     """
 
     @cache

@@ -1,4 +1,4 @@
-"""Seconds and peak memory of a span, measured from outside it."""
+"""Seconds and peak memory of a block of code, measured at its start and its end."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import torch
 
 @dataclass
 class Cost:
-    """`seconds` of wall time; `allocated` and `reserved` peak bytes, and `before`, the bytes held as the span began.
+    """`seconds` of wall time, peak bytes `allocated` and `reserved`, and the bytes held `before` the block began.
 
-    On a CPU all three are the resident memory of the whole process, and depend on what it did before.
+    On a CPU all three are the resident memory of the whole process. They depend on what the process did before.
     """
 
     seconds: float = 0.0
@@ -27,7 +27,7 @@ class Cost:
 
 @contextmanager
 def meter(device: torch.device) -> Iterator[Cost]:
-    """Measure what runs inside, with the device synchronised on both sides and never in between."""
+    """Measure the code inside the context. The device is synchronised at the start and at the end only."""
     cost = Cost()
     cuda = device.type == "cuda"
     if cuda:
@@ -51,7 +51,7 @@ def meter(device: torch.device) -> Iterator[Cost]:
 
 
 def _reset_peak_rss() -> None:
-    """Linux forgets a process's peak RSS when 5 is written here; elsewhere the peak is since its start."""
+    """Reset the peak RSS of this process (Linux only; elsewhere the peak counts from the start of the process)."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -59,7 +59,7 @@ def _reset_peak_rss() -> None:
 
 
 def _rss(field: str) -> int:
-    """Resident bytes of this process: "VmRSS" now, "VmHWM" at the most; elsewhere than on Linux at the most."""
+    """Resident bytes of this process: "VmRSS" at present, "VmHWM" the peak. Without /proc: always the peak."""
     try:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith(f"{field}:"):

@@ -1,4 +1,4 @@
-"""What a method is: a few answers to the denoising loop. The default answers are the Original."""
+"""The interface of a method: what the denoising loop asks it. The default answers are those of the Original."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor
 from engine.knob import Knob
 from engine.row import Decision, Mode, Row, Site
 
-Probe = Callable[[str], Tensor]  # name of a signal -> (slots, ...) float32, costs no forward
+Probe = Callable[[str], Tensor]  # name of a signal -> (slots, ...) float32, without a forward of the model
 
 
 class Capabilities(Protocol):
-    """What a method may ask of a backbone before anything is built; engine/backbone.py has the rest."""
+    """What a method may ask a backbone before its modules are built. engine/backbone.py defines the rest."""
 
     name: str
     settings: Any  # the backbone's dataclass of settings
@@ -35,38 +35,42 @@ class Capabilities(Protocol):
 
 
 class Method:
-    """The Original pipeline. Accelerators override what they change.
+    """The Original pipeline. A method that accelerates it overrides what it changes.
 
-    Subclasses are dataclasses whose fields are the method's parameters; running state is made in `reset`, so that it
-    dies whole. `requires` names what the backbone must offer ("blocks", "branches", "cross_attention", "guidance",
-    "nested", "partial", "narrow", "settled", "given", "transformer", or a signal).
+    Subclasses are dataclasses. Their fields are the method's parameters. `reset` creates all running state, so that
+    no state remains from an earlier video or segment.
 
-    "partial": a part of a row can be forwarded without the rest, which a method of grain "unit" asks for. Parts that
-    are skipped are then seen through the keys and values of their last computation, in the same guidance branch and
-    block. Slots of the row that no part covers, because they wait or are finished, are computed along with the others,
-    as in the stock forward, unless `narrow` leaves them out; so where every part is computed the row is the Original's.
-    "settled": slots that have settled can be left out of the forward (`Row.exact`); "given": so can those that were
-    clean from the start.
+    `requires` names what the backbone must offer: a signal, or one of
+    "blocks", "branches", "cross_attention", "guidance", "transformer": sites of the forward, see `Site`.
+    "nested": a site inside the span of another site.
+    "partial": a part of a row can be forwarded without the rest; a method of grain "unit" needs it. Attention then
+    uses the stored keys and values of skipped parts, from their last computation in the same guidance branch and block.
+    Slots of the row that belong to no part (waiting or finished slots) are computed with the others, as in the
+    unmodified forward, unless `narrow` leaves them out. So a row with every part computed equals the Original's.
+    "narrow": the forward can cover fewer slots than the row.
+    "settled": settled slots can be left out of the forward (`Row.exact`).
+    "given": slots that were clean at the start of the segment can be left out of the forward.
     """
 
-    knobs: ClassVar[tuple[Knob, ...]] = ()  # what a calibration turns, the main one first; the others refine it
+    knobs: ClassVar[tuple[Knob, ...]] = ()  # settings that a calibration changes; the first has the largest effect
 
     @property
     def grain(self) -> str:
-        """One decision per "row", or per AR "unit" of it."""
+        """What one decision covers: a whole "row", or an AR "unit" of it."""
         return "row"
 
     @property
     def branchwise(self) -> bool:
-        """One decision per guidance branch instead of one for all."""
+        """Whether each guidance branch has its own decision, instead of one decision for all branches."""
         return False
 
     @property
     def requires(self) -> frozenset[str]:
+        """What the backbone must offer, see the class."""
         return frozenset()
 
     def check(self, model: Capabilities) -> None:
-        """Refuse a backbone that lacks what this method needs, before anything is built."""
+        """Raise ValueError if the backbone lacks what this method needs. Called before the model is built."""
         lacking = sorted(self.requires - model.offers)
         if lacking:
             offered = ", ".join(sorted(model.offers))
@@ -76,68 +80,69 @@ class Method:
             )
 
     def reschedule(self, settings: Any) -> Any:
-        """The backbone settings to run with; only a method that changes the sampler itself returns others."""
+        """The backbone settings to run with. Only a method that changes the sampler returns other settings."""
         return settings
 
     def reseed(self, seed: int) -> int:
-        """The seed of the noise; only a row that measures the spread between seeds returns another."""
+        """The seed of the noise. Only a control that measures the difference between seeds returns another seed."""
         return seed
 
     def attached(self, model: Capabilities) -> AbstractContextManager[object]:
-        """Held open while one video is denoised: the place to put hooks on the model's modules and take them off."""
+        """A context that is open while one video is denoised. A method adds and removes hooks on the model here."""
         return nullcontext()
 
     def reset(self) -> None:
-        """Forget everything: a video or a segment begins."""
+        """Clear all state. Called at the start of every video and every segment."""
 
     def narrow(self, row: Row) -> Row:
-        """The part of the row worth forwarding (selective computation)."""
+        """The part of the row that a forward covers (selective computation)."""
         return row
 
     def decide(self, part: Row, probe: Probe, branch: str = "") -> Decision:
-        """Propose a mode. Called once per part (and branch) of every row, whatever comes of it."""
+        """Propose a mode. Called once per part of every row, and per branch if the method is branchwise."""
         return Decision(Mode.RECOMPUTE)
 
     def settle(self, part: Row, decision: Decision, branch: str = "") -> None:
-        """Take note of the mode that is carried out; a row may be forced to recompute."""
+        """Update the state for the mode that is used. It differs from the proposed mode if the row must recompute."""
 
     def sites(self, depth: int, row: Row) -> Sequence[Site]:
-        """Where this method stands in a backbone of `depth` blocks. Spans must not overlap."""
+        """The sites where this method may supply results, in a backbone of `depth` blocks. Spans must not overlap."""
         return ()
 
     def revise(self, site: Site, part: Row, decision: Decision) -> Decision:
-        """The last word at `site`, for a part that `decide` did not leave to be recomputed as a whole.
+        """The final decision at `site`, for a part that `decide` did not set to RECOMPUTE.
 
-        Called as the forward arrives there, after what earlier sites kept, so a method may look at its first blocks
-        before it decides on the rest, or treat kinds of site differently. One decision for all guidance branches must
-        come out alike in each.
+        Called when the forward reaches the site, after `keep` at earlier sites. So a method may use the results of the
+        first blocks to decide about the rest, or decide differently per kind of site. A method that is not branchwise
+        must return the same mode in every guidance branch.
         """
         return decision
 
     def keep(self, site: Site, part: Row, x: Tensor, out: Tensor) -> None:
-        """Remember a fresh result `out` of the input `x` at `site`; copy what is kept of a stream, it is written to."""
+        """Store a fresh result `out` of the input `x` at `site`. Copy hidden states: the forward writes to them."""
 
     def fill(self, site: Site, part: Row, mode: Mode, x: Tensor) -> Tensor:
-        """Stand in for the computation in CACHE or PREDICT mode; must not write to `x`.
+        """The result at `site` in CACHE or PREDICT mode, of the shape of the computed one. Must not write to `x`.
 
-        What it gives may be its memory itself: to be read only, and before the next `keep`.
+        The result may be the method's own memory. The caller must not write to it, and must read it before the next
+        `keep`.
         """
-        raise RuntimeError(f"{type(self).__name__} chose {mode} but has no stand-in at {site}")
+        raise RuntimeError(f"{type(self).__name__} chose {mode} at {site}, but its `fill` gives no result there")
 
     def rank(self, keys: Tensor, queries: Tensor) -> Tensor:
-        """What each key of finished units is worth where a backbone holds only some of them ("kv_capacity").
+        """The importance of each key of finished units, for a backbone that stores only some keys ("kv_capacity").
 
-        `keys` (tokens, groups, d) in the order of the video, `queries` (n, heads, d) of the youngest unit's last
-        tokens -> (tokens, groups), float32; the highest stay. By default the newest.
+        `keys` (tokens, groups, d) in the order of the video, `queries` (n, heads, d) of the last tokens of the newest
+        unit -> (tokens, groups), float32. The keys with the highest values stay. By default these are the newest keys.
         """
         return torch.arange(len(keys), dtype=torch.float32, device=keys.device)[:, None].expand(keys.shape[:2])
 
     def state(self) -> Iterable[Tensor]:
-        """The tensors held between rows, for the memory account."""
+        """The tensors that the method holds between rows; their size is the method's memory."""
         return ()
 
     def counters(self) -> dict[str, int]:
-        """How often each stability control fired since `reset`."""
+        """How often each stability check took effect since `reset`."""
         return {}
 
 

@@ -1,7 +1,8 @@
-"""Code as text that only changes when what it computes may: no comments, formatting, docstrings or type hints.
+"""Source code as normalised text, without comments, formatting, docstrings, type hints and messages.
 
-Names that stand for other code of the project are written as a mark, and that code is listed beside the text, so that
-neither the names nor the places of modules, functions and constants matter. Names from outside are written in full.
+The text changes only when the computed result may change. A name of other project code becomes a mark, and that code is
+listed beside the text. So the names and places of modules, functions and constants do not matter. Names from outside
+the project are written in full.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from dataclasses import dataclass, field
 
 from engine.source import COMPREHENSIONS, FUNCTIONS, Imported, Module, Unit, binds, imported, load, text_only, walk
 
-Target = Unit | Module  # code of the project that a name stands for; a module: all of it
+Target = Unit | Module  # project code that a name refers to: a statement or a whole module
 Found = tuple[list[Target], str]
-"""The code that a name stands for, and its name there."""
+"""The code that a name refers to, and its name in the module that defines it."""
 DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 TYPING_ONLY = ("typing.overload", "typing.override", "typing.final")
 LOGGED = re.compile(r"print|warnings\.warn|(log|logger|logging)\.(debug|info|warning|error|exception|critical|log)")
@@ -26,33 +27,33 @@ SKIPPED = frozenset({"ctx", "kind", "type_comment", "type_params", "annotation",
 
 @dataclass
 class _Scope:
-    """Names of a function, comprehension or class body; `imports` are made inside it."""
+    """The names bound in a function, comprehension or class body, and the imports inside it."""
 
     names: set[str]
     imports: dict[str, Imported] = field(default_factory=dict)
-    of_class: bool = False  # its names are not seen by the functions in it
-    fields: bool = False  # of a class where a name with a type hint may become a field (dataclass, NamedTuple)
+    of_class: bool = False  # a class body: the functions in it do not see its names
+    fields: bool = False  # a class whose annotated names may become fields (dataclass, NamedTuple)
 
 
 @dataclass
 class Text:
-    """One unit, normalised."""
+    """The normalised text of one unit."""
 
     text: str = ""
     targets: list[Target] = field(default_factory=list)  # in the order of their marks
-    imports: set[str] = field(default_factory=set)  # modules that are imported inside it
-    decorated: bool = False  # by something of the project, which may note it somewhere
+    imports: set[str] = field(default_factory=set)  # modules that are imported inside the unit
+    decorated: bool = False  # a decorator of the project is applied, which may register the unit somewhere
 
 
 def normalise(unit: Unit, without: Collection[str] = ()) -> Text:
-    """The text of a unit; of a class, leave out the members called `without`."""
+    """The normalised text of a unit. Members of a class with a name in `without` are left out."""
     writer = _Writer(unit, frozenset(without))
     writer.found.text = writer.statement(unit.node)
     return writer.found
 
 
 def resolve(module: Module, name: str, seen: frozenset[str] = frozenset()) -> Found | str:
-    """What a global name of a module stands for: code of the project, or the full name of what is outside of it."""
+    """What a global name of a module refers to: project code, or the full name of something outside the project."""
     if name in module.bound:
         return list(module.bound[name]), name
     if name in module.imports:
@@ -65,7 +66,7 @@ def resolve(module: Module, name: str, seen: frozenset[str] = frozenset()) -> Fo
 
 
 def member(base: str, name: str, module: Module, seen: frozenset[str] = frozenset()) -> Found | str:
-    """What `name` of the module `base` stands for, "" for the module itself."""
+    """What `name` of the module `base` refers to; "" is the module itself."""
     full = f"{base}.{name}" if name else base
     other = load(base, module.roots)
     if other and name and full not in seen:
@@ -73,7 +74,7 @@ def member(base: str, name: str, module: Module, seen: frozenset[str] = frozense
         if not isinstance(found, str):
             return found
         if name in other.imports:
-            return found  # handed on from outside
+            return found  # imported there from outside the project
     whole = load(full, module.roots)
     return ([whole], "") if whole else full
 
@@ -123,7 +124,7 @@ class _Writer:
             return f"{decorators}{type(node).__name__} {name}({arguments}): {{{self.body(node.body)}}}"
 
     def _decorators(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> str | None:
-        """None for what is there for type checkers alone."""
+        """The decorators as text; None for an overload, which is only for type checkers."""
         before, written = len(self.found.targets), [self.write(one) for one in node.decorator_list]
         if "typing.overload" in written:
             return None
@@ -147,13 +148,13 @@ class _Writer:
         return bool(LOGGED.fullmatch(ast.unparse(call.func)))
 
     def _wordless(self, node: ast.expr | None) -> str:
-        """What is raised, without the words."""
+        """The raised expression without its message."""
         return self.write(_Wordless().visit(deepcopy(node))) if node is not None else ""
 
     # --- expressions ---------------------------------------------------------------------------------------------
 
     def write(self, node: object) -> str:
-        """Any part of the tree."""
+        """The text of any part of the tree."""
         if isinstance(node, list):
             statements = [n for n in node if isinstance(n, ast.stmt)]
             return f"[{self.body(statements) if statements else ', '.join(map(self.write, node))}]"
@@ -193,7 +194,7 @@ class _Writer:
         return ast.unparse(function) in ("cast", "typing.cast") and self.write(function) == "typing.cast"
 
     def _reference(self, node: ast.Name | ast.Attribute) -> str:
-        """A name, or a chain of attributes that begins with one."""
+        """The text of a name, or of a chain of attributes that begins with a name."""
         chain: list[str] = []
         inner: ast.expr = node
         while isinstance(inner, ast.Attribute):
@@ -241,7 +242,7 @@ class _Writer:
 
 
 class _Wordless(ast.NodeTransformer):
-    """Turns every text of a message, and what is put into it, into the same empty text."""
+    """Replaces every text of a message, and the values formatted into it, by the same empty text."""
 
     def visit_Constant(self, node: ast.Constant) -> ast.AST:
         return ast.Constant("") if isinstance(node.value, str) else node

@@ -1,4 +1,4 @@
-"""One video from noise to frames, with what it cost."""
+"""Generating one video, from noise to frames, and measuring its cost."""
 
 from __future__ import annotations
 
@@ -20,26 +20,29 @@ from engine.row import Decision, Mode, Row
 from engine.visit import Visit
 
 Sink = Callable[[Iterable[Tensor]], Any]
-"""Takes the decoded frames, (T, H, W, 3) uint8 batches, and stores them."""
+"""Stores the decoded frames, given as uint8 batches (T, H, W, 3)."""
 
 
 @dataclass
 class Produced:
-    """What came of one video; `reason` says why its latents are no video, if they are none."""
+    """The ledger and the cost of one video. `reason` says why it failed; "" if it did not."""
 
     ledger: list[Entry] = field(default_factory=list)
     denoise: Cost = field(default_factory=Cost)
     decode: Cost = field(default_factory=Cost)
     reason: str = ""
-    state_bytes: int = 0  # held by the method at the end
+    state_bytes: int = 0  # bytes that the method holds at the end
     counters: Counter[str] = field(default_factory=Counter)
 
 
 def produce(
     model: Backbone, method: Method, text: Any, seed: int, sink: Sink, on_row: Callable[[Row], None] | None = None
 ) -> Produced:
-    """Denoise and decode one video into `sink`. Time and memory are those of the denoising loop and of the decoder;
-    what `sink` itself takes (encoding the file) is not counted."""
+    """Denoise and decode one video and pass its frames to `sink`.
+
+    Time and memory are measured for the denoising loop and for the decoder. The time of `sink` (encoding the file) is
+    not measured. Latents that are not finite are not decoded; `reason` then has the message.
+    """
     made = Produced()
     try:
         with meter(model.device) as made.denoise:
@@ -56,14 +59,17 @@ def produce(
 
 
 def forget(model: Backbone, method: Method) -> None:
-    """Give back what a video left behind: the method's memory and the model's. The weights stay."""
+    """Release the memory of the last video, of the method and of the model. The weights stay loaded."""
     method.reset()
     model.forget()
     collect()
 
 
 def warm_up(model: Backbone, text: Any) -> float:
-    """Seconds of one forward and step that nobody counts: kernels are chosen and memory is laid out in it."""
+    """Run one forward and one sampler step before the measurements; returns its seconds.
+
+    The first forward is slower than later ones, because kernels are selected and memory is allocated in it.
+    """
     with meter(model.device) as cost, torch.inference_mode():
         latents = model.start(text, 0)
         row = model.schedule()[0]
@@ -74,17 +80,17 @@ def warm_up(model: Backbone, text: Any) -> float:
 
 
 def attention_of(model: Backbone) -> str:
-    """The attention that `model` runs: "full", or "block_causal" where a frame sees no later unit."""
+    """The attention that `model` runs: "full", or "block_causal" (a frame does not attend to later AR units)."""
     return str(getattr(getattr(model, "settings", None), "attention", "full"))
 
 
 def as_run(model: Backbone, counts: tuple[float, float]) -> float:
-    """Of (dense, masked) FLOPs, those of the attention that `model` runs."""
+    """The one of the (dense, masked) FLOPs that counts the attention that `model` runs."""
     return counts[attention_of(model) == "block_causal"]
 
 
 def account(model: Backbone, made: Produced, original: Backbone) -> dict[str, Any]:
-    """The part of run.json that is a function of the ledger. `original` is the backbone that nothing was taken from."""
+    """The part of run.json that is computed from the ledger; `original` is the backbone at the Original's settings."""
     dense, masked = flops(made.ledger, model.price)
     whole = as_run(original, flops(plan(original.schedule()), original.price))
     share = as_run(model, (dense, masked)) / whole

@@ -1,4 +1,4 @@
-"""Which weights are in memory, and giving memory back: one model's modules at a time, nothing of the last video."""
+"""Loading and releasing weights: the modules of one model at a time are in memory."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from engine.backbone import Backbone
 
 
 class Resident:
-    """The backbones whose weights are on the device. They all hold the same modules."""
+    """The backbones whose weights are on the device. They all share the same modules."""
 
     def __init__(self) -> None:
         self.models: list[Backbone] = []
 
     def ready(self, model: Backbone) -> None:
-        """Load `model`, or let it use modules that are there; what does not share them gives its own back first.
+        """Load `model`, or share the loaded modules with it. Models that cannot share theirs are unloaded first.
 
-        Raises WeightsError.
+        Raises WeightsError if the checkpoint is missing or broken.
         """
         self.models = [other for other in self.models if other.loaded]
         if model.loaded and any(model is other for other in self.models):
@@ -30,7 +30,7 @@ class Resident:
         self.models.append(model)
 
     def release(self) -> None:
-        """Give all weights back."""
+        """Release all weights."""
         for model in self.models:
             model.unload()
         self.models = []
@@ -38,23 +38,24 @@ class Resident:
 
 
 def collect() -> None:
-    """Free what nothing refers to any more, objects in reference cycles included, and hand it back to the device."""
+    """Free unreachable objects, those in reference cycles included, and return cached memory to the GPU."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 class Holder:
-    """A backbone's modules: loaded, shared with another setting of the same weights, given back."""
+    """Base class of a backbone's modules: they are loaded, shared with a backbone of other settings, or released."""
 
-    MODULES: ClassVar[tuple[str, ...]]  # attributes that hold what was loaded
-    DERIVED: ClassVar[tuple[str, ...]] = ()  # and what was computed from them
-    DECIDED_BY: ClassVar[tuple[str, ...]]  # the settings that the modules depend on
+    MODULES: ClassVar[tuple[str, ...]]  # attributes that hold the loaded modules
+    DERIVED: ClassVar[tuple[str, ...]] = ()  # attributes that are computed from them
+    DECIDED_BY: ClassVar[tuple[str, ...]]  # settings that the modules depend on
     settings: Any
     device: torch.device
 
     @property
     def loaded(self) -> bool:
+        """See Backbone.loaded."""
         return all(name in vars(self) for name in self.MODULES)
 
     def adopt(self, other: Any) -> bool:
@@ -68,9 +69,10 @@ class Holder:
         return True
 
     def ready(self) -> None:
-        """Called when the modules are there, however they came."""
+        """Called after the modules were loaded or taken over from another backbone."""
 
     def unload(self) -> None:
+        """See Backbone.unload."""
         self.forget()
         drop(self, *self.MODULES, *self.DERIVED)
 
@@ -79,6 +81,6 @@ class Holder:
 
 
 def drop(holder: object, *names: str) -> None:
-    """Delete attributes of an object where they are set."""
+    """Delete the attributes `names` of an object, if they are set."""
     for name in names:
         vars(holder).pop(name, None)

@@ -1,8 +1,9 @@
-"""One AR iteration as plain data, the places in a forward, and what a method decides there.
+"""Plain data of one AR iteration: the row, the sites of a forward, and a method's decision.
 
-A *slot* is one latent frame of the video, counted from its start. A *row* is one AR iteration: the slots that the
-stock pipeline would forward, how far each has been denoised, and which of them this iteration updates. An AR *unit*
-is the group of slots that shares a noise level (a block of SkyReels-V2, a chunk of MAGI-1).
+A *slot* is one latent frame of the video, counted from the start of the video.
+A *row* is one AR iteration. It names the slots that the unmodified pipeline forwards, the number of steps that each
+slot has had, and the slots that this iteration updates.
+An AR *unit* is a group of slots with the same noise level: a block of SkyReels-V2, a chunk of MAGI-1.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from typing import NamedTuple
 
 
 class Mode(StrEnum):
-    CACHE = "cache"  # hand back what was computed last
-    PREDICT = "predict"  # extrapolate it to the present noise level
+    """How the result at a site is obtained."""
+
+    CACHE = "cache"  # reuse the last computed result
+    PREDICT = "predict"  # extrapolate past results to the present noise level
     RECOMPUTE = "recompute"  # run the backbone
 
 
@@ -22,38 +25,38 @@ class Mode(StrEnum):
 class Row:
     """One AR iteration, or the part of it that one decision covers. Tuples hold one entry per slot of `slots`.
 
-    `sigma` is the backbone's own noise-level coordinate: it falls from 1 to 0 on SkyReels-V2 and rises from 0 to 1
-    on MAGI-1, so a method may use differences of it but never its direction.
+    `sigma` is the noise level as the backbone defines it. It falls from 1 to 0 on SkyReels-V2 and rises from 0 to 1
+    on MAGI-1. A method may therefore use differences of `sigma`, but must not rely on their sign.
     """
 
     iteration: int  # counts through the whole video
-    segment: int  # methods forget everything between segments
+    segment: int  # methods are reset at the start of each segment
     slots: range
-    steps: int  # updates that every slot gets in all
-    step: tuple[int, ...]  # updates a slot has had before this row; 0 = pure noise, `steps` = finished
+    steps: int  # number of updates of every slot, from noise to clean
+    step: tuple[int, ...]  # updates of a slot before this row; 0 = pure noise, `steps` = finished
     sigma: tuple[float, ...]  # noise level before this row
-    sigma_next: tuple[float, ...]  # and after it
+    sigma_next: tuple[float, ...]  # noise level after this row
     active: tuple[bool, ...]  # whether this row updates the slot
     unit: int  # slots per AR unit
-    forced: str = ""  # why the forward of this row may not be skipped
-    last: bool = False  # nothing of this segment comes after
+    forced: str = ""  # the reason if the forward of this row must run; "" if a method may skip it
+    last: bool = False  # whether this is the last row of its segment
     given: int = 0  # slots before this one (absolute) were clean when the segment began
-    settled: int = 0  # slots before this one (absolute) are finished and see only such: they never change again
-    context: range = range(0)  # slots just before `slots`, not forwarded but seen through kept keys and values
+    settled: int = 0  # slots before this one (absolute) are finished and attend only to finished slots: they stay fixed
+    context: range = range(0)  # slots just before `slots`; not forwarded, attended to through stored keys and values
 
     def only(self, slots: range) -> Row:
-        """The same row restricted to `slots`, a contiguous part of its own."""
+        """The same row restricted to `slots`. Raises ValueError if `slots` is not a part of the row's slots."""
         a, b = slots.start - self.slots.start, slots.stop - self.slots.start
         if a < 0 or b > len(self.slots) or a >= b:
-            raise ValueError(f"slots {slots} are not a part of {self.slots}")
+            raise ValueError(f"got slots {slots}, want a non-empty part of {self.slots}")
         cut = {name: getattr(self, name)[a:b] for name in ("step", "sigma", "sigma_next", "active")}
         return replace(self, slots=slots, **cut)
 
     def behind(self, slot: int) -> Row:
-        """Forward only `slot` and what follows; the slots before it become context.
+        """The row that forwards only `slot` and the slots after it. The slots before it become context.
 
-        Context that has settled is computed once more in its final state, and its keys and values are kept. With
-        `settled=0` context is seen as the last forward that computed it left it (an approximation).
+        Settled context slots are computed once more in their final state, and their keys and values are stored. With
+        `settled=0` the stored keys and values are those of the last forward of each context slot, an approximation.
         """
         slot = max(slot, self.slots.start)
         if slot == self.slots.start:
@@ -63,45 +66,49 @@ class Row:
 
     @property
     def reach(self) -> int:
-        """The end of the last AR unit that holds an active slot; the row's own end if none does."""
+        """The end of the last AR unit with an active slot. Without an active slot: the end of the row."""
         if not self.updating:
             return self.slots.stop
         done = self.updating[-1] + 1 - self.slots.start
         return self.slots.start + -(-done // self.unit) * self.unit
 
     def exact(self) -> Row:
-        """What this row depends on and changes, where an AR unit sees no later one: nothing settled, nothing waiting.
+        """The row without settled slots at the front and without waiting units at the end.
 
-        Its results are those of the whole row.
+        Where an AR unit does not attend to later units, it gives the same results as the whole row.
         """
         return self.only(range(self.slots.start, self.reach)).behind(self.settled)
 
     def units(self) -> list[Row]:
-        """One part per AR unit that holds an active slot."""
+        """One part per AR unit with an active slot."""
         starts = range(self.slots.start, self.slots.stop, self.unit)
         parts = [self.only(range(s, min(s + self.unit, self.slots.stop))) for s in starts]
         return [part for part in parts if any(part.active)]
 
     @property
     def updating(self) -> list[int]:
-        """The active slots, absolute."""
+        """The active slots, as absolute indices."""
         return [s for s, on in zip(self.slots, self.active, strict=True) if on]
 
     @property
     def progress(self) -> int:
-        """Steps done by the least denoised active slot."""
+        """The number of steps that the least denoised active slot has had."""
         return min((k for k, on in zip(self.step, self.active, strict=True) if on), default=self.steps)
 
 
 class Site(NamedTuple):
-    """A place in the forward where a stand-in may replace the computation.
+    """A place in the forward where a method may supply the result instead of the computation.
 
-    `kind`: "velocity" (the whole model, after guidance); "blocks" (a span of transformer blocks); or one branch of
-    the block `span.start`: "attention", "cross_attention", "feed_forward"; or "guidance", the velocity of one guidance
-    branch before they are combined. Tensors at a site are slot-first: velocities (slots, C, H, W), hidden states
-    (slots, tokens per slot, width); at a branch, the stream that enters it and its output before the gate.
-    "transformer" is no such place: it asks for the forward of the model's own class, with the hooks that a library put
-    on its modules, and the backbone reports what they left out.
+    `kind` is one of:
+    "velocity": the whole model, after guidance.
+    "guidance": the velocity of one guidance branch, before the branches are combined.
+    "blocks": the transformer blocks in `span`.
+    "attention", "cross_attention", "feed_forward": one branch of the block `span.start`. The input is the hidden state
+    that enters the branch, the output is the result before the gate.
+    "transformer": no method supplies a result here. The backbone runs the forward of the model's own class with the
+    hooks that a library has set on its modules, and reports which computations the hooks skipped.
+
+    Tensors at a site are slot-first: velocities (slots, C, H, W), hidden states (slots, tokens per slot, width).
     """
 
     kind: str
@@ -118,6 +125,8 @@ TRANSFORMER = Site("transformer")
 
 @dataclass(frozen=True)
 class Decision:
+    """The mode that a method chooses for a part of a row."""
+
     mode: Mode
-    score: float | None = None  # what was compared with the thresholds
-    why: str = ""
+    score: float | None = None  # the value that was compared with the thresholds
+    why: str = ""  # the reason, where the score is not the reason

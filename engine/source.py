@@ -1,4 +1,4 @@
-"""Project modules as syntax trees: which names a module defines, and which it imports. Nothing is imported for this."""
+"""Project modules as syntax trees: the names that a module defines and imports. No module is imported for this."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ SCOPES = (*FUNCTIONS, ast.ClassDef, ast.Lambda)
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 LEAVES = (ast.Name, ast.Constant, ast.expr_context, ast.operator, ast.cmpop, ast.alias)
 Root = tuple[Path, frozenset[str] | None]
-"""A folder below which modules are the project's, and the packages of it that are (None: all)."""
+"""A folder with modules of the project, and the names of its packages that belong to the project (None: all)."""
 Imported = tuple[str, str]
-"""What a name was imported as: module, and the name in it ("" for the module itself)."""
+"""What an imported name refers to: the module, and the name in it ("" for the module itself)."""
 
 
 @dataclass(eq=False)
@@ -25,12 +25,12 @@ class Unit:
     module: Module
     node: ast.stmt
     names: list[str]
-    effect: bool  # it does more than bind names, so it counts whenever its module is imported
+    effect: bool  # whether it does more than bind names; it then counts whenever its module is imported
 
 
 @dataclass(eq=False)
 class Module:
-    """A module of the project: what its names stand for."""
+    """A module of the project: its statements, and what its names refer to."""
 
     name: str
     package: str
@@ -38,17 +38,17 @@ class Module:
     units: list[Unit] = field(default_factory=list)
     bound: dict[str, list[Unit]] = field(default_factory=dict)
     imports: dict[str, Imported] = field(default_factory=dict)
-    starred: list[str] = field(default_factory=list)  # modules of which all names were imported
+    starred: list[str] = field(default_factory=list)  # modules imported with `from ... import *`
 
 
 def read(path: Path) -> str:
-    """The text of a source file; the one place where sources are read."""
+    """The text of a source file. All source files are read here."""
     return path.read_text(encoding="utf-8-sig")
 
 
 @lru_cache(maxsize=4096)
 def locate(name: str, roots: tuple[Root, ...]) -> Path | None:
-    """The file of a module below one of `roots`, the folder of a package without one, None for what lies elsewhere."""
+    """The file of a module below one of `roots`; the folder of a package without `__init__.py`; None if not found."""
     for root, packages in roots:
         if packages is not None and name.split(".")[0] not in packages:
             continue
@@ -63,7 +63,7 @@ def locate(name: str, roots: tuple[Root, ...]) -> Path | None:
 
 @lru_cache(maxsize=1024)
 def load(name: str, roots: tuple[Root, ...]) -> Module | None:
-    """The module, None if it is not of the project."""
+    """The module `name`; None if it does not belong to the project."""
     path = locate(name, roots)
     if path is None:
         return None
@@ -83,7 +83,7 @@ def load(name: str, roots: tuple[Root, ...]) -> Module | None:
 
 
 def imported(node: ast.Import | ast.ImportFrom, package: str) -> Iterator[tuple[str, Imported]]:
-    """(name, what it stands for) of one import statement in a module of `package`; ("*", ...) for all names."""
+    """(name, what it refers to) for each name of one import statement in a module of `package`; ("*", ...) for all."""
     if isinstance(node, ast.Import):
         for alias in node.names:
             top = alias.name.split(".")[0]
@@ -98,7 +98,7 @@ def imported(node: ast.Import | ast.ImportFrom, package: str) -> Iterator[tuple[
 
 
 def walk(node: ast.AST) -> Iterator[ast.AST]:
-    """`node` and what lies in it, but not inside the functions and classes in it."""
+    """`node` and all nodes in it, except those inside its functions and classes."""
     waiting = [node]
     while waiting:
         one = waiting.pop()
@@ -108,7 +108,7 @@ def walk(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def binds(body: Sequence[ast.AST]) -> Iterator[str]:
-    """The names that statements bind in their own scope, imports apart."""
+    """The names that statements bind in their own scope, without imported names."""
     for node in (inner for statement in body for inner in _own_scope(statement)):
         if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
             yield node.name
@@ -121,14 +121,14 @@ def binds(body: Sequence[ast.AST]) -> Iterator[str]:
 
 
 def text_only(node: ast.stmt) -> bool:
-    """A docstring, `...`, or a name with a type hint and no value."""
+    """Whether a statement is a docstring, `...`, or a name with a type hint and no value."""
     return (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)) or (
         isinstance(node, ast.AnnAssign) and node.value is None
     )
 
 
 def _own_scope(node: ast.AST) -> Iterator[ast.AST]:
-    """Like `walk`; of a comprehension only what `:=` binds, which belongs to the scope around it."""
+    """Like `walk`, but of a comprehension only the targets of `:=`: they belong to the enclosing scope."""
     waiting = [node]
     while waiting:
         one = waiting.pop()
@@ -141,7 +141,7 @@ def _own_scope(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _children(node: ast.AST) -> list[ast.AST]:
-    """The parts of a node in reverse order; many times as fast as ast.iter_child_nodes."""
+    """The child nodes of a node in reverse order. Much faster than ast.iter_child_nodes."""
     if isinstance(node, LEAVES):
         return []
     found: list[ast.AST] = []
@@ -159,7 +159,7 @@ def _parsed(text: str) -> ast.Module:
 
 
 def _run(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """The statements that are carried out when a module is imported."""
+    """The statements that run when a module is imported."""
     for node in body:
         test = node.test.left if isinstance(node, ast.If) and isinstance(node.test, ast.Compare) else None
         asked = ast.unparse(test or node.test) if isinstance(node, ast.If) else ""

@@ -1,7 +1,7 @@
-"""SkyReels-V2's denoising schedule as plain integers: the staircase in closed form, and the segments of a long video.
+"""SkyReels-V2's denoising schedule as integers: the staircase in closed form, and the segments of a long video.
 
-A segment of L slots is denoised in blocks of c slots; block b lags `ar_step` rows behind its left neighbour
-(diffusers and the official code build the same matrix row by row; this is its closed form):
+A segment of L slots is denoised in blocks of c slots. Block b lags `ar_step` rows behind block b - 1. Diffusers and the
+official code build the same matrix row by row; this is its closed form:
 
     idx(r, b)    = clamp(r - lag b, 0, S + 1)     row r = 1, 2, ...; new block b = 0, 1, ...; S steps
     update(r, b) = 1 <= r - lag b <= S
@@ -18,7 +18,7 @@ from engine.row import Row
 
 @dataclass(frozen=True)
 class Segment:
-    """Slots [first, first + length) of the video, the leading `prefix` of which are already clean."""
+    """Slots [first, first + length) of the video. The first `prefix` of them are already clean."""
 
     first: int
     length: int
@@ -26,9 +26,9 @@ class Segment:
 
 
 def segments(total: int, base: int, overlap: int, block: int) -> list[Segment]:
-    """Cut a video of `total` latents into windows of `base` that share `overlap` latents (0: one window).
+    """Cut a video of `total` latents into windows of `base` latents that share `overlap` latents (0: one window).
 
-    Raises ValueError if a window cannot be filled with blocks of `block` latents, which would leave its tail noise.
+    Raises ValueError if a window is not a multiple of `block` latents: its last latents would stay noise.
     """
     if total <= base or overlap == 0:
         found = [Segment(0, total, 0)]
@@ -40,7 +40,8 @@ def segments(total: int, base: int, overlap: int, block: int) -> list[Segment]:
     for segment in found:
         if segment.length % block or segment.prefix % block:
             raise ValueError(
-                f"{segment.length} latents, {segment.prefix} of them overlap, do not cut into blocks of {block}"
+                f"a segment has {segment.length} latents, {segment.prefix} of them overlap; want multiples of the "
+                f"block length {block}"
             )
     return found
 

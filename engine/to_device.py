@@ -1,4 +1,4 @@
-"""Small tables of numbers on their way to the device."""
+"""Copying small tables of numbers to the device."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 def sent(values: Sequence[float], device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
-    """`values` as a tensor on `device`, without waiting for what the device is busy with.
+    """`values` as a tensor on `device`. The host does not wait for work that is queued on the device.
 
-    A plain `torch.tensor(..., device="cuda")` copies from pageable memory, which waits until all work queued before is
-    done; from pinned memory the copy queues up behind it.
+    `torch.tensor(..., device="cuda")` copies from pageable memory and waits until all queued work is done. A copy from
+    pinned memory is only added to the queue.
     """
     here = torch.tensor(values, dtype=dtype)
     return here.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else here.to(device)

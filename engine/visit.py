@@ -1,4 +1,4 @@
-"""The seam between a forward and a method: run the computation at a site, or let the method stand in for it."""
+"""The connection between a forward and a method: at each site, run the computation or take the method's result."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from engine.method import Method
 from engine.row import Decision, Mode, Row, Site
 
 Compute = Callable[[Tensor, Sequence[Row]], Tensor]
-"""(x of all slots, the parts to compute in order) -> results of those parts, concatenated slot-first."""
+"""(x of all slots, the parts to compute, in order) -> the results of those parts, concatenated along the slots."""
 
 Settled = list[tuple[Row, Decision]]
 
 
-WHOLE = frozenset({"velocity", "guidance"})  # the sites at which a stand-in leaves out the whole forward
+WHOLE = frozenset({"velocity", "guidance"})  # a result supplied at one of these sites skips the whole forward
 
 
 class Visit:
-    """What a backbone calls at every site it passes. Holds one row's decisions, and what became of them."""
+    """A backbone calls it at every site of a forward. It holds the decisions of one row and their outcomes."""
 
     def __init__(
         self,
@@ -39,31 +39,32 @@ class Visit:
         self._done: dict[tuple[str, int], list[tuple[Site, Decision]]] = {}  # by plan key and part
         self.idle = _uncovered(row, [part for part, _ in next(iter(plan.values()))])
         self._kept: dict[str, range] = {}  # by guidance branch
-        self._words: dict[Site, Settled] = {}  # the last word of every part, by site
-        self._copied: list[Site] | None = None  # where something stood in for a second pass of the first unit
+        self._words: dict[Site, Settled] = {}  # the final decision of every part, by site
+        self._copied: list[Site] | None = None  # sites skipped in a second pass of the first unit
 
     @property
     def partial(self) -> bool:
-        """Whether parts of a row may be computed without the others, now or at a later row."""
+        """Whether a part of a row may be computed without the others, in this row or a later one."""
         return self.method.grain == "unit"
 
     def stop(self, kind: str, start: int) -> int | None:
-        """The end of the span that the method watches from block `start` on, None if it does not."""
+        """The end of the method's span that starts at block `start`. None if no span starts there."""
         return self._stops.get((kind, start))
 
     def watches(self, site: Site) -> bool:
+        """Whether `site` is one of the method's sites."""
         return (site.kind, site.span.start) in self._stops
 
     def places(self, parts: Sequence[Row]) -> list[int] | None:
-        """Where the slots of `parts` lie in the row; None if they are all of it (or none is named)."""
+        """The positions of the slots of `parts` in the row. None if `parts` cover the whole row or are empty."""
         places = [slot - self.row.slots.start for part in parts for slot in part.slots]
         return None if len(places) in (0, len(self.row.slots)) else places
 
     def __call__(self, site: Site, x: Tensor, compute: Compute) -> Tensor:
         """`x` (slots of the row, ...) -> the result at `site`, same shape.
 
-        Slots that belong to no part (waiting or finished ones under unit grain) are computed wherever a forward passes;
-        where all parts stand in for the whole of it, they pass through as they are.
+        With grain "unit", waiting and finished slots belong to no part. They are computed in every forward that runs.
+        If the forward is skipped for all parts, their `x` is returned unchanged.
         """
         if not self.watches(site):
             return compute(x, [self.row])
@@ -89,10 +90,11 @@ class Visit:
     def again(
         self, site: Site, unit: Row, x: Tensor, computed: Tensor | None, compute: Callable[[], Tensor] | None
     ) -> Tensor:
-        """A second pass of the row's first `unit` at `site`, after the unit's own: `x` (slots, ...) -> result.
+        """A second pass of the row's first `unit` at `site`, after its first pass: `x` (slots, ...) -> result.
 
-        Nothing is decided again, since `unit` alone may be at another stage than its row. What is `computed` already,
-        or has to be, is kept under the branch "<name>+alone"; with neither, the method stands in as for the unit.
+        No new decision is made, because `unit` alone may be at another step than its row. A result in `computed`, or
+        from `compute`, is kept under the branch "<name>+alone". If both are None, the method supplies the result in the
+        mode of the first pass.
         """
         own, self._copied = site._replace(branch=f"{site.branch}+alone"), self._copied or []
         out = computed if computed is not None else compute() if compute else None
@@ -104,11 +106,14 @@ class Visit:
         return self.method.fill(own, unit, mode, x)
 
     def kept(self, branch: str, slots: range) -> None:
-        """The forward of `branch` began by computing `slots` of the row's context, to keep their keys and values."""
+        """Record that the forward of `branch` first computed the context `slots`, to store their keys and values."""
         self._kept[branch] = slots
 
     def left_out(self, branch: str, sites: Sequence[Site]) -> None:
-        """Hooks inside the model's own forward of `branch` skipped `sites`, without asking here."""
+        """Record that a library's hooks skipped `sites` in the model's own forward of `branch`.
+
+        Raises RuntimeError if the decision for this row is to recompute.
+        """
         key = branch if branch in self.plan else next(iter(self.plan))
         for i, (part, decision) in enumerate(self.plan[key]):
             if sites and decision.mode is Mode.RECOMPUTE:
@@ -116,11 +121,11 @@ class Visit:
             self._done.setdefault((key, i), []).extend((site._replace(branch=branch), decision) for site in sites)
 
     def entries(self) -> list[Entry]:
-        """The ledger's lines of this row: every decision with the sites that were really stood in for."""
+        """The ledger entries of this row: every decision, with the sites where the method supplied the result."""
         found: list[Entry] = []
         for branch, parts in self.plan.items():
             lines = [self._entry(branch, i, part, decision) for i, (part, decision) in enumerate(parts)]
-            if any(not WHOLE.intersection(entry.sites) for entry in lines):  # a forward passed
+            if any(not WHOLE.intersection(entry.sites) for entry in lines):  # a forward ran
                 kept = self._kept.get(branch or next(iter(self._kept), ""), range(0))
                 idle = tuple((part.slots.start, part.slots.stop) for part in self.idle)
                 copied = None if self._copied is None else tuple(map(str, joined(self._copied)))
@@ -131,13 +136,13 @@ class Visit:
         return found
 
     def _settle(self, site: Site) -> Settled:
-        """What every part does at `site`: computed where the row's decision says so, else as the method says here."""
+        """The final decision of every part at `site`: RECOMPUTE if decided for the row, else the method's `revise`."""
         key = site.branch if site.branch in self.plan else next(iter(self.plan))
         settled = []
         for i, (part, decision) in enumerate(self.plan[key]):
             if decision.mode is not Mode.RECOMPUTE:
                 decision = self.method.revise(site, part, decision)
-                for name in [key] if site.branch else self.plan:  # the velocity belongs to every branch
+                for name in [key] if site.branch else self.plan:  # the site "velocity" belongs to every branch
                     self._done.setdefault((name, i), []).append((site, decision))
             settled.append((part, decision))
         self._words[site] = settled
@@ -152,10 +157,10 @@ class Visit:
         whole = stood.pop("", [])
         if len({tuple(sites) for sites in stood.values()}) > 1:
             raise RuntimeError(
-                f"{type(self.method).__name__} stood in at {stood}: a decision for all guidance branches must do the "
-                "same in each; make the method branchwise"
+                f"{type(self.method).__name__} skipped different sites per guidance branch ({stood}); want the same "
+                "sites in each branch, or a method with branchwise = True"
             )
-        for _, last in done:  # the last word has the score
+        for _, last in done:  # the final decision has the score
             decision = last if last.score is not None or last.why else decision
         modes = {d.mode for _, d in done}
         mode = next((m for m in (Mode.PREDICT, Mode.CACHE) if m in modes), Mode.RECOMPUTE)
@@ -184,14 +189,14 @@ class Visit:
 
 
 def _uncovered(row: Row, parts: Sequence[Row]) -> list[Row]:
-    """The stretches of `row` between its parts, as rows."""
+    """The slots of `row` that no part covers, as rows."""
     starts = [row.slots.start, *(part.slots.stop for part in parts)]
     stops = [*(part.slots.start for part in parts), row.slots.stop]
     return [row.only(range(a, b)) for a, b in zip(starts, stops, strict=True) if a < b]
 
 
 def joined(sites: Sequence[Site]) -> list[Site]:
-    """The same places with adjoining spans of one kind as one."""
+    """`sites` with adjacent spans of the same kind merged."""
     spans: list[Site] = []
     for site in sorted(sites, key=lambda s: (s.kind, s.span.start)):
         last = spans[-1] if spans else None

@@ -1,4 +1,4 @@
-"""Checking weight files before minutes are spent on them, and naming what they hold."""
+"""Checks of weight files before they are loaded, and a hash of their content."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 
 
 class WeightsError(RuntimeError):
-    """A checkpoint is missing, cut short or of another model; says the file and what to do."""
+    """A checkpoint is missing, cut short or of another model. The message names the file and says what to do."""
 
 
 def read_header(path: Path) -> dict[str, dict]:
     """The tensors that a safetensors file declares, {name: {dtype, shape, data_offsets}}, without reading them.
 
-    Raises WeightsError if the file is missing, is no safetensors file, or is shorter than its header says.
+    Raises WeightsError if the file is missing, is not a safetensors file, or its size differs from its header's.
     """
     try:
         size = path.stat().st_size
@@ -37,13 +37,13 @@ def read_header(path: Path) -> dict[str, dict]:
 
 
 def digest(files: Iterable[Path]) -> str:
-    """12 hex digits that change when the content of any of `files` does; order does not matter."""
+    """12 hex digits over names and content of `files`. The order of `files` does not matter."""
     parts = sorted(f"{path.name}:{_sha256(path, path.stat().st_size, path.stat().st_mtime_ns)}" for path in files)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
 @lru_cache(maxsize=256)
 def _sha256(path: Path, size: int, changed: int) -> str:
-    """Keyed by size and time of change, so that a file is read once per process and again when it is replaced."""
+    """The hash of a file. Size and time of change are in the cache's key, so that a replaced file is read again."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -332,5 +332,5 @@ def test_a_joint_decision_may_not_differ_between_guidance_branches():
         def revise(self, site, part, decision):
             return Decision(Mode.RECOMPUTE) if site.branch == "uncond" else decision
 
-    with pytest.raises(RuntimeError, match="make the method branchwise"):
+    with pytest.raises(RuntimeError, match="want the same sites in each branch, or a method with branchwise = True"):
         ledger_of(build(steps=6), Lopsided(3, 1, "lite"))

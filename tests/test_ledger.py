@@ -185,7 +185,7 @@ def test_a_method_without_a_stand_in_that_skips_is_told_so():
         def sites(self, depth, row):
             return Scope(0, 0).sites(depth, row)
 
-    with pytest.raises(RuntimeError, match="Lazy chose cache but has no stand-in at velocity"):
+    with pytest.raises(RuntimeError, match="Lazy chose cache at velocity, but its `fill` gives no result there"):
         run(Toy(), Lazy())
 
 

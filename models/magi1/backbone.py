@@ -22,8 +22,8 @@ from engine.weights import digest
 
 from . import assets
 from .checkpoint import empty_dit
-from .config import ModelConfig
 from .chunk_forward import BRANCHES, Dispatcher
+from .config import ModelConfig
 from .dit import Blocks, Layer, Magi1DiT
 from .prefix import read_prefix
 from .price_ledger import Price

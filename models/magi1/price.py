@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .config import ModelConfig, RuntimeConfig
 from .chunk_forward import BRANCHES
+from .config import ModelConfig, RuntimeConfig
 from .embed import CaptionEmbedder
 from .schedule import Forward, Schedule
 

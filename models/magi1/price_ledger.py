@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from engine.ledger import Entry
 from engine.row import Mode
 
-from .config import ModelConfig, RuntimeConfig
 from .chunk_forward import BRANCHES
+from .config import ModelConfig, RuntimeConfig
 from .embed import CaptionEmbedder
 from .price import (
     attention_flops,

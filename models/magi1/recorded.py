@@ -23,10 +23,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .comparison import Case, compare
 from .checkpoint import CheckpointError, check, empty_dit, kept_as, take
-from .config import RuntimeConfig, read_config
 from .chunk_forward import Dispatcher, from_chunks, rollout, to_chunks
+from .comparison import Case, compare
+from .config import RuntimeConfig, read_config
 from .dit import Magi1DiT, stays_float32
 from .recorded_forwards import Forwards
 from .schedule import schedule, time_grid

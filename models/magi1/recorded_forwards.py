@@ -12,9 +12,9 @@ from torch import Tensor
 
 from .attention import Call
 from .cache import KVCache
+from .chunk_forward import Dispatcher, from_chunks, to_chunks
 from .comparison import Case, compare
 from .config import ModelConfig, RuntimeConfig
-from .chunk_forward import Dispatcher, from_chunks, to_chunks
 from .dit import Layer, Magi1DiT
 from .embed import FREQUENCIES
 from .schedule import Forward, Schedule, step_length
