@@ -21,6 +21,7 @@ its gradient, and off by default. A model of fewer blocks measures its last one.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -56,7 +57,7 @@ class AdaCache(Method):
             raise ValueError(
                 f"want one rate more than bounds, got {len(self.rates)} rates for {len(self.codebook)} bounds"
             )
-        if any(a >= b for a, b in pairwise(self.codebook)) or any(bound < 0 for bound in self.codebook):
+        if not all(a < b for a, b in pairwise(self.codebook)) or not all(bound >= 0 for bound in self.codebook):
             raise ValueError(f"codebook must rise from 0 on, got {self.codebook}")
         within("the least of rates", min(self.rates), 1, float("inf"))
         for name in ("scale", "motion", "warmup", "cooldown", "measured"):
@@ -88,7 +89,7 @@ class AdaCache(Method):
 
     def rate(self, change: float) -> int:
         """Steps until the next computed one, for a measured change."""
-        if not self.scale or change != change:
+        if not self.scale or not math.isfinite(change):
             return 1
         return self.rates[bisect_right(self.codebook, change / self.scale)]
 

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from baselines.shared.cadence import Cadence, own_steps, within
+from baselines.shared.cadence import Cadence, asks, own_steps, within
 from baselines.shared.site_memory import Memory
 from engine.discrepancy import relative_l1
 from engine.knob import Knob
@@ -84,7 +84,7 @@ class BWCache(Method):
             return None
         found = torch.stack([torch.stack(self.moved[slot]).mean() for slot, _ in waiting]).tolist()
         for (slot, k), change in zip(waiting, found, strict=True):
-            if k > self.warmup and change < self.threshold:
+            if k > self.warmup and not asks([change], self.threshold):
                 self.trigger[slot] = k - 1
         return float(max(found))
 

@@ -27,7 +27,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from baselines.shared.cadence import one_of, within
+from baselines.shared.cadence import asks, one_of, within
 from baselines.shared.confidence_head import features, read_head
 from engine.discrepancy import relative_l1
 from engine.history import History, column
@@ -79,7 +79,7 @@ class DSAProxy(Method):
         doubts = torch.stack([self.doubt[slot] for slot in slots]).tolist()
         for slot, doubt in zip(slots, doubts, strict=True):
             steps = part.step[slot - part.slots.start]
-            sure = steps >= self.least * part.steps and doubt < self.threshold
+            sure = steps >= self.least * part.steps and not asks([doubt], self.threshold)
             if sure or (self.most < 1 and steps >= self.most * part.steps):
                 self.done.add(slot)
         if self.done.issuperset(slots):

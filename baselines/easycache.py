@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from baselines.shared.cadence import own_steps, within
+from baselines.shared.cadence import asks, own_steps, within
 from engine.history import History
 from engine.knob import Knob
 from engine.method import Method, Probe
@@ -71,9 +71,8 @@ class EasyCache(Method):
             return Decision(Mode.RECOMPUTE, score, "warm-up")
         if left <= self.cooldown:
             return Decision(Mode.RECOMPUTE, score, "cool-down")
-        if score < self.threshold:
-            return Decision(Mode.CACHE, score)
-        return Decision(Mode.RECOMPUTE, score, "score")
+        why = asks((self.change[slot] for slot in slots), self.threshold)
+        return Decision(Mode.RECOMPUTE if why else Mode.CACHE, score, why)
 
     def settle(self, part: Row, decision: Decision, branch: str = "") -> None:
         if decision.mode is Mode.RECOMPUTE:

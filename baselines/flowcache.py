@@ -36,7 +36,7 @@ from typing import Any
 
 from torch import Tensor
 
-from baselines.shared.cadence import one_of, own_steps, within
+from baselines.shared.cadence import asks, one_of, own_steps, within
 from baselines.shared.kv_compression import score
 from baselines.shared.residual_cache import QUANTITIES, Reused
 from baselines.teacache import COEFFICIENTS, polynomial
@@ -123,9 +123,8 @@ class FlowCache(Method):
         score = self.total[chunk] = self.total.get(chunk, 0.0) + polynomial(coefficients, moved)
         if part.last or left <= self.cooldown:
             return Decision(Mode.RECOMPUTE, score, "cool-down")
-        if score < self.threshold and self.threshold > 0:  # a negative score may not undo "0 never reuses"
-            return Decision(Mode.CACHE, score)
-        return Decision(Mode.RECOMPUTE, score, "score")
+        why = asks([score], self.threshold)
+        return Decision(Mode.RECOMPUTE if why else Mode.CACHE, score, why)
 
     def settle(self, part: Row, decision: Decision, branch: str = "") -> None:
         if decision.mode is Mode.RECOMPUTE:

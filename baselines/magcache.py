@@ -18,12 +18,13 @@ schedule has no common one; a row is skipped when all its updating slots may be.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from baselines.shared.cadence import own_steps, within
+from baselines.shared.cadence import asks, own_steps, within
 from baselines.shared.site_memory import Memory
 from engine.knob import Knob
 from engine.method import Method, Probe
@@ -48,8 +49,8 @@ class MagCache(Method):
             raise ValueError(
                 "ratios is empty; measure them for this model and schedule with python -m benchmarks.calibrate_magcache"
             )
-        if min([*self.ratios, *self.ratios_uncond]) <= 0:
-            raise ValueError("ratios must be positive; they compare the sizes of residuals")
+        if not all(0 < ratio < math.inf for ratio in [*self.ratios, *self.ratios_uncond]):
+            raise ValueError("ratios must be positive and finite; they compare the sizes of residuals")
         self.reset()
 
     @property
@@ -80,9 +81,8 @@ class MagCache(Method):
             return Decision(Mode.RECOMPUTE, score, "warm-up")
         if max(n for _, _, n in laws) > self.max_skip:
             return Decision(Mode.RECOMPUTE, score, "max_skip")
-        if score < self.threshold:
-            return Decision(Mode.CACHE, score)
-        return Decision(Mode.RECOMPUTE, score, "score")
+        why = asks((e for _, e, _ in laws), self.threshold)
+        return Decision(Mode.RECOMPUTE if why else Mode.CACHE, score, why)
 
     def settle(self, part: Row, decision: Decision, branch: str = "") -> None:
         if decision.mode is Mode.RECOMPUTE:

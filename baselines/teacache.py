@@ -33,6 +33,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from baselines.shared.cadence import asks
 from baselines.shared.residual_cache import QUANTITIES, Reused
 from engine.discrepancy import Discrepancy
 from engine.knob import Knob
@@ -117,9 +118,8 @@ class TeaCache(Method):
             return Decision(Mode.RECOMPUTE, score, "warm-up")
         if left <= self.cooldown:
             return Decision(Mode.RECOMPUTE, score, "cool-down")
-        if score < self.threshold and self.threshold > 0:  # a negative score may not undo "0 never reuses"
-            return Decision(Mode.CACHE, score)
-        return Decision(Mode.RECOMPUTE, score, "score")
+        why = asks((self.total[branch, slot] for slot in changes), self.threshold)
+        return Decision(Mode.RECOMPUTE if why else Mode.CACHE, score, why)
 
     def _place(self, part: Row, branch: str) -> tuple[int, float]:
         """Steps since the beginning, and to the end."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from engine.method import Capabilities
 from engine.row import Decision, Mode, Row
@@ -63,6 +64,20 @@ def timesteps(part: Row) -> list[int]:
     moves = zip(part.sigma, part.sigma_next, part.active, strict=True)
     noise = [before if after < before else 1 - before for before, after, on in moves if on]
     return [int(TIMESTEPS * level + 1e-6) for level in noise]
+
+
+def asks(changes: Iterable[float], threshold: float) -> str:
+    """Why measured `changes` ask for a step to be computed; "" if each is a number below `threshold`.
+
+    What is no finite number computes, wherever it stands among the changes; a threshold of 0 always computes.
+
+    >>> [asks([0.1, 0.2], 0.3), asks([0.1, 0.3], 0.3), asks([0.1, math.nan], 0.3), asks([-0.1], 0.0)]
+    ['', 'score', 'signal not finite', 'score']
+    """
+    changes = list(changes)
+    if not all(math.isfinite(change) for change in changes):  # max() may step over a NaN, and -inf is below all
+        return "signal not finite"
+    return "" if threshold > 0 and all(change < threshold for change in changes) else "score"
 
 
 def within(name: str, value: float, low: float, high: float) -> None:
