@@ -1,4 +1,4 @@
-"""Compose a run, generate and record what is missing of it, score it, report. `python run.py --help` teaches more."""
+"""Compose a run, generate its missing videos, score them, write the report. See `python run.py --help`."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from sweep.supervisor import Supervisor
 from terminal import tolerate
 
 QUICKSTART = "experiment=quickstart"
-PLANNING = ("hydra/launcher=basic",)  # composed and checked here, whoever does the work
-composed: list[Cell] = []  # every cell of this command that can be run
-refused: list[str] = []  # what is wrong with the others
+PLANNING = ("hydra/launcher=basic",)  # cells are composed and checked here, with every launcher
+composed: list[Cell] = []  # all valid cells of this command
+refused: list[str] = []  # the errors of the other cells
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def compose(config: DictConfig) -> None:
-    """One cell of the sweep: composed and checked, before any is run."""
+    """Compose and check one cell of the sweep. All cells are checked before the first one runs."""
     try:
         cell = Cell.of(Order.of(config))
         _ = cell.prompts
@@ -59,18 +59,18 @@ def compose(config: DictConfig) -> None:
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def job(config: DictConfig) -> None:
-    """One cell of the sweep, wherever a launcher runs it."""
+    """Run one cell of the sweep, in the process of a launcher."""
     run_job(config)
 
 
 def multirun(arguments: Sequence[str]) -> None:
-    """One command line, by the launcher that it names."""
+    """Run one command line with the launcher that it names."""
     sys.argv[1:] = arguments
     job()
 
 
 def work(cells: Sequence[Cell], supervisor: Supervisor) -> list[str]:
-    """Do the cells one after another; returns what failed. On an interrupt nothing is left running."""
+    """Run the cells one after another; returns one line per failure. An interrupt stops all processes."""
     with Display(out, outstanding(cells)) as display:
         try:
             for cell in cells:
@@ -86,15 +86,15 @@ def work(cells: Sequence[Cell], supervisor: Supervisor) -> list[str]:
 
 
 def perform_here(cell: Cell, display: Display) -> None:
-    """The cell in this process, without the protection of another."""
+    """Run the cell in this process. A crash then ends the whole command."""
     try:
         perform(cell, display)
     except DeviceLost as error:
-        display("failed", f"{cell.label}: the rest of it is missing ({error})")
+        display("failed", f"{cell.label}: its other videos are missing ({error})")
 
 
 def finish(cells: Sequence[Cell]) -> None:
-    """Score and report on every store that was written to."""
+    """Score every store that was written to, and write its report."""
     unscored, unreported = ({results_of(c) for c in cells if getattr(c.run, name)} for name in ("score", "report"))
     for results in dict.fromkeys(map(results_of, cells)):
         if results in unscored | unreported and results.is_dir():
@@ -118,7 +118,7 @@ def results_of(cell: Cell) -> Path:
 
 
 def show_costs(cells: Sequence[Cell]) -> None:
-    """The answer to dry_run=true: a line of JSON per cell, and the table of a sweep."""
+    """The output of dry_run=true: a line of JSON per cell, and for a sweep a table."""
     for cell in cells:
         print(json.dumps(dry_run(cell) | totals(survey([cell]))), flush=True)
     if len(cells) > 1:
@@ -126,7 +126,7 @@ def show_costs(cells: Sequence[Cell]) -> None:
 
 
 def over_budget(cells: Sequence[Cell]) -> str:
-    """Why the sweep may not start, "" if it may."""
+    """Why the sweep must not start, or "" if it may."""
     budget = min((cell.run.budget_gpu_hours for cell in cells if cell.run.budget_gpu_hours), default=0.0)
     if not budget:
         return ""
@@ -136,37 +136,37 @@ def over_budget(cells: Sequence[Cell]) -> str:
         return ""
     print_lines(lines, len(cells))
     return (
-        f"about {hours:.3g} GPU-hours are to do, more than budget_gpu_hours={budget:g}; nothing was started: "
-        "raise it, or take fewer prompts, cells or steps"
+        f"the sweep needs about {hours:.3g} GPU-hours, more than budget_gpu_hours={budget:g}, and was not started; "
+        "raise the budget, or use fewer prompts, cells or steps"
     )
 
 
 def command_line(arguments: list[str]) -> list[str]:
-    """Without a word about what to compare, the quickstart comparison is meant."""
+    """The arguments; without a model, method or experiment, those of the first comparison."""
     named = any(a.lstrip("+~").split("=")[0] in ("model", "method", "experiment", "dry_run") for a in arguments)
     return arguments if named or asks(arguments) else [*arguments, QUICKSTART]
 
 
 def asks(arguments: Sequence[str]) -> bool:
-    """Whether the command line only wants to know something of the menu."""
+    """Whether the command line only asks for information, e.g. `--help`."""
     return any(a.startswith(("-h", "--h", "-c", "--cfg", "-i", "--info", "--version", "-s")) for a in arguments)
 
 
 def planning(arguments: Sequence[str], scratch: str) -> list[str]:
-    """The arguments without those that say who does the work."""
+    """The arguments without the launcher."""
     kept = [a for a in arguments if not a.lstrip("+~").startswith(("hydra/launcher", "hydra.launcher"))]
     return kept if asks(arguments) else [*scratched(kept, scratch), *PLANNING]
 
 
 def scratched(arguments: Sequence[str], scratch: str) -> list[str]:
-    """The arguments, and where Hydra may write what it notes of a run: a folder of this command alone."""
+    """The arguments, with a folder of this command for the files that Hydra writes about a run."""
     own = (f"hydra.{mode}.dir" for mode in ("run", "sweep"))
     return [*arguments, *(f"{key}={quoted(scratch)}" for key in own if not any(a.startswith(key) for a in arguments))]
 
 
 def command(arguments: list[str]) -> int:
-    """What `python run.py ARGUMENTS` does; returns its exit status."""
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # so that errors arrive here instead of being printed with a trace
+    """Run `python run.py ARGUMENTS`; returns its exit status."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # raise errors here instead of printing a traceback
     os.environ[COMMAND] = shlex.join(["python", "run.py", *arguments])
     composed.clear()
     refused.clear()
@@ -185,12 +185,12 @@ def command(arguments: list[str]) -> int:
 
 
 def carried_out(launcher: str, lines: Sequence[Sequence[str]], scratch: str) -> int:
-    """Do what has been composed; the exit status."""
+    """Run the composed cells; returns the exit status."""
     failures = [*refused]
     try:
         show_costs([cell for cell in composed if cell.run.dry_run])
         failures += sweep([cell for cell in composed if not cell.run.dry_run], launcher, lines, scratch)
-    except StoreError as error:  # of another version, or a folder that cannot be written: no cell of it can be done
+    except StoreError as error:  # another version, or a read-only folder: no cell can run
         failures.append(str(error))
     for failure in failures:
         out.print(f"[bold red]error:[/] {escape(failure)}")
@@ -198,7 +198,7 @@ def carried_out(launcher: str, lines: Sequence[Sequence[str]], scratch: str) -> 
 
 
 def sweep(cells: Sequence[Cell], launcher: str, lines: Sequence[Sequence[str]], scratch: str) -> list[str]:
-    """Do the cells of these command lines, here or by a launcher, then score and report; returns what failed."""
+    """Run the cells of these command lines, here or by a launcher, then score and report; returns the failures."""
     if not cells:
         return []
     excess = over_budget(cells)
@@ -207,21 +207,21 @@ def sweep(cells: Sequence[Cell], launcher: str, lines: Sequence[Sequence[str]], 
     if launcher == "basic":
         failures = work(cells, Supervisor())
     elif refused:
-        return [f"nothing was started by {launcher}: every cell has to be right first"]
+        return [f"{launcher} started nothing, because some cells are not valid; correct them first"]
     else:
         try:
             lines = [scratched(prepared(line, launcher, cells), scratch) for line in lines]
         except ConfigError as error:
             return [str(error)]
         store = escape(str(results_of(cells[0])))
-        out.print(f"{len(cells)} cells by {launcher}; python -m store {store} says how far they are")
+        out.print(f"{len(cells)} cells by {launcher}; python -m store {store} shows their progress")
         failures = launch(multirun, lines, cells)
     finish(cells)
     return failures
 
 
 def stopped(signum: int, frame: Any) -> None:
-    """SIGTERM ends the command as Ctrl-C does."""
+    """Handle SIGTERM like Ctrl-C."""
     raise KeyboardInterrupt(signal.Signals(signum).name)
 
 
@@ -232,5 +232,5 @@ if __name__ == "__main__":
         sys.exit(command(sys.argv[1:]))
     except KeyboardInterrupt as interrupt:
         how = str(interrupt) or "SIGINT"
-        print(f"stopped by {how}; what is finished is in the store, and the same command goes on", file=sys.stderr)
+        print(f"stopped by {how}; finished videos are in the store, and the same command continues", file=sys.stderr)
         sys.exit(128 + signal.Signals[how])

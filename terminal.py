@@ -1,4 +1,4 @@
-"""What commands print to: output degrades where the terminal's encoding is narrow, and never fails."""
+"""Output of the commands. Characters that the terminal cannot encode are escaped, so that printing never fails."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from rich.console import Console
 
 
 def tolerate() -> None:
-    """Let stdout and stderr write `\\u00e9` for a letter that their encoding lacks; every command calls it first."""
+    """Let stdout and stderr write `\\u00e9` for a character outside their encoding. Every command calls this first."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors != "backslashreplace":
             stream.reconfigure(errors="backslashreplace")
 
 
 def console(**settings: Any) -> Console:
-    """A console for text in which paths and prompts occur: a line stays a line, and `:name:` stays what it is."""
+    """A console for text with paths and prompts: lines are not wrapped, and `:name:` does not become an emoji."""
     return Console(**{"highlight": False, "soft_wrap": True, "emoji": False} | settings)

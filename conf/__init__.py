@@ -1,1 +1,1 @@
-"""The menu: YAML files that Hydra composes, and the schema they are checked against."""
+"""The menu (YAML files that Hydra composes) and the schema that checks it."""

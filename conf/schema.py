@@ -1,7 +1,8 @@
-"""From composed YAML to checked objects: what a run may say, with the nearest valid name for what it may not.
+"""Turns composed YAML into checked objects. The error for an unknown name suggests the most similar valid name.
 
-A YAML file in conf/model/ or conf/method/ is the registration: its `_target_` names a class, whose dataclass of
-settings is the schema of the rest. Only subclasses of Method and classes that carry `Settings` are ever instantiated.
+A YAML file in conf/model/ or conf/method/ registers a model or a method: its `_target_` names a class, and the
+dataclass of the class's settings is the schema of the other keys. Only subclasses of Method and classes with a
+`Settings` attribute are instantiated.
 """
 
 from __future__ import annotations
@@ -41,37 +42,37 @@ __all__ = [
     "read_target",
 ]
 
-NO_DEPARTURE = ("_target_", "name", "checkpoint", "weights")  # where a model comes from; records say it elsewhere
+NO_DEPARTURE = ("_target_", "name", "checkpoint", "weights")  # recorded elsewhere, so no departure from the menu
 _NOTHING = object()
-SEEDS = (-(2**63), 2**64 - 1)  # what torch.Generator.manual_seed takes
-LOGGERS = {"none": "", "wandb": "wandb", "tensorboard": "tensorboard", "trackio": "trackio"}  # and their packages
+SEEDS = (-(2**63), 2**64 - 1)  # the range that torch.Generator.manual_seed accepts
+LOGGERS = {"none": "", "wandb": "wandb", "tensorboard": "tensorboard", "trackio": "trackio"}  # name: package
 
 
 @dataclass
 class Point:
-    """What an operating point says of itself."""
+    """The description of an operating point."""
 
-    estimated: bool = False  # the source does not state the value: it is ours, and every table marks it
+    estimated: bool = False  # the source does not state the value and we chose it; every table marks it
     why: str = ""  # the reasoning or the source
-    paper: bool = False  # the paper's own numbers, as far as it states them, on whichever model; tables say so
+    paper: bool = False  # the paper's own numbers, as far as it states them, on any model; tables say so
     turned: list[str] = field(default_factory=list)  # settings tuned on this model; tables name them
-    expects: dict[str, float] = field(default_factory=dict)  # the published cell that it should reproduce
+    expects: dict[str, float] = field(default_factory=dict)  # the published values that it should reproduce
 
 
 @dataclass
 class Logging:
-    """Whom runs are told to besides the store (sweep/loggers.py)."""
+    """The logger that receives runs in addition to the store (sweep/loggers.py)."""
 
     name: str = "none"  # none | wandb | tensorboard | trackio
     project: str = "scope-harness"
-    group: str = ""  # of a sweep's runs; empty: the name of the results folder
-    mode: str = "auto"  # of wandb: online | offline | disabled; auto: online where a key is set
+    group: str = ""  # group of a sweep's runs; empty: the name of the results folder
+    mode: str = "auto"  # wandb only: online | offline | disabled; auto: online if a key is set
 
     def __post_init__(self) -> None:
         if self.name not in LOGGERS:
-            raise ConfigError(f"logger.name={self.name} is none{nearest(self.name, list(LOGGERS))}")
+            raise ConfigError(f"logger.name={self.name} is unknown{nearest(self.name, list(LOGGERS))}")
         if self.mode not in ("auto", "online", "offline", "disabled"):
-            raise ConfigError(f"logger.mode={self.mode} is none; want auto, online, offline or disabled")
+            raise ConfigError(f"logger.mode={self.mode} is unknown; want auto, online, offline or disabled")
         package = LOGGERS[self.name]
         if package and find_spec(package) is None:
             raise ConfigError(
@@ -82,25 +83,25 @@ class Logging:
 
 @dataclass
 class Run:
-    """Everything of a run besides its model and its method."""
+    """All settings of a run except those of its model and its method."""
 
-    speed: str = "fast"  # none | slow | fast | paper: which operating point, where the method has one on this model
+    speed: str = "fast"  # none | slow | fast | paper: the operating point, if the method has it on this model
     point: Point = field(default_factory=Point)
     prompts: Prompts = field(default_factory=Prompts)
     seeds: list[int] = field(default_factory=lambda: [0])
     results: str = "results"
     device: str = "auto"  # auto | cpu | cuda | cuda:1
-    task: str = "videos"  # what every cell does: fill the store with videos, or a measurement (sweep/tasks.py)
-    target: str = ""  # of a calibration: flops:0.447 (of the Original's), speedup:2.1 or lpips:0.05; "": the paper's
-    into: str = ""  # where a calibration writes; "": the menu, or the results where the menu may not be written to
-    dry_run: bool = False  # print what would be done and its FLOPs, do nothing
-    score: bool = True  # PSNR, SSIM, LPIPS and validity right after a video; `python -m eval RESULTS` does it later
+    task: str = "videos"  # what every cell does: generate videos, or a measurement (sweep/tasks.py)
+    target: str = ""  # of a calibration: flops:0.447 (share of the Original), speedup:2.1, lpips:0.05; "": the paper's
+    into: str = ""  # folder for the calibrated point; "": the menu, or the results if the menu is read-only
+    dry_run: bool = False  # only print what would be done, and its FLOPs
+    score: bool = True  # compute PSNR, SSIM, LPIPS and validity; `python -m eval RESULTS` does it later
     report: bool = True
     retry_failed: bool = False
-    isolate: bool = True  # in a process of its own, so that a segfault or a kill costs one video and not the sweep
-    shard: str = "1/1"  # i/n: only the i-th of n parts of the prompts, so that n jobs can share a cell
-    budget_gpu_hours: float = 0.0  # a sweep that would take more is not started; 0: no limit
-    pflops: float = 0.17  # PFLOP/s assumed of a device without a measurement in the store; raising it: lower estimates
+    isolate: bool = True  # use a separate process, so that after a segfault or a kill only one video is lost
+    shard: str = "1/1"  # i/n: only the i-th of n parts of the prompts; n jobs can share a cell
+    budget_gpu_hours: float = 0.0  # a more expensive sweep is not started; 0: no limit
+    pflops: float = 0.17  # assumed PFLOP/s without a measurement; raising it: lower estimates
     logger: Logging = field(default_factory=Logging)
     experiment: str | None = None
 
@@ -119,20 +120,22 @@ class Run:
             raise ConfigError(f"{given}: want a rate above 0, and a budget of at least 0 (0 sets no limit)")
         part, parts = self.part
         if not 1 <= part <= parts:
-            raise ConfigError(f"shard={self.shard} is none; want i/n with i from 1 to n, e.g. shard=1/4 ... shard=4/4")
+            raise ConfigError(
+                f"shard={self.shard} is not valid; want i/n with i from 1 to n, e.g. shard=1/4 ... shard=4/4"
+            )
 
     @property
     def part(self) -> tuple[int, int]:
-        """(i, n) of shard=i/n; (0, 0) for what is no such thing."""
+        """(i, n) of shard=i/n; (0, 0) if the text has another form."""
         found = re.fullmatch(r"(\d+)/(\d+)", self.shard)
         return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
-TARGETS = {"flops": (0.0, 1.0), "speedup": (1.0, math.inf), "lpips": (0.0, math.inf)}  # and what they may be
+TARGETS = {"flops": (0.0, 1.0), "speedup": (1.0, math.inf), "lpips": (0.0, math.inf)}  # quantity: (above, up to)
 
 
 def read_target(text: str) -> tuple[str, float]:
-    """The quantity and the value of a calibration's target. Raises ConfigError.
+    """The quantity and the value of a calibration target. Raises ConfigError.
 
     >>> read_target("flops:0.447")
     ('flops', 0.447)
@@ -142,9 +145,9 @@ def read_target(text: str) -> tuple[str, float]:
         low, high = TARGETS[quantity.strip()]
         value = float(number)
     except (KeyError, ValueError):
-        raise ConfigError(f"target={text} is none; want flops:0.447, speedup:2.1 or lpips:0.05") from None
+        raise ConfigError(f"target={text} is not valid; want flops:0.447, speedup:2.1 or lpips:0.05") from None
     if not (low < value <= high and math.isfinite(value)):
-        raise ConfigError(f"target={text}: {quantity} lies between {low:g} and {high:g}")
+        raise ConfigError(f"target={text} is out of range; {quantity} must be above {low:g} and at most {high:g}")
     return quantity.strip(), value
 
 
@@ -154,16 +157,16 @@ def parse(config: DictConfig) -> tuple[Run, type, Any, Method]:
     run = _typed(Run, OmegaConf.create(own), "")
     backbone = _class(config.model, "model")
     if not hasattr(backbone, "Settings"):
-        raise ConfigError(f"model._target_ names {backbone.__name__}, which is no backbone (it has no Settings)")
+        raise ConfigError(f"model._target_ names {backbone.__name__}, which is not a backbone: it has no Settings")
     method = _class(config.method, "method")
     if not issubclass(method, Method):
-        raise ConfigError(f"method._target_ names {method.__name__}, which is no subclass of engine.method.Method")
+        raise ConfigError(f"method._target_ names {method.__name__}, which is not a subclass of engine.method.Method")
     own_method = _begun(config.method, method) if run.task == "calibrate" else config.method
     return run, backbone, _typed(backbone.Settings, config.model, "model"), _typed(method, own_method, "method")
 
 
 def _begun(node: DictConfig, method: type[Method]) -> DictConfig:
-    """`node` with a first value for every knob that has none: what a search is for need not be given."""
+    """`node` with a start value for every knob without a value, because a search sets the knobs itself."""
     for knob in method.knobs:
         given = {key: value for key, value in knob.at(knob.begin).items() if OmegaConf.is_missing(node, key)}
         node = OmegaConf.merge(node, given)  # type: ignore[assignment]
@@ -178,18 +181,18 @@ def _class(node: DictConfig, group: str) -> type:
 
 
 def _typed(kind: type, node: DictConfig, where: str) -> Any:
-    """An instance of the dataclass `kind` with the values of `node`, every one checked for name and type."""
+    """An instance of the dataclass `kind` with the values of `node`; names and types are checked."""
     prefix = f"{where}." if where else ""
     given = [str(key) for key in node if key != "_target_"]
     known = [f.name for f in fields(kind)]
     for key in given:
         if key not in known:
-            raise ConfigError(f"{prefix}{key} is no setting of {kind.__name__}{nearest(key, known)}")
+            raise ConfigError(f"{prefix}{key} is not a setting of {kind.__name__}{nearest(key, known)}")
     try:
         missing = [key for key in given if OmegaConf.is_missing(node, key)]
         if missing:
             raise ConfigError(
-                f"{prefix}{missing[0]} has no value: no operating point gives one here; set it, e.g. "
+                f"{prefix}{missing[0]} has no value, and no operating point sets it here; set it, e.g. "
                 f"{prefix}{missing[0]}=0.1, or choose speed=slow or speed=fast"
             )
         plain = OmegaConf.to_container(node, resolve=True)
@@ -206,14 +209,14 @@ def _typed(kind: type, node: DictConfig, where: str) -> Any:
 
 
 def _remedy(message: str, name: str) -> str:
-    """How to write what OmegaConf could not take."""
+    """How to write a value that OmegaConf rejected."""
     if "nterpolation" in message or "no viable alternative" in message:
-        return "; a text that holds ${ is written \\${"
+        return "; in a text, write ${ as \\${"
     return f"; want a list: '{name}=[...]'" if "ListConfig" in message else ""
 
 
 def explain(message: str) -> str:
-    """Hydra's complaint about a command line, with the nearest valid name."""
+    """Hydra's error message about a command line, shortened, with the most similar valid name."""
     text = " ".join(message.split())
     choice = re.search(r"Could not find '([\w/]+)/([^/']+)'", text)
     if choice:
@@ -223,16 +226,17 @@ def explain(message: str) -> str:
     if key:
         wrong = key.group(1)
         near = difflib.get_close_matches(wrong, _keys(), n=1, cutoff=0.6)
-        return f"{wrong} is no setting{f'; did you mean {near[0]}?' if near else ' (see python run.py --help)'}"
+        return f"{wrong} is not a setting{f'; did you mean {near[0]}?' if near else ' (see python run.py --help)'}"
     return text + _remedy(text, "")
 
 
 def options(group: str) -> list[str]:
+    """The names in one group of the menu, e.g. `options("method")`, sorted."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 def _keys() -> list[str]:
-    """Every setting that the command line can name."""
+    """The names of all settings that the command line can change."""
     known = [f.name for f in fields(Run)] + [f"prompts.{f.name}" for f in fields(Prompts)]
     for group in ("model", "method"):
         for path in (CONF / group).glob("*.yaml"):
@@ -241,27 +245,27 @@ def _keys() -> list[str]:
 
 
 def device_of(name: str) -> str:
-    """The device to run on. Raises ConfigError for one that is not here."""
+    """The device to run on, e.g. `cuda:1`. Raises ConfigError if this machine does not have it."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ConfigError(f"device={name} is none; want auto, cpu, cuda or cuda:1") from None
+        raise ConfigError(f"device={name} is unknown; want auto, cpu, cuda or cuda:1") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device={name}, but torch {torch.__version__} sees no GPU; use device=cpu or device=auto")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"device={name}, but there are only {torch.cuda.device_count()} GPUs, cuda:0 being the first")
+        raise ConfigError(f"device={name}, but there are only {torch.cuda.device_count()} GPUs; the first is cuda:0")
     return str(device)
 
 
 def has_point(model: str, method: str, speed: str) -> bool:
-    """Whether the menu, ours or a plug-in's, has an operating point of this name."""
+    """Whether our menu or a plug-in's menu has this operating point."""
     return bool(_on_menu(f"point/{model}/{method}_{speed}"))
 
 
 def departures(config: DictConfig) -> dict[str, Any]:
-    """What a composed run changes of its model, method and operating point on the menu: `{"method.max_skip": 1}`."""
+    """The settings of a composed run that differ from the menu, with their values: `{"method.max_skip": 1}`."""
     choices = HydraConfig.get().runtime.choices
     point = _on_menu(f"point/{choices['model']}/{choices['method']}_{config.get('speed')}")
     found: dict[str, Any] = {}
@@ -273,7 +277,7 @@ def departures(config: DictConfig) -> dict[str, Any]:
 
 
 def _on_menu(name: str) -> dict[str, Any]:
-    """A file of the menu as it is written, a plug-in's before ours; empty if there is none."""
+    """The content of a menu file; a plug-in's file replaces ours. Empty if there is none."""
     plugged_in = [Path(source.path) for source in HydraConfig.get().runtime.config_sources if source.path]
     path = next((path for folder in (*plugged_in, CONF) if (path := folder / f"{name}.yaml").is_file()), None)
     content: Any = OmegaConf.to_container(OmegaConf.load(path)) if path else {}

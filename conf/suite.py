@@ -1,4 +1,4 @@
-"""The prompts of a run: a list, a file, or the set that the menu names."""
+"""The prompts of a run: a list, a file, or the menu's own set."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from pathlib import Path
 from conf.errors import ConfigError
 
 CONF = Path(__file__).parent
-BOM = "\ufeff"  # what some editors put in front of a text
+BOM = "\ufeff"  # byte order mark; some editors write it at the start of a file
 
 
 @dataclass
 class Prompts:
-    """Which prompts; a list alone, a file alone, or both where both are given.
+    """The prompts of a run: from a list, from a file, or from both if both are given.
 
-    A line of a file is a prompt. Empty lines are left out, and comments: `#` alone or before a blank. So `#dawn` is a
-    prompt, and so is `\\# dawn`, which reads `# dawn`.
+    Each line of a file is a prompt. Empty lines and comments are skipped. A comment is `#` alone, or a line that starts
+    with `# `. So `#dawn` is a prompt, and `\\# dawn` is the prompt `# dawn`.
     """
 
     file: str = ""
     list: list[str] = field(default_factory=list)
-    limit: int | None = None  # take at most the first so many; 0 takes all; null: all, or menu_limit of the menu's set
-    menu: str = ""  # the file of the menu's own set: it does not count where a list is given
-    menu_limit: int = 0  # how many of the menu's own set are taken where no limit is given; 0 takes all
+    limit: int | None = None  # use only the first so many; 0: all; null: all, or menu_limit of the menu's set
+    menu: str = ""  # the file of the menu's own set; ignored if a list is given
+    menu_limit: int = 0  # number of prompts of the menu's own set if no limit is given; 0: all
 
     def __post_init__(self) -> None:
         for name in ("limit", "menu_limit"):
@@ -34,14 +34,14 @@ class Prompts:
 
 
 def read_prompts(prompts: Prompts) -> list[str]:
-    """The prompts of a run, in order. Raises ConfigError if there are none, or the file cannot be read."""
+    """The prompts of a run, in order. Raises ConfigError if there are none or if the file cannot be read."""
     of_menu = bool(prompts.menu) and prompts.file == prompts.menu
     found = list(prompts.list)
     if prompts.file and not (found and of_menu):
         lines = _lines(prompts.file)
         found += lines
         if not lines:
-            raise ConfigError(f"prompts.file={prompts.file} holds no prompt; want one a line")
+            raise ConfigError(f"prompts.file={prompts.file} has no prompts; want one prompt per line")
     if not found:
         raise ConfigError("no prompts: give prompts.file=FILE or prompts.list=['a red circle moving left']")
     limit = prompts.limit
@@ -53,7 +53,7 @@ def read_prompts(prompts: Prompts) -> list[str]:
 def _lines(name: str) -> list[str]:
     path = next((p for p in (Path(name).expanduser(), CONF.parent / name) if os.path.isfile(p)), None)
     if path is None:
-        raise ConfigError(f"prompts.file={name} does not exist; want a text file with one prompt a line")
+        raise ConfigError(f"prompts.file={name} does not exist; want a text file with one prompt per line")
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -67,7 +67,7 @@ def _lines(name: str) -> list[str]:
 
 
 def decoded(content: bytes, name: str) -> str:
-    """The text of a file in UTF-8, without its byte order mark. Raises ConfigError that names the line otherwise."""
+    """The text of a UTF-8 file without byte order mark. Raises ConfigError, which names the line with the error."""
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ConfigError(f"{name} is UTF-16; save it as UTF-8")
     try:
@@ -81,7 +81,7 @@ def decoded(content: bytes, name: str) -> str:
     if bad:
         line = len(re.findall("\r\n|\r|\n", text[: bad.start()])) + 1
         raise ConfigError(
-            f"{name}, line {line}: holds the control character 0x{ord(bad[0]):02x}; want plain text in UTF-8, a prompt "
-            "a line"
+            f"{name}, line {line}: contains the control character 0x{ord(bad[0]):02x}; want plain text in UTF-8, one "
+            "prompt per line"
         )
     return text

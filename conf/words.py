@@ -1,7 +1,7 @@
-"""The words of a command line that are text, so that Hydra's grammar does not read something else into them.
+"""Quotes the texts of a command line, so that Hydra's grammar does not interpret them.
 
-`results=/tmp/a#b`, `results=2026_10_07` and `results='~/x'` mean folders of just these names, and the `${x}` of a
-prompt is no interpolation. What can be read in more than one way is refused with the way to write it.
+`results=/tmp/a#b`, `results=2026_10_07` and `results='~/x'` mean folders with exactly these names, and `${x}` in a
+prompt is not an interpolation. An ambiguous text is refused, and the message says how to write it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from conf.errors import ConfigError
 
 TEXTS = frozenset(
-    {  # settings whose value is a text, to be taken as it is typed
+    {  # settings whose value is a literal text
         "results",
         "into",
         "prompts.file",
@@ -29,14 +29,14 @@ TEXTS = frozenset(
         "logger.group",
     }
 )
-LISTS = {"seeds": "0,1,2", "prompts.list": '"first prompt","second"'}  # and an example of each
-VALUED = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p")  # a word follows
+LISTS = {"seeds": "0,1,2", "prompts.list": '"first prompt","second"'}  # list setting: example
+VALUED = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p")  # a value follows
 SWEEPING = ("-m", "--multirun")
 _parser = OverridesParser.create()
 
 
 def words(arguments: Sequence[str]) -> list[str]:
-    """The command line with every text quoted as Hydra wants it. Raises ConfigError for a word that says nothing clear.
+    """The command line with every text quoted for Hydra. Raises ConfigError for an ambiguous word.
 
     >>> words(["results=/tmp/a#b", 'prompts.list=["${x}"]', "seeds=[1]"])
     ['results="/tmp/a#b"', 'prompts.list=["\\\\${x}"]', 'seeds=[1]']
@@ -50,11 +50,11 @@ def words(arguments: Sequence[str]) -> list[str]:
         before = argument
     by_hand = {a.lstrip("+").partition("=")[0] for a in arguments}
     own_file = "prompts.file" in by_hand and "prompts.menu" not in by_hand
-    return [*found, "prompts.menu=''"] if own_file else found  # given by hand, the menu's file is a file like any other
+    return [*found, "prompts.menu=''"] if own_file else found  # so it is not the menu's own set
 
 
 def quoted(text: str) -> str:
-    """A text as Hydra's grammar reads it back: in double quotes, with backslashes where they are wanted.
+    """A text in double quotes, escaped for Hydra's grammar.
 
     >>> quoted('say "a"')
     '"say \\\\"a\\\\""'
@@ -63,7 +63,7 @@ def quoted(text: str) -> str:
 
 
 def literal(value: Any) -> Any:
-    """Plain values in which OmegaConf finds no interpolation: every `${` of a text is escaped.
+    """Plain values in which every `${` of a text is escaped, so that OmegaConf finds no interpolation.
 
     >>> literal({"list": ["${x}", 1]})
     {'list': ['\\\\${x}', 1]}
@@ -80,7 +80,7 @@ def _decodable(argument: str) -> None:
         argument.encode()
     except UnicodeEncodeError:
         raise ConfigError(
-            f"{_short(argument)} is no text in this terminal's encoding; type it as UTF-8, with PYTHONUTF8=1 in the "
+            f"{_short(argument)} is not valid in this terminal's encoding; type it as UTF-8, with PYTHONUTF8=1 in the "
             "environment"
         ) from None
 
@@ -104,7 +104,7 @@ def _word(argument: str, sweeping: bool) -> str:
             quotes = ', and \\" for a quote in it' if key == "prompts.list" else ""
             raise ConfigError(f"{_short(argument)} cannot be read ({why}); write it as {_list(key)}{quotes}")
         raise ConfigError(
-            f"{_short(argument)} cannot be read ({why}); a text with such characters is written {_shown(name, value)}"
+            f"{_short(argument)} cannot be read ({why}); write a text with such characters as {_shown(name, value)}"
         )
     return _listed(argument, name, override) if key in LISTS and "~" not in name else argument
 
@@ -117,7 +117,7 @@ def _parsed(argument: str) -> tuple[Override | None, str]:
 
 
 def _listed(argument: str, name: str, override: Override) -> str:
-    """The word that sets a list, its texts literal; a sweep over lists is left as it is."""
+    """The word that sets a list, with literal texts; a sweep over lists is not changed."""
     key = name.lstrip("+")
     if override.is_sweep_override():
         values = list(override.sweep_string_iterator())
@@ -125,13 +125,13 @@ def _listed(argument: str, name: str, override: Override) -> str:
             return argument
         numbers = key == "seeds" and len(values) <= 32
         meant = shlex.quote(f"{key}=[{','.join(values)}]") if numbers else _list(key)
-        raise ConfigError(f"{_short(argument)} is no list; write {meant}")
+        raise ConfigError(f"{_short(argument)} is not a list; write {meant}")
     items: Any = override.value()
     if isinstance(items, str) and re.fullmatch(r"\\?\$\{.*\}", items):
         return argument  # an interpolation of a whole list
     if not isinstance(items, list):
         given = f"[{items}]" if key == "seeds" else f"[{quoted(str(items))}]"
-        raise ConfigError(f"{_short(argument)} is no list; write {shlex.quote(f'{key}={given}')}")
+        raise ConfigError(f"{_short(argument)} is not a list; write {shlex.quote(f'{key}={given}')}")
     if key != "prompts.list" or not all(isinstance(item, str) for item in items):
         return argument
     texts = (literal(re.sub(r"\\(\\*)\$\{", r"\1${", item)) for item in items)  # typed with or without a backslash
@@ -143,12 +143,12 @@ def _interpolated(value: str) -> bool:
 
 
 def _shown(name: str, value: str) -> str:
-    """How a text is typed in a shell."""
+    """The setting as it has to be typed in a shell."""
     return shlex.quote(f"{name}={quoted(_short(value))}")
 
 
 def _short(text: str, most: int = 160) -> str:
-    """A text within one line of a message."""
+    """A text shortened to one line of a message."""
     line = " ".join(text.encode(errors="backslashreplace").decode().split())
     return line if len(line) <= most else f"{line[:most]}…"
 

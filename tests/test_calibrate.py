@@ -285,9 +285,18 @@ def test_a_method_that_looks_at_the_content_is_searched_in_real_videos_into_a_fo
         (["method=teacache"], "no published row for teacache at speed=fast on tiny: say what is wanted with target"),
         (["method=original", "target=flops:0.5"], "method=original has no knob to turn"),
         (["method=uniform", "speed=none", "target=flops:0.5"], "speed=none names no operating point"),
-        (["method=uniform", "target=flop:0.5"], "target=flop:0.5 is none; want flops:0.447, speedup:2.1 or lpips:0.05"),
-        (["method=uniform", "target=flops:1.5"], "target=flops:1.5: flops lies between 0 and 1"),
-        (["method=uniform", "target=speedup:0.5"], "target=speedup:0.5: speedup lies between 1 and inf"),
+        (
+            ["method=uniform", "target=flop:0.5"],
+            "target=flop:0.5 is not valid; want flops:0.447, speedup:2.1 or lpips:0.05",
+        ),
+        (
+            ["method=uniform", "target=flops:1.5"],
+            "target=flops:1.5 is out of range; flops must be above 0 and at most 1",
+        ),
+        (
+            ["method=uniform", "target=speedup:0.5"],
+            "target=speedup:0.5 is out of range; speedup must be above 1 and at most inf",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -155,10 +155,10 @@ def test_published_setting():
         (["method=scop"], "method=scop is not on the menu; did you mean scope?"),
         (["model=skyreel"], "model=skyreel is not on the menu; did you mean skyreels?"),
         (["method=zzz"], "method=zzz is not on the menu; there are: "),
-        (["method=scope", "method.tau_cach=0.1"], "method.tau_cach is no setting; did you mean method.tau_cache?"),
-        (["model.frame=97"], "model.frame is no setting; did you mean model.frames?"),
-        (["sedes=[1]"], "sedes is no setting; did you mean seeds?"),
-        (["method=scope", *TAUS, "+method.tau_cach=0.1"], "is no setting of Scope; did you mean tau_cache?"),
+        (["method=scope", "method.tau_cach=0.1"], "method.tau_cach is not a setting; did you mean method.tau_cache?"),
+        (["model.frame=97"], "model.frame is not a setting; did you mean model.frames?"),
+        (["sedes=[1]"], "sedes is not a setting; did you mean seeds?"),
+        (["method=scope", *TAUS, "+method.tau_cach=0.1"], "is not a setting of Scope; did you mean tau_cache?"),
         (["method=scope", "method.tau_predict=0.3", "method.tau_cache=abc"], "method.tau_cache: Value 'abc'"),
         (["method=scope", *TAUS, "method.max_skip=many"], "method.max_skip: Value 'many'"),
         (["method=scope", *TAUS, "method.tau_cache=0.4"], "want 0 <= tau_cache <= tau_predict, got tau_cache=0.4"),
@@ -184,8 +184,8 @@ def test_published_setting():
         (["model.addnoise=100"], "model.addnoise is a timestep between 0 and 60"),
         (["seeds=[]"], "seeds is empty"),
         (["seeds=[a]"], "seeds"),
-        (["model._target_=pathlib.Path"], "which is no backbone"),
-        (["method._target_=pathlib.Path"], "which is no subclass of engine.method.Method"),
+        (["model._target_=pathlib.Path"], "which is not a backbone"),
+        (["method._target_=pathlib.Path"], "which is not a subclass of engine.method.Method"),
         (["method._target_=no.such.Thing"], "method._target_ cannot be imported"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -226,7 +226,7 @@ def test_no_prompt_is_refused_and_says_where(tmp_path, content):
     file = tmp_path / "none.txt"
     if content is not None:
         file.write_text(content)
-    with pytest.raises(ConfigError, match=r"none.txt (holds no prompt|does not exist)"):
+    with pytest.raises(ConfigError, match=r"none.txt (has no prompts|does not exist)"):
         read_prompts(Prompts(file=str(file)))
 
 
@@ -241,7 +241,7 @@ def test_a_device_that_is_not_here_is_refused(monkeypatch):
     assert device_of("auto") == "cpu"
     with pytest.raises(ConfigError, match="sees no GPU; use device=cpu"):
         device_of("cuda")
-    with pytest.raises(ConfigError, match="device=gpu is none; want auto, cpu, cuda"):
+    with pytest.raises(ConfigError, match="device=gpu is unknown; want auto, cpu, cuda"):
         device_of("gpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)

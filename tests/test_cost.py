@@ -77,7 +77,7 @@ def test_past_leaves_out_what_failed():
 def test_a_sweep_over_its_budget_is_not_started(menu, tmp_path):
     words = ["--config-dir", menu, "model=tiny", f"prompts.file={menu / 'prompts.txt'}", f"results={tmp_path / 'r'}"]
     said = call("-m", *words, "method=original", "pflops=1e-9", "budget_gpu_hours=0.001")
-    assert said.status == 1 and "more than budget_gpu_hours=0.001; nothing was started" in said.out
+    assert said.status == 1 and "more than budget_gpu_hours=0.001, and was not started" in said.out
     assert not (tmp_path / "r").exists()
 
 
@@ -104,7 +104,7 @@ def test_shards_share_the_prompts_out_and_keep_their_numbers(cells):
 
 @pytest.mark.parametrize("shard", ["5/4", "0/4", "1", "1/0", "-1/2", "a/b", "1/4/2"])
 def test_a_shard_that_is_none_is_refused(shard):
-    with pytest.raises(ConfigError, match=rf"shard={shard} is none; want i/n"):
+    with pytest.raises(ConfigError, match=rf"shard={shard} is not valid; want i/n"):
         Run(shard=shard)
 
 

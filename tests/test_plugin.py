@@ -66,4 +66,4 @@ def test_the_readmes_method_runs_from_outside_the_repository_and_is_a_row_of_the
 
 def test_its_settings_are_checked_like_our_own(plugin):
     said = call("--config-dir", plugin, "model=tiny", "method=every_other", "method.strat=3", "dry_run=true")
-    assert said.status == 1 and "method.strat is no setting" in said.err
+    assert said.status == 1 and "method.strat is not a setting" in said.err

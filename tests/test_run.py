@@ -336,7 +336,7 @@ def test_a_wrong_word_ends_a_process_with_one_line_and_status_1(tmp_path):
     "arguments,words",
     [
         (["method=scop"], "did you mean scope?"),
-        (["method=scope", "method.tau_cach=0.1"], "method.tau_cach is no setting; did you mean method.tau_cache?"),
+        (["method=scope", "method.tau_cach=0.1"], "method.tau_cach is not a setting; did you mean method.tau_cache?"),
         (["method=scope", "method.tau_predict=1", "method.tau_cache=abc"], "method.tau_cache: Value 'abc'"),
         (["method=scope", "method.tau_cache=0.5", "method.tau_predict=0.1"], "want 0 <= tau_cache <= tau_predict"),
         (["method=teacache", "method.threshold=nan"], "threshold must be at least 0"),

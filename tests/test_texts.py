@@ -145,7 +145,7 @@ def test_lines_of_a_prompt_file(tmp_path, content, expected):
     [
         (b"a\r\ncaf\xe9\r\n", "line 2: byte 0xe9 is not UTF-8"),
         ("a\n".encode("utf-16"), "UTF-16; save it as UTF-8"),
-        (b"a\nb\n\x00c", "line 3: holds the control character 0x00"),
+        (b"a\nb\n\x00c", "line 3: contains the control character 0x00"),
     ],
 )
 def test_a_prompt_file_of_another_encoding_is_refused_by_line(tmp_path, content, said):
