@@ -1,14 +1,14 @@
-"""The store: one folder per generated video, named by a hash of what produced it.
+"""The store: one folder per generated video, named by a hash of the inputs that produced it.
 
     RESULTS/<model>/<method>[-<speed>]/<key>/
-        config.yaml, trace.jsonl    the resolved settings; the ledger, one decision a line
-        frames.mp4, video.mp4       lossless frames, all that metrics read; a copy for people
-        run.json, quality.json      written last, the mark of completion; added by the evaluation
-    RESULTS/.staging/<key>.<place>.<pid>.<n>/  being written, renamed into place when whole
-    RESULTS/.claims/<cell>.<key>               who is making which video now
+        config.yaml, trace.jsonl    the resolved settings; the ledger, one decision per line
+        frames.mp4, video.mp4       lossless frames, which metrics read; a lossy copy to watch
+        run.json, quality.json      written last and marks completion; added by the evaluation
+    RESULTS/.staging/<key>.<place>.<pid>.<n>/  a record while it is written; renamed when complete
+    RESULTS/.claims/<cell>.<key>               which process is generating which video
     RESULTS/.cache/<kind>/                     prompt embeddings, the index of each cell: safe to delete
 
-A rename onto a folder that is not empty fails, on a network share too: the first writer wins without a lock.
+A rename to a folder that is not empty fails, also on a network share. So the first writer wins without a lock.
 """
 
 from store.claims import STALE, Claims

@@ -10,12 +10,14 @@ from terminal import tolerate
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; 0, or 1 for a folder that is none or holds something damaged."""
+    """Run the command line. Returns 0, or 1 if the folder does not exist or has damaged records."""
     tolerate()
-    parser = argparse.ArgumentParser(prog="python -m store", description="what is done, running, failed and missing")
-    parser.add_argument("results", nargs="?", default="results", help="the folder that run.py wrote to")
+    parser = argparse.ArgumentParser(
+        prog="python -m store", description="list what is done, running, failed and missing"
+    )
+    parser.add_argument("results", nargs="?", default="results", help="results folder of run.py")
     parser.add_argument(
-        "--verify", action="store_true", help="recompute checksums, seals, keys and FLOPs, trusting nothing"
+        "--verify", action="store_true", help="recompute checksums, seals, keys and FLOPs without any cache"
     )
     options = parser.parse_args(arguments)
     try:
@@ -28,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _recount() -> Recount | None:
-    """What counts FLOPs again, which needs the whole program; None where only the store is installed."""
+    """The function that counts FLOPs again. It needs the whole program; None if only the store is installed."""
     try:
         found: Recount = import_module("sweep.recount").recount
     except ImportError as error:

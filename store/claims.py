@@ -1,10 +1,11 @@
-"""Who is making which video now, so that jobs that share a store do not make one twice: RESULTS/.claims/<cell>.<key>.
+"""Claims say which process is generating which video, so that jobs with a common store do not generate it twice.
 
-A claim is a file that only one process can create. Its owner touches it while it works. It may be taken over if its
-process is gone, which only a process of the same PID namespace can tell, or if it was not touched for STALE seconds.
-Clocks of hosts differ, so its age is not believed alone: it must not have been touched for DOUBT seconds of our own
-clock either, and is old after STALE of these whatever its date. It is a courtesy, not a lock: should two processes ever
-make one video, the store keeps the first.
+A claim is the file RESULTS/.claims/<cell>.<key>, which only one process can create. Its owner touches it while it
+works. Another process may take the claim over in two cases. First, the owner is gone; only a process of the same PID
+namespace can check this. Second, the claim was not touched for STALE seconds. The clocks of hosts differ, so the time
+stamp alone is not enough: we must also have seen no touch for DOUBT seconds of our own clock. After STALE seconds of
+our own clock without a touch, the time stamp does not matter. A claim is not a lock: if two processes generate the same
+video, the store keeps the first.
 """
 
 from __future__ import annotations
@@ -21,23 +22,23 @@ from pathlib import Path
 from store.files import HOST, abandoned, owner, place
 
 BEAT = 30.0  # seconds between touches
-STALE = 300.0  # seconds without one after which the owner counts as gone; raising it: waits longer after a power cut
-DOUBT = 3 * BEAT  # seconds for which one that seems old is watched; raising it: surer, waits longer
+STALE = 300.0  # seconds without a touch until the owner counts as gone; raising it: longer waits after a power cut
+DOUBT = 3 * BEAT  # seconds for which an old claim is watched; raising it: safer, longer waits
 BEATING = "claims"
-_held: dict[Path, bytes] = {}  # the claims of this process, and what they say: no two say the same
-_seen: dict[Path, Look] = {}  # the claims of others, as we saw them
+_held: dict[Path, bytes] = {}  # the claims of this process, and their content, which is unique
+_seen: dict[Path, Look] = {}  # what we last saw of the claims of other processes
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a claim, and on what."""
+    """The owner of a claim, and the video that it claims."""
 
     cell: str  # model/method-speed
     key: str
     host: str
     pid: int
-    place: str = ""  # where `pid` means this process; "" for a claim of an older version
-    since: str = ""  # when it began, by its own clock
+    place: str = ""  # the PID namespace of `pid`, see store.files.place; "" in claims of older versions
+    since: str = ""  # start of the claim, by the owner's clock
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}" + (f" since {self.since}" if self.since else "")
@@ -45,22 +46,22 @@ class Holder:
 
 @dataclass
 class Look:
-    """A claim's time stamp, and since when, by this process's clock, it has been the same."""
+    """The time stamp of a claim (ns), and since when it has not changed (seconds of this process's clock)."""
 
     stamp: int
     since: float
-    moved: bool = False  # its owner has touched it under our eyes
+    moved: bool = False  # we saw its owner touch it
 
 
 class Claims:
-    """The claims of one store; a thread keeps those of this process alive."""
+    """The claims of one store. A thread touches those of this process."""
 
     def __init__(self, root: Path) -> None:
         self.folder = root.absolute() / ".claims"
 
     @contextmanager
     def claim(self, cell: str, key: str) -> Iterator[bool]:
-        """Whether the video is ours to make, and nobody else's until the block ends."""
+        """Claim a video until the block ends. Yields False if another process has claimed it."""
         path = self._path(cell, key)
         mine = self._take(path, cell, key)
         try:
@@ -70,18 +71,18 @@ class Claims:
                 self._release(path)
 
     def holders(self) -> Iterator[Holder]:
-        """Everybody who is at work, as far as one can tell from here."""
+        """The owners of all claims that are not stale, as far as this process can tell."""
         for path in sorted(self.folder.glob("[!.]*")):
             holder = _read(path)
             if holder and not self._stale(path, holder):
                 yield holder
 
     def holder(self, cell: str, key: str) -> Holder | None:
-        """Who has a video, as far as one can tell from here."""
+        """The owner of the claim on a video; None if there is no readable claim."""
         return _read(self._path(cell, key))
 
     def sweep(self) -> list[Path]:
-        """Remove the claims of those who are gone, and say which they were."""
+        """Remove stale claims; returns their paths."""
         gone = []
         for path in sorted(self.folder.glob("[!.]*")):
             if self._stale(path, _read(path)) and self._break(path):
@@ -114,7 +115,7 @@ class Claims:
     def _release(self, path: Path) -> None:
         content = _held.pop(path)
         with suppress(FileNotFoundError):
-            if path.read_bytes() == content:  # else we slept so long that another took it over
+            if path.read_bytes() == content:  # otherwise another process took the claim over
                 path.unlink()
 
     def _stale(self, path: Path, holder: Holder | None) -> bool:
@@ -135,7 +136,7 @@ class Claims:
         return not look.moved and watched >= doubt and _clock(self.folder) - stamp / 1e9 > STALE
 
     def _break(self, path: Path) -> bool:
-        """Take a stale claim away; False if another was faster. What was moved by mistake is put back."""
+        """Remove a stale claim; False if another process was faster. A claim moved by mistake is put back."""
         aside = path.with_name(f".{path.name}.{owner()}")
         try:
             judged = path.read_bytes()
@@ -151,7 +152,7 @@ class Claims:
 
 
 def _keep_alive() -> None:
-    """Start the thread that touches our claims, unless it runs; a forked process has to start its own."""
+    """Start the thread that touches our claims, unless it runs. A forked process needs its own thread."""
     if not any(thread.name == BEATING for thread in threading.enumerate()):
         threading.Thread(target=_beat, name=BEATING, daemon=True).start()
 
@@ -172,7 +173,7 @@ def _look(path: Path, stamp: int) -> Look:
 
 
 def _read(path: Path) -> Holder | None:
-    """None for a claim that is being written, or was torn."""
+    """The owner in a claim file; None if the file is incomplete, e.g. still being written."""
     try:
         found = json.loads(path.read_bytes())
         host = str(found["host"])
@@ -183,7 +184,7 @@ def _read(path: Path) -> Holder | None:
 
 
 def _clock(folder: Path) -> float:
-    """The time by the clock that stamps the files there, which on a network share is not ours."""
+    """The time (seconds) by the clock that stamps files in `folder`. On a network share it is not our clock."""
     probe = folder / f".clock.{owner()}"
     try:
         probe.touch()

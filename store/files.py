@@ -1,4 +1,4 @@
-"""Files that are whole or not there: drafts that are renamed into place, flushed to disk; what a content is called."""
+"""Writes files completely or not at all (flush, then rename), and computes checksums and keys."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _count = itertools.count()
 
 
 def fingerprint(produced: Mapping[str, Any]) -> str:
-    """12 hex digits of a sha256 over what produced a video: JSON values in any order, no NaN, floats by repr.
+    """12 hex digits of the sha256 of `produced` as JSON: in any order of names, without NaN, floats by repr.
 
     >>> fingerprint({"a": 1, "b": [2]}) == fingerprint({"b": (2,), "a": 1}) != fingerprint({"a": 1, "b": 2})
     True
@@ -34,8 +34,8 @@ def fingerprint(produced: Mapping[str, Any]) -> str:
 def checksum(path: str | Path) -> dict[str, Any]:
     """{"sha256": hex, "bytes": size, "changed_ns": change time} of a file.
 
-    A change time cannot be set back and a copy has another, so a file with the size and change time that were noted
-    when it was last read has the same content; one whose change time differs may.
+    A change time cannot be set back, and a copy has a new one. So a file with the same size and change time as before
+    has the same content. With another change time, the content may be the same or not.
     """
     with open(path, "rb") as file:
         found = os.fstat(file.fileno())
@@ -45,7 +45,7 @@ def checksum(path: str | Path) -> dict[str, Any]:
 
 @contextmanager
 def writing(path: Path, staging: Path | None = None) -> Iterator[Path]:
-    """A name to write to, in `staging` or beside `path`; it becomes `path` when the block ends well."""
+    """A draft path in `staging`, or next to `path`. It is renamed to `path` if the block ends without an error."""
     draft = (staging or path.parent) / f".{path.stem}.{owner()}{path.suffix}"
     draft.parent.mkdir(parents=True, exist_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,13 +58,13 @@ def writing(path: Path, staging: Path | None = None) -> Iterator[Path]:
 
 
 def folders(parent: str | Path, reserved: frozenset[str]) -> list[str]:
-    """The names of the folders in `parent` that may hold records, in order."""
+    """The sorted names of the folders in `parent` that may hold records."""
     with os.scandir(os.fspath(parent)) as entries:
         return sorted(e.name for e in entries if e.name[0] != "." and e.name not in reserved and e.is_dir())
 
 
 def rename(source: Path, target: Path) -> bool:
-    """False if the target is taken or the source is gone: another writer was faster."""
+    """Rename a folder; False if the target exists or the source is gone, because another writer was faster."""
     try:
         os.rename(source, target)
     except OSError as error:
@@ -75,8 +75,8 @@ def rename(source: Path, target: Path) -> bool:
 
 
 def fsync(path: Path) -> None:
-    """Flush a file, or a folder's list of names, to disk."""
-    handle = os.open(path, os.O_RDONLY)  # not open(): a folder too
+    """Flush a file, or the list of names of a folder, to disk."""
+    handle = os.open(path, os.O_RDONLY)  # not open(), which cannot open a folder
     try:
         os.fsync(handle)
     finally:
@@ -84,14 +84,15 @@ def fsync(path: Path) -> None:
 
 
 def owner() -> str:
-    """A name that no other draft has: place, process, count."""
+    """A unique name for a draft: place, process, count."""
     return f"{place()}.{os.getpid()}.{next(_count)}"
 
 
 def place() -> str:
-    """Where the number of a process means the same process: host, and 8 hex digits of its boot and its PID namespace.
+    """An identifier of this boot and PID namespace: the host name and 8 hex digits.
 
-    Two containers of one host have the same host name, and the same numbers for other processes.
+    A process number identifies a process only within one place: two containers of a host have the same host name, and
+    may use the same number for different processes.
     """
     space = ""
     with suppress(OSError):
@@ -108,20 +109,20 @@ def _boot() -> str:
 
 
 def abandoned(where: str, pid: int) -> bool:
-    """Whether what process `pid` of the place `where` left, unknown to this process as its own, has lost its owner.
+    """Whether process `pid` of the place `where` has ended. Call it only for files that this process did not write.
 
-    False for another place: from here one cannot tell. A host without the rest is how older versions named a place.
+    False for another place, because this process cannot check it. In older versions a place is only the host name.
     """
     if where not in (place(), HOST):
         return False
-    return pid == os.getpid() or not _exists(pid)  # the number was given again
+    return pid == os.getpid() or not _exists(pid)  # `pid` was reused for this process
 
 
 def _exists(pid: int) -> bool:
     try:
         if os.readlink("/proc/self") == str(os.getpid()):
             return bool(psutil.pid_exists(pid))
-        os.kill(pid, 0)  # /proc is that of another namespace: ask the kernel
+        os.kill(pid, 0)  # /proc may belong to another namespace, so ask the kernel
     except ProcessLookupError:
         return False
     except OSError:

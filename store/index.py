@@ -1,8 +1,8 @@
-"""What is known of the records of a cell without opening them: RESULTS/.cache/index/<model>/<cell>.json.
+"""An index of the records of a cell, so that they need not be opened: RESULTS/.cache/index/<model>/<cell>.json.
 
-Derived, replaced whole, safe to delete. An entry counts only while the change time and size of the file it was read
-from are what they were; every record is kept as its difference from the first, since most of a run.json is the same
-all over a cell.
+The index is derived from the records, always replaced as a whole, and safe to delete. An entry is valid only while the
+file that it was read from has the same change time and size. Most of run.json is the same in all records of a cell, so
+each record is stored as its difference from the first one.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from typing import Any
 from store.files import writing
 
 VERSION = 1
-SETTLED = 2 * 10**9  # ns, far above the steps in which file systems count
-WITHIN = "\0"  # ends the name of what is itself a difference; alone, it names the list of what is lacking
+SETTLED = 2 * 10**9  # ns, far above the time resolution of file systems
+WITHIN = "\0"  # suffix of a name whose value is a difference; alone: the list of missing names
 Seal = list[int]
 """Change time in ns and size of a file. A change time cannot be set back, and copying a store renews it."""
 
 
 def seal(path: str | Path) -> Seal | None:
-    """The seal of a file, None if it is not there."""
+    """The seal (change time and size) of a file; None if it does not exist."""
     try:
         found = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -36,23 +36,23 @@ def seal(path: str | Path) -> Seal | None:
 
 
 def settled(found: Seal | None) -> Seal | None:
-    """The seal, if the file changed so long ago that a later change is sure to have another time; else None."""
+    """The seal if the file's last change is old enough that a further change must have another time; else None."""
     return found if found and time.time_ns() - found[0] > SETTLED else None
 
 
 @dataclass
 class Entry:
-    """What the index holds of a record."""
+    """The data of one record in the index."""
 
     run: dict[str, Any] | None = None
-    of: Seal | None = None  # of the run.json that `run` was read from
-    verified: dict[str, Seal] = field(default_factory=dict)  # the files whose checksums were right, as they were then
+    of: Seal | None = None  # seal of the run.json that `run` was read from
+    verified: dict[str, Seal] = field(default_factory=dict)  # file: its seal when its checksum was last right
     scores: dict[str, Any] | None = None
-    scored: Seal | None = None  # of the quality.json that `scores` was read from
-    fresh: bool = True  # not in the index's file as it is now
+    scored: Seal | None = None  # seal of the quality.json that `scores` was read from
+    fresh: bool = True  # not yet saved in the index file
 
     def scores_of(self, path: str, without: Collection[str]) -> dict[str, Any] | None:
-        """The JSON object at `path` less its keys `without`; None if there is no such file."""
+        """The JSON object at `path` without its keys `without`; None if there is no such file."""
         now = seal(path)
         if self.scored is None or now != self.scored:
             content = None
@@ -65,7 +65,7 @@ class Entry:
 
 
 class Index:
-    """The entries of one cell, {key: Entry}, as far as they were asked for."""
+    """The entries of one cell: {key: Entry}, unpacked when they are read."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -78,7 +78,7 @@ class Index:
                 self._base, self._packed = content["base"], content["records"]
 
     def __getitem__(self, key: str) -> Entry:
-        """The entry of a record, an empty one if nothing is known."""
+        """The entry of a record; an empty entry if the index does not have it."""
         if key not in self._entries:
             packed = self._packed.get(key)
             self._entries[key] = self._unpack(packed) if packed else Entry()
@@ -90,7 +90,7 @@ class Index:
         return Entry(merged(self._base[0], run), of, verified, scores, scored, fresh=False)
 
     def save(self, staging: Path, least: int = 1) -> None:
-        """Replace the file if `least` entries are newer than it. What cannot be written is left as it is."""
+        """Replace the file if at least `least` entries are newer. If it cannot be written, it is not changed."""
         fresh = {key: entry for key, entry in self._entries.items() if entry.fresh and entry.run and entry.of}
         if len(fresh) < least:
             return
@@ -103,11 +103,11 @@ class Index:
             self._packed[key] = [run, entry.of, entry.verified, scores, entry.scored]
             entry.fresh = False
         content = {"version": VERSION, "base": self._base, "records": self._packed}
-        with suppress(OSError), writing(self.path, staging=staging) as draft:  # a disk that is full, a folder of others
+        with suppress(OSError), writing(self.path, staging=staging) as draft:  # a full disk, a read-only folder
             draft.write_text(json.dumps(content, separators=(",", ":")))
 
     def forget(self, key: str) -> None:
-        """Drop what is known of a record that has gone, or makes room."""
+        """Drop the entry of a record that was removed or replaced."""
         self._entries.pop(key, None)
         self._packed.pop(key, None)
 
@@ -116,7 +116,7 @@ class Index:
 
 
 def difference(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """What `merged` needs to make `other` of `base`: a mapping that is mostly the same is kept as a difference itself.
+    """The changes from `base` to `other`, for `merged`. Nested mappings that are mostly equal are differences too.
 
     >>> difference({"a": 1, "b": {"c": 2, "d": 3}, "e": 4}, {"a": 1, "b": {"c": 2, "d": 5}})
     {'b\\x00': {'d': 5}, '\\x00': ['e']}
@@ -137,7 +137,7 @@ def difference(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, A
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `changes`; what is equal is shared, not copied.
+    """`base` with `changes`; equal values are shared, not copied.
 
     >>> merged({"a": 1, "b": {"c": 2, "d": 3}, "e": 4}, {"b\\x00": {"d": 5}, "\\x00": ["e"]})
     {'a': 1, 'b': {'c': 2, 'd': 5}}
@@ -154,7 +154,7 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 
 @contextmanager
 def gc_paused() -> Iterator[None]:
-    """Reading makes nothing but objects that stay; looking through them for cycles would take most of the time."""
+    """Pause the garbage collector: reading an index creates no garbage, and looking for it would take most time."""
     was = gc.isenabled()
     gc.disable()
     try:

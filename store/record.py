@@ -1,4 +1,4 @@
-"""One finished video as others see it."""
+"""A finished video in the store."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from store.files import writing
 from store.index import Entry
 
 SCHEMA = 1
-KEY_VERSION = 2  # how keys are made (docs/records.md), in run.json; 1, not written there: of the method's source text
+KEY_VERSION = 2  # in run.json: how the key was computed (docs/records.md); records without it have version 1
 SEALED = ("config.yaml", "frames.mp4", "trace.jsonl", "video.mp4")  # run.json holds their checksums
-CURVES = "per_frame"  # of quality.json: long lists that only a figure reads
+CURVES = "per_frame"  # name in quality.json of long lists, which only figures read
 
 
 class StoreError(RuntimeError):
-    """What is wrong with the store, and what to do."""
+    """An error of the store. The message says what is wrong and what to do."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One finished video: its folder and its run.json. The other files are read when asked for."""
+    """A finished video: its folder and its run.json. The other files are read on demand."""
 
     path: Path
-    run: dict[str, Any]  # not to be changed: records of a cell share what is equal in them
-    entry: Entry = field(default_factory=Entry, compare=False, repr=False)  # what the index knows of it
+    run: dict[str, Any]  # read-only: records of a cell share equal values
+    entry: Entry = field(default_factory=Entry, compare=False, repr=False)  # its entry in the index
 
     @property
     def status(self) -> str:
@@ -38,7 +38,7 @@ class Record:
 
     @property
     def older_key(self) -> bool:
-        """Whether the key was made in an older way, so that no sweep of today finds this record."""
+        """Whether the key has an older version, so that new sweeps do not find this record."""
         return int(self.run.get("key_version", 1)) < KEY_VERSION
 
     @property
@@ -50,7 +50,7 @@ class Record:
 
     @property
     def scores(self) -> dict[str, Any] | None:
-        """quality.json without its curves, from the index where that is up to date."""
+        """quality.json without its curves; from the index if that is up to date."""
         return self.entry.scores_of(f"{self.path}/{SCORES}", (CURVES, *ADDED))
 
     @property
@@ -65,12 +65,12 @@ class Record:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
     def write_json(self, name: str, content: Any) -> None:
-        """Add or replace a JSON file, whole or not at all; ValueError for a file that run.json seals.
+        """Add or replace a JSON file atomically. Raises ValueError for a file with a checksum in run.json.
 
-        Scores are sealed, and bound to the frames that run.json names.
+        Scores get a seal and the checksum of the frames.
         """
         if name in SEALED or name == "run.json":
-            raise ValueError(f"{name} is what the key stands for and never changes; write another file")
+            raise ValueError(f"{name} belongs to the sealed record and must not change; write another file")
         with writing(self.path / name, staging=self.path.parents[2] / ".staging") as draft:
             written = bound(content, self.run) if name == SCORES else content
             draft.write_text(json.dumps(written, indent=1), encoding="utf-8")

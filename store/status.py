@@ -1,4 +1,4 @@
-"""`python -m store RESULTS`: what is done, running, failed, damaged and missing, a row per cell."""
+"""`python -m store RESULTS`: what is done, running, failed, damaged and missing, one line per cell."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ COLUMNS = ("ok", "invalid", "running", "failed", "damaged", "missing")
 
 
 Recount = Callable[[Record], tuple[str, str]]
-"""What is wrong with the FLOPs of a record, or why they could not be counted; both "" if nothing is."""
+"""(what is wrong with the FLOPs of a record, why they could not be counted); both are "" if the FLOPs are right."""
 
 
 def print_status(store: Store, verify: bool = False, recount: Recount | None = None) -> None:
-    """A row per cell; missing is a video that its model has elsewhere and nobody is making.
+    """Print one line per cell. A video is missing if another cell of the model has it and no process is generating it.
 
-    `recount` is asked of every record with `verify`.
+    With `verify`, `recount` is called for every record.
     """
     out = console()
     counts: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
@@ -57,16 +57,20 @@ def print_status(store: Store, verify: bool = False, recount: Recount | None = N
         table.add_row(*cell, *(str(counts[cell][name] or "") for name in COLUMNS))
     out.print(table if counts else f"no records in {escape(str(store.root))}")
     if holders:
-        out.print(f"{len(holders)} being made, the first by {escape(str(holders[0]))}")
+        out.print(f"{len(holders)} videos are being generated, the first by {escape(str(holders[0]))}")
     for (name, reason), count in reasons.most_common(10):
         out.print(f"[red]failed[/] {name} × {count}: {escape(reason)}")
     for folder, why in list(store.damaged.items())[:10]:
         out.print(f"[yellow]damaged[/] {escape(str(folder))}: {escape(why)}")
     if store.unsealed:
-        out.print(f"{store.unsealed} records are of a version without seals: a change of run.json may go unnoticed")
+        out.print(
+            f"{store.unsealed} records are of a version without seals: changes of their run.json cannot be detected"
+        )
     for why, count in uncounted.most_common(5):
         out.print(f"FLOPs of {count} records were not counted again: {escape(why)}")
     if older:
-        out.print(f"{older} records have keys of an older kind: they are kept, and a sweep makes their videos again")
+        out.print(f"{older} records have older keys: they are kept, and a sweep generates their videos again")
     if reasons:
-        out.print("retry_failed=true makes what failed again; what is damaged or missing is made by the same command")
+        out.print(
+            "retry_failed=true generates failed videos again; the same command generates damaged and missing ones"
+        )

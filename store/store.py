@@ -1,4 +1,4 @@
-"""The store itself: finding, listing and writing records."""
+"""The store: finds, lists and writes records."""
 
 from __future__ import annotations
 
@@ -22,45 +22,45 @@ from store.index import Entry, Index, Seal, gc_paused, seal, settled
 from store.record import SCHEMA, SEALED, Record, StoreError
 
 RESERVED = frozenset({"report", "vbench", "plan", "multirun", "calibration"})  # folders of RESULTS that hold no records
-ABANDONED = 24 * 3600.0  # seconds after which what another host left half written counts as left
+ABANDONED = 24 * 3600.0  # seconds until an unfinished folder of another host counts as abandoned
 log = logging.getLogger("store")
-_active: set[Path] = set()  # the staging folders that this process is writing now
+_active: set[Path] = set()  # the staging folders that this process is writing
 
 
 @dataclass
 class Stage:
-    """A folder being filled: write files to stage.path, and what run.json shall say into `run`."""
+    """A record while it is written: write files to `path`, and the content of run.json to `run`."""
 
     path: Path
     run: dict[str, Any] = field(default_factory=dict)
-    record: Record | None = None  # after the block: what is in the place, ours or the first writer's
+    record: Record | None = None  # after the block: the stored record, ours or that of the first writer
     first: bool = True  # after the block: False if another writer was first and ours was dropped
 
     def seal(self, **identity: Any) -> None:
-        """Write run.json with the checksums of all that is there, everything flushed to disk."""
+        """Write run.json with the checksums of all files, and flush everything to disk."""
         present = [name for name in SEALED if (self.path / name).exists()]
         status, whole = self.run.get("status"), {"frames.mp4", "trace.jsonl"} <= {*present}
         if status not in ("invalid", "failed") and not (status == "ok" and whole):
             raise ValueError(f"want status failed, invalid or ok with frames, trace; got {status}, {present}")
         self.run |= identity | {"schema": SCHEMA, "files": {name: checksum(self.path / name) for name in present}}
         for name in present:
-            fsync(self.path / name)  # changes nothing that `checksum` noted
+            fsync(self.path / name)  # keeps the change time that `checksum` noted
         with writing(self.path / "run.json") as draft:
             draft.write_text(json.dumps(with_seal(self.run), indent=1), encoding="utf-8")
         fsync(self.path)
 
 
 class Store:
-    """All records under `root`, made unless create=False. StoreError if it cannot be written, or found."""
+    """All records under `root`. Raises StoreError if `root` is read-only, or missing with create=False."""
 
     def __init__(self, root: str | os.PathLike, create: bool = True):
         self.root, self.staging = Path(root), Path(root) / ".staging"
-        self.damaged: dict[Path, str] = {}  # after records(): the folders that do not count, and why
-        self.unsealed = 0  # after records(verify=True): the records of versions that made no seals
+        self.damaged: dict[Path, str] = {}  # after records(): damaged folders, and the reasons
+        self.unsealed = 0  # after records(verify=True): number of records without seals, of older versions
         self.claims = Claims(self.root)
         self._indexes: dict[str, Index] = {}
         if not create and not self.root.is_dir():
-            raise StoreError(f"no results folder {self.root}; give the one that results=FOLDER named")
+            raise StoreError(f"no results folder {self.root}; give the folder that was set as results=FOLDER")
         try:
             if create:
                 with writing(self.staging / ".writable") as draft:
@@ -69,25 +69,25 @@ class Store:
             raise StoreError(f"cannot write {self.root} ({error}); choose another results=FOLDER") from error
 
     def cell(self, model: str, method: str, speed: str | None = None) -> str:
-        """`model/method-speed`, the folder of a row of the table; ValueError for a name that is not plain."""
+        """`model/method-speed`, the folder of a cell; ValueError if a name has other characters than a folder's."""
         return _cell(model, method, speed)
 
     def cache(self, kind: str, name: str) -> Path:
-        """Where to keep what can be made again: cache("text", "ab12.safetensors"); write it by `writing`."""
+        """The path of a cached file, e.g. cache("text", "ab12.safetensors"). Write it with `writing`."""
         return self.root / ".cache" / kind / name
 
     def find(self, model: str, method: str, speed: str | None, key: str, verify: bool = True) -> Record | None:
-        """The record of `key`, or None if it has to be made; StoreError: newer schema.
+        """The record of `key`, or None if the video has to be generated. Raises StoreError for a newer schema.
 
-        verify: read every file again whose change time is not that at which its checksum was last right; else compare
-        sizes.
+        With `verify`, every file that has changed since its checksum was last right is read again. Without it, only
+        sizes are compared.
         """
         cell = self.cell(model, method, speed)
         return self._load(f"{self.root}/{cell}/{key}", "changed" if verify else "", self._index(cell))
 
     def records(self, verify: bool = False) -> Iterator[Record]:
-        """Complete records in a stable order (model, cell, key). Sizes are checked; with `verify` all checksums, and
-        what store/checks.py says."""
+        """Complete records in a stable order (model, cell, key). Sizes are checked. With `verify`, all checksums are
+        compared too, and the checks of store/checks.py are made."""
         self.damaged.clear()
         self.unsealed = 0
         cells = (
@@ -100,11 +100,11 @@ class Store:
         self.remember(least=1 if verify else 64)
 
     def whole(self, folder: Path) -> bool:
-        """Whether a record's files are, byte for byte, those that were sealed; reads them all, trusting nothing."""
+        """Whether all files of a record have the sealed checksums. Reads every file."""
         return self._load(folder, "all") is not None
 
     def older(self, cell: str) -> int:
-        """How many records of a cell have keys of an older kind, so that a sweep does not find them."""
+        """The number of records of a cell with older keys, which a sweep does not find."""
         keys = folders(self.root / cell, RESERVED) if (self.root / cell).is_dir() else []
         found = (self._listed(cell, key, False) for key in keys)
         return sum(record.older_key for record in found if record)
@@ -121,14 +121,14 @@ class Store:
             return self._reject(f"{self.root}/{cell}/{key}", str(error))
 
     def remember(self, least: int = 1) -> None:
-        """Keep what was learnt of cells with at least so many new records, so that it need not be read again."""
+        """Save the index of each cell with at least `least` new records."""
         if self.staging.is_dir():
             for index in self._indexes.values():
                 index.save(self.staging, max(least, len(index) // 50))
 
     @contextmanager
     def stage(self, model: str, method: str, speed: str | None, key: str) -> Iterator[Stage]:
-        """A folder to write a record into; it takes its place, whole, if the block ends well."""
+        """A folder for a new record. If the block ends without an error, it is renamed to its final path."""
         cell = self.cell(model, method, speed)
         place = self.root / cell / key
         stage = Stage(self.staging / f"{key}.{owner()}")
@@ -149,7 +149,7 @@ class Store:
             _active.discard(stage.path)
 
     def sweep(self) -> list[Path]:
-        """Remove what the dead left in .staging and .claims, and say what that was."""
+        """Remove what ended processes left in .staging and .claims; returns the removed paths."""
         gone = []
         for path in sorted(self.staging.glob("*")):
             named = re.search(r"\.([A-Za-z0-9-]+)\.(\d+)\.\d+", path.name)
@@ -162,7 +162,7 @@ class Store:
         return gone + self.claims.sweep()
 
     def _settle(self, staged: Path, place: Path) -> bool:
-        """Rename a sealed folder to its place; False if a record that stands is there already."""
+        """Rename a sealed folder to its final path; False if a complete record exists there."""
 
         def stands(folder: Path) -> bool:
             record = self._load(folder, "changed")
@@ -171,11 +171,11 @@ class Store:
         place.parent.mkdir(parents=True, exist_ok=True)
         while not rename(staged, place):
             if stands(place):
-                log.warning("%s was stored by another writer first; that one is kept", place)
+                log.warning("another process stored %s first; its record is kept", place)
                 return False
-            aside = self.staging / f"{place.name}.{owner()}"  # a failed or damaged record makes room
+            aside = self.staging / f"{place.name}.{owner()}"  # a failed or damaged record is replaced
             if rename(place, aside) and stands(aside):
-                rename(aside, place)  # a whole one had slipped in meanwhile
+                rename(aside, place)  # meanwhile, a complete record was stored
             shutil.rmtree(aside, ignore_errors=True)
         fsync(place.parent)
         return True
@@ -186,12 +186,12 @@ class Store:
         return self._indexes[cell]
 
     def _load(self, folder: str | Path, read: str, index: Index | None = None) -> Record | None:
-        """The record in `folder`, None if it does not count; StoreError: newer schema.
+        """The record in `folder`, or None if it is damaged. Raises StoreError for a newer schema.
 
-        read: which sealed files to compare with their checksums: "" none, "changed" those that may have changed since
-        that was last done, "all". `index`: of its cell, asked and taught; None for a folder that is not in its place.
+        read: the sealed files to compare with their checksums: "" none, "changed" those that may have changed since the
+        last comparison, "all". `index`: the index of the cell, used and updated; None for a staging folder.
         """
-        folder = os.fspath(folder)  # text: a Path costs more than the look at the file
+        folder = os.fspath(folder)  # text, because creating a Path takes longer than os.stat
         key = os.path.basename(folder)
         entry = Entry() if index is None else index[key]
         now = seal(f"{folder}/run.json")
@@ -206,12 +206,12 @@ class Store:
             except FileNotFoundError:
                 return self._load(folder, read, index)
             except ValueError:
-                return self._reject(folder, "its run.json is not JSON")
+                return self._reject(folder, "its run.json is not valid JSON")
         if entry.run.get("schema", 0) > SCHEMA:
             raise StoreError(f"{folder} has schema {entry.run['schema']}, newer than {SCHEMA}; update the program")
         for name, sealed in (entry.run.get("files") or {}).items():
             if not _right(f"{folder}/{name}", name, sealed, entry, now, read):
-                return self._reject(folder, f"{name} is missing, or not what its checksum says")
+                return self._reject(folder, f"{name} is missing, or its checksum differs")
         if read == "all":
             present = tuple(name for name in SEALED if name != PREVIEW and os.path.exists(f"{folder}/{name}"))
             for wrong in faults(Path(folder), entry.run, "/".join(Path(folder).parts[-3:-1]), present):
@@ -219,22 +219,22 @@ class Store:
         return Record(Path(folder), entry.run, entry)
 
     def reject(self, record: Record, why: str) -> None:
-        """Count a record as damaged, for what another part of the program found."""
+        """Count a record as damaged, for a fault that another part of the program found."""
         self._reject(record.path, why)
 
     def _reject(self, folder: str | Path, why: str) -> Record | None:
-        log.warning("%s does not count: %s", folder, why)
+        log.warning("%s is ignored: %s", folder, why)
         self.damaged[Path(folder)] = why
         return None
 
 
 def _right(path: str, name: str, sealed: Mapping[str, Any], entry: Entry, run_json: Seal, read: str) -> bool:
-    """Whether the file at `path` is there and, as far as `read` asks, has the checksum that run.json says."""
+    """Whether the file at `path` exists and, depending on `read`, has the checksum of run.json."""
     found = seal(path)
     if found is None or found[1] != sealed["bytes"]:
         return False
     known = entry.verified.get(name) == found
-    # sealed before run.json was written, by the same clock: a change after that would have a later time
+    # sealed before run.json was written, by the same clock: any later change has a later time
     known = known or sealed.get("changed_ns") == found[0] < run_json[0]
     if not read or (known and read != "all"):
         return True
@@ -256,7 +256,7 @@ def _cell(model: str, method: str, speed: str | None) -> str:
 
 
 def _last_change(path: Path) -> float:
-    """When something in a folder last changed; infinitely late if it is just going."""
+    """The time of the last change in a folder (seconds); infinity if the folder disappears meanwhile."""
     with suppress(OSError):
         return max(p.stat().st_mtime for p in (path, *path.glob("*")))
     return float("inf")

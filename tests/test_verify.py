@@ -72,17 +72,17 @@ def drop(*names):
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (set_("seconds", "total", to=0.5), "not what was sealed"),
-        (set_("flops", "dense", to=1e11), "not what was sealed"),
-        (set_("ratio", to=1 / 3 + 1e-16), "not what was sealed"),
-        (set_("environment", to={"gpu": "H100"}), "not what was sealed"),
-        (set_("status", to="invalid"), "not what was sealed"),
-        (set_("prompt", to="a green circle"), "not what was sealed"),
-        (set_("produced_by", "seed", to=4), "not what was sealed"),
-        (set_("files", to={}), "not what was sealed"),
-        (drop("files"), "not what was sealed"),
-        (drop("seconds"), "not what was sealed"),
-        (drop(SEAL), "lost its seal"),
+        (set_("seconds", "total", to=0.5), "changed after it was sealed"),
+        (set_("flops", "dense", to=1e11), "changed after it was sealed"),
+        (set_("ratio", to=1 / 3 + 1e-16), "changed after it was sealed"),
+        (set_("environment", to={"gpu": "H100"}), "changed after it was sealed"),
+        (set_("status", to="invalid"), "changed after it was sealed"),
+        (set_("prompt", to="a green circle"), "changed after it was sealed"),
+        (set_("produced_by", "seed", to=4), "changed after it was sealed"),
+        (set_("files", to={}), "changed after it was sealed"),
+        (drop("files"), "changed after it was sealed"),
+        (drop("seconds"), "changed after it was sealed"),
+        (drop(SEAL), "has no seal any more"),
     ],
 )
 def test_a_changed_run_json_is_noticed(store, capsys, change, why):
@@ -101,15 +101,15 @@ def test_a_changed_run_json_is_noticed(store, capsys, change, why):
         (set_("prompt", to="a green circle"), "run.json says prompt='a green circle'"),
         (set_("seed", to=4), "run.json says seed='4'"),
         (set_("frames", to=5), "run.json says frames='5'"),
-        (set_("produced_by", "prompt", to="a green circle"), "gives the key"),
-        (set_("produced_by", "model", "fps", to=12), "gives the key"),
-        (set_("speed", to="slow"), "belongs into tiny/scope-slow"),
+        (set_("produced_by", "prompt", to="a green circle"), "has the key"),
+        (set_("produced_by", "model", "fps", to=12), "has the key"),
+        (set_("speed", to="slow"), "belongs to tiny/scope-slow"),
         (set_("key", to="abc"), "its key is abc"),
-        (set_("files", to={}), "names no checksum of config.yaml, frames.mp4, trace.jsonl"),
-        (drop("files"), "names no checksum of config.yaml, frames.mp4, trace.jsonl"),
-        (set_("files", to=None), "names no checksum of config.yaml, frames.mp4, trace.jsonl"),
-        (drop("files", "config.yaml"), "names no checksum of config.yaml"),
-        (drop("files", "video.mp4"), "names no checksum of video.mp4"),
+        (set_("files", to={}), "has no checksum of config.yaml, frames.mp4, trace.jsonl"),
+        (drop("files"), "has no checksum of config.yaml, frames.mp4, trace.jsonl"),
+        (set_("files", to=None), "has no checksum of config.yaml, frames.mp4, trace.jsonl"),
+        (drop("files", "config.yaml"), "has no checksum of config.yaml"),
+        (drop("files", "video.mp4"), "has no checksum of video.mp4"),
     ],
 )
 @pytest.mark.parametrize("sealed", [True, False])
@@ -133,11 +133,11 @@ def test_what_does_not_follow_from_the_rest_is_noticed_with_a_new_seal_and_in_ol
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (set_("psnr", to=40.0), "quality.json is not what was sealed"),
-        (set_("lpips", to=0.01), "quality.json is not what was sealed"),
-        (set_("per_frame", "psnr", to=[40.0]), "quality.json is not what was sealed"),
-        (set_("validity", "status", to="invalid"), "quality.json is not what was sealed"),
-        (drop(SEAL), "quality.json has lost its seal"),
+        (set_("psnr", to=40.0), "quality.json was changed after it was sealed"),
+        (set_("lpips", to=0.01), "quality.json was changed after it was sealed"),
+        (set_("per_frame", "psnr", to=[40.0]), "quality.json was changed after it was sealed"),
+        (set_("validity", "status", to="invalid"), "quality.json was changed after it was sealed"),
+        (drop(SEAL), "quality.json has no seal any more"),
     ],
 )
 def test_changed_scores_are_noticed_and_scoring_mends_them(store, capsys, change, why):
@@ -155,7 +155,7 @@ def test_scores_of_another_video_are_noticed(store, capsys):
     mine, other = (record.path for record in Store(store.root).records())
     shutil.copy(other / "quality.json", mine / "quality.json")
     status, said = verified(store, capsys)
-    assert status == 1 and "quality.json is of other frames" in said
+    assert status == 1 and "quality.json belongs to other frames" in said
 
 
 def test_frames_exchanged_with_their_checksum_are_noticed(store, capsys):
@@ -165,7 +165,7 @@ def test_frames_exchanged_with_their_checksum_are_noticed(store, capsys):
     content["files"]["frames.mp4"] = checksum(folder / "frames.mp4")
     (folder / "run.json").write_text(json.dumps(content))
     status, said = verified(store, capsys)
-    assert status == 1 and "run.json is not what was sealed" in said
+    assert status == 1 and "run.json was changed after it was sealed" in said
 
 
 def test_records_without_seals_are_named_and_do_not_fail(store, capsys):
@@ -175,7 +175,7 @@ def test_records_without_seals_are_named_and_do_not_fail(store, capsys):
         (record.path / "quality.json").write_text(json.dumps(SCORES))
     status, said = verified(store, capsys)
     assert status == 0 and "2 records are of a version without seals" in said
-    assert "2 records have keys of an older kind" in said
+    assert "2 records have older keys" in said
 
 
 @pytest.fixture(scope="module")
