@@ -402,7 +402,7 @@ def test_status_names_who_is_at_work_what_failed_and_what_is_damaged(store, caps
     (newer.path / "run.json").write_text(json.dumps(newer.run | {"schema": SCHEMA + 1}))
     print_status(Store(store.root))
     said = capsys.readouterr().out
-    assert "OutOfMemoryError: [7 GiB]" in said and "retry_failed=true" in said and "1 videos are being generated" in said
+    assert "OutOfMemoryError: [7 GiB]" in said and "retry_failed=true" in said and "1 videos are being" in said
     assert "frames.mp4 is missing" in said and f"newer than {SCHEMA}; update the program" in said
 
 
