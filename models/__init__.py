@@ -1,1 +1,1 @@
-"""One adapter per backbone behind one protocol, and the tiny presets with their training."""
+"""The backbones (SkyReels-V2, MAGI-1), their tiny presets, and the training of those."""

@@ -1,7 +1,7 @@
-"""Procedural captioned videos: one coloured shape moving over a soft gradient, on a torus.
+"""Procedural videos with captions: one coloured shape that moves over a gradient.
 
-The shape leaves on one side and enters on the other, so its direction stays the same through a video of any
-length. Everything is a pure function of a `Spec`; lengths are pixels at a frame of 64 and scale with the frame.
+A shape that leaves the frame on one side enters on the opposite side, so its direction is constant in a video of any
+length. A video is a pure function of its `Spec`. Lengths are in pixels of a 64-pixel frame and scale with the frame.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ COLOURS = {  # RGB in 0..255; eval/adherence.py holds the same table
 }
 SHAPES = ("circle", "square", "triangle")
 DIRECTIONS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}  # (x, y), y points down
-BACKGROUNDS = {  # two RGB ends and the direction (x, y) in which the first turns into the second
+BACKGROUNDS = {  # the two RGB colours of a gradient, and the direction (x, y) from the first to the second
     "dusk": ((58, 38, 72), (120, 78, 66), (0.0, 1.0)),
     "night": ((14, 18, 34), (62, 66, 92), (0.6, 0.8)),
     "forest": ((26, 46, 38), (84, 96, 66), (-0.8, 0.6)),
@@ -30,14 +30,14 @@ WORDINGS = (
     "a {colour} {shape} drifts {direction} across a {background} background",
     "over a {background} background a {colour} {shape} is moving {direction}",
     "the {colour} {shape} moves {direction} in front of a {background} background",
-    "a {colour} {shape} moving {direction}",  # any background; never among the prompts below
+    "a {colour} {shape} moving {direction}",  # names no background; `prompts` does not use it
 )
-FRAME = 64.0  # the frame width that lengths below refer to, pixels
+FRAME = 64.0  # frame width in pixels to which all lengths below refer
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What one video shows. Positions and speed in pixels of a 64-pixel frame."""
+    """The content of one video. Positions are in pixels of a 64-pixel frame, speed in such pixels per frame."""
 
     colour: str
     shape: str
@@ -53,11 +53,11 @@ class Spec:
 def cells(split: str) -> list[tuple[str, str, str, str]]:
     """All (colour, shape, direction, background) of a split: `train` has 216 of the 288, `held_out` the other 72.
 
-    Every triple of colour, shape and direction is held out over exactly one background.
-    Raises ValueError for another name.
+    Each combination of colour, shape and direction is held out with exactly one background.
+    Raises ValueError for an unknown split.
     """
     if split not in ("train", "held_out"):
-        raise ValueError(f"split was {split!r}; use 'train' or 'held_out'")
+        raise ValueError(f"got split={split!r}; use 'train' or 'held_out'")
     chosen = []
     for c, colour in enumerate(COLOURS):
         for s, shape in enumerate(SHAPES):
@@ -69,26 +69,26 @@ def cells(split: str) -> list[tuple[str, str, str, str]]:
 
 
 def sample(seed: int, split: str = "train") -> Spec:
-    """The video number `seed` of a split (equal seeds give equal videos)."""
+    """The video with number `seed` of a split. Equal seeds give equal videos."""
     generator = torch.Generator().manual_seed(seed)
     choices = cells(split)
     pick = int(torch.randint(len(choices), (1,), generator=generator))
     wording = int(torch.randint(len(WORDINGS), (1,), generator=generator))
     along, across, radius, speed = torch.rand(4, generator=generator).tolist()
-    along, across = along * FRAME, 21.0 + 22.0 * across  # whole shapes stay inside the frame across their motion
+    along, across = along * FRAME, 21.0 + 22.0 * across  # across the motion, the whole shape stays in the frame
     x, y = (along, across) if choices[pick][2] in ("left", "right") else (across, along)
     return Spec(*choices[pick], x, y, 9.5 + 2.5 * radius, 0.6 + 0.3 * speed, wording)
 
 
 def caption(spec: Spec) -> str:
-    """The plain English sentence that describes a video."""
+    """The English sentence that describes a video."""
     return WORDINGS[spec.wording].format(
         colour=spec.colour, shape=spec.shape, direction=spec.direction, background=spec.background
     )
 
 
 def prompts(split: str, n: int) -> list[str]:
-    """The first `n` prompts of a fixed shuffled list of a split: all its cells once, then again in other words."""
+    """The first `n` prompts of a split in a fixed shuffled order: all its cells once, then again in another wording."""
     choices = cells(split)
     order = torch.randperm(len(choices), generator=torch.Generator().manual_seed(2026)).tolist()
     found = []
@@ -100,13 +100,13 @@ def prompts(split: str, n: int) -> list[str]:
 
 
 def vocabulary() -> list[str]:
-    """Every word that a caption can hold, sorted."""
+    """All words that captions use, sorted."""
     fixed = {word for wording in WORDINGS for word in wording.split() if "{" not in word}
     return sorted(fixed.union(COLOURS, SHAPES, DIRECTIONS, BACKGROUNDS))
 
 
 def coverage(specs: list[Spec], frames: int, size: int = 64, start: int = 0) -> Tensor:
-    """How much of each pixel the shape covers: float32 (B, T, H, W) in [0, 1], anti-aliased, frames from `start` on."""
+    """The share of each pixel that the shape covers: float32 (B, T, H, W) in [0, 1], for frames from `start` on."""
     unit = size / FRAME
     time = torch.arange(start, start + frames, dtype=torch.float32)
     heading = torch.tensor([DIRECTIONS[s.direction] for s in specs])
@@ -126,7 +126,7 @@ def coverage(specs: list[Spec], frames: int, size: int = 64, start: int = 0) -> 
 
 
 def backdrop(specs: list[Spec], size: int = 64) -> Tensor:
-    """The gradients behind the shapes: float32 (B, 1, H, W, 3) in [0, 1]."""
+    """The gradients of the backgrounds: float32 (B, 1, H, W, 3) in [0, 1]."""
     ends = torch.tensor([BACKGROUNDS[s.background][:2] for s in specs]) / 255  # (B, 2, 3)
     toward = torch.tensor([BACKGROUNDS[s.background][2] for s in specs])
     grid = torch.linspace(-1, 1, size)
@@ -136,7 +136,7 @@ def backdrop(specs: list[Spec], size: int = 64) -> Tensor:
 
 
 def render_batch(specs: list[Spec], frames: int, size: int = 64, start: int = 0) -> tuple[Tensor, Tensor]:
-    """Float videos (B, T, H, W, 3) in [0, 1] and the coverage (B, T, H, W) of their shapes."""
+    """Float32 videos (B, T, H, W, 3) in [0, 1], and the coverage (B, T, H, W) of their shapes."""
     mask = coverage(specs, frames, size, start)
     colour = torch.tensor([COLOURS[s.colour] for s in specs])[:, None, None, None] / 255
     return torch.lerp(backdrop(specs, size), colour, mask[..., None]), mask
@@ -145,10 +145,10 @@ def render_batch(specs: list[Spec], frames: int, size: int = 64, start: int = 0)
 def render(spec: Spec, frames: int, size: int = 64, start: int = 0) -> Tensor:
     """One video: uint8 (T, H, W, 3).
 
-    `start` skips that many frames of the motion (a later window of the same video).
-    Raises ValueError when `frames` or `size` is not positive.
+    `start` is the number of frames to skip, for a later window of the same video.
+    Raises ValueError if `frames` or `size` is below 1.
     """
     if frames < 1 or size < 1:
-        raise ValueError(f"frames was {frames} and size {size}; both must be at least 1")
+        raise ValueError(f"got frames={frames} and size={size}; both must be at least 1")
     video, _ = render_batch([spec], frames, size, start)
     return (video[0] * 255).round().to(torch.uint8)

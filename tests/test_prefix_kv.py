@@ -37,7 +37,7 @@ def test_recomputed_at_every_step_it_is_the_original_bit_for_bit():
     "changes, told",
     [
         ({"frames": LONG}, "model.attention=block_causal"),
-        ({**STEADY}, "noised anew at every row.*model.overlap_noise=segment or model.addnoise=0"),
+        ({**STEADY}, "new noise is added to the overlap at every row.*model.overlap_noise=segment or model.addnoise=0"),
         ({**STEADY, "frames": SHORT}, "one segment.*model.frames above model.base_frames"),
     ],
 )

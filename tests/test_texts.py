@@ -158,7 +158,7 @@ def test_a_prompt_file_of_another_encoding_is_refused_by_line(tmp_path, content,
 @pytest.mark.parametrize(
     "changes,said",
     [
-        ({"overlap": 0}, "model.frames=257 is longer than one window of model.base_frames=97"),
+        ({"overlap": 0}, "model.frames=257 is longer than one segment of model.base_frames=97"),
         ({"overlap": 97}, "leaves no new frame"),
         ({"overlap": 101}, "leaves no new frame"),
         ({"overlap": 18}, "overlap must be 4 k . 1"),

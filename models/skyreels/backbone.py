@@ -1,8 +1,8 @@
-"""SkyReels-V2 diffusion forcing behind the backbone protocol.
+"""SkyReels-V2 with diffusion forcing, as a backbone.
 
-Facts that shape it: every latent frame has its own noise level and sampler state; the stock pipelines forward the whole
-window at every row, idle frames included; the conditional and the unconditional branch are two forwards; a long
-video continues from the last latents of the one before, lightly noised anew at every row.
+Every latent frame has its own noise level and sampler state. The official and diffusers' pipelines forward the whole
+window at every row, idle frames included, in one forward per guidance branch. A long video is made in segments: each
+continues from the last latents of the one before, to which a little noise is added at every row.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from models.skyreels.signals import Signals
 from models.skyreels.unipc import UniPC
 from models.skyreels.vae import decode
 
-WAITING = 999  # the timestep that the stock schedule gives to a frame that has not started
+WAITING = 999  # the timestep of a frame that has not started, as in the official schedule
 
 
 class SkyReelsV2(Holder):
-    """One SkyReels-V2 model at one setting. Built cheaply; `load` brings the weights."""
+    """One SkyReels-V2 model with its settings. Building it reads no weights; `load` does."""
 
     MODULES, DERIVED = ("transformer", "vae"), ("_signals", "_dtype")
     DECIDED_BY = ("weights", "checkpoint", "precision", "architecture", "vae", "compile")
@@ -75,12 +75,12 @@ class SkyReelsV2(Holder):
 
     @property
     def parameters(self) -> int:
-        """Parameters of the denoiser."""
+        """The number of parameters of the denoiser."""
         return self.prices.parameters
 
     @property
     def frame_borders(self) -> list[int]:
-        """The first pixel frame of every segment after the first."""
+        """The first pixel frame of every segment except the first."""
         return [1 + 4 * (s.first + s.prefix - 1) for s in self.settings.segments[1:]]
 
     def advice(self, lacking: str) -> str:
@@ -94,7 +94,7 @@ class SkyReelsV2(Holder):
 
     @cached_property
     def weights_id(self) -> str:
-        """Changes with the content of the weight files; "random" without them."""
+        """A hash of the content of the weight files; "random" for random weights."""
         if self.settings.weights == "random":
             return "random"
         return digest(checkpoint.files(checkpoint.locate(self.settings), self.settings))
@@ -120,7 +120,7 @@ class SkyReelsV2(Holder):
         self._sampler.forget()
 
     def texts(self, prompts: Iterable[str], cache: Path | None = None) -> dict[str, Tensor]:
-        """Embeddings of `prompts`, and of the negative prompt where guidance needs it; see text.embed."""
+        """Embeddings of `prompts`, and of the negative prompt if guidance needs it; see text.embed."""
         negative = [self.settings.negative_prompt] if len(self.branches) > 1 else []
         return text.embed([*prompts, *negative], self.settings, self.device, cache)
 
@@ -147,7 +147,7 @@ class SkyReelsV2(Holder):
     def open(self, latents: Tensor, row: Row) -> Tensor:
         segment = self.settings.segments[row.segment]
         channels, height, width = self._latent_shape
-        # drawn for the whole window and channel first, as the stock pipeline does, so that a seed means the same there
+        # drawn for the whole window, channels first, as in diffusers' pipeline: a seed gives the same noise in both
         noise = torch.randn(1, channels, segment.length, height, width, generator=self._noise)
         noise = noise[0].transpose(0, 1).to(self.device)
         latents[segment.first + segment.prefix : segment.first + segment.length] = noise[segment.prefix :]
@@ -156,13 +156,13 @@ class SkyReelsV2(Holder):
         return latents
 
     def probe(self, name: str, latents: Tensor, row: Row) -> Tensor:
-        """`time_projection` (what modulates the blocks), `time_embedding`: known from the timesteps alone, hence the
-        same for every prompt; `latent`, `patch_embedding`: of the present latents. All float32."""
+        """`time_projection` and `time_embedding` depend on the timesteps alone and are the same for every prompt;
+        `latent` and `patch_embedding` depend on the present latents. See signals.Signals."""
         return self._signals.of(name, latents[row.slots.start : row.slots.stop], self._steps(row))
 
     @cached_property
     def _dtype(self) -> torch.dtype:
-        return self.transformer.dtype  # diffusers looks through all parameters at every question
+        return self.transformer.dtype  # cached: diffusers goes through all parameters at every call
 
     @cached_property
     def _signals(self) -> Signals:
@@ -173,7 +173,7 @@ class SkyReelsV2(Holder):
 
         def guided(x: Tensor, parts: Sequence[Row]) -> Tensor:
             x, when = noised_overlap(x, row, self.settings, self._seed), self._condition(row)
-            view = self._view(row) if row.context or visit.partial else None  # else nothing need be kept
+            view = self._view(row) if row.context or visit.partial else None  # else no keys and values are stored
             alike = visit.kinds <= {"velocity"} or (visit.kinds <= WHOLE and not visit.partial)
             begun: list[Opening] = []
 
@@ -208,13 +208,13 @@ class SkyReelsV2(Holder):
         begun: list[Opening] | None = None,
         alike: bool = False,
     ) -> Tensor:
-        """One guidance branch's velocity of the slots at `pick` (None: all); what all branches have in common is left
-        in `begun`, if given: with `alike`, where no method looks into a forward, its first self-attention is run ahead.
-        """
+        """One guidance branch's velocity of the slots at `pick` (None: all). The part that all branches share is
+        stored in `begun`, if given. With `alike` (the method has no sites inside a forward) it includes the first
+        self-attention."""
         model, causal, x = self.transformer, self.causal_block, x.to(self._dtype)
         if len(self.branches) == 1 or not (alike or (pick is None and view is None)):
             begun = None
-        if pick is not None:  # a part of the row has no sites of its own
+        if pick is not None:  # no sites inside the forward of a part of the row
             x, when, view, visit = x[pick], when.only(pick), view and view.only(pick), None
         if begun is not None and not begun:
             first = (branch, *(other for other in self.branches if other != branch)) if alike else ()
@@ -223,16 +223,16 @@ class SkyReelsV2(Holder):
         return forward(model, x, when, self._text[branch], visit, branch, causal, None, start, view).float()
 
     def _together(self, x: Tensor, when: Condition) -> list[Tensor]:
-        """All guidance branches' velocities of all slots, as one batch."""
+        """The velocity of all slots for every guidance branch, computed as one batch."""
         model, causal, x = self.transformer, self.causal_block, x.to(self._dtype)
         start = opening(model, x, when, causal, self.branches)
         text = joined([self._text[branch] for branch in self.branches])
         return [v.float() for v in together(model, x, when, text, causal, start)]
 
     def _own(self, x: Tensor, row: Row, visit: Visit, branch: str) -> Tensor:
-        """The velocity by the forward of the model's own class."""
+        """The velocity from the forward of the model's own class, with a library's hooks."""
         if row.context or visit.partial:
-            raise ValueError("the model's own forward runs whole rows: drop what leaves out slots or decides per unit")
+            raise ValueError("the model's own forward runs whole rows: use no method that narrows or decides per unit")
         model, place, text = self.transformer, Place.of(row, self.rows), self._embedding[branch]
         x, timesteps, fps = x.to(self._dtype), self._timesteps(row), self.settings.fps
         v, skipped = own_forward(model, x, timesteps, text, fps, branch, place, self.causal_block)
@@ -240,14 +240,14 @@ class SkyReelsV2(Holder):
         return v.float()
 
     def _view(self, row: Row) -> View:
-        """What the row's slots see: themselves and its context."""
+        """The slots that the row's slots attend to: themselves and the row's context."""
         first = self.settings.segments[row.segment].first
         seen = range((row.context or row.slots).start - first, row.slots.stop - first)
         return View(self._store, tuple(slot - first for slot in row.slots), seen, self.causal_block)
 
     def _keep(self, latents: Tensor, row: Row, visit: Visit, branch: str) -> None:
-        """Compute what `row` sees as context and is not held as it should be: in its final state once it has settled,
-        in any state where it never ran."""
+        """Compute and store missing keys and values of the context of `row`: those of settled slots in their final
+        state, and those of slots that were never computed."""
         store, first = self._store, self.settings.segments[row.segment].first
         final = store.final.setdefault(branch, set())
         lacking = [
@@ -273,7 +273,7 @@ class SkyReelsV2(Holder):
         return sent(self._steps(row), self.device)
 
     def _steps(self, row: Row) -> list[int]:
-        """The integer timestep of every slot: 999 while waiting, 0 when finished, addnoise on the overlap."""
+        """The integer timestep of every slot: WAITING before its start, 0 when finished, `addnoise` on the overlap."""
         segment = self.settings.segments[row.segment]
         steps = []
         for slot, k, active in zip(row.slots, row.step, row.active, strict=True):
@@ -298,5 +298,5 @@ class SkyReelsV2(Holder):
         return latents
 
     def decode(self, latents: Tensor) -> Iterator[Tensor]:
-        """One latent at a time through the causal VAE: 1 frame, then 4 at a time, (T, H, W, 3) uint8 on the CPU."""
+        """The frames as uint8 batches (T, H, W, 3) on the CPU, see vae.decode."""
         return decode(self.vae, latents, self.device)

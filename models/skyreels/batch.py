@@ -1,7 +1,7 @@
-"""Both guidance branches as one batch, where there is room for it.
+"""Running both guidance branches as one batch, if the memory suffices.
 
-A batch saves launches and makes small products larger; where one branch fills the device it saves nothing. What it
-takes is predicted from shapes before anything is tried.
+A batch needs fewer kernel launches and larger matrix products. It saves no time if one branch alone fills the device.
+The memory that it needs is computed from shapes in advance.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from engine.free_memory import free_bytes
 from models.skyreels.forward import Condition, Opening, Text, forward
 from models.skyreels.settings import SPATIAL, SkyReels
 
-MARGIN = 0.9  # of the free memory that a batch may take; raising it: batches in tighter places, nearer to failing
+MARGIN = 0.9  # share of the free memory that a batch may take; raising it: more batches, higher risk to run out
 
 
 def activation_bytes(architecture: Mapping[str, Any], tokens: int, branches: int, itemsize: int) -> int:
-    """Peak of the activations of a forward of `tokens` per branch: the widest moment of a block, with w its width and
-    f that of its feed-forward.
+    """Peak bytes of the activations of a forward with `tokens` tokens per branch.
+
+    It is the largest of three moments in a block, with w the width of the block and f that of its feed-forward:
 
         feed-forward     h, z, and the inner layer before and after its activation      itemsize (2 w + 2 f)
         attention        h, z, q, k, v; a rotation's pairs, float32, before and after   itemsize 5 w + 12 w
@@ -36,9 +37,9 @@ def activation_bytes(architecture: Mapping[str, Any], tokens: int, branches: int
 
 
 def batches(settings: SkyReels, architecture: Mapping[str, Any], device: torch.device) -> bool:
-    """Whether this run's guidance branches go as one batch, by `settings.batch_guidance` and the memory that is free.
+    """Whether the guidance branches run as one batch, by `settings.batch_guidance` and the free memory.
 
-    Raises ValueError if they always should and do not fit.
+    Raises ValueError if `settings.batch_guidance` is "always" and the memory does not suffice.
     """
     branches = len(settings.branches)
     if settings.batch_guidance == "never" or branches == 1:
@@ -55,13 +56,13 @@ def batches(settings: SkyReels, architecture: Mapping[str, Any], device: torch.d
     if settings.batch_guidance == "auto":
         return False
     raise ValueError(
-        f"model.batch_guidance=always: {branches} branches of {tokens} tokens take {need / 1e9:.2f} GB of activations, "
-        f"and {free / 1e9:.2f} GB are free; use batch_guidance=auto or never, or a smaller video"
+        f"model.batch_guidance=always: {branches} branches of {tokens} tokens need {need / 1e9:.2f} GB of activations, "
+        f"but {free / 1e9:.2f} GB are free; use batch_guidance=auto or never, or a smaller video"
     )
 
 
 def joined(texts: Sequence[Text]) -> Text:
-    """The texts of several branches as one batch; shorter ones (their padding is folded) are filled up and masked."""
+    """The texts of several branches as one batch. Shorter texts (with folded padding) are padded and masked."""
     longest = max(text.keys[0].shape[2] for text in texts)
 
     def filled(x: Tensor) -> Tensor:
@@ -88,7 +89,7 @@ def together(
     causal_block: int,
     begun: Opening,
 ) -> tuple[Tensor, ...]:
-    """The velocity (slots, C, H, W) of every branch of `text` (see `joined`), from their common opening."""
+    """The velocity (slots, C, H, W) of every branch of `text` (see `joined`), from their common `opening`."""
     branches = len(text.keys[0])
     cond = Condition(cond.time.repeat(branches, 1), cond.blocks.repeat(branches, 1, 1))
     frames = replace(begun.frames, cond=cond, batch=branches)

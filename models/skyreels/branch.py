@@ -1,4 +1,4 @@
-"""A branch of a SkyReels-V2 block: its modulation, its site, and the sum of its output into the stream."""
+"""A branch of a SkyReels-V2 block: its modulation, its site, and the addition of its output to the hidden state."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ def through(
     branch: str,
     own: bool,
 ) -> Tensor:
-    """The stream `h` after the branch `kind` of block `number`: h + gate * output, where a None gate is 1.
+    """The hidden state `h` after the branch `kind` of block `number`: h + gate * output. A gate of None is 1.
 
-    The gate acts after the site, so that a stand-in for the output meets today's gate. A computed output joins as in
-    the stock forward, to the bit; a stand-in joins in a single pass over memory, which rounds once less. The output may
-    be a method's memory and stays as it is; so does `h`, unless it is our `own`: made in this block for this branch.
+    The gate is applied after the site, so a result that a method supplies is multiplied by the present gate. A computed
+    output is added as in diffusers' forward, bit for bit. A supplied one is added in one operation, which rounds once
+    less. The output is never written to: it may be a method's memory. `h` is written to only if `own` is true, that is,
+    if `h` was made in this block for this guidance branch.
     """
     fresh = visit is None
 
@@ -44,20 +45,20 @@ def through(
 
 
 def modulation(block: Any, cond: Tensor) -> Tensor:
-    """Shift, scale and gate of self-attention, then of the feed-forward: (slots, 6, 1, width) float32."""
+    """Shift, scale and gate of self-attention, then those of the feed-forward: (slots, 6, 1, width) float32."""
     return (block.scale_shift_table + cond.float()).unsqueeze(2)
 
 
 def modulated(norm: Any, h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """What a branch makes of the stream first: it belongs to the branch, so that a stand-in leaves it out too."""
+    """The normalised and modulated input of a branch. It is part of the branch: a supplied result skips it too."""
     return norm(h.float()).mul_(1 + scale).add_(shift).type_as(h)
 
 
 def places(visit: Visit | None, parts: Sequence[Row]) -> list[int] | None:
-    """Where the slots of `parts` lie in the row; None if they are all of it."""
+    """The positions of the slots of `parts` in the row; None if `parts` cover the whole row."""
     return visit.places(parts) if visit else None
 
 
 def only(x: Tensor, pick: Sequence[int] | None) -> Tensor:
-    """The slots of `x` at `pick`; None is all of them."""
+    """The slots of `x` at the positions `pick`; None is all of them."""
     return x if pick is None else x[pick]

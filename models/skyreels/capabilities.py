@@ -1,4 +1,4 @@
-"""What a method may ask of SkyReels-V2 at a setting, and what to change where it asks for more."""
+"""What SkyReels-V2 offers to methods at given settings, and the advice if a method needs more."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ SITES = frozenset({"blocks", "branches", "cross_attention", "guidance", "nested"
 
 
 def offers(settings: SkyReels) -> frozenset[str]:
-    """Capabilities and signals (Method.requires); nothing settles where every frame sees all others."""
+    """Capabilities and signals, see Method.requires. Under full attention no slot settles."""
     found = SITES | SIGNALS
     if settings.attention == "block_causal":
         found |= {"settled"}
@@ -19,17 +19,17 @@ def offers(settings: SkyReels) -> frozenset[str]:
 
 
 def advice(settings: SkyReels, lacking: str) -> str:
-    """What to change when a method asks for `lacking`."""
+    """What to change if a method needs `lacking`."""
     if lacking in ("settled", "given") and settings.attention == "full":
         return (
-            "under full attention every frame sees all others, so that no frame's keys and values stay the same; "
+            "under full attention every frame attends to all others, so the keys and values of no frame stay the same; "
             "set model.attention=block_causal (another model: compare it with its own Original)"
         )
     if lacking == "given" and settings.steady_overlap:
-        return "the video is one segment, so nothing is given; set model.frames above model.base_frames"
+        return "the video is one segment, so no frame is clean at its start; set model.frames above model.base_frames"
     if lacking == "given":
         return (
-            "the overlap is noised anew at every row, so that its keys and values are never the same twice; set "
+            "new noise is added to the overlap at every row, so its keys and values change at every row; set "
             "model.overlap_noise=segment or model.addnoise=0"
         )
     return "choose another method or another signal"

@@ -23,17 +23,20 @@ from engine.weights import WeightsError
 from models.skyreels.settings import SkyReels
 
 for library in (diffusers_logging, transformers_logging):
-    library.disable_progress_bar()  # a bar per file and video says nothing; the run has its own
+    library.disable_progress_bar()  # the run shows its own progress
 
 ROOT = Path(__file__).resolve().parents[2]
-HUB = "Skywork/SkyReels-V2-DF-1.3B-540P-Diffusers"  # the one without -Diffusers is in another format
+HUB = "Skywork/SkyReels-V2-DF-1.3B-540P-Diffusers"  # the repository without -Diffusers has another format
 KINDS = {"transformer": SkyReelsV2Transformer3DModel, "vae": AutoencoderKLWan, "text_encoder": UMT5EncoderModel}
 EMBEDDING = ("shared.weight", "encoder.embed_tokens.weight")  # one table under two names
 PARTS = {"transformer": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 
 
 def locate(settings: SkyReels) -> Path:
-    """The checkpoint's folder: a path (relative ones also from the project's root), or the local cache of a hub id."""
+    """The checkpoint's folder: a path, also relative to the project's root, or a hub id in the local hub cache.
+
+    Raises WeightsError if there is no such folder.
+    """
     name = settings.checkpoint
     for folder in (Path(name).expanduser(), ROOT / name):
         if name and folder.is_dir():
@@ -42,19 +45,19 @@ def locate(settings: SkyReels) -> Path:
         return Path(snapshot_download(name, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError, ValueError, OSError):
         raise WeightsError(
-            f"no weights for model={settings.name}: {name!r} is neither a folder here nor in the local hub cache. "
+            f"no weights for model={settings.name}: {name!r} is neither a folder nor in the local hub cache. "
             f"Fetch them once with {_download(settings)} and run again, give a folder with model.checkpoint=FOLDER, "
             "or use model.weights=random to measure cost without quality"
         ) from None
 
 
 def todo(settings: SkyReels) -> str:
-    """What to do about a broken file of the checkpoint."""
+    """The advice for a broken file of the checkpoint."""
     return f"fetch it again with {_download(settings)}"
 
 
 def _download(settings: SkyReels) -> str:
-    """The command that brings a whole checkpoint in diffusers' format: into the hub's cache, or into a folder."""
+    """The command that fetches a whole checkpoint in diffusers' format, into the hub cache or into a folder."""
     name = settings.checkpoint
     folder = next((place for place in (Path(name).expanduser(), ROOT / name) if name and place.is_dir()), None)
     if folder is not None and ROOT / "models" / "weights" in folder.resolve().parents:
@@ -65,8 +68,10 @@ def _download(settings: SkyReels) -> str:
 
 
 def files(folder: Path, settings: SkyReels) -> list[Path]:
-    """Every weight file of the checkpoint, each part checked to be whole: files, configs, names and shapes of tensors,
-    tokenizer. Raises WeightsError naming what is not. A scheduler is not asked for: the sampler is set by `settings`.
+    """All weight files of the checkpoint.
+
+    Checks files, configs, names and shapes of tensors, and the tokenizer. Raises WeightsError that names the fault.
+    A scheduler's config is not needed: `settings` define the sampler.
     """
     found: list[Path] = []
     for part, stem in PARTS.items():
@@ -77,7 +82,7 @@ def files(folder: Path, settings: SkyReels) -> list[Path]:
         config = json.dumps(read_json(folder / part / "config.json", todo(settings)), sort_keys=True)
         try:
             wanted = dict(_wanted(part, config))
-        except Exception as error:  # a constructor's own, of many kinds
+        except Exception as error:  # a constructor raises many kinds
             place = folder / part / "config.json"
             raise WeightsError(f"{place} describes no {part} ({one_line(error)}); {todo(settings)}") from None
         if part == "text_encoder" and EMBEDDING[1] in held:
@@ -90,7 +95,7 @@ def files(folder: Path, settings: SkyReels) -> list[Path]:
 
 
 def _beside(part: str, name: str) -> bool:
-    """Whether a tensor may lie beside those of `part`: a whole T5 has a decoder too, which is left alone."""
+    """Whether a tensor is ignored in the files of `part`: those of a T5's decoder are, which the encoder lacks."""
     return part == "text_encoder" and name.startswith(("decoder.", "lm_head."))
 
 
@@ -107,19 +112,20 @@ def _wanted(part: str, config: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
 
 
 def _known(kind: type, entries: dict[str, Any]) -> dict[str, Any]:
-    """What `kind` can be built with; diffusers ignores the rest of a config.json too."""
+    """The entries of a config.json that are arguments of `kind`. Others are ignored, as in diffusers."""
     names = inspect.signature(kind.__init__).parameters  # type: ignore[misc]
     return {key: value for key, value in entries.items() if key in names}
 
 
 def architecture(settings: SkyReels) -> dict[str, Any]:
-    """The transformer's constructor arguments: from the settings if given there, else from the checkpoint's config."""
+    """The arguments of the transformer's class: from the settings if given there, else from the checkpoint's config."""
     if settings.architecture:
         return dict(settings.architecture)
     return _config(locate(settings) / "transformer", settings)
 
 
 def vae_architecture(settings: SkyReels) -> dict[str, Any]:
+    """The arguments of the VAE's class: from the settings if given there, else from the checkpoint's config."""
     if settings.vae or settings.architecture:
         return dict(settings.vae)
     return _config(locate(settings) / "vae", settings)
@@ -141,7 +147,10 @@ def on_meta(settings: SkyReels) -> SkyReelsV2Transformer3DModel:
 
 
 def load(settings: SkyReels, device: torch.device) -> tuple[SkyReelsV2Transformer3DModel, AutoencoderKLWan]:
-    """Transformer in the run's precision and VAE in float32 (its bf16 decode is visibly worse), on `device`."""
+    """The transformer in the run's precision and the VAE in float32, on `device`.
+
+    The VAE decodes visibly worse in bfloat16. Raises WeightsError for a missing or broken checkpoint.
+    """
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[settings.precision]
     if settings.weights == "random":
         return _random(settings, dtype, device)
@@ -155,7 +164,7 @@ def load(settings: SkyReels, device: torch.device) -> tuple[SkyReelsV2Transforme
 
 
 def compile_blocks(model: SkyReelsV2Transformer3DModel, device: torch.device) -> float:
-    """Compile every block's feed-forward where that works; the seconds it took."""
+    """Compile the feed-forward of every block, if the machine can; returns the seconds that it took."""
     width = model.config.num_attention_heads * model.config.attention_head_dim
     return compile_parts(model.blocks, "ffn", torch.zeros(1, 2, width, device=device, dtype=model.dtype))
 
@@ -163,13 +172,13 @@ def compile_blocks(model: SkyReelsV2Transformer3DModel, device: torch.device) ->
 def _random(
     settings: SkyReels, dtype: torch.dtype, device: torch.device
 ) -> tuple[SkyReelsV2Transformer3DModel, AutoencoderKLWan]:
-    """Seeded random weights, built where they will live."""
+    """Seeded random weights, made on `device`."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.device(device):
         torch.manual_seed(0)
         transformer = SkyReelsV2Transformer3DModel(**{**architecture(settings), "num_frame_per_block": 1})
         vae = AutoencoderKLWan(**vae_architecture(settings))
     for name, parameter in transformer.named_parameters():
-        # diffusers keeps these in float32 when it loads a checkpoint; so do we
+        # these stay in float32, as when diffusers loads a checkpoint
         if not any(part in name for part in transformer._keep_in_fp32_modules):
             parameter.data = parameter.data.to(dtype)
     return transformer.eval().requires_grad_(False), vae.eval().requires_grad_(False)

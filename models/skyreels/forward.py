@@ -1,16 +1,16 @@
-"""The forward of diffusers' SkyReelsV2Transformer3DModel, written over its own submodules.
+"""The forward of diffusers' SkyReelsV2Transformer3DModel, rewritten on its submodules.
 
-Same arithmetic as the stock forward (a test holds both to 1e-5; under full attention on a CPU they are the same bits),
-with what a harness of accelerators needs:
+The arithmetic is that of diffusers' forward. A test compares both to 1e-5; under full attention on a CPU they are
+identical. The differences:
 
-* every block and branch is offered to a `visit`, so that a method may stand in for it;
-* modulation is broadcast over a frame's tokens instead of being repeated for each (0.9 GiB a forward at full size);
+* every block and branch is a site of `visit`, where a method may supply the result;
+* modulation is broadcast over the tokens of a frame, not repeated for each (saves 0.9 GiB per forward at full size);
 * keys and values of the text are computed once per video, not once per forward; its padding may count as one token;
-* what comes before the text, the first self-attention included, is computed once for both guidance branches;
-* block-causal attention runs block by block instead of under a dense mask (2.4 GiB at full size);
-* some of the slots can run alone, and see the others through keys and values kept of earlier forwards (`attention.py`).
+* all layers before the first cross-attention are computed once for both guidance branches;
+* block-causal attention runs block by block, without a dense mask (saves 2.4 GiB at full size);
+* a part of the slots can be forwarded alone and attend to stored keys and values of the others (`attention.py`).
 
-Hidden states are (slots, tokens per slot, width) between blocks.
+Hidden states between blocks are (slots, tokens per slot, width).
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from engine.visit import Visit
 from models.skyreels.attention import View, attention, rotary_table, rotate
 from models.skyreels.branch import modulated, modulation, only, places, through
 
-FPS_ID = {16: 0}  # any other frame rate, 24 above all, is id 1
+FPS_ID = {16: 0}  # any other frame rate (usually 24) has id 1
 
 
 @dataclass(frozen=True)
 class Text:
-    """What every block needs of one prompt: its keys and values, [(1, heads, length, head width)] x 2.
+    """The keys and values of one prompt for every block, each [(1, heads, length, head width)].
 
-    Padding tokens are all alike and the stock forward attends to each of them; one of them with the logarithm of their
-    number added to its score does the same in the softmax, to rounding (which a trajectory magnifies to 1e-5).
+    All padding tokens are equal, and diffusers' forward attends to each of them. One padding token with the logarithm
+    of their number added to its score gives the same softmax up to rounding. The rounding grows to 1e-5 over a video.
     """
 
     keys: list[Tensor]
@@ -55,29 +55,30 @@ class Condition:
     blocks: Tensor
 
     def only(self, pick: Sequence[int]) -> Condition:
+        """The modulation of the slots at the positions `pick`."""
         return Condition(self.time[pick], self.blocks[pick])
 
 
 @dataclass(frozen=True)
 class Frames:
-    """What belongs to the slots of one pass beside their hidden states."""
+    """The data of the slots of one forward besides their hidden states."""
 
     cond: Condition
     rotary: Tensor  # (slots, tokens, head width / 2)
     causal_block: int
     view: View | None
-    batch: int = 1  # guidance branches among the slots of hidden states, one after the other
-    once: list[Tensor] = field(default_factory=list)  # what the first self-attention gave, the same in all branches
+    batch: int = 1  # number of guidance branches whose slots are concatenated in the hidden states
+    once: list[Tensor] = field(default_factory=list)  # result of the first self-attention, shared by all branches
 
     def only(self, pick: Sequence[int] | None) -> Frames:
-        """The same for some of the slots, by their place; None is all of them."""
+        """The same for the slots at the positions `pick`; None is all of them."""
         if pick is None:
             return self
         view = self.view.only(pick) if self.view else None
         return replace(self, cond=self.cond.only(pick), rotary=self.rotary[pick], view=view)
 
     def attend(self, branches: Sequence[str], block: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Self-attention of all tokens in `block`, the same for `branches`."""
+        """Self-attention of all tokens in `block`; `branches` share its keys and values."""
         if self.view:
             return self.view.attend(branches, block, q, k, v)
         return attention(q, k, v, self.causal_block * self.rotary.shape[1])
@@ -86,9 +87,9 @@ class Frames:
 def read_text(
     model: SkyReelsV2Transformer3DModel, embedding: Tensor, depth: int | None = None, fold: bool = False
 ) -> Text:
-    """Project a text embedding (1, length, text width) once for all (or the first `depth`) blocks and forwards.
+    """Project a text embedding (1, length, text width) to the keys and values of all (or the first `depth`) blocks.
 
-    With `fold`, zeros at its end become one token with the weight of all.
+    With `fold`, the zero padding at its end becomes one token with the weight of all padding tokens.
     """
     words, bias = _words(embedding) if fold else 0, None
     padding = embedding.shape[1] - words
@@ -106,14 +107,14 @@ def read_text(
 
 
 def _words(embedding: Tensor) -> int:
-    """Tokens before the zero padding; 0 where padding is not to be folded (bfloat16 would round its logarithm)."""
+    """The number of tokens before the zero padding; 0 if it must not be folded (bfloat16 would round the logarithm)."""
     if embedding.device.type == "meta" or embedding.dtype != torch.float32 or not bool(embedding.any()):
         return 0
     return int(embedding[0].any(-1).nonzero().max()) + 1
 
 
 def condition(model: SkyReelsV2Transformer3DModel, timesteps: Tensor, fps: int, dtype: torch.dtype) -> Condition:
-    """Modulation of every slot from its integer timestep (slots,), as the stock forward rounds it to `dtype`."""
+    """The modulation of every slot from its integer timestep (slots,), rounded to `dtype` as in diffusers' forward."""
     embed = model.condition_embedder
     time = embed.time_embedder(embed.timesteps_proj(timesteps).to(embed.time_embedder.linear_1.weight.dtype))
     time = time.to(dtype)
@@ -123,7 +124,7 @@ def condition(model: SkyReelsV2Transformer3DModel, timesteps: Tensor, fps: int, 
 
 
 def frame_rate(model: SkyReelsV2Transformer3DModel, fps: int, device: torch.device) -> Tensor | None:
-    """What the frame rate adds to every slot's modulation, (1, 6, width); None for a model that is not told of it."""
+    """The term of the frame rate in every slot's modulation, (1, 6, width); None if the model has no such input."""
     if not model.config.inject_sample_info:
         return None
     rate: Tensor = model.fps_projection(model.fps_embedding(sent([FPS_ID.get(fps, 1)], device)))
@@ -132,11 +133,11 @@ def frame_rate(model: SkyReelsV2Transformer3DModel, fps: int, device: torch.devi
 
 @dataclass(frozen=True)
 class Opening:
-    """The part of a forward that no text enters: all guidance branches of one input have it in common."""
+    """The part of a forward that does not depend on the text. All guidance branches of one input share it."""
 
     hidden: Tensor  # (slots, tokens, width)
     frames: Frames
-    attended: bool  # whether `hidden` has been through the first block's self-attention
+    attended: bool  # whether the first block's self-attention was applied to `hidden`
 
 
 def opening(
@@ -147,9 +148,9 @@ def opening(
     branches: Sequence[str] = (),
     view: View | None = None,
 ) -> Opening:
-    """Begin a forward of `latents` (slots, C, H, W), with `branches` as far as the first block's cross-attention."""
+    """Begin a forward of `latents` (slots, C, H, W). With `branches`, include the first block's self-attention."""
     x = latents.transpose(0, 1)[None]
-    h = model.patch_embedding(x).flatten(3)[0].permute(1, 2, 0).contiguous()  # every sum takes over its layout
+    h = model.patch_embedding(x).flatten(3)[0].permute(1, 2, 0).contiguous()  # later sums keep this memory layout
     positions = view.slots if view else range(len(latents))
     frames = Frames(cond, rotary_table(model, x, positions), causal_block, view)
     if branches:
@@ -172,16 +173,16 @@ def forward(
 ) -> Tensor:
     """Velocity (slots, C, H, W) of `latents` (slots, C, H, W) in the model's dtype.
 
-    `causal_block` > 0 lets a block of so many slots attend to itself and earlier blocks only; 0 is full attention.
-    `depth` runs only the first blocks (used to price one block). `begun` is the `opening` of the same latents.
-    `view` says which slots these are and what they see besides themselves; its store keeps their keys and values.
+    With `causal_block` > 0, a block of `causal_block` slots attends to itself and earlier blocks; 0 is full attention.
+    `depth` limits the forward to the first blocks (to count the FLOPs of one block). `begun` is the `opening` of the
+    same latents. `view` names the slots and those they attend to; its store keeps their keys and values.
     """
     begun = begun or opening(model, latents, cond, causal_block, view=view)
     h, blocks = begun.hidden, model.blocks if depth is None else model.blocks[:depth]
 
     def run(i: int, h: Tensor, frames: Frames, visit: Visit | None) -> Tensor:
         table = modulation(blocks[i], frames.cond.blocks)
-        own = i > 0 or not begun.attended  # else all branches begin with this stream
+        own = i > 0 or not begun.attended  # else all branches share this hidden state
         if own:
             h = attend_to_video(blocks[i], i, h, table, frames, visit, (branch,))
         return finish_block(blocks[i], i, h, table, text, visit, branch, own)
@@ -199,7 +200,7 @@ def forward(
             pick = places(visit, parts)
             frames, h = begun.frames.only(pick), only(h, pick)
             for j in span:
-                h = run(j, h, frames, visit if pick is None else None)  # a part of the row has no sites of its own
+                h = run(j, h, frames, visit if pick is None else None)  # no sites inside the forward of a part
             return h
 
         h = visit(Site("blocks", span, branch), h, compute)
@@ -216,12 +217,12 @@ def attend_to_video(
     visit: Visit | None,
     branches: Sequence[str],
 ) -> Tensor:
-    """The first branch of a block. `h` stays as it is: it may be a site's input."""
+    """The first branch of a block: self-attention. `h` is not written to, because it may be the input of a site."""
     shift, scale, gate = table[:, :3].unbind(1)
 
     def self_attention(h: Tensor, parts: Sequence[Row]) -> Tensor:
         pick = places(visit, parts)
-        common = number == 0 and pick is None and frames.view is None  # else its keys belong to one branch
+        common = number == 0 and pick is None and frames.view is None  # the result is the same for all branches
         if common and frames.once:
             return frames.once[0]
         own, z = frames.only(pick), modulated(block.norm1, only(h, pick), only(scale, pick), only(shift, pick))
@@ -240,7 +241,7 @@ def attend_to_video(
 def finish_block(
     block: Any, number: int, h: Tensor, table: Tensor, text: Text, visit: Visit | None, branch: str, own: bool
 ) -> Tensor:
-    """The other branches of a block: attention to the text, then the feed-forward; `own` stream `h` is written to."""
+    """The other branches of a block: cross-attention, then feed-forward. Writes to `h` if `own` is true."""
     shift, scale, gate = table[:, 3:].unbind(1)
 
     def cross_attention(h: Tensor, parts: Sequence[Row]) -> Tensor:

@@ -1,7 +1,7 @@
-"""The forward of diffusers' own class, for libraries that put hooks on its modules, and what those hooks left out.
+"""The forward of diffusers' own class with a library's hooks, and the sites that the hooks skipped.
 
-What ran is seen at the last layer of every branch of every block: it is called if, and only if, the branch is computed,
-whichever of the modules around it was hooked, replaced or skipped.
+Our own hooks on the last layer of every branch of every block record what ran. That layer is called if and only if the
+branch is computed, whichever modules around it the library hooks, replaces or skips.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from engine.row import Row, Site
 from models.skyreels.forward import FPS_ID
 
-# diffusers knows Wan's block, of which this one is a copy, but not this one; block hooks refuse what they do not know
+# diffusers' block hooks accept registered classes only; it registers Wan's block, but not this copy of it
 TransformerBlockRegistry.register(
     SkyReelsV2TransformerBlock,
     TransformerBlockMetadata(return_hidden_states_index=0, return_encoder_hidden_states_index=None),
@@ -29,14 +29,15 @@ KINDS = ("attention", "cross_attention", "feed_forward")
 
 @dataclass(frozen=True)
 class Place:
-    """Where the denoising loop is, as diffusers' hooks are told."""
+    """The position in the denoising loop, in the form that diffusers' hooks expect."""
 
-    step: int  # rows of this segment before this one
-    steps: int  # rows of this segment
-    sigma: float  # mean over the updating slots: the hooks know one noise level for all
+    step: int  # index of the row in its segment
+    steps: int  # number of rows of the segment
+    sigma: float  # mean over the updating slots: the hooks expect one noise level for all frames
 
     @classmethod
     def of(cls, row: Row, rows: list[Row]) -> Place:
+        """The position of `row`; `rows` are all rows of the video."""
         segment = [r.iteration for r in rows if r.segment == row.segment]
         levels = [sigma for sigma, on in zip(row.sigma, row.active, strict=True) if on] or list(row.sigma)
         return cls(row.iteration - segment[0], len(segment), sum(levels) / len(levels))
@@ -52,9 +53,9 @@ def own_forward(
     place: Place,
     causal_block: int = 0,
 ) -> tuple[Tensor, list[Site]]:
-    """Velocity (slots, C, H, W) of `latents` (slots, C, H, W) by the model's own forward, and the sites it left out.
+    """The velocity (slots, C, H, W) of `latents` (slots, C, H, W) from the model's own forward, and the skipped sites.
 
-    `timesteps` (slots,) are integers, `embedding` is (1, length, text width); `causal_block` as in forward.forward.
+    `timesteps` (slots,) are integers. `embedding` is (1, length, text width). `causal_block` is as in forward.forward.
     """
     model.register_to_config(num_frame_per_block=causal_block or 1)
     context = {"step_index": place.step, "num_inference_steps": place.steps, "sigma": place.sigma}
@@ -72,7 +73,7 @@ def own_forward(
 
 @contextmanager
 def watched(model: SkyReelsV2Transformer3DModel) -> Iterator[set[tuple[int, str]]]:
-    """Collects (block, kind of branch) of everything that is computed inside."""
+    """Collects (block, kind of branch) of every branch that is computed inside the context."""
     ran: set[tuple[int, str]] = set()
 
     def note(number: int, kind: str) -> Any:
@@ -95,7 +96,7 @@ def _last_layers(block: Any) -> tuple[nn.Module, ...]:
 
 
 def left_out(ran: set[tuple[int, str]], depth: int) -> list[Site]:
-    """What is missing from `ran`: whole blocks where all of a block is."""
+    """The sites missing from `ran`, in a model of `depth` blocks. If all branches are missing: the whole block."""
     sites = []
     for i in range(depth):
         missing = [kind for kind in KINDS if (i, kind) not in ran]

@@ -1,4 +1,4 @@
-"""The frames that a segment takes over from the last one: clean latents, lightly noised before every forward."""
+"""The overlap: clean latents of the previous segment, to which a little noise is added before every forward."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from models.skyreels.settings import SkyReels
 
 
 def noised_overlap(x: Tensor, row: Row, settings: SkyReels, seed: int) -> Tensor:
-    """`x` (slots of `row`, C, H, W) with noise on the overlap: drawn anew at every row, or once for all.
+    """`x` (slots of `row`, C, H, W) with noise on the overlap, new at every row or the same for a whole segment.
 
-    The generator is one of its own, so that no method's skipping and no other caller of the global generator changes
-    what the others see.
+    The noise has a generator of its own, seeded by `seed`, segment and row. So it does not depend on the forwards that
+    a method skips, nor on other uses of the global generator.
     """
     segment = settings.segments[row.segment]
     overlap = segment.first + segment.prefix - row.slots.start

@@ -1,8 +1,9 @@
-"""FLOPs of one forward, taken apart into what grows with its slots, with what they see, and with neither.
+"""FLOPs of SkyReels-V2's forwards, 2 per multiply-add, denoiser only.
 
-2 FLOP per multiply-add, denoiser only, what the stock forward executes (its text projections included, although ours
-are computed once per video). torch counts them on the meta device, for forwards of one and two slots and of no and one
-block; the rest is arithmetic, in whole numbers. A test holds it against what torch counts as the model runs.
+The FLOPs of a forward have three parts: one per slot, one per pair of slots in attention, and a constant one. torch
+counts forwards of one and two slots, with no block and one block, on the meta device; the parts follow from these
+counts. Counted is what diffusers' forward executes. This includes the text projections of every forward, although our
+forward computes them once per video. A test compares the result with torch's count of running models.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ Span = tuple[int, int]  # slots [first, last + 1)
 
 @dataclass(frozen=True)
 class Forward:
-    """FLOPs of one guidance branch: the whole, each block, and each branch of a block (the rest of it is free)."""
+    """FLOPs of a forward of one guidance branch: the whole forward, each block, and each branch of a block."""
 
     whole: float
     block: float
@@ -38,23 +39,24 @@ class Forward:
 
     @property
     def cross_attention(self) -> float:
+        """FLOPs of the cross-attention of each block, the text's keys and values included."""
         return self.block - self.attention - self.feed_forward
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What a forward is made of. Of each slot, or once a forward; of the ends around the blocks, or of one block."""
+    """FLOPs of the parts of a forward. "ends" are the layers before the first and after the last block."""
 
-    ends_once: float  # text embedding, frame rate
-    ends: float
-    text_once: float  # the block's keys and values of the text
-    cross_attention: float
-    projections: float  # of self-attention: queries, keys, values, output
-    feed_forward: float
-    pair: float  # self-attention of one slot to one slot
+    ends_once: float  # per forward: text embedding, frame rate
+    ends: float  # per slot
+    text_once: float  # per forward and block: keys and values of the text
+    cross_attention: float  # per slot and block
+    projections: float  # per slot and block: queries, keys, values and output of self-attention
+    feed_forward: float  # per slot and block
+    pair: float  # per block: self-attention of one slot to one slot
 
     def branch(self, kind: str, slots: int, pairs: int) -> float:
-        """What `slots` cost in one block, or in one branch of it; they see `pairs` (slot, slot) in all."""
+        """FLOPs of `slots` slots in one block or in one branch of it; attention covers `pairs` pairs of slots."""
         each = {
             "attention": slots * self.projections + pairs * self.pair,
             "cross_attention": slots * self.cross_attention,
@@ -65,7 +67,7 @@ class Costs:
 
 @dataclass
 class _Without(Method):
-    """Leaves out one branch of the first block, to see what it costs."""
+    """Skips one branch of the first block, to count its FLOPs."""
 
     kind: str
 
@@ -77,7 +79,7 @@ class _Without(Method):
 
 
 class Price:
-    """Prices of a model's forwards by the slots that run and those that they see."""
+    """FLOPs of a model's forwards, by the slots that are forwarded and the slots that they attend to."""
 
     def __init__(self, settings: SkyReels) -> None:
         self.settings = settings
@@ -86,10 +88,11 @@ class Price:
 
     @property
     def parameters(self) -> int:
+        """The number of parameters of the transformer."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
     def of(self, slots: int, causal_block: int) -> Forward:
-        """One branch's forward of `slots` latents and nothing else; `causal_block` 0 is full attention."""
+        """The forward of one guidance branch over `slots` slots without context; `causal_block` 0 is full attention."""
         pairs, costs = _pairs((0, slots), (0, slots), causal_block), self.costs
         block = costs.text_once + costs.branch("blocks", slots, pairs)
         whole = costs.ends_once + slots * costs.ends + self.depth * block
@@ -98,7 +101,7 @@ class Price:
         return Forward(whole, block, attention, feed_forward)
 
     def iteration(self, entries: Sequence[Entry]) -> tuple[float, float]:
-        """(dense, masked) FLOPs of the decisions of one iteration."""
+        """(dense, masked) FLOPs of one iteration, from its ledger entries. Raises ValueError for an unknown site."""
         dense = masked = 0.0
         for branch, own in groupby(entries, key=lambda entry: entry.branch):
             lines, times = list(own), 1 if branch else len(self.settings.branches)
@@ -108,7 +111,7 @@ class Price:
         return dense + probed, masked + probed
 
     def _probe(self, signal: str) -> float:
-        """A signal measured on the row's slots; those of the timesteps alone are a table, made once per model."""
+        """FLOPs of a signal measured on the row's slots. Signals of the timesteps alone are a table and cost 0."""
         name, _, span = signal.partition(" ")
         if name != "patch_embedding":
             return 0.0
@@ -118,7 +121,7 @@ class Price:
         return 2.0 * (stop - start) * pixels * config.patch_size[0] * config.in_channels * width
 
     def _forward(self, entries: Sequence[Entry], causal_block: int) -> float:
-        """One guidance branch of one iteration: a forward, and one before it of what is computed to be kept."""
+        """FLOPs of one guidance branch of one iteration, with the forward of context slots whose keys are stored."""
         total, passed, texts = 0.0, False, set[int]()  # the blocks that read the text
         for entry in entries:
             seen = entry.seen if entry.seen[1] else entry.slots
@@ -132,14 +135,16 @@ class Price:
         return total + passed * self.costs.ends_once + len(texts) * self.costs.text_once
 
     def _part(self, slots: Span, seen: Span, causal_block: int, sites: Sequence[str]) -> tuple[float, set[int]]:
-        """What the slots add to a forward that leaves out `sites` for them, and the blocks in which they read text."""
+        """FLOPs that `slots` add to a forward that skips `sites` for them, and the blocks whose text keys they use."""
         count, pairs = slots[1] - slots[0], _pairs(slots, seen, causal_block)
         cost = count * self.costs.ends + self.depth * self.costs.branch("blocks", count, pairs)
         read = set(range(self.depth))
         for site in sites:
             kind, _, span = site.partition(" ")
             if kind not in ("blocks", "attention", "cross_attention", "feed_forward"):
-                raise ValueError(f"no price for a stand-in at {site!r}")
+                raise ValueError(
+                    f"the FLOPs of a skipped site {site!r} are unknown; want blocks or a branch of a block"
+                )
             start, stop = (int(number) for number in span.split(":"))
             cost -= (stop - start) * self.costs.branch(kind, count, pairs)
             if kind in ("blocks", "cross_attention"):
@@ -148,7 +153,7 @@ class Price:
 
     @cached_property
     def costs(self) -> Costs:
-        """From counts at one and two slots: what grows with the slots, with their square, and what is left."""
+        """The parts of a forward's FLOPs, from torch's counts with one and two slots."""
         ends, one = ([self._count(slots, depth) for slots in (1, 2)] for depth in (0, 1))
         attention = [one[n] - self._count(n + 1, 1, "attention") for n in (0, 1)]
         feed_forward = one[0] - self._count(1, 1, "feed_forward")
@@ -179,7 +184,7 @@ class Price:
 
 
 def _pairs(slots: Span, seen: Span, causal_block: int) -> int:
-    """How many (slot, slot seen) attention covers: all of `seen`, or none past the end of a slot's own block."""
+    """The number of pairs (slot, seen slot) of attention. With `causal_block`, none after the end of a slot's block."""
     if not causal_block:
         return (slots[1] - slots[0]) * (seen[1] - seen[0])
     ends = ((slot // causal_block + 1) * causal_block for slot in range(*slots))

@@ -1,4 +1,4 @@
-"""What there is to choose about a SkyReels-V2 run, and the choices that cannot work."""
+"""The settings of a SkyReels-V2 run, and the checks of their values."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ TEMPORAL, SPATIAL = 4, 8  # of the Wan VAE; the patch is (1, 2, 2), so sides are
 
 
 def latents_of(frames: int) -> int:
-    """Latent frames of a video: the first frame has one of its own, then one for every four."""
+    """The number of latent frames of a video of `frames` pixel frames: one for the first frame, one per four after."""
     return (frames - 1) // TEMPORAL + 1
 
 
 @dataclass
 class SkyReels:
-    """Settings of one SkyReels-V2 diffusion-forcing run; the YAML files in conf/model/ hold the values.
+    """Settings of one SkyReels-V2 run with diffusion forcing. The YAML files in conf/model/ hold the values.
 
-    Raises ValueError, saying what would work, for any combination that the backbone cannot run.
+    Raises ValueError for a combination that the backbone cannot run; the message names values that work.
     """
 
     name: str = "skyreels"
-    weights: str = "pretrained"  # "random" builds the real size without a checkpoint: cost only, no quality
-    checkpoint: str = ""  # diffusers-format folder, or the hub id of one that has been fetched
-    frames: int = 257  # pixels frames, 4 k + 1
+    weights: str = "pretrained"  # "random": random weights without a checkpoint, to measure cost but not quality
+    checkpoint: str = ""  # folder in diffusers' format, or a hub id in the local hub cache
+    frames: int = 257  # pixel frames, 4 k + 1
     height: int = 544
     width: int = 960
     fps: int = 24
-    base_frames: int = 97  # window of one segment, in pixel frames
-    overlap: int = 17  # pixel frames that a segment takes over; raising it: smoother, slower; 0 for a video of one only
+    base_frames: int = 97  # length of one segment, in pixel frames
+    overlap: int = 17  # pixel frames that adjacent segments share; raising it: smoother, slower; 0: one segment only
     steps: int = 50  # updates of every latent; raising it: better, proportionally slower
     ar_step: int = 5  # rows by which a block lags its left neighbour; 0 is the synchronous schedule
     block: int = 5  # latents per AR unit
-    attention: str = "full"  # "block_causal": a block sees itself and earlier blocks only
+    attention: str = "full"  # "block_causal": a block attends to itself and earlier blocks only
     guidance: float = 6.0  # 1 turns guidance off and halves the forwards
     shift: float = 8.0  # timestep shift; raising it spends more steps at high noise
     addnoise: int = 20  # noise on the overlap, in timesteps; raising it: smoother seams, less consistent content
-    overlap_noise: str = "row"  # drawn anew at every row, as stock; "segment": once, so that the overlap stays the same
+    overlap_noise: str = "row"  # "row": new noise at every row, as in the official code; "segment": once per segment
     negative_prompt: str = ""
-    text_length: int = 512  # tokens; shorter text is padded with zeros that are attended to
-    fold_padding: bool = False  # attend to one such zero with the weight of all (fp32): faster, no longer the same bits
-    batch_guidance: str = "never"  # "auto": both branches as one batch where that fits; "always": refused where not
-    compile: bool = False  # torch.compile the feed-forward of every block: faster on a GPU, no longer the same bits
+    text_length: int = 512  # tokens; shorter texts are padded with zeros, which are attended to
+    fold_padding: bool = False  # one padding token with the weight of all (fp32): faster, results differ in last bits
+    batch_guidance: str = "never"  # both branches as one batch: "auto" if the memory suffices, "always" or an error
+    compile: bool = False  # torch.compile the feed-forward of every block: faster on a GPU, last bits differ
     precision: str = "bf16"
     architecture: dict[str, Any] = field(default_factory=dict)  # of the transformer; empty: read from the checkpoint
     vae: dict[str, Any] = field(default_factory=dict)  # of AutoencoderKLWan, for weights=random
@@ -83,13 +83,13 @@ class SkyReels:
                 raise ValueError(f"model.{name} must be 4 k + 1 pixel frames, got {value}; nearest: {near}")
         if self.overlap >= self.base_frames:
             raise ValueError(
-                f"model.overlap={self.overlap} leaves no new frame in a window of model.base_frames="
-                f"{self.base_frames}; want less, e.g. 17"
+                f"model.overlap={self.overlap} leaves no new frame in a segment of model.base_frames="
+                f"{self.base_frames}; want a smaller overlap, e.g. 17"
             )
         if self.frames > self.base_frames and not self.overlap:
             raise ValueError(
-                f"model.frames={self.frames} is longer than one window of model.base_frames={self.base_frames} and "
-                "model.overlap=0 joins no windows; set model.overlap, e.g. 17 or 37, or as many base_frames as frames"
+                f"model.frames={self.frames} is longer than one segment of model.base_frames={self.base_frames}, and "
+                "model.overlap=0 allows one segment only; set model.overlap, e.g. 17 or 37, or base_frames = frames"
             )
         if self._fills(self.frames):
             return
@@ -97,7 +97,7 @@ class SkyReels:
         hint = f"the nearest that does is {near[0]}" if near else "no length does with this base_frames and overlap"
         raise ValueError(
             f"model.frames={self.frames} does not fill blocks of {self.block} latents (base_frames={self.base_frames}, "
-            f"overlap={self.overlap}): a tail would stay noise; {hint}"
+            f"overlap={self.overlap}), so the last latents would stay noise; {hint}"
         )
 
     def _fills(self, frames: int) -> bool:
@@ -115,20 +115,25 @@ class SkyReels:
 
     @cached_property
     def segments(self) -> list[Segment]:
+        """The segments of the video, in slots."""
         return self._cut(self.frames)
 
     @cached_property
     def latents(self) -> int:
-        """Latent frames of the whole video."""
+        """The number of latent frames of the video."""
         return latents_of(self.frames)
 
     @property
     def branches(self) -> tuple[str, ...]:
+        """The guidance branches of one forward; "cond" alone without guidance."""
         return ("cond", "uncond") if self.guidance > 1 else ("cond",)
 
     def rows(self, sigma: list[float]) -> list[Row]:
-        """The schedule. Finished slots settle where nothing that they see changes any more: under block-causal
-        attention, and behind an overlap whose noise stays the same."""
+        """The schedule for the noise levels `sigma` (steps + 1 values).
+
+        Finished slots are settled if all slots that they attend to stay fixed: under block-causal attention, and if the
+        noise on the overlap does not change.
+        """
         rows = staircase(self.segments, self.steps, self.ar_step, self.block, sigma)
         return [replace(row, settled=self._settled(row)) for row in rows]
 
@@ -136,11 +141,11 @@ class SkyReels:
         segment = self.segments[row.segment]
         if self.attention == "full" or (segment.prefix and not self.steady_overlap):
             return segment.first
-        return segment.first + row.active.index(True)  # what is finished lies in front of what is not
+        return segment.first + row.active.index(True)  # finished slots come before all others
 
     @property
     def steady_overlap(self) -> bool:
-        """Whether the overlap is fed to every row of a segment as it was to the first."""
+        """Whether the overlap, with its noise, is the same in every row of a segment."""
         return not self.addnoise or self.overlap_noise == "segment"
 
 

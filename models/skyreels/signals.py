@@ -1,4 +1,4 @@
-"""Signals that cost no forward, float32 whatever the model's precision, so that neighbouring steps differ."""
+"""Signals that need no forward. They are float32 in every precision of the model, so that adjacent steps differ."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ SIGNALS = frozenset({"time_projection", "time_embedding", "latent", "patch_embed
 class Signals:
     """The signals of one model on a grid of integer timesteps.
 
-    `time_projection` is what the blocks are modulated with, the term of the frame rate included where the model adds
-    one, as the released TeaCache and FlowCache measure it. It and `time_embedding`, which has no such term, are known
-    from the timesteps alone, hence the same for every prompt: they are computed once, for the whole grid.
+    `time_projection` is the modulation of the blocks, with the term of the frame rate if the model has one, as the
+    released code of TeaCache and FlowCache measures it. `time_embedding` has no such term. Both depend on the timesteps
+    alone and are the same for every prompt, so they are computed once for the whole grid.
     """
 
     def __init__(self, model: SkyReelsV2Transformer3DModel, grid: Iterable[int], fps: int) -> None:
@@ -28,7 +28,10 @@ class Signals:
         self._tables: dict[str, Tensor] = {}
 
     def of(self, name: str, latents: Tensor, timesteps: Sequence[int]) -> Tensor:
-        """The signal `name` of `latents` (slots, C, H, W) at `timesteps`, (slots, ...). Raises ValueError."""
+        """The signal `name` of `latents` (slots, C, H, W) at `timesteps`, (slots, ...) float32.
+
+        Raises ValueError for an unknown name.
+        """
         if name == "latent":
             return latents.float().clone()  # the sampler writes to `latents`
         if name == "patch_embedding":
@@ -37,7 +40,7 @@ class Signals:
             out = F.conv3d(x, patch.weight.float(), patch.bias.float(), stride=patch.stride)
             return out.flatten(3)[0].permute(1, 2, 0)
         if name not in SIGNALS:
-            raise ValueError(f"no signal {name!r}; this backbone offers {', '.join(sorted(SIGNALS))}")
+            raise ValueError(f"unknown signal {name!r}; this backbone offers {', '.join(sorted(SIGNALS))}")
         if name not in self._tables:
             self._tables[name] = self._table(name, sent(list(self._place), latents.device))
         return self._tables[name][sent([self._place[t] for t in timesteps], latents.device)]

@@ -1,4 +1,4 @@
-"""Prompt embeddings, computed once for all prompts of a run and kept on disk; the text encoder then leaves."""
+"""Prompt embeddings: computed once for all prompts of a run and stored on disk. The text encoder is then unloaded."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from models.skyreels.settings import SkyReels
 
 
 def clean(prompt: str) -> str:
-    """What the stock pipeline does to a prompt: mend broken Unicode, unescape HTML twice, collapse white space."""
+    """The prompt as diffusers' pipeline cleans it: repair Unicode, unescape HTML twice, collapse white space."""
     return re.sub(r"\s+", " ", html.unescape(html.unescape(ftfy.fix_text(prompt)))).strip()
 
 
 def embed(prompts: Iterable[str], settings: SkyReels, device: torch.device, cache: Path | None) -> dict[str, Tensor]:
-    """Text embeddings (1, text_length, text width) float32 on the CPU, zero past the last token.
+    """{prompt: embedding (1, text_length, text width)}, float32 on the CPU, zero after the last token.
 
-    Embeddings found in `cache` are read, the others are computed by the checkpoint's own text encoder and written
-    there. With random weights they are seeded noise of the right shape.
+    Embeddings in the folder `cache` are read. The others are computed by the checkpoint's text encoder and written
+    there. With random weights, embeddings are seeded noise of the same shape.
     """
     prompts = sorted(set(prompts))
     if settings.weights == "random":
@@ -42,7 +42,7 @@ def embed(prompts: Iterable[str], settings: SkyReels, device: torch.device, cach
     for prompt in prompts:
         path = _path(cache, encoder_id, prompt, settings)
         if path and path.is_file():
-            # a mapped file lies unaligned, and unaligned products round differently
+            # a memory-mapped tensor may be unaligned, and unaligned products round differently
             found[prompt] = load_file(path)["embedding"].clone()
     missing = [prompt for prompt in prompts if prompt not in found]
     if missing:

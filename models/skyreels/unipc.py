@@ -1,15 +1,15 @@
-"""UniPC for many frames at once, each at its own step of the same grid.
+"""The UniPC sampler for many frames at once, each at its own step of the same grid.
 
-The stock pipelines keep one scheduler object per latent frame and step them one by one. For a flow-matching model every
-UniPC step (order 2, B(h) = bh2, predicting x0, corrector on, lower order first and last; Zhao et al. 2023, Alg. 1 and
-2) is linear in five tensors, with coefficients that depend on the step's place in the grid alone:
+The official and diffusers' pipelines have one scheduler object per latent frame and step them one by one. A UniPC step
+(Zhao et al. 2023, Alg. 1 and 2; order 2, B(h) = bh2, x0 prediction, with corrector, first order at the first and last
+step) of a flow-matching model is linear in five tensors. Its coefficients depend only on the step's index in the grid:
 
     m_k  = x_k - sigma_k v_k                                                   clean estimate
     x_k' = a l_{k-1} - b m_{k-1} - c (p (m_{k-2} - m_{k-1}) / r + q (m_k - m_{k-1}))       corrector (k > 0)
     x_{k+1} = a' x_k' - b' m_k - c' p' (m_{k-1} - m_k) / r'                    predictor
 
-with l the last corrected sample, so a table of ten numbers per step replaces the objects. The numbers are made, and the
-tensors combined, in the order in which diffusers' scheduler does both: on a CPU the results are the same bits.
+where l is the last corrected sample. So a table of ten numbers per step replaces the scheduler objects. Coefficients
+and samples are computed in the same order of operations as in diffusers' scheduler: on a CPU the results are identical.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from torch import Tensor
 
 
 def coefficients(sigmas: Sequence[float]) -> Tensor:
-    """The table (steps, 10) in float32 for a grid of steps + 1 levels that ends at 0.
+    """The table of coefficients (steps, 10), float32, for a grid of steps + 1 noise levels that ends at 0.
 
-    Columns: the corrector's a, b, c, r, p, q, and the predictor's a', b', c' and r' (p' is 1/2 for the second order and
-    0, with r' = 1, for the first).
+    The columns are a, b, c, r, p, q of the corrector, then a', b', c', r' of the predictor. p' is 1/2; in a first-order
+    step c' is 0 and r' is 1.
     """
     grid = torch.tensor(list(sigmas), dtype=torch.float32)
     steps = len(grid) - 1
@@ -38,12 +38,12 @@ def coefficients(sigmas: Sequence[float]) -> Tensor:
 
 
 def _order(k: int, steps: int) -> int:
-    """Order of the step from grid point k: first order on the first and on the last."""
+    """The order of the step from grid point k: 1 for the first and the last step, else 2."""
     return max(1, min(2, steps - k, k + 1))
 
 
 def _move(grid: Tensor, before: int, after: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of a step between two grid points: log-SNR gap h, and the factors a, b = c of the first-order formula."""
+    """For a step between two grid points: the log-SNR difference h, and the first-order factors a, b and c = b."""
     h = _log_snr(grid[after]) - _log_snr(grid[before])
     alpha = 1 - grid[after]
     return h, grid[after] / grid[before], alpha * torch.expm1(-h), alpha * torch.expm1(-h)
@@ -54,7 +54,7 @@ def _log_snr(sigma: Tensor) -> Tensor:
 
 
 def _gap(grid: Tensor, older: int, before: int, h: Tensor) -> Tensor:
-    """The step before, in units of this one (negative)."""
+    """The log-SNR difference of the step before, divided by h of this step (negative)."""
     return (_log_snr(grid[older]) - _log_snr(grid[before])) / h
 
 
@@ -66,7 +66,7 @@ def _predictor(grid: Tensor, k: int, order: int) -> list[Tensor]:
 
 
 def _corrector(grid: Tensor, k: int, steps: int) -> list[Tensor]:
-    """From grid point k - 1 to k, with the clean estimate at k known; order that of the step that led here."""
+    """The coefficients from grid point k - 1 to k, given the clean estimate at k, for the order of that step."""
     h, a, b, c = _move(grid, k - 1, k)
     if _order(k - 1, steps) == 1:
         return [a, b, c, torch.ones(()), torch.zeros(()), torch.tensor(0.5)]
@@ -82,10 +82,9 @@ def _corrector(grid: Tensor, k: int, steps: int) -> list[Tensor]:
 class UniPC:
     """The sampler state of every slot of one segment.
 
-    The stock pipelines, official and diffusers alike, hand each scheduler a view of the latents, which the scheduler
-    remembers as its last sample and the pipeline then overwrites with the result. So the first corrector starts from
-    x_1 where it should from x_0. `in_place` does as they do, and only so are their videos ours; without it this is
-    UniPC as published.
+    The official pipeline and diffusers' give each scheduler a view of the latents. The scheduler keeps it as its last
+    sample, and the pipeline then overwrites it with the result. So their first corrector starts from x_1 instead of
+    x_0. `in_place=True` does the same and is needed for the same videos. `in_place=False` is UniPC as published.
     """
 
     def __init__(self, sigmas: Sequence[float], device: torch.device, in_place: bool = False) -> None:
@@ -94,18 +93,19 @@ class UniPC:
         self.device, self.in_place = device, in_place
 
     def reset(self, latents: Tensor) -> None:
-        """Forget all; `latents` (slots, C, H, W) gives the shape."""
+        """Clear all state. `latents` (slots, C, H, W) gives shape and device."""
         self.last, self.m0, self.m1 = (torch.zeros_like(latents) for _ in range(3))
 
     def forget(self) -> None:
-        """Give the state back; `reset` makes it anew."""
+        """Release the memory of the state; `reset` allocates it again."""
         for name in ("last", "m0", "m1"):
             vars(self).pop(name, None)
 
     def step(self, x: Tensor, velocity: Tensor, slots: slice, index: Tensor) -> Tensor:
-        """One step of the slots in `slots` (contiguous in the segment), each at its own grid point.
+        """One step of the slots in `slots`, a contiguous part of the segment, each at its own grid point.
 
-        `x`, `velocity`: (n, C, H, W) float32; `index`: (n,) long, 0 for a slot's first step. Returns the next x.
+        `x` and `velocity` are (n, C, H, W) float32. `index` (n,) long is the number of steps that a slot has had.
+        Returns x after the step.
         """
         a, b, c, r, p, q, a2, b2, c2, r2 = (k.view(-1, 1, 1, 1) for k in self.table[index].unbind(1))
         m0, m1, last = self.m0[slots], self.m1[slots], self.last[slots]

@@ -1,4 +1,4 @@
-"""The Wan autoencoder's decoder in a stream: memory does not grow with the video."""
+"""Decoding with the Wan VAE, one latent at a time: the memory does not grow with the length of the video."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from torch import Tensor
 
 @torch.inference_mode()
 def decode(vae: AutoencoderKLWan, latents: Tensor, device: torch.device) -> Iterator[Tensor]:
-    """One latent of (slots, C, H, W) at a time: 1 frame, then 4 at a time, (T, H, W, 3) uint8 on the CPU."""
+    """Frames of `latents` (slots, C, H, W), as uint8 batches (T, H, W, 3) on the CPU.
+
+    The first latent gives 1 frame, each further latent gives 4.
+    """
     mean, std = (
         torch.tensor(values, device=device).view(1, -1, 1, 1)
         for values in (vae.config.latents_mean, vae.config.latents_std)
