@@ -160,7 +160,7 @@ def test_dropped_keys_leave_the_price():
         (lambda: FlowCache(0.1, capacity=-1), "capacity must lie in"),
         (lambda: FlowCache(0.1, importance=1.5), "importance must lie in"),
         (lambda: FlowCache(0.1, queries="video"), "queries is one of token, frame, chunk"),
-        (lambda: FlowCache(0.1, capacity=4).reschedule(LONGER).plan, "kv_capacity=4 has no room .* want 5 or more"),
+        (lambda: FlowCache(0.1, capacity=4).reschedule(LONGER).plan, "kv_capacity=4 is too small .* want 5 or more"),
         (lambda: FlowCache(0.1, capacity=5, function="stock").reschedule(LONGER).plan, "want 6 or more"),
         (lambda: FlowCache(0.1, capacity=5).reschedule(replace(LONGER, kv_range=[4, 3, 2, 1])), r"set kv_range=\[\]"),
     ],

@@ -258,12 +258,12 @@ def test_a_video_goes_on_from_given_frames(tmp_path):
     given = read_prefix(clip, 12, 8, 32, 48)
     assert given.shape == (12, 32, 48, 3) and given[:, 0, 0, 0].tolist() == [20 * i for i in range(12)]
     assert read_prefix(clip, 6, 4, 32, 48)[:, 0, 0, 0].tolist() == [0, 40, 80, 120, 160, 200]
-    with pytest.raises(ValueError, match="12 frames at 8 a second, want 16"):
+    with pytest.raises(ValueError, match="12 frames at 8 fps, want 16"):
         read_prefix(clip, 16, 8, 32, 48)
     with pytest.raises(ValueError, match="no prefix at"):
         read_prefix(tmp_path / "absent.mp4", 4, 8, 32, 48)
     (tmp_path / "text.mp4").write_text("not a video")
-    with pytest.raises(ValueError, match="no image or video"):
+    with pytest.raises(ValueError, match="not a readable image or video"):
         read_prefix(tmp_path / "text.mp4", 4, 8, 32, 48)
     model = _model(prefix=str(clip), prefix_frames=12)
     assert (model.plan.prefix, model.plan.given) == (3, 1)

@@ -136,7 +136,7 @@ def test_an_index_that_lies_is_caught(tmp_path, weights):
     (folder / INDEX).write_text(json.dumps(index))
     assert "lacks rope.bands" in _refused(folder)
     (folder / INDEX).write_text("{}")
-    assert "no index of shards" in _refused(folder)
+    assert "not an index of shards" in _refused(folder)
 
 
 def test_quantised_weights_are_refused(tmp_path, weights):

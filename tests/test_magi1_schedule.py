@@ -105,7 +105,7 @@ def test_the_twelve_step_grid_takes_three_of_four_sub_steps(mode, places, length
         ({"num_steps": 62}, "multiple of window_size=4"),
         ({"video_size_h": 500}, "multiple of 16"),
         ({"video_size_w": 8}, "multiple of 16"),
-        ({"num_frames": 3}, "no latent frame"),
+        ({"num_frames": 3}, "less than one latent frame"),
         ({"cfg_number": 3}, "distilled model runs with cfg_number=1"),
         ({"distill": False}, "base model runs with cfg_number=3"),
         ({"noise2clean_kvrange": (5, 4, 3)}, "noise2clean_kvrange"),

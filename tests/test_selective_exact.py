@@ -166,7 +166,9 @@ def test_a_guidance_branch_that_rests_catches_up_with_what_settled_meanwhile(mod
 
 @pytest.mark.parametrize("method", [Lossless(), Scope(0, 0, selective="exact")], ids=lambda m: type(m).__name__)
 def test_under_full_attention_it_is_refused_with_what_to_change(method):
-    with pytest.raises(ValueError, match=r"needs settled.*every frame attends to all others.*model.attention=block_causal"):
+    with pytest.raises(
+        ValueError, match=r"needs settled.*every frame attends to all others.*model.attention=block_causal"
+    ):
         method.check(build(frames=SHORT))
 
 

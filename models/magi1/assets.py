@@ -1,4 +1,4 @@
-"""Finding, checking and loading what a MAGI-1 run needs besides its settings. Nothing here downloads.
+"""Finding, checking and loading the files of a MAGI-1 run. Nothing is downloaded.
 
 FOLDER/config.json or ckpt/magi/4.5B_<kind>/   the transformer (layout: checkpoint.py)
 FOLDER/vae or ckpt/vae                         the autoencoder
@@ -33,14 +33,14 @@ _TEXT_WEIGHTS = ("*.safetensors", "*.bin", "*.json", "*.model")
 
 
 def root(settings: Magi1) -> Path:
-    """The checkpoint's folder; relative paths also count from the project's root."""
+    """The checkpoint's folder; a relative path may start at the project's root. Raises CheckpointError if missing."""
     name = settings.checkpoint
     for folder in (Path(name).expanduser(), ROOT / name):
         if name and folder.is_dir():
             return folder
     kind = "distill" if settings.distill else "base"
     raise CheckpointError(
-        f"no weights for model={settings.name}: {name!r} is no folder here. Fetch them once with `hf download "
+        f"no weights for model={settings.name}: {name!r} is not a folder. Fetch them once with `hf download "
         f'sand-ai/MAGI-1 --include "ckpt/magi/4.5B_{kind}/*" "ckpt/vae/*" "ckpt/t5/*" --local-dir {name or "FOLDER"}`, '
         "give a folder with model.checkpoint=FOLDER, or use model.weights=random to measure cost without quality"
     )
@@ -53,11 +53,15 @@ def _part(settings: Magi1, *places: str) -> Path:
 
 
 def transformer_folder(settings: Magi1) -> Path:
+    """The folder with the transformer's weights. Raises CheckpointError if there is none."""
     return locate(_part(settings, f"ckpt/magi/4.5B_{'distill' if settings.distill else 'base'}", "."), settings.distill)
 
 
 def model_config(settings: Magi1) -> ModelConfig:
-    """The transformer's shape: from the settings if given there, else from a config.json beside the weights."""
+    """The transformer's shape: from the settings if given there, else from a config.json in or above its folder.
+
+    Raises CheckpointError if there is no valid one.
+    """
     if settings.architecture:
         return settings.model_config(settings.architecture)
     place = transformer_folder(settings)
@@ -67,14 +71,14 @@ def model_config(settings: Magi1) -> ModelConfig:
             if "model_config" in entries:
                 try:
                     return settings.model_config(entries["model_config"])
-                except Exception as error:  # a constructor's own, of many kinds
+                except Exception as error:  # a constructor raises many kinds
                     told = f"{folder / 'config.json'} describes no MAGI-1 ({one_line(error)}); download it again"
                     raise CheckpointError(told) from None
     raise CheckpointError(f"no config.json with a model_config in {place} or above; give model.architecture")
 
 
 def weight_files(settings: Magi1) -> list[Path]:
-    """Every file that the frames depend on. Raises WeightsError if one is missing."""
+    """All files that the frames depend on. Raises WeightsError if one is missing or of another model."""
     files = list(shards(transformer_folder(settings)))
     vae, text = _part(settings, "vae", "ckpt/vae"), _text_folder(settings)
     files += [vae / "config.json", vae / WEIGHTS]
@@ -90,7 +94,7 @@ def weight_files(settings: Magi1) -> list[Path]:
 
 
 def _whole(settings: Magi1, vae: Path, text: Path) -> None:
-    """Refuse parts of which a file, a tensor or the tokenizer is missing or of another model; reads headers only."""
+    """Raise WeightsError if a file, a tensor or the tokenizer is missing or of another model. Reads headers only."""
     empty_vae(vae)
     check_encoder(text)
     wanted = empty_dit(model_config(settings)).state_dict()
@@ -106,6 +110,7 @@ def _tokens_path(settings: Magi1) -> Path:
 
 
 def load_transformer(settings: Magi1, device: torch.device) -> Magi1DiT:
+    """The transformer on `device`, in evaluation mode. Raises CheckpointError."""
     config = model_config(settings)
     if settings.weights == "random":
         return random_dit(config, 0, device, settings.proj_precision)
@@ -114,6 +119,7 @@ def load_transformer(settings: Magi1, device: torch.device) -> Magi1DiT:
 
 
 def load_autoencoder(settings: Magi1, device: torch.device) -> ViTVAE:
+    """The VAE on `device`, in the run's precision and in evaluation mode. Raises WeightsError."""
     dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
     if settings.weights == "random":
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.device(device):
@@ -123,7 +129,7 @@ def load_autoencoder(settings: Magi1, device: torch.device) -> ViTVAE:
 
 
 def load_tokens(settings: Magi1) -> SpecialTokens | None:
-    """The special tokens; random rows for random weights, None where none are asked for."""
+    """The special tokens; random ones for random weights; None if the settings name none."""
     if not settings.special_tokens:
         return None
     if settings.weights == "random":
@@ -133,10 +139,10 @@ def load_tokens(settings: Magi1) -> SpecialTokens | None:
 
 
 def embed(prompts: Iterable[str], settings: Magi1, device: torch.device, cache: Path | None) -> dict[str, Tensor]:
-    """Token embeddings (L, caption channels) of every prompt, float32 on the CPU.
+    """The token embeddings {prompt: (L, caption channels)}, float32 on the CPU.
 
-    Those found in `cache` are read, the others are computed by the text encoder, which then leaves, and written there.
-    With random weights they are seeded noise of the length that prices assume.
+    Embeddings in the folder `cache` are read. The others are computed by the text encoder and written there, and the
+    encoder is then unloaded. With random weights, embeddings are seeded noise for `settings.text_tokens` tokens.
     """
     prompts = sorted(set(prompts))
     if settings.weights == "random":
@@ -146,7 +152,7 @@ def embed(prompts: Iterable[str], settings: Magi1, device: torch.device, cache: 
     folder = _text_folder(settings)
     identity = digest(path for pattern in _TEXT_WEIGHTS for path in folder.glob(pattern))
     paths = {p: _cached(cache, identity, p) for p in prompts}
-    # cloned: a mapped file lies unaligned, and unaligned products round differently
+    # cloned: a memory-mapped tensor may be unaligned, and unaligned products round differently
     found = {p: load_file(path)["embedding"].clone() for p, path in paths.items() if path and path.is_file()}
     missing = [prompt for prompt in prompts if prompt not in found]
     if missing:

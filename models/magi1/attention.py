@@ -1,7 +1,7 @@
 """Parallel self- and cross-attention of a MAGI-1 layer.
 
-Tokens are chunk-first everywhere: (chunks, tokens per chunk, channels). A chunk's queries see a contiguous range of
-chunks, without any mask inside the range: attention is bidirectional in a chunk and causal across chunks.
+Tokens are chunk-first: (chunks, tokens per chunk, channels). The queries of a chunk attend to a contiguous range of
+chunks, without a mask inside the range. So attention is bidirectional within a chunk and causal across chunks.
 """
 
 from __future__ import annotations
@@ -25,23 +25,26 @@ _INTERLEAVE = 8  # groups in which the two attention outputs alternate before th
 
 @dataclass(frozen=True)
 class Call:
-    """What one forward knows besides its tokens; lists and leading dimensions have one entry per chunk.
+    """The inputs of one transformer call besides its tokens. Lists and first dimensions have one entry per chunk.
 
-    `visible` counts chunks of the video when there is a cache, chunks of this call when there is none. A chunk whose
-    `slot` is None sees only itself and leaves nothing in the cache.
+    `visible` counts chunks of the video if there is a cache, else chunks of this call. A chunk whose `slot` is None
+    attends to itself only and is not written to the cache.
     """
 
     condition: Tensor  # (n, condition size)
-    text: Callable[[], Sequence[Tensor]]  # n × (L, hidden); made when first asked for, as is the next
+    text: Callable[[], Sequence[Tensor]]  # n × (L, hidden); computed at the first call, like `rotary`
     rotary: Callable[[], tuple[Tensor, Tensor]]  # cosines and sines, (n, tokens, angles) each
     slots: Sequence[int | None]
     visible: Sequence[Range]
     cache: KVCache | None = None
 
     def take(self, chunks: Sequence[int]) -> Call:
-        """The same call for some of its chunks only. The others are then read from the cache, as last written."""
+        """The same call for the chunks at the positions `chunks`. Keys of the other chunks come from the cache.
+
+        Raises ValueError without a cache, unless every chunk attends only to itself.
+        """
         if self.cache is None and any(slot is not None for slot in self.slots):
-            raise ValueError("a call without a cache cannot be cut: the chunks left out would have no keys to be seen")
+            raise ValueError("a call without a cache cannot leave out chunks: their keys are missing; give a cache")
         where = torch.as_tensor(chunks, device=self.condition.device)
         return replace(
             self,
@@ -68,11 +71,11 @@ class Projections(nn.Module):
 
 
 class ParallelAttention(nn.Module):
-    """Self- and cross-attention from the same normed tokens, merged by one projection.
+    """Self- and cross-attention on the same normalised tokens, merged by one projection.
 
-    `proj_precision`: "fp32" runs that projection in float32, as the released model does; "bf16" in the stream's
-    dtype, which is several times faster on a GPU and no longer the same numbers. `reference` is for checks, slow: it
-    attends in float32 with a plain softmax, and multiplies in the released order, so that even roundings agree.
+    `proj_precision` is the precision of that projection: "fp32" as in the released model, "bf16" for that of the hidden
+    state, which is several times faster on a GPU but gives other numbers. `reference` is slow and for checks only: it
+    attends in float32 with a plain softmax and multiplies in the released order, so that the rounding is the same.
     """
 
     def __init__(self, config: ModelConfig, index: int, proj_precision: str = "fp32", reference: bool = False) -> None:
@@ -95,7 +98,7 @@ class ParallelAttention(nn.Module):
         return self.attend_video(normed, call), self.attend_text(normed, call)
 
     def attend_video(self, normed: Tensor, call: Call) -> Tensor:
-        """Self-attention of each chunk over its visible range. Writes the cache before it reads it."""
+        """Self-attention of each chunk over its visible range. Writes to the cache before reading from it."""
         project = self.linear_qkv
         queries = rotate(self.q_layernorm(self._heads(project.q(normed))), *call.rotary()).to(normed.dtype)
         keys = rotate(self.k_layernorm(self._heads(project.k(normed))), *call.rotary()).to(normed.dtype)
@@ -119,7 +122,7 @@ class ParallelAttention(nn.Module):
         return [own if slot is None else all_ for slot, own, all_ in zip(call.slots, alone, around, strict=True)]
 
     def attend_text(self, normed: Tensor, call: Call) -> Tensor:
-        """Cross-attention of each chunk over its own caption; no positions."""
+        """Cross-attention of each chunk to its own caption, without position embedding."""
         queries = self.q_layernorm_xattn(self._heads(self.linear_qkv.qx(normed)))
         text = call.text()
         packed = torch.cat(list(text))
@@ -131,7 +134,7 @@ class ParallelAttention(nn.Module):
         return self._attend(queries, seen, batch=True)
 
     def merge(self, video: Tensor, text: Tensor) -> Tensor:
-        """Project both outputs together, (n, tokens, hidden); their channels alternate in eight groups."""
+        """The common projection of both outputs, (n, tokens, hidden). Their channels alternate in eight groups."""
         pair = torch.stack([out.unflatten(-1, (_INTERLEAVE, -1)) for out in (video, text)], dim=-2).flatten(-3)
         if self.proj_precision == "fp32":
             return F.linear(pair.float(), self.linear_proj.weight.float())
@@ -150,9 +153,7 @@ class ParallelAttention(nn.Module):
 def attend(queries: Tensor, seen: Sequence[tuple[Tensor, Tensor]], batch: bool) -> Tensor:
     """Attention of every chunk's `queries` (n, tokens, heads, d) over its own keys and values (L, groups, d).
 
-    Returns (n, tokens, heads·d).
-
-    With `batch`, chunks that see equally many keys share one call.
+    Returns (n, tokens, heads·d). With `batch`, chunks with the same number of keys share one call.
     """
     together: dict[int, list[int]] = defaultdict(list)
     for j, (keys, _) in enumerate(seen):

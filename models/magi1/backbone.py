@@ -1,8 +1,8 @@
-"""MAGI-1 behind the backbone protocol.
+"""MAGI-1 as a backbone.
 
-Facts that shape it: a row is one forward of the chunk pipeline, all its slots are active, and an AR unit is a chunk;
-sigma runs from 0 (noise) to 1 (clean). Chunks attend causally, so some of a row can be computed without the others,
-which are then seen through the keys of their last computed step. A row that carries a clean refresh is never skipped.
+A row is one forward of the chunk pipeline. All its slots are active, and an AR unit is a chunk. sigma rises from 0
+(noise) to 1 (clean). Attention is causal across chunks, so a part of a row can be computed without the others: their
+keys of the last computed step are used. A row with a clean refresh is always computed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SIGNALS = frozenset({"patch_embedding", "latent", "time_embedding", "time_projec
 
 
 class Magi1Backbone(Holder):
-    """One MAGI-1 model at one setting. Built cheaply; `load` brings the weights."""
+    """One MAGI-1 model with its settings. Building it reads no weights; `load` does."""
 
     Settings = Magi1
     MODULES = ("transformer", "vae", "tokens")
@@ -63,6 +63,7 @@ class Magi1Backbone(Holder):
 
     @cached_property
     def config(self) -> ModelConfig:
+        """The transformer's shape."""
         return assets.model_config(self.settings)
 
     @property
@@ -71,45 +72,46 @@ class Magi1Backbone(Holder):
 
     @cached_property
     def parameters(self) -> int:
-        """Parameters of the denoiser."""
+        """The number of parameters of the denoiser."""
         return sum(parameter.numel() for parameter in empty_dit(self.config).parameters())
 
     @property
     def frame_borders(self) -> list[int]:
-        """The first pixel frame of every chunk after the first, among the frames that `decode` gives."""
+        """The first pixel frame of every chunk except the first, counted in the frames that `decode` gives."""
         spans = list(filter(None, map(self.plan.emitted, self.plan.forwards)))
         return [FRAMES * (start - spans[0][0]) for start, _ in spans[1:]]
 
     def advice(self, lacking: str) -> str:
         if lacking == "narrow":
             return (
-                "every chunk in MAGI-1's window is active, so selective computation has nothing to leave out; "
-                "turn it off (method.selective=none)"
+                "every chunk in MAGI-1's window is active, so selective computation cannot leave out any; "
+                "set method.selective=none"
             )
         if lacking == "transformer":
-            return "its classes are our own, which the libraries do not know; use our method of the same name instead"
+            return "the libraries do not support our MAGI-1 classes; use our method of the same name instead"
         return "choose another method or another signal"
 
     def schedule(self) -> Sequence[Row]:
         return self.rows
 
     def price(self, entries: Sequence[Entry]) -> tuple[float, float]:
-        """(dense, masked) FLOPs of one iteration; equal, since attention covers exactly the visible chunks."""
+        """(dense, masked) FLOPs of one iteration. Both are equal: attention covers exactly the visible chunks."""
         cost = self.prices.iteration(entries)
         return cost, cost
 
     @cached_property
     def prices(self) -> Price:
+        """The count of FLOPs for the ledger of a run."""
         s = self.settings
         return Price(self.config, s.runtime, self.plan, s.text_tokens)
 
     def plan_counts(self) -> dict[str, int]:
-        """What the pipeline's forwards are made of."""
+        """The numbers of chunk steps and chunk passes of a video, for a dry run."""
         return {"chunk_steps": self.plan.chunk_steps, "chunk_passes": self.plan.chunk_passes}
 
     @cached_property
     def weights_id(self) -> str:
-        """Changes with the content of the weight files; "random" without them."""
+        """A hash of the content of the weight files; "random" for random weights."""
         return "random" if self.settings.weights == "random" else digest(assets.weight_files(self.settings))
 
     # --- one video -----------------------------------------------------------------------------------------------
@@ -122,7 +124,7 @@ class Magi1Backbone(Holder):
         drop(self, "_dispatcher", "_twins")
 
     def load(self) -> None:
-        """Raises WeightsError if a file is missing, before any is read."""
+        """Load the weights. Raises WeightsError if a file is missing or broken, before any tensor is read."""
         if self.settings.weights == "pretrained":
             assets.weight_files(self.settings)
         self.tokens = assets.load_tokens(self.settings)
@@ -162,7 +164,7 @@ class Magi1Backbone(Holder):
         return Tiling(length=length, height=self.settings.tile, width=self.settings.tile)
 
     def open(self, latents: Tensor, row: Row) -> Tensor:
-        # drawn for the whole video and channel first, as the released pipeline does
+        # drawn for the whole video, channels first, as in the released pipeline
         channels, height, width = self._latent_shape
         noise = torch.randn(1, channels, len(latents), height, width, generator=self._noise)
         latents.copy_(noise[0].transpose(0, 1))
@@ -170,8 +172,11 @@ class Magi1Backbone(Holder):
         return latents
 
     def probe(self, name: str, latents: Tensor, row: Row) -> Tensor:
-        """`patch_embedding`, `latent`: of the chunks in flight. `time_embedding`, `time_projection` (the first layer's
-        gates): known from the times alone, hence the same for every prompt. All float32, one entry per slot."""
+        """A signal of the chunks in flight, float32, one entry per slot.
+
+        `patch_embedding` and `latent` depend on the latents. `time_embedding` and `time_projection` (the gates of the
+        first layer) depend on the times alone and are the same for every prompt.
+        """
         forward, unit = self._forward(row), self.settings.chunk
         if name in ("patch_embedding", "latent"):
             chunks = self._chunks(latents)
@@ -189,7 +194,7 @@ class Magi1Backbone(Holder):
             condition = condition + self.transformer.y_embedder.condition(dropped=False)
             condition = torch.stack(layer.ada_modulate_layer(condition.to(self.config.dtype)), 1)
         elif name != "time_embedding":
-            raise ValueError(f"no signal {name!r}; this backbone offers {', '.join(sorted(SIGNALS))}")
+            raise ValueError(f"unknown signal {name!r}; this backbone offers {', '.join(sorted(SIGNALS))}")
         return condition.float().repeat_interleave(unit, 0)
 
     def velocity(self, latents: Tensor, row: Row, visit: Visit) -> Tensor:
@@ -223,8 +228,10 @@ class Magi1Backbone(Holder):
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Iterator[Tensor]:
-        """One chunk at a time, (T, H, W, 3) uint8 on the CPU, without a given video (an image opens its own) and
-        without what a last chunk holds past `frames`."""
+        """The frames, one chunk at a time, as uint8 batches (T, H, W, 3) on the CPU.
+
+        Frames of a given video are left out (a given image is part of its chunk), and so are those after `frames`.
+        """
         video, left = latents.transpose(0, 1), self.settings.frames
         for span in filter(None, map(self.plan.emitted, self.plan.forwards)):
             frames = self.vae.frames(video[:, span[0] : span[1]], self.settings.scale_factor, self._tiling)[:left]

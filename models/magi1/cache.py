@@ -1,4 +1,4 @@
-"""Keys and values that a chunk leaves for the younger ones, for the whole history or for a bounded part of it."""
+"""The cache of keys and values of earlier chunks, of the whole history or of a limited part of it."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ from .config import ModelConfig
 Range = tuple[int, int]
 
 Rank = Callable[[Tensor, Tensor], Tensor]
-"""Keys (tokens, groups, head_dim) and late queries (n, heads, head_dim) -> what each is worth (tokens, groups)."""
+"""Keys (tokens, groups, head_dim) and late queries (n, heads, head_dim) -> importance (tokens, groups)."""
 
 
 class KVCache:
     """Keys and values of the chunks of one video, one tensor (held, tokens, groups, 2·head_dim) per layer.
 
-    A row holds what was last written for its chunk: a finished chunk's come from its clean pass, an unfinished one's
-    from its last computed step. `compress` merges the finished chunks into fewer tokens, and the others move up.
-
-    `forget` gives up the oldest.
+    Each chunk has one entry, which holds what was last written: keys and values of the clean pass for a finished chunk,
+    of the last computed step for an unfinished one. `compress` reduces the finished chunks to fewer tokens, `forget`
+    drops the oldest chunks. The other entries then move to the front.
 
     Args:
-        chunks: of the video.
-        tokens: of a chunk.
-        held: how many chunks there is room for; all by default.
-        queries: how many of the last queries of the youngest chunk each layer remembers, for `compress`.
+        chunks: number of chunks of the video.
+        tokens: tokens per chunk.
+        held: number of chunks that fit into the cache; all by default.
+        queries: number of last queries of the newest chunk that each layer stores for `compress`.
     """
 
     def __init__(
@@ -57,14 +56,14 @@ class KVCache:
     def read(self, layer: int, visible: Range) -> tuple[Tensor, Tensor]:
         """Keys and values of the chunks [start, stop), each (tokens, groups, head_dim), without a copy.
 
-        Once compressed, finished chunks can only be read together.
+        After `compress`, finished chunks can only be read together.
         """
         rows = self.layers[layer].flatten(0, 1)[self._starts[visible[0]] : self._starts[visible[1]]]
         keys, values = rows.chunk(2, dim=-1)
         return keys, values
 
     def forget(self, oldest: int) -> None:
-        """Give up all chunks before `oldest`; the others move up."""
+        """Drop all chunks before `oldest`. The others move to the front."""
         shift = self._starts[oldest]
         if not shift:
             return
@@ -74,16 +73,17 @@ class KVCache:
         self._starts = [max(0, start - shift) for start in self._starts]
 
     def notice(self, layer: int, queries: Tensor) -> None:
-        """Remember the last queries of a chunk, (tokens, heads, head_dim)."""
+        """Store the last queries of a chunk, (tokens, heads, head_dim), for `compress`."""
         if self.kept_queries:
             self.queries[layer] = queries[-self.kept_queries :].clone()
 
     def compress(self, finished: int, written: int, rank: Rank) -> None:
-        """Give up one chunk's worth of the first `finished` chunks' tokens: for each group, those that rank lowest.
+        """Drop as many tokens of the first `finished` chunks as one chunk has: in each group the lowest-ranked ones.
 
         Args:
-            finished: chunks that are not written any more.
-            written: chunks that have been written.
+            finished: number of chunks that are no longer written.
+            written: number of chunks that have been written.
+            rank: the importance of each key.
         """
         stop, end = self._starts[finished], self._starts[written]
         keep = stop - self.tokens

@@ -1,4 +1,4 @@
-"""Caption cleaning as in the training of DeepFloyd IF, PixArt and MAGI-1, as a table of rules applied in order."""
+"""Caption cleaning as in the training of DeepFloyd IF, PixArt and MAGI-1: a table of rules, applied in order."""
 
 from __future__ import annotations
 

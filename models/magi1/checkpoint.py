@@ -1,10 +1,10 @@
-"""Weights of MAGI-1: the official layout, checked by name and shape before a byte is read, mapped rather than copied.
+"""Weights of MAGI-1 in the official layout. Names and shapes are checked first, then the files are memory-mapped.
 
     FOLDER/inference_weight[.distill]/model.safetensors
     FOLDER/inference_weight[.distill]/model.safetensors.index.json + shards
 
-The model is built on the meta device and takes the mapped tensors as its own, so the largest thing in memory is one
-copy of the weights on their way to the device.
+The model is built on the meta device, and the mapped tensors become its parameters. So the host memory holds at most
+one copy of the weights while they are copied to the device.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from .embed import OnePlusLayerNorm
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 _DISTILL = "inference_weight.distill"
 _BASE = "inference_weight"
-_FP8 = ("F8_E4M3", "F8_E5M2")  # refused below, by name
+_FP8 = ("F8_E4M3", "F8_E5M2")  # refused below with a message of their own
 _LISTED = 6  # names shown of a longer list
 
 
 class CheckpointError(WeightsError):
-    """A checkpoint that cannot be used; the message is one line and says what to do."""
+    """A checkpoint cannot be used. The message is one line and says what to do."""
 
 
 def locate(folder: Path, distill: bool) -> Path:
-    """The folder that holds the weights: `folder` itself, or its official subfolder for the base or distilled model.
+    """The folder with the weights: `folder` itself, or its official subfolder of the base or distilled model.
 
     Raises:
-        CheckpointError: nothing is there, or only the other kind of model.
+        CheckpointError: there are no weights, or only those of the other kind of model.
     """
     folder = Path(folder)
     wanted, other = (_DISTILL, _BASE) if distill else (_BASE, _DISTILL)
@@ -69,7 +69,7 @@ def _has_weights(place: Path) -> bool:
 
 
 def _kind(place: Path) -> bool | None:
-    """Whether the weights are distilled, as their config.json or their folder's name says; None if neither does."""
+    """Whether the weights are distilled, by their config.json or the name of their folder; None if unknown."""
     for config in (place / "config.json", place.parent / "config.json"):
         if config.is_file():
             try:
@@ -91,7 +91,7 @@ def _mismatch(place: Path, found: bool) -> str:
 
 
 def shards(place: Path) -> dict[Path, list[str]]:
-    """Every weight file of a folder with the names it must hold (empty: all it has).
+    """The weight files of a folder: {file: names of its tensors by the index}; no names if there is no index.
 
     Raises:
         CheckpointError: the index is damaged, or a shard is missing.
@@ -104,9 +104,9 @@ def shards(place: Path) -> dict[Path, list[str]]:
         for name, file in where.items():
             files.setdefault(place / Path(file).name, []).append(name)
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{place / INDEX} is no index of shards ({error!r}); download it again") from error
+        raise CheckpointError(f"{place / INDEX} is not an index of shards ({error!r}); download it again") from error
     if not files:
-        raise CheckpointError(f"{place / INDEX} is no index of shards (it is empty); download it again")
+        raise CheckpointError(f"{place / INDEX} is not an index of shards (it is empty); download it again")
     absent = sorted(path.name for path in files if not path.is_file())
     if absent:
         packed = [name for name in absent if (place / f"{name}.zst").is_file()]
@@ -116,10 +116,10 @@ def shards(place: Path) -> dict[Path, list[str]]:
 
 
 def check(shapes: Mapping[str, tuple[int, ...]], files: Mapping[Path, list[str]]) -> None:
-    """Compare the names and shapes in `files` (see `shards`) with those wanted; reads headers only.
+    """Compare the names and shapes in `files` (see `shards`) with the wanted `shapes`. Reads headers only.
 
     Raises:
-        CheckpointError: listing what is missing, unexpected or of another shape.
+        CheckpointError: it lists tensors that are missing, unexpected or of another shape.
     """
     held: dict[str, tuple[int, ...]] = {}
     place = next(iter(files)).parent
@@ -128,7 +128,7 @@ def check(shapes: Mapping[str, tuple[int, ...]], files: Mapping[Path, list[str]]
             stored = set(file.keys())
             lost = sorted(set(names) - stored)
             if lost:
-                raise CheckpointError(f"{path} lacks {_few(lost)}, which its index promises; download it again")
+                raise CheckpointError(f"{path} lacks {_few(lost)}, which its index lists; download it again")
             held |= {name: tuple(file.get_slice(name).get_shape()) for name in names or stored}
             odd = sorted(n for n in shapes.keys() & stored if file.get_slice(n).get_dtype() not in (*FLOATS, *_FP8))
             if odd:
@@ -144,7 +144,7 @@ def check(shapes: Mapping[str, tuple[int, ...]], files: Mapping[Path, list[str]]
 
 
 def read(files: Mapping[Path, list[str]]) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of checked files, mapped, not copied."""
+    """Every (name, tensor) of checked files, memory-mapped."""
     for path, names in files.items():
         with _opened(path) as file:
             for name in names or sorted(file.keys()):
@@ -167,7 +167,7 @@ def load_dit(
 
 
 def empty_dit(config: ModelConfig, proj_precision: str = "fp32", reference: bool = False) -> Magi1DiT:
-    """The transformer on the meta device, without memory for its weights but with their dtypes; evaluation mode."""
+    """The transformer on the meta device: its weights have dtypes but no memory. In evaluation mode."""
     with torch.device("meta"):
         model = Magi1DiT(config, proj_precision, reference).eval().requires_grad_(False)
     for name, parameter in model.named_parameters():
@@ -176,7 +176,7 @@ def empty_dit(config: ModelConfig, proj_precision: str = "fp32", reference: bool
 
 
 def kept_as(name: str, dtype: torch.dtype) -> torch.dtype:
-    """The dtype in which the transformer holds the parameter `name` when its stream has `dtype`."""
+    """The dtype of the parameter `name` if hidden states have `dtype`."""
     return torch.float32 if stays_float32(name) else dtype
 
 
@@ -186,7 +186,7 @@ def take(
     dtype_of: Callable[[str], torch.dtype],
     device: str | torch.device,
 ) -> None:
-    """Make `tensors` the parameters of a meta `model`, one at a time."""
+    """Replace the parameters of a `model` on the meta device by `tensors`, one at a time."""
     for name, tensor in tensors:
         owner, _, leaf = name.rpartition(".")
         parameter = nn.Parameter(tensor.to(device=device, dtype=dtype_of(name)), requires_grad=False)
@@ -196,7 +196,7 @@ def take(
 def random_dit(
     config: ModelConfig, seed: int = 0, device: str | torch.device = "cpu", proj_precision: str = "fp32"
 ) -> Magi1DiT:
-    """The transformer at its real size with random weights: for time, memory and FLOPs, never for quality."""
+    """The transformer with seeded random weights, to measure time, memory and FLOPs, but not quality."""
     model = empty_dit(config, proj_precision)
     generator = torch.Generator(device).manual_seed(seed)
     take(model, _drawn(model, generator, config.dtype), partial(kept_as, dtype=config.dtype), device)
@@ -204,7 +204,7 @@ def random_dit(
 
 
 def initialise(model: Magi1DiT, seed: int = 0) -> None:
-    """Fresh weights for training, in place: branches of unit scale, a velocity near zero."""
+    """Set initial weights for training: branch outputs of unit scale, a velocity near zero."""
     generator = torch.Generator(model.device).manual_seed(seed)
     with torch.no_grad():
         for name, tensor in _drawn(model, generator, torch.float32):
@@ -237,7 +237,7 @@ def _opened(path: Path) -> safe_open:
     except (SafetensorError, OSError) as error:
         size = path.stat().st_size
         raise CheckpointError(
-            f"{path} ({size} bytes) is cut off or no safetensors file ({error}); download it again"
+            f"{path} ({size} bytes) is cut off or not a safetensors file ({error}); download it again"
         ) from error
 
 

@@ -1,8 +1,9 @@
-"""One forward of MAGI-1's pipeline: chunks in flight -> their velocities, with everything that travels along.
+"""One forward of MAGI-1's pipeline: the velocities of the chunks in flight (the chunks that are being denoised).
 
-The released loop calls the transformer once per forward (three times with guidance) on the chunks in flight, a chunk
-to be read again, and a duplicate of the oldest. `Dispatcher.velocity` does the same for all chunks in flight or for
-some of them. A chunk left out is seen by younger ones through the keys and values of its last computed step.
+The released loop calls the transformer once per forward (three times with guidance). The call holds the chunks in
+flight, a finished chunk to be computed again (refresh), and a duplicate of the oldest chunk. `Dispatcher.velocity` does
+the same for all or some of the chunks in flight. For a chunk that is left out, later chunks use the keys and values of
+its last computed step.
 
 Latents are chunk-first: (chunks of the video, C, chunk_width, h, w), float32.
 """
@@ -21,16 +22,16 @@ from .dit import Blocks, Magi1DiT
 from .schedule import Forward, Schedule
 
 BRANCHES = {1: ("cond",), 3: ("cond", "past", "none")}
-"""Passes of a forward by `cfg_number`: prompt and past; past alone; neither."""
+"""Guidance passes of a forward by `cfg_number`: with prompt and past chunks, with past chunks only, with neither."""
 
-_LAST_TOKENS = 50  # queries of a chunk that kv_queries="token" looks at
+_LAST_TOKENS = 50  # number of last queries of a chunk for kv_queries="token"
 
 BranchBlocks = Callable[[str], Blocks]
 
 
 @dataclass(frozen=True)
 class Member:
-    """One chunk of a transformer call."""
+    """One chunk of a transformer call; see `Magi1DiT.forward` for its values."""
 
     latents: Tensor  # (C, chunk_width, h, w)
     time: float
@@ -57,9 +58,9 @@ class Dispatcher:
         model: the transformer.
         settings: guidance, times and thresholds.
         schedule: `schedule(settings, prefix frames)`.
-        text: one (L, caption channels) per generated chunk, oldest first; None runs every pass without a prompt.
+        text: one (L, caption channels) per generated chunk, oldest first; None: no prompt in any pass.
         prefix: the given latent frames (C, P, h, w), or None.
-        null_text: what passes without a prompt see; the model's learned caption by default.
+        null_text: the text of passes without a prompt; the model's learned caption by default.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class Dispatcher:
     ) -> None:
         given = 0 if prefix is None else prefix.shape[1]
         if given != schedule.prefix:
-            raise ValueError(f"the schedule expects {schedule.prefix} given latent frames, the prefix has {given}")
+            raise ValueError(f"the prefix has {given} latent frames, want {schedule.prefix} as in the schedule")
         generated = schedule.chunks - schedule.given
         if text is not None and len(text) != generated:
             raise ValueError(f"{len(text)} texts for {generated} generated chunks; give one per chunk")
@@ -83,7 +84,7 @@ class Dispatcher:
         self.cache: KVCache | None = None
 
     def begin(self) -> None:
-        """Forget the last video; read the chunks that are given whole."""
+        """Clear the state of the last video and compute the keys of the chunks that the prefix fills."""
         self.cache = self._empty_cache()
         plan = self.schedule
         if not plan.given or self.prefix is None:
@@ -96,7 +97,7 @@ class Dispatcher:
         self._call(members, plan.given_step_length, dropped=self.settings.cfg_number == 3)
 
     def chunk(self, latents: Tensor, number: int) -> Tensor:
-        """A chunk as the model sees it, (C, chunk_width, h, w): where the prefix reaches into it, the prefix."""
+        """The input of the model for a chunk, (C, chunk_width, h, w), with the prefix in the frames that it covers."""
         start = self.schedule.given * self.schedule.chunk_width
         if number != self.schedule.given or self.prefix is None or self.schedule.prefix == start:
             return latents[number]
@@ -113,8 +114,8 @@ class Dispatcher:
     ) -> Tensor:
         """The velocities (n, C, chunk_width, h, w) of `chunks`, by default of all in flight, after guidance.
 
-        A refresh that the forward carries is run whatever `chunks` says. `blocks` gives, for each branch of
-        `BRANCHES`, what to run instead of all layers in turn.
+        A refresh that belongs to the forward always runs. `blocks` maps a branch of `BRANCHES` to the function that
+        runs instead of all layers. Raises ValueError if a chunk is not in flight.
         """
         if self.cache is None:
             self.begin()
@@ -150,7 +151,7 @@ class Dispatcher:
         length, skip = forward.step_length, len(refresh)
         nameless = [self._unprompted(member) for member in members]
         cond = self._call([*refresh, *members], length, False, "cond", blocks)[skip:] if members else None
-        # The last pass to write the cache is the one without the prompt: finished chunks are remembered so.
+        # The pass without the prompt is the last to write the cache: it holds those keys of finished chunks.
         past = self._call([*refresh, *nameless], length, True, "past", blocks)[skip:]
         if cond is None:
             return past
@@ -160,11 +161,11 @@ class Dispatcher:
         return (1 - p) * lone + (p - q) * past + q * cond
 
     def guidance(self, time: float) -> tuple[float, float]:
-        """The weights (past, text) of a chunk at `time`, piecewise constant."""
+        """The guidance weights (past, text) of a chunk at `time`, piecewise constant."""
         edges = torch.tensor(self.settings.cfg_t_range) - 1e-7
         index = int(torch.searchsorted(edges, torch.tensor(time))) - 1
         if index < 0:
-            raise ValueError(f"time {time} lies below cfg_t_range, which starts at {self.settings.cfg_t_range[0]}")
+            raise ValueError(f"time {time} is below cfg_t_range, which starts at {self.settings.cfg_t_range[0]}")
         return self.settings.prev_chunk_scales[index], self.settings.text_scales[index]
 
     def advance(self, latents: Tensor, forward: Forward, velocity: Tensor) -> Tensor:
@@ -175,7 +176,7 @@ class Dispatcher:
         return latents
 
     def compress(self, forward: Forward, rank: Rank) -> None:
-        """Make room in the cache if that is due after `forward`; `rank` says which keys are worth keeping."""
+        """Compress the cache if the schedule asks for it after `forward`; `rank` gives the importance of keys."""
         if forward.compresses and self.cache is not None:
             self.cache.compress(forward.compresses, forward.chunks.stop, rank)
 
@@ -229,7 +230,7 @@ def _alone(member: Member, position: int) -> Member:
 
 @torch.no_grad()
 def rollout(dispatcher: Dispatcher, noise: Tensor) -> Iterator[tuple[Forward, Tensor, Tensor]]:
-    """Denoise `noise` (chunks, C, chunk_width, h, w); after each forward yield it, its velocity and the latents."""
+    """Denoise `noise` (chunks, C, chunk_width, h, w); yields (forward, velocity, latents) after each forward."""
     dispatcher.begin()
     latents = noise
     for forward in dispatcher.schedule.forwards:

@@ -1,4 +1,4 @@
-"""A recorded number, ours, and how far apart they may be."""
+"""Comparison of recorded tensors with ours: the error and its tolerance."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ _BFLOAT16_SHARE = 0.1  # of the mean magnitude, for a folder recorded in bfloat1
 
 
 class Case(NamedTuple):
+    """The result of one comparison."""
+
     name: str
     error: float  # largest absolute difference
     tolerance: float
 
     @property
     def passed(self) -> bool:
+        """Whether the error is within the tolerance."""
         return self.error <= self.tolerance  # False for NaN
 
 
 def compare(name: str, pairs: Sequence[tuple[Tensor, Tensor]], dtype: torch.dtype = torch.float32) -> Case:
-    """The case of all `pairs` (ours, recorded), recorded by a model whose stream has `dtype`.
+    """The comparison of all `pairs` (ours, recorded). `dtype` is that of the recorded model's hidden states.
 
     Raises:
         ValueError: two shapes differ.
@@ -37,7 +40,7 @@ def _distance(pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
     worst = 0.0
     for ours, theirs in pairs:
         if ours.shape != theirs.shape:
-            raise ValueError(f"recorded shape {tuple(theirs.shape)} where ours is {tuple(ours.shape)}")
+            raise ValueError(f"the recorded shape is {tuple(theirs.shape)}, ours is {tuple(ours.shape)}; want the same")
         error = (ours.float() - theirs.float()).abs().max().item()
         if math.isnan(error):
             return error

@@ -1,8 +1,8 @@
-"""MAGI-1's two configurations, read from the official JSON and checked where they enter.
+"""MAGI-1's two configurations. They are read from the official JSON and checked at once.
 
-`ModelConfig` is the shape of the transformer, `RuntimeConfig` how a video is made with it. The defaults are the
-published 4.5B distilled model. Both accept the official dictionaries, whose other keys (ports, offloading,
-parallel sizes) have no effect on numbers and are ignored.
+`ModelConfig` is the shape of the transformer, `RuntimeConfig` the settings of a video. The defaults are those of the
+published 4.5B distilled model. Both accept the official dictionaries. Other keys in them (ports, offloading, parallel
+sizes) do not change numbers and are ignored.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class ModelConfig:
     kv_channels: int = 128  # width of one head
     layernorm_epsilon: float = 1e-6
     apply_layernorm_1p: bool = True
-    x_rescale_factor: float = 1.0  # higher: larger inputs, and velocities divided by as much
-    half_channel_vae: bool = False  # latents have half of in_channels and are fed twice (24B)
+    x_rescale_factor: float = 1.0  # inputs are multiplied by it, velocities divided
+    half_channel_vae: bool = False  # latents have half of in_channels and are concatenated with themselves (24B)
     params_dtype: str = "bfloat16"
     patch_size: int = 2
     t_patch_size: int = 1
@@ -54,14 +54,14 @@ class ModelConfig:
         }
         for name, value in wants.items():
             if getattr(self, name) != value:
-                raise ValueError(f"{name}={getattr(self, name)} is no released MAGI-1, which has {name}={value}")
+                raise ValueError(f"got {name}={getattr(self, name)}, want {name}={value} as in all released MAGI-1")
         if self.num_attention_heads % self.num_query_groups:
             raise ValueError(
                 f"num_attention_heads={self.num_attention_heads} must be a multiple of "
                 f"num_query_groups={self.num_query_groups}"
             )
         if self.kv_channels % 8 or self.attention_width % 8:
-            raise ValueError(f"kv_channels={self.kv_channels} must be a multiple of 8: the rotary bands take an eighth")
+            raise ValueError(f"kv_channels={self.kv_channels} must be a multiple of 8, as it gives the rotary bands")
 
     @property
     def dtype(self) -> torch.dtype:
@@ -73,17 +73,17 @@ class ModelConfig:
 
     @property
     def attention_width(self) -> int:
-        """Channels of all query heads together."""
+        """The total number of channels of all query heads."""
         return self.num_attention_heads * self.kv_channels
 
     @property
     def latent_channels(self) -> int:
-        """Channels of a latent as the VAE knows it."""
+        """The number of channels of a latent of the VAE."""
         return self.in_channels // 2 if self.half_channel_vae else self.in_channels
 
     @property
     def condition_size(self) -> int:
-        """Channels of the condition that drives the gates."""
+        """The number of channels of the gates' input."""
         return int(self.hidden_size * self.cond_hidden_ratio)
 
     @classmethod
@@ -94,19 +94,19 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class RuntimeConfig:
-    """How a video is made: size, steps, window, guidance and which keys each chunk sees."""
+    """The settings of a video: size, steps, window, guidance, and the chunks that each chunk attends to."""
 
     distill: bool = True  # the distilled model: one pass, step embedding, nearly-clean duplicate
     cfg_number: int = 1  # passes per forward: 1 distilled, 3 base
     cfg_t_range: tuple[float, ...] = (0.0, 0.0217, 0.1, 0.3, 0.999)
     prev_chunk_scales: tuple[float, ...] = (1.5, 1.5, 1.5, 1.0, 1.0)  # higher: follow the past more
     text_scales: tuple[float, ...] = (7.5, 7.5, 7.5, 0.0, 0.0)  # higher: follow the prompt more
-    noise2clean_kvrange: tuple[int, ...] = (5, 4, 3, 2)  # chunks seen, by quarter of the steps; () sees all
-    clean_chunk_kvrange: int = 1  # chunks a clean chunk sees, itself included; -1 takes the last of the list
-    clean_t: float = 0.9999  # time at which finished chunks are read again
-    clean_refresh: bool = True  # read finished chunks again; without it, their keys are those of their last step
-    kv_capacity: int = 0  # chunks' worth of keys and values held, 0 for all; higher: more memory, longer memory
-    kv_queries: str = "frame"  # whose queries say which keys matter: the youngest chunk's last token|frame|chunk
+    noise2clean_kvrange: tuple[int, ...] = (5, 4, 3, 2)  # chunks attended to, by quarter of the steps; (): all
+    clean_chunk_kvrange: int = 1  # the same for a finished chunk, itself included; -1: the last of noise2clean_kvrange
+    clean_t: float = 0.9999  # time at which finished chunks are computed again
+    clean_refresh: bool = True  # compute finished chunks again; False: their keys are those of their last step
+    kv_capacity: int = 0  # size of the cache in chunks, 0 for all; higher: more memory, fewer keys dropped
+    kv_queries: str = "frame"  # queries that rank the keys: those of the newest chunk's last token | frame | chunk
     distill_nearly_clean_chunk_threshold: float = 0.3  # higher: the duplicate starts later
     nearly_clean_weight: float = 0.7  # share of the context velocity where a duplicate runs
     shortcut_mode: str = "8,16,16"  # which quarter of a 12-step grid has the long step
@@ -132,7 +132,7 @@ class RuntimeConfig:
                 raise ValueError(f"{name}={size} must be a multiple of 16; try {max(round(size / 16), 1) * 16}")
         if self.num_frames < self.temporal_downsample_factor:
             least = self.temporal_downsample_factor
-            raise ValueError(f"num_frames={self.num_frames} makes no latent frame; want {least} or more")
+            raise ValueError(f"num_frames={self.num_frames} is less than one latent frame; want {least} or more")
         if self.cfg_number != (1 if self.distill else 3):
             kind, passes = ("distilled", 1) if self.distill else ("base", 3)
             raise ValueError(f"the {kind} model runs with cfg_number={passes}, not {self.cfg_number}")
@@ -150,9 +150,9 @@ class RuntimeConfig:
                 f"{self.kv_capacity} and {self.kv_queries!r}"
             )
         if self.kv_capacity and self.noise2clean_kvrange:
-            raise ValueError("kv_capacity bounds a history that is seen whole; set kv_range=[]")
+            raise ValueError("kv_capacity needs attention to the whole history; set kv_range=[]")
         if min(self.noise2clean_kvrange, default=1) < 1:
-            raise ValueError(f"noise2clean_kvrange={self.noise2clean_kvrange}: a chunk sees itself, so 1 or more")
+            raise ValueError(f"noise2clean_kvrange={self.noise2clean_kvrange}; want 1 or more: a chunk sees itself")
 
     @property
     def latent_size(self) -> tuple[int, int]:
@@ -161,7 +161,7 @@ class RuntimeConfig:
 
     @property
     def latent_frames(self) -> int:
-        """Latent frames asked for, without a prefix."""
+        """The number of generated latent frames, without the prefix."""
         return self.num_frames // self.temporal_downsample_factor
 
     @classmethod

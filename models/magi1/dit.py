@@ -1,13 +1,13 @@
 """The MAGI-1 diffusion transformer, with the official state-dict keys (arXiv:2505.13211, Sec. 2).
 
-A layer is one function of the token stream:
+A layer changes the hidden state h in two steps:
 
     h <- h + norm(gate_a · proj[self-attention | cross-attention])
     h <- h + norm(gate_m · MLP(h))
 
-Self- and cross-attention run in parallel from one normed input; each branch has one gate, applied before its norm,
-and the gates are all that time does to a layer. Streams are chunk-first, (chunks, tokens per chunk, width), so that
-a span of layers can be skipped for some chunks of a forward.
+Self- and cross-attention run in parallel on the same normalised input. Each branch has one gate, applied before its
+norm. Time acts on a layer only through the gates. Hidden states are chunk-first, (chunks, tokens per chunk, width), so
+that a span of layers can be skipped for some chunks of a forward.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ from .config import ModelConfig
 from .embed import CaptionEmbedder, OnePlusLayerNorm, Rope, TimeEmbedder
 
 Blocks = Callable[[Tensor, Call], Tensor]
-"""The token stream through all layers, (n, tokens, hidden) -> same."""
+"""Applies all layers to hidden states (n, tokens, hidden); the result has the same shape."""
 
 _FLOAT32 = ("x_embedder", "y_embedder", "t_embedder", "final_linear", "rope")
 _FLOAT32_NORMS = ("q_layernorm", "k_layernorm", "self_attn_post_norm", "mlp_post_norm", "final_layernorm")
 
 
 class Mlp(nn.Module):
+    """The norm and the MLP of a layer, (n, tokens, hidden) -> same; SwiGLU if `gated_linear_unit`, else GELU."""
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
@@ -61,7 +63,7 @@ class Gates(nn.Module):
 
 
 class Layer(nn.Module):
-    """One transformer layer. `mix` and `mlp` are its branches before their gates, for methods that replace one."""
+    """One transformer layer. `mix` and `mlp` are its branches before their gates; a method may skip either."""
 
     def __init__(self, config: ModelConfig, index: int, proj_precision: str, reference: bool) -> None:
         super().__init__()
@@ -77,15 +79,15 @@ class Layer(nn.Module):
         return self.ada_modulate_layer(call.condition)
 
     def mix(self, hidden: Tensor, call: Call) -> Tensor:
-        """Self- and cross-attention merged, (n, tokens, hidden); `self_attention` gives the two apart."""
+        """The merged self- and cross-attention, (n, tokens, hidden); `self_attention` returns them separately."""
         return self.self_attention.merge(*self.self_attention(hidden, call))
 
     def gate_attention(self, mixed: Sequence[Tensor], gate: Tensor) -> Tensor:
-        """The attention branch's increment, float32, of what `mix` and stand-ins for some of its chunks gave."""
+        """The term that the attention branch adds, float32. `mixed` are results of `mix` or of a method, in order."""
         return self.self_attn_post_norm(gated(mixed, gate))
 
     def gate_mlp(self, inner: Sequence[Tensor], gate: Tensor) -> Tensor:
-        """The MLP branch's increment, float32, of what `mlp` and stand-ins for some of its chunks gave."""
+        """The term that the MLP branch adds, float32. `inner` are results of `mlp` or of a method, in order."""
         return self.mlp_post_norm(gated(inner, gate))
 
     def forward(self, hidden: Tensor, call: Call) -> Tensor:
@@ -95,7 +97,7 @@ class Layer(nn.Module):
 
 
 def gated(pieces: Sequence[Tensor], gate: Tensor) -> Tensor:
-    """`pieces` (some chunks, tokens, hidden), joined to (n, tokens, hidden), times `gate` (n, hidden), float32."""
+    """`pieces`, each (some chunks, tokens, hidden), concatenated and times `gate` (n, hidden): float32."""
     gate = gate.float()[:, None]
     if len(pieces) == 1:
         return pieces[0].float() * gate
@@ -109,7 +111,7 @@ def gated(pieces: Sequence[Tensor], gate: Tensor) -> Tensor:
 
 
 def add(hidden: Tensor, increment: Tensor) -> Tensor:
-    """The residual step: summed in float32 into `increment`, a norm's output; kept in the stream's dtype."""
+    """The residual sum, computed in float32 in place of `increment`, returned in the dtype of `hidden`."""
     return increment.add_(hidden.float()).to(hidden.dtype)
 
 
@@ -128,17 +130,18 @@ class Stack(nn.Module):
 
 
 class FinalLinear(nn.Module):
+    """The projection of hidden states to patches; a module of its own for the official state-dict keys."""
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.linear = nn.Linear(config.hidden_size, config.patch_size**2 * config.out_channels, bias=False)
 
 
 class Magi1DiT(nn.Module):
-    """Velocity (clean minus noise) of some chunks of a video.
+    """The transformer: the velocity (clean minus noise) of some chunks of a video.
 
-    Build it on the meta device and give it weights with `checkpoint.load_dit` or `checkpoint.random_dit`, which hold
-    most of them in the stream's dtype and those that `stays_float32` names in float32. For `proj_precision` and
-    `reference` see `ParallelAttention`.
+    Build it with `checkpoint.load_dit` or `checkpoint.random_dit`. Most weights have the dtype of hidden states; those
+    that `stays_float32` names are float32. For `proj_precision` and `reference` see `ParallelAttention`.
     """
 
     def __init__(self, config: ModelConfig, proj_precision: str = "fp32", reference: bool = False) -> None:
@@ -158,10 +161,12 @@ class Magi1DiT(nn.Module):
 
     @property
     def layers(self) -> nn.ModuleList:
+        """The transformer layers, in order."""
         return self.videodit_blocks.layers
 
     @property
     def device(self) -> torch.device:
+        """The device of the weights."""
         return self.rope.bands.device
 
     def forward(
@@ -183,12 +188,12 @@ class Magi1DiT(nn.Module):
             latents: (n, C, chunk_width, h, w), float32.
             times: (n,) in [0, 1]; 0 is noise.
             text: n token embeddings (L, caption channels), L at least 1.
-            positions: the chunks' numbers in the video, which set their rotary time.
-            visible: the range of chunks each one sees (see `Call`).
-            slots: the cache rows that the chunks write; None sees only itself. Defaults to `positions`.
-            step_length: the distilled model's second time embedding; None for the base model.
+            positions: the chunks' numbers in the video, for the rotary embedding of time.
+            visible: the range of chunks that each chunk attends to (see `Call`).
+            slots: the cache entries that the chunks write; None: only itself, see `Call`. Defaults to `positions`.
+            step_length: the distilled model's second time input; None for the base model.
             dropped: whether this is a pass without a caption.
-            blocks: what to run instead of all layers in turn.
+            blocks: the function that runs instead of all layers.
         """
         slots = positions if slots is None else slots
         call = self.prepare(latents.shape, times, text, positions, visible, slots, cache, step_length, dropped)
@@ -208,7 +213,7 @@ class Magi1DiT(nn.Module):
         step_length: float | None = None,
         dropped: bool = False,
     ) -> Call:
-        """Everything the layers need besides tokens, for latents of `shape`."""
+        """The inputs of the layers besides hidden states, for latents of `shape`; arguments as for `forward`."""
         _, _, chunk_width, h, w = shape
         height, width = h // self.config.patch_size, w // self.config.patch_size
         times = times.to(self.device)
@@ -221,9 +226,10 @@ class Magi1DiT(nn.Module):
         return Call(condition.to(self.config.dtype), captions, rotary, list(slots), list(visible), cache)
 
     def patches(self, latents: Tensor, apart: bool = False) -> Tensor:
-        """The patch embedding of (n, C, cw, h, w) as (n, cw·(h/p)·(w/p), hidden), float32; it costs no forward.
+        """The patch embedding of (n, C, cw, h, w) as (n, cw·(h/p)·(w/p), hidden), float32, without a forward.
 
-        Chunks are convolved as one long video or `apart`, as released: the same but for the last bit.
+        Chunks are convolved as one long video or, with `apart`, separately, as in the released code. The results differ
+        in the last bit only.
         """
         latents = latents.to(self.x_embedder.weight.dtype) * self.config.x_rescale_factor
         if self.config.half_channel_vae:
@@ -234,11 +240,11 @@ class Magi1DiT(nn.Module):
         return grid.flatten(2)[0].T.unflatten(0, (len(latents), -1))
 
     def embed(self, latents: Tensor, apart: bool = False) -> Tensor:
-        """Latents as the token stream, (n, tokens, hidden)."""
+        """The hidden states before the first layer, (n, tokens, hidden)."""
         return self.patches(latents, apart).to(self.config.dtype)
 
     def finish(self, hidden: Tensor, shape: Sequence[int]) -> Tensor:
-        """The token stream as velocities of `shape` (n, C, cw, h, w), float32."""
+        """The velocities of `shape` (n, C, cw, h, w), float32, from the hidden states after the last layer."""
         n, channels, cw, h, w = shape
         p = self.config.patch_size
         out = self.final_linear.linear(self.videodit_blocks.final_layernorm(hidden.float()))
@@ -248,7 +254,7 @@ class Magi1DiT(nn.Module):
 
 
 def stays_float32(name: str) -> bool:
-    """Whether the parameter `name` is held in float32 whatever the stream's dtype.
+    """Whether the parameter `name` is float32 for every dtype of hidden states.
 
     >>> stays_float32("x_embedder.weight"), stays_float32("videodit_blocks.layers.0.self_attention.q.weight")
     (True, False)

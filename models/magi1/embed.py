@@ -1,4 +1,4 @@
-"""What enters a MAGI-1 layer besides the tokens: positions, times, captions; and the norm that adds one to its gain."""
+"""MAGI-1's embeddings of positions, times and captions, and its LayerNorm with an offset gain."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-FREQUENCIES = 128  # cosines (and sines) of a time embedding
-_ROPE_AREA = 256  # positions are scaled as if every frame had this many patches
+FREQUENCIES = 128  # number of cosines, and of sines, in a time embedding
+_ROPE_AREA = 256  # positions are scaled to a frame of this many patches
 _ROPE_BASE = 10_000.0
 
 
@@ -23,10 +23,10 @@ class OnePlusLayerNorm(nn.LayerNorm):
 
 
 class Rope(nn.Module):
-    """Rotary positions over (time, height, width) with learned frequency bands.
+    """Rotary embedding over (time, height, width) with learned frequency bands.
 
-    Time counts latent frames from the start of the video, so that chunks keep their place whatever is computed with
-    them; height and width are centred and scaled to the extent of a 16×16 grid of the same area.
+    Time counts latent frames from the start of the video, so the position of a chunk does not depend on the other
+    chunks in a call. Height and width are centred and scaled to the extent of a 16×16 grid of the same area.
     """
 
     def __init__(self, head_dim: int) -> None:
@@ -37,13 +37,13 @@ class Rope(nn.Module):
     def forward(self, positions: Sequence[int], chunk_width: int, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Chunk numbers -> cosines and sines (n, chunk_width·height·width, 3·bands), float32.
 
-        `height`, `width`: patches of a frame.
+        `height` and `width` are in patches.
         """
         bands = self.bands.float()
         ratio = math.sqrt(height * width / _ROPE_AREA)
         starts = torch.as_tensor(positions, device=bands.device)[:, None] * chunk_width
         frames = (starts + torch.arange(chunk_width, device=bands.device)).float()
-        # Scaling to the frames so far and back changes nothing but the last bit, as in the released model.
+        # The released model scales by the last frame and back, which changes the last bit.
         last = max((max(positions) + 1) * chunk_width - 1, 1)
         times = (frames / last * last)[..., None] * bands  # (n, cw, bands)
         rows, columns = (_centred(size, size / ratio, bands.device)[:, None] * bands for size in (height, width))
@@ -59,9 +59,9 @@ def _centred(size: int, extent: float, device: torch.device) -> Tensor:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the first 2·a channels of each head by `a` angles, pairing channel i with i + a; the rest pass.
+    """Rotate the first 2·a channels of each head by `a` angles. Channel i is paired with i + a; the rest is unchanged.
 
-    `x` (n, tokens, heads, head_dim), `cos` and `sin` (n, tokens, a).
+    `x` is (n, tokens, heads, head_dim), `cos` and `sin` are (n, tokens, a).
     """
     angles = cos.shape[-1]
     first, second, rest = x.split([angles, angles, x.shape[-1] - 2 * angles], dim=-1)
@@ -71,8 +71,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 @lru_cache
 def _frequencies(last_bits: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
-    """10000 ** (-k / 128) for k < 128, float32, rounded from float64, some then moved by units in the last place."""
-    with torch.inference_mode(False):  # the table outlives the video that asks first, and training may be the next
+    """10000 ** (-k / 128) for k < 128, rounded from float64 to float32; `last_bits` (k, units) are then added."""
+    with torch.inference_mode(False):  # the cached table is also used in training
         steps = torch.arange(FREQUENCIES, dtype=torch.float32)
         table = torch.exp((-math.log(_ROPE_BASE) * steps / FREQUENCIES).double()).float().view(torch.int32)
         for k, units in last_bits:
@@ -81,12 +81,12 @@ def _frequencies(last_bits: tuple[tuple[int, int], ...], device: torch.device) -
 
 
 class TimeEmbedder(nn.Module):
-    """A time in [0, 1] (0 noise, 1 clean), or the distilled model's step length, as a condition vector.
+    """The embedding of a time in [0, 1] (0 noise, 1 clean), or of the distilled model's step length.
 
-    Angles reach 32,000 radians (the step length of 64 steps), where the last bit of a float32 frequency shows in the
-    condition, and the exponential's last bit depends on the make of the processor. So the table is ours, the same
-    everywhere. `last_bits` says which frequencies are not the float32 nearest to the truth: two that lie almost in the
-    middle between two, as the recordings of the official code have them.
+    Angles reach 32,000 radians (the step length for 64 steps), where the last bit of a float32 frequency changes the
+    result. The last bit of `exp` depends on the processor. So the frequencies come from a table that is the same on all
+    machines. `last_bits` changes two frequencies that lie almost halfway between two float32 numbers to the other one,
+    as in the recordings of the official code.
     """
 
     last_bits: Mapping[int, int] = {12: 1, 106: 1}  # frequency -> units in the last place
@@ -97,17 +97,17 @@ class TimeEmbedder(nn.Module):
         self.stream_dtype = stream_dtype
 
     def forward(self, times: Tensor) -> Tensor:
-        """(n,) -> (n, size), float32. The sinusoid passes through the stream's precision, as the weights expect."""
+        """(n,) -> (n, size), float32. The sinusoid is rounded to the dtype of hidden states, as in training."""
         frequencies = _frequencies(tuple(self.last_bits.items()), times.device)
-        angles = times.float()[:, None] * frequencies * 1000  # in this order, which is part of the model
+        angles = times.float()[:, None] * frequencies * 1000  # the order of the products matters for rounding
         sinusoid = torch.cat([angles.cos(), angles.sin()], -1).to(self.stream_dtype)
         return self.mlp(sinusoid.to(next(self.mlp.parameters()).dtype))
 
 
 class CaptionEmbedder(nn.Module):
-    """Text for cross-attention, and the two constant vectors that tell a conditional pass from a dropped one."""
+    """The text for cross-attention, and one constant vector each for passes with and without a caption."""
 
-    null_tokens = 50  # of the learned null caption, how many a pass without text sees
+    null_tokens = 50  # number of tokens of the learned null caption in a pass without text
 
     def __init__(self, captions: int, length: int, hidden: int, condition: int) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ class CaptionEmbedder(nn.Module):
         return self.null_caption_embedding[: self.null_tokens]
 
     def condition(self, dropped: bool) -> Tensor:
-        """The text's share of the condition, (size,). It does not depend on the prompt."""
+        """The term of the text in the condition, (size,). It does not depend on the prompt."""
         return self.y_proj_adaln(self.null_caption_embedding[-1 if dropped else -2])
 
     def forward(self, text: Tensor) -> Tensor:

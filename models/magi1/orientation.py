@@ -1,4 +1,4 @@
-"""How a picture or a video wants to be turned before it is shown: a camera's EXIF orientation, or a display matrix."""
+"""The orientation of a picture or video, from EXIF data or a display matrix, and rotating it upright."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 EXIF_ORIENTATION = 0x0112
-# (a, b, c, d) of the display matrix, where a stored pixel (x, y) is shown at (a x + c y, b x + d y): EXIF's number
+# {(a, b, c, d) of the display matrix: EXIF number}; a stored pixel (x, y) is shown at (a x + c y, b x + d y)
 NUMBERS: dict[tuple[int, ...], int] = {
     (1, 0, 0, 1): 1,
     (-1, 0, 0, 1): 2,
@@ -23,15 +23,18 @@ NUMBERS: dict[tuple[int, ...], int] = {
     (0, -1, -1, 0): 7,
     (0, -1, 1, 0): 8,
 }
-SIDEWAYS = (5, 6, 7, 8)  # height and width change places
-FLIPS: dict[int, tuple[int, ...]] = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}  # after transposing
+SIDEWAYS = (5, 6, 7, 8)  # numbers that exchange height and width
+FLIPS: dict[int, tuple[int, ...]] = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}  # axes, if transposed
 
 
 def orientation(path: Path, frame: VideoFrame) -> int:
-    """EXIF's number, 1 to 8, for a frame of the file: 1 is upright. ValueError for a slanting display matrix."""
+    """The EXIF number, 1 to 8, of a frame of the file; 1 is upright.
+
+    Raises ValueError for a rotation that is not a multiple of 90 degrees.
+    """
     try:
         found: Any = frame.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]
-    except ValueError:  # side data of a kind that PyAV does not know, as a photograph's EXIF
+    except ValueError:  # side data that PyAV does not support, for example EXIF
         found = None
     if found is None:
         return _of_picture(path)
@@ -40,12 +43,12 @@ def orientation(path: Path, frame: VideoFrame) -> int:
     number = NUMBERS.get(tuple(round(value / largest) for value in (a, b, c, d)))
     slants = any(0.01 * largest < abs(value) < 0.99 * largest for value in (a, b, c, d))
     if number is None or slants:
-        raise ValueError(f"{path} is turned by no multiple of 90 degrees; write it again upright")
+        raise ValueError(f"{path} has a rotation that is not a multiple of 90 degrees; save it again upright")
     return number
 
 
 def turned(picture: Tensor, number: int) -> Tensor:
-    """A stored picture (H, W, 3) as it is shown; (W, H, 3) for the numbers of SIDEWAYS."""
+    """The upright picture of a stored one (H, W, 3); its shape is (W, H, 3) for a `number` in SIDEWAYS."""
     picture = picture.transpose(0, 1) if number in SIDEWAYS else picture
     return torch.flip(picture, FLIPS[number]) if number in FLIPS else picture
 

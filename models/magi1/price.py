@@ -1,7 +1,7 @@
-"""What a forward of MAGI-1 costs: 2 FLOPs per multiply-add, the transformer only.
+"""FLOPs of MAGI-1's forwards, 2 per multiply-add, transformer only.
 
-A chunk pass of the published model (5,400 tokens) takes 43.9 TFLOP in its linear layers and 12.2 TFLOP for every chunk
-it sees. Norms, gates' activations and rotations are not counted, as usual.
+In the published model a chunk (5,400 tokens) takes 43.9 TFLOP in the linear layers and 12.2 TFLOP for each chunk that
+it attends to. Norms, activations and rotations are not counted, as usual.
 """
 
 from __future__ import annotations
@@ -17,80 +17,80 @@ _TIME_CHANNELS = 256
 
 
 def tokens_per_chunk(config: ModelConfig, settings: RuntimeConfig) -> int:
-    """Tokens of one chunk of a video of `settings`."""
+    """The number of tokens of one chunk."""
     h, w = settings.latent_size
     return settings.chunk_width * (h // config.patch_size) * (w // config.patch_size)
 
 
 def chunk_flops(config: ModelConfig, tokens: int, seen: int, text: int, distill: bool = True) -> float:
-    """One chunk through the transformer.
+    """FLOPs of one chunk in the transformer.
 
     Args:
         tokens: tokens of a chunk.
-        seen: chunks whose keys it attends to, itself included.
-        text: caption tokens it attends to.
-        distill: whether a step length is embedded beside the time.
+        seen: number of chunks that it attends to, itself included.
+        text: number of caption tokens that it attends to.
+        distill: whether the step length is embedded in addition to the time.
     """
     return config.num_layers * layer_flops(config, tokens, seen, text) + _around(config, tokens, text, distill)
 
 
 def layer_flops(config: ModelConfig, tokens: int, seen: int, text: int) -> float:
-    """One chunk through one layer."""
+    """FLOPs of one chunk in one layer."""
     branches = attention_flops(config, tokens, seen, text) + feed_forward_flops(config, tokens)
     return branches + gates_flops(config)
 
 
 def attention_flops(config: ModelConfig, tokens: int, seen: int, text: int) -> float:
-    """One chunk through the attention branch of one layer: projections, self- and cross-attention."""
+    """FLOPs of one chunk in the attention branch of one layer: projections, self- and cross-attention."""
     hidden, heads = config.hidden_size, config.attention_width
     groups = config.num_query_groups * config.kv_channels
-    linear = tokens * hidden * (2 * heads + 2 * groups + 2 * heads)  # q and qx, k and v, the merge
-    attention = 2 * tokens * (seen * tokens + text) * heads  # scores and their use
+    linear = tokens * hidden * (2 * heads + 2 * groups + 2 * heads)  # q and qx, k and v, output projection
+    attention = 2 * tokens * (seen * tokens + text) * heads  # scores and weighted sums
     captions = text * hidden * 2 * groups
     return 2.0 * (linear + attention + captions)
 
 
 def gates_flops(config: ModelConfig) -> float:
-    """Both gates of one chunk in one layer, which stand-ins for its branches meet."""
+    """FLOPs of both gates of one chunk in one layer. They are also computed if a method skips the branches."""
     return 2.0 * config.condition_size * 2 * config.hidden_size
 
 
 def feed_forward_flops(config: ModelConfig, tokens: int) -> float:
-    """One chunk through the MLP of one layer."""
+    """FLOPs of one chunk in the MLP of one layer."""
     matrices = 3 if config.gated_linear_unit else 2
     return 2.0 * tokens * matrices * config.hidden_size * config.ffn_hidden_size
 
 
 def _around(config: ModelConfig, tokens: int, text: int, distill: bool) -> float:
-    """Embeddings and the final projection of one chunk."""
+    """FLOPs of the embeddings and the final projection of one chunk."""
     last = 2.0 * tokens * config.hidden_size * config.patch_size**2 * config.out_channels
     return patches_flops(config, tokens) + last + times_flops(config, distill) + captions_flops(config, text)
 
 
 def patches_flops(config: ModelConfig, tokens: int) -> float:
-    """The patch embedding of one chunk."""
+    """FLOPs of the patch embedding of one chunk."""
     return 2.0 * tokens * config.hidden_size * config.patch_size**2 * config.in_channels
 
 
 def times_flops(config: ModelConfig, distill: bool) -> float:
-    """The embeddings of one chunk's time, and of its step length."""
+    """FLOPs of the embeddings of one chunk's time and, with `distill`, of its step length."""
     return 2.0 * (2 if distill else 1) * config.condition_size * (_TIME_CHANNELS + config.condition_size)
 
 
 def captions_flops(config: ModelConfig, text: int) -> float:
-    """The embedding of one chunk's text."""
+    """FLOPs of the embedding of one chunk's text."""
     return 2.0 * text * config.caption_channels * config.hidden_size
 
 
 def dropped_flops(config: ModelConfig) -> float:
-    """The text's share of a call's condition, the same for all its chunks."""
+    """FLOPs of the text's term in the condition, computed once per call."""
     return 2.0 * config.caption_channels * config.condition_size
 
 
 def call_flops(
     config: ModelConfig, tokens: int, seen: Sequence[int], text: Sequence[int], distill: bool = True
 ) -> float:
-    """One transformer call on several chunks; `seen` and `text` have one entry per chunk."""
+    """FLOPs of one transformer call on several chunks; `seen` and `text` have one entry per chunk."""
     chunks = zip(seen, text, strict=True)
     return dropped_flops(config) + sum(chunk_flops(config, tokens, k, n, distill) for k, n in chunks)
 
@@ -103,12 +103,12 @@ def branch_flops(
     text: int,
     chunks: Sequence[int] | None = None,
 ) -> float:
-    """One guidance pass of a forward, with the refresh and the duplicate that travel along.
+    """FLOPs of one guidance pass of a forward, its refresh and duplicate included.
 
     Args:
         branch: one of `BRANCHES`.
         text: caption tokens of a generated chunk, special tokens included.
-        chunks: which of those in flight are computed; all by default.
+        chunks: the chunks in flight that are computed; all by default.
     """
     tokens, null = tokens_per_chunk(config, settings), CaptionEmbedder.null_tokens
     chosen = list(forward.chunks) if chunks is None else sorted(chunks)
@@ -123,7 +123,7 @@ def branch_flops(
 
 
 def given_flops(config: ModelConfig, settings: RuntimeConfig, plan: Schedule) -> float:
-    """The chunks that a prefix fills entirely, which are read once before the first forward."""
+    """FLOPs of the chunks that a prefix fills; they are computed once, before the first forward."""
     seen = [stop - start for start, stop in plan.given_visible]
     texts = [CaptionEmbedder.null_tokens] * len(seen)
     tokens = tokens_per_chunk(config, settings)
@@ -131,29 +131,29 @@ def given_flops(config: ModelConfig, settings: RuntimeConfig, plan: Schedule) ->
 
 
 def visible_chunks(forward: Forward, chunk: int) -> int:
-    """How many chunks a chunk in flight attends to, itself included."""
+    """The number of chunks that a chunk in flight attends to, itself included."""
     return forward.seen(forward.visible[chunk - forward.chunks.start])
 
 
 def forward_flops(
     config: ModelConfig, settings: RuntimeConfig, forward: Forward, text: int, chunks: Sequence[int] | None = None
 ) -> float:
-    """One forward of the pipeline with all its guidance passes; arguments as for `branch_flops`."""
+    """FLOPs of one forward of the pipeline with all its guidance passes; arguments as for `branch_flops`."""
     branches = BRANCHES[settings.cfg_number]
     return sum(branch_flops(config, settings, forward, branch, text, chunks) for branch in branches)
 
 
 def cache_bytes(config: ModelConfig, settings: RuntimeConfig, plan: Schedule) -> int:
-    """Keys and values held at once: 7.5 GB at the published configuration (240 frames, 480×480, the whole history)."""
+    """Bytes of the key-value cache: 7.5 GB at the published settings (240 frames, 480×480, the whole history)."""
     row = tokens_per_chunk(config, settings) * config.num_query_groups * 2 * config.kv_channels * config.dtype.itemsize
     return config.num_layers * plan.held_chunks * row
 
 
 def video_flops(config: ModelConfig, settings: RuntimeConfig, plan: Schedule, text: int = 40) -> float:
-    """Every forward of a video and the pass over what a prefix gives, nothing skipped; the transformer only.
+    """FLOPs of all forwards of a video, and of the chunks of a prefix, with nothing skipped.
 
-    The published configuration (240 frames, 480×480, 64 steps, distilled) gives 80.98 PFLOP with the whole history
-    visible and 61.05 with the default ranges.
+    The published settings (240 frames, 480×480, 64 steps, distilled) give 80.98 PFLOP with attention to the whole
+    history, and 61.05 PFLOP with the default ranges.
     """
     forwards = sum(forward_flops(config, settings, forward, text) for forward in plan.forwards)
     return given_flops(config, settings, plan) + forwards

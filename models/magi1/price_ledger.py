@@ -1,4 +1,4 @@
-"""What the decisions of a run of MAGI-1 cost: what every entry of its ledger ran, probes included (price.py)."""
+"""FLOPs of a run of MAGI-1, from the entries of its ledger, measured signals included; see price.py."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ READERS = ("blocks", "attention")  # sites whose computation reads the text
 
 
 class Price:
-    """Prices a run's ledger, one iteration at a time.
+    """Counts the FLOPs of a ledger, one iteration at a time.
 
     Args:
-        text: caption tokens, special ones included, that a generated chunk is taken to see.
+        text: assumed number of caption tokens of a generated chunk, special tokens included.
     """
 
     def __init__(self, config: ModelConfig, settings: RuntimeConfig, plan: Schedule, text: int) -> None:
@@ -41,7 +41,7 @@ class Price:
         self.tokens = tokens_per_chunk(config, settings)
 
     def iteration(self, entries: Sequence[Entry]) -> float:
-        """FLOPs of one iteration given all its ledger entries; the first also pays for the chunks that were given."""
+        """FLOPs of one iteration, from all its ledger entries. The first one includes the chunks of the prefix."""
         forward = self.plan.forwards[entries[0].iteration]
         total = given_flops(self.config, self.settings, self.plan) if forward.index == 0 else 0.0
         for branch in BRANCHES[self.settings.cfg_number]:
@@ -49,11 +49,11 @@ class Price:
         return total + sum(self._probe(signal, forward) for entry in entries for signal in entry.probes)
 
     def _pass(self, forward: Forward, branch: str, entries: Sequence[Entry]) -> float:
-        """One guidance branch: everything that runs along, less what was stood in for."""
+        """FLOPs of one guidance branch: all that runs in the pass, minus what the method skipped."""
         run = [e for e in entries if e.mode is Mode.RECOMPUTE or "velocity" not in e.sites]
         chosen = [chunk for entry in run for chunk in self._chunks(entry)]
         total = branch_flops(self.config, self.settings, forward, branch, self.text, chosen)
-        skips: list[tuple[Sequence[str], int, int]] = []  # of every chunk: sites, how many it sees, its text
+        skips: list[tuple[Sequence[str], int, int]] = []  # per chunk: skipped sites, chunks it attends to, text tokens
         for entry in run:
             text = self.text if branch == "cond" else CaptionEmbedder.null_tokens
             for chunk in self._chunks(entry):
@@ -61,7 +61,7 @@ class Price:
                 if branch == "cond" and forward.duplicate and chunk == forward.chunks.start:
                     skips.append((self._copied(entry, forward), 1, text))
         saved = sum(self._saved(site, seen, text) for sites, seen, text in skips for site in sites)
-        carries = forward.refresh is not None and branch != "none"  # a chunk that nothing stands in for
+        carries = forward.refresh is not None and branch != "none"  # a refreshed chunk is always computed
         if skips and not carries and all(self._silent(sites) for sites, _, _ in skips):
             saved += sum(captions_flops(self.config, text) for _, _, text in skips)
         return total - saved
@@ -71,7 +71,7 @@ class Price:
         return range(entry.slots[0] // width, entry.slots[1] // width)
 
     def _saved(self, site: str, seen: int, text: int) -> float:
-        """What standing in at `site` for one chunk saves of a pass."""
+        """FLOPs that skipping `site` for one chunk saves in a pass."""
         kind, span = _parsed(site)
         one = {
             "blocks": layer_flops(self.config, self.tokens, seen, text),
@@ -79,19 +79,19 @@ class Price:
             "feed_forward": feed_forward_flops(self.config, self.tokens),
         }
         if kind not in one:
-            raise ValueError(f"no price for a stand-in at {site!r}")
+            raise ValueError(f"the FLOPs of a skipped site {site!r} are unknown; want blocks, attention, feed_forward")
         return len(span) * one[kind]
 
     def _silent(self, sites: Sequence[str]) -> bool:
-        """Whether no layer of a chunk reads the text."""
+        """Whether no layer of a chunk uses the text."""
         spans = [span for kind, span in map(_parsed, sites) if kind in READERS]
         return len({layer for span in spans for layer in span}) == self.config.num_layers
 
     def _copied(self, entry: Entry, forward: Forward) -> Sequence[str]:
-        """What stood in for the duplicate of the oldest chunk, as the entry says.
+        """The skipped sites of the duplicate of the oldest chunk, from the entry.
 
-        Where it does not (a ledger of an older version, a rehearsal), what stood in for the chunk, but nothing in the
-        duplicate's first forward, when it has no history.
+        If the entry has none (a ledger of an older version, a dry run): those of the chunk itself. In its first forward
+        the duplicate has no history, so none is skipped.
         """
         if entry.copied is not None:
             return entry.copied
@@ -100,7 +100,7 @@ class Price:
         return entry.sites if known else ()
 
     def _probe(self, signal: str, forward: Forward) -> float:
-        """A signal of the chunks in flight, which is measured anew at every row."""
+        """FLOPs of a signal of the chunks in flight; it is measured at every row."""
         config, chunks, name = self.config, len(forward.chunks), signal.partition(" ")[0]
         if name == "patch_embedding":
             return chunks * patches_flops(config, self.tokens)
@@ -110,7 +110,7 @@ class Price:
 
 
 def _parsed(site: str) -> tuple[str, range]:
-    """The kind and the blocks of a site as the ledger names it, "blocks 0:2"."""
+    """The kind and the blocks of a site in the ledger's form, "blocks 0:2"."""
     kind, _, span = site.partition(" ")
     start, _, stop = span.partition(":")
     return kind, range(int(start), int(stop)) if stop else range(0)

@@ -1,10 +1,10 @@
-"""A folder of numbers recorded from the official code, and ours beside them, case by case.
+"""Comparison of our MAGI-1 with a folder of tensors recorded from the official code.
 
-config.json, state_dict.safetensors        the model, its settings, and what was run (`scenarios`)
+config.json, state_dict.safetensors        the model, its settings, and the recorded `scenarios`
 dit_forward[_bf16].safetensors             single forwards: (i) without, (ii) with a cache
 rollout_<scenario>.safetensors             whole videos, from the inputs in rollout_inputs.safetensors
-reuse_baselines.safetensors                of it, the official loop's video
-vae_config.json, vae_state_dict, vae_io    the autoencoder
+reuse_baselines.safetensors                only the video of the official loop is used
+vae_config.json, vae_state_dict, vae_io    the VAE
 """
 
 from __future__ import annotations
@@ -40,14 +40,15 @@ _NO_SPATIAL_TILES = 100_000
 
 
 class Recording:
-    """A recorded folder.
+    """A folder recorded from the official code.
 
     Args:
-        folder: where it is.
-        reference: run with the order of operations of the recorder, to the last bit; else as videos are made.
+        folder: its path.
+        reference: whether to use the recorder's order of operations, which gives the same rounding; else the kernels
+            that generate videos.
 
     Raises:
-        CheckpointError, ValueError: in one line, if a file is missing or damaged.
+        CheckpointError, ValueError: a file is missing or damaged; the message is one line.
     """
 
     def __init__(self, folder: Path, reference: bool = True) -> None:
@@ -59,7 +60,7 @@ class Recording:
         self.config, self.settings = read_config(self.folder / "config.json")
 
     def tensors(self, name: str) -> dict[str, Tensor]:
-        """The tensors of a file, none if it was not recorded."""
+        """The tensors of a file; none if the file does not exist."""
         path = self.folder / f"{name}.safetensors"
         try:
             return load_file(path) if path.is_file() else {}
@@ -72,12 +73,12 @@ class Recording:
         return self.build(self.config.params_dtype)
 
     def build(self, params_dtype: str) -> Magi1DiT:
-        """The transformer with a token stream of `params_dtype`."""
+        """The transformer with hidden states of `params_dtype`."""
         config = replace(self.config, params_dtype=params_dtype)
         path = self.folder / "state_dict.safetensors"
         model = empty_dit(config, reference=self.reference)
         check({name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}, {path: []})
-        # The recorder copied float32 weights into a model of `params_dtype`: norms were rounded before their upcast.
+        # The recorder copied float32 weights into a model of `params_dtype`, which rounded the weights of norms.
         rounded = {
             name: tensor.to(config.dtype) if stays_float32(name) and "norm" in name else tensor
             for name, tensor in self.tensors("state_dict").items()
@@ -89,7 +90,7 @@ class Recording:
 
     @torch.no_grad()
     def cases(self) -> Iterator[Case]:
-        """Every recorded output group with our distance from it."""
+        """The comparison of every recorded group of outputs."""
         with sdpa_kernel(SDPBackend.MATH) if self.reference else nullcontext():
             yield from self._all()
 

@@ -1,4 +1,4 @@
-"""Single recorded forwards of MAGI-1: (i) three chunks at once, (ii) two passes that share a cache."""
+"""Comparison with single recorded forwards of MAGI-1: (i) three chunks at once, (ii) two passes that share a cache."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _INTERVALS = {"i": 2.0, "ii": 1.0}  # step intervals of the recorded forwards
 
 
 class Source(Protocol):
-    """What is asked of a recording."""
+    """What `Forwards` needs of a recording; see recorded.Recording."""
 
     config: ModelConfig
     settings: RuntimeConfig
@@ -39,7 +39,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Inputs:
-    """One recorded call: what went into the transformer."""
+    """The inputs of one recorded transformer call."""
 
     latents: Tensor  # (n, C, chunk_width, h, w)
     times: Tensor
@@ -55,7 +55,7 @@ class Forwards:
         self.recording = recording
 
     def cases(self) -> Iterator[Case]:
-        """Every recorded output group of a forward, float32 and bfloat16."""
+        """The comparison of every recorded group of outputs of single forwards, float32 and bfloat16."""
         yield from self._forwards()
         yield from self._forward_bf16()
 
@@ -93,9 +93,9 @@ class Forwards:
 
     @torch.no_grad()
     def fit_last_bits(self, model: Magi1DiT) -> None:
-        """Give the time embedding the last bits that the recorder's machine gave its frequencies.
+        """Set `last_bits` of the time embedding to the rounding of the recorder's machine.
 
-        A frequency moves by one unit in the last place at most, where that brings the recorded condition closer.
+        A frequency changes by at most one unit in the last place, if the result is then closer to the recorded one.
         """
         recorded = self.recording.tensors("dit_forward")
         kind = next((kind for kind in ("distill", "base") if f"i.{kind}.condition" in recorded), None)
@@ -113,7 +113,7 @@ class Forwards:
         for frequency in range(FREQUENCIES):
             for units in (-1, 1):
                 off = distance(tried := {**best, frequency: units})
-                if off < 0.9 * least:  # less is the noise of other roundings
+                if off < 0.9 * least:  # smaller improvements are rounding noise
                     best, least = tried, off
         model.t_embedder.last_bits = best
 
@@ -140,7 +140,7 @@ class Forwards:
                 yield from self._cache_passes(recorded, kind)
 
     def _inside(self, inputs: Inputs, length: float | None) -> dict[str, Tensor]:
-        """What a forward computes on its way, official names and layouts."""
+        """The intermediate tensors of a forward, with official names and layouts."""
         model = self.recording.model
         call = self._call(model, inputs, length)
         hidden = model.embed(inputs.latents)
@@ -191,9 +191,12 @@ class Forwards:
         return from_chunks(dispatcher.velocity(torch.cat([before, inputs.latents]), forward))[None]
 
     def _forward_bf16(self) -> Iterator[Case]:
-        """Case (i) in bfloat16. Roundings that fall differently spread, so the yardstick is what bfloat16 itself
-        costs: the recorded distance between bfloat16 and float32. The recorder attended in float32; kernels that
-        attend in bfloat16 may come as far, the same order of operations must stay well below."""
+        """Case (i) in bfloat16.
+
+        Different rounding grows through the layers, so the tolerance is the recorded difference between bfloat16 and
+        float32. The recorder's attention was in float32. Kernels with attention in bfloat16 may reach the full
+        tolerance; the recorder's order of operations must stay below half of it.
+        """
         recorded, exact = self.recording.tensors("dit_forward_bf16"), self.recording.tensors("dit_forward")
         if not recorded or "i.distill.out" not in exact:
             return

@@ -1,10 +1,10 @@
-"""MAGI-1's chunk pipeline as plain data (arXiv:2505.13211, Sec. 2.4): who is denoised when, and who sees whom.
+"""MAGI-1's chunk pipeline as plain data (arXiv:2505.13211, Sec. 2.4): when each chunk is denoised, and its attention.
 
-Chunks enter one by one, a window's share of the steps apart; up to `window_size` of them are in flight, the oldest
-the cleanest. Time runs from 0 (noise) to 1 (clean). Around the chunks in flight a forward may carry
+A new chunk enters after every num_steps / window_size forwards. Up to `window_size` chunks are being denoised ("in
+flight"); the oldest is the cleanest. Time rises from 0 (noise) to 1 (clean). A forward may also compute
 
-* a *refresh*: the chunk that just finished is read once more at `clean_t` without text, for its keys and values;
-* a *duplicate* (one-pass guidance only): the oldest chunk, nearly clean, is forwarded a second time without its past.
+* a *refresh*: the chunk that just finished, at `clean_t` and without text, for its keys and values;
+* a *duplicate* (one-pass guidance only): the oldest chunk once more, nearly clean, without its past.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from .cache import Range
 from .config import RuntimeConfig
 
 _SHIFT = 3.0
-_SHORTCUT_STEPS = 12  # the one grid with unequal step lengths
+_SHORTCUT_STEPS = 12  # the only grid with unequal step lengths
 _KEPT_QUARTERS = {"16,16,8": (0, 1, 2)}  # of four sub-steps; other modes keep 0, 2, 3
 _LENGTHS = {"16,16,8": (1, 1, 2)}  # step lengths in sub-steps; other modes 2, 1, 1
-_PREFIX_RANGE = 8  # chunks that a given chunk sees when no range is configured
+_PREFIX_RANGE = 8  # chunks that a given chunk attends to if no range is configured
 
 
 @dataclass(frozen=True)
@@ -31,26 +31,26 @@ class Forward:
 
     index: int
     stage: int
-    inner: int  # forwards since the stage began
+    inner: int  # number of forwards since the stage began
     chunks: range  # chunks in flight, numbered through the video
-    steps: tuple[int, ...]  # updates each has had
-    times: tuple[float, ...]  # its time before the update
-    times_next: tuple[float, ...]  # and after it
-    visible: tuple[Range, ...]  # the chunks each one sees
-    step_length: float  # the distilled model's second time
-    refresh: int | None = None  # a finished chunk to be read again
-    refresh_visible: Range = (0, 0)
+    steps: tuple[int, ...]  # updates that each chunk has had
+    times: tuple[float, ...]  # time before the update
+    times_next: tuple[float, ...]  # time after the update
+    visible: tuple[Range, ...]  # chunks that each chunk attends to
+    step_length: float  # the distilled model's second time input
+    refresh: int | None = None  # a finished chunk that is computed again
+    refresh_visible: Range = (0, 0)  # chunks that it attends to
     duplicate: bool = False  # whether the oldest chunk also runs without its past
-    dropped: int = 0  # chunks' worth of finished keys given up before this forward
-    compresses: int = 0  # after this forward, so many finished chunks give up one chunk's worth of their keys
+    dropped: int = 0  # keys of finished chunks dropped before this forward, in chunks
+    compresses: int = 0  # after this forward, drop one chunk's worth of keys of this many finished chunks; 0: none
 
     @property
     def passes(self) -> int:
-        """Chunks that go through the transformer."""
+        """The number of chunks in the transformer call."""
         return len(self.chunks) + (self.refresh is not None) + self.duplicate
 
     def seen(self, visible: Range) -> int:
-        """Chunks' worth of keys in a range of chunks."""
+        """The number of keys in a range of chunks, in chunks."""
         return visible[1] - visible[0] - self.dropped
 
 
@@ -60,34 +60,34 @@ class Schedule:
 
     forwards: tuple[Forward, ...]
     chunks: int  # of the whole video, given ones included
-    given: int  # chunks that the prefix fills entirely; they are read once before the first forward
-    prefix: int  # latent frames given
+    given: int  # chunks that the prefix fills; they are computed once, before the first forward
+    prefix: int  # latent frames of the prefix
     chunk_width: int
     given_visible: tuple[Range, ...]
     given_step_length: float
 
     @property
     def chunk_steps(self) -> int:
-        """Updates of all chunks together."""
+        """The total number of updates of all chunks."""
         return sum(len(forward.chunks) for forward in self.forwards)
 
     @property
     def chunk_passes(self) -> int:
-        """Chunks forwarded: updates, refreshes and duplicates (the prefix apart)."""
+        """The number of chunk passes: updates, refreshes and duplicates, without the prefix."""
         return sum(forward.passes for forward in self.forwards)
 
     @property
     def visible_chunks(self) -> int:
-        """Chunk-sized blocks of keys seen, summed over all chunk passes."""
+        """The number of keys in attention, in chunks, summed over all chunk passes."""
         seen = sum(f.seen(reach) for f in self.forwards for reach in f.visible)
         refreshed = sum(f.seen(f.refresh_visible) for f in self.forwards if f.refresh is not None)
         return seen + refreshed + sum(f.duplicate for f in self.forwards)
 
     @cached_property
     def oldest_held(self) -> tuple[int, ...]:
-        """For every forward, the oldest chunk that it or a later one reads or writes: what is older can be forgotten.
+        """For every forward, the oldest chunk that it or a later forward reads or writes. Older ones can be dropped.
 
-        Once finished chunks are compressed they are read together, and nothing is forgotten.
+        Compressed chunks are read together, so none is dropped if the schedule compresses.
         """
         if any(f.compresses for f in self.forwards):
             return (0,) * len(self.forwards)
@@ -100,14 +100,14 @@ class Schedule:
 
     @property
     def held_chunks(self) -> int:
-        """The most chunks' worth of keys and values held at once."""
+        """The largest number of chunks in the key-value cache."""
         pairs = zip(self.forwards, self.oldest_held, strict=True)
         return max([self.given, *(f.chunks.stop - max(f.dropped, oldest) for f, oldest in pairs)])
 
     def emitted(self, forward: Forward) -> Range | None:
-        """The latent frames that are final after `forward` and were not given, None if there are none.
+        """The generated latent frames that are final after `forward`; None if there are none.
 
-        A chunk that starts with a given image is emitted whole.
+        A chunk that starts with a given image is emitted as a whole.
         """
         oldest = forward.chunks.start
         finished = forward.index + 1 == len(self.forwards) or self.forwards[forward.index + 1].chunks.start > oldest
@@ -119,7 +119,7 @@ class Schedule:
 
 
 def time_grid(num_steps: int, shortcut_mode: str = "8,16,16") -> list[float]:
-    """The num_steps + 1 times of a chunk, 0 to 1: quadratic, then shifted by 3 towards noise, in float32.
+    """The num_steps + 1 times of a chunk from 0 to 1: quadratic, then shifted by 3 towards noise, in float32.
 
     >>> [round(t, 5) for t in time_grid(64)[16::16]]
     [0.02174, 0.1, 0.3, 1.0]
@@ -136,7 +136,7 @@ def time_grid(num_steps: int, shortcut_mode: str = "8,16,16") -> list[float]:
 
 
 def step_lengths(num_steps: int, shortcut_mode: str = "8,16,16") -> list[float]:
-    """What the distilled model is told about each step's length, by step within a stage.
+    """The distilled model's step length input for each step.
 
     >>> step_lengths(64)[0], step_lengths(12)[:3]
     (32.0, [4.0, 8.0, 8.0])
@@ -147,12 +147,12 @@ def step_lengths(num_steps: int, shortcut_mode: str = "8,16,16") -> list[float]:
 
 
 def step_length(num_steps: int, interval: float = 1.0) -> float:
-    """The second time of one step; its `interval`, in sub-steps, counts only on the 12-step grid."""
+    """The step length input of one step. Its `interval`, in sub-steps, matters only on the 12-step grid."""
     return (4 / interval if num_steps == _SHORTCUT_STEPS else num_steps / 4) * 2
 
 
 def schedule(settings: RuntimeConfig, prefix: int = 0) -> Schedule:
-    """Lay out a video of `settings`, continuing `prefix` given latent frames (1 for an image).
+    """The schedule of a video with `settings` that continues `prefix` given latent frames (1 for an image).
 
     For 240 frames, 64 steps and a window of 4: 208 forwards, 640 chunk steps, 809 chunk passes.
     """
@@ -182,7 +182,8 @@ def schedule(settings: RuntimeConfig, prefix: int = 0) -> Schedule:
 
 
 def _compressed(forwards: list[Forward], chunks: int, capacity: int) -> list[Forward]:
-    """Where a chunk is about to enter and there is no room left, finished chunks make it, if there are two or more."""
+    """Mark the forwards after which the cache is compressed: a new chunk enters, the cache is full, and at least two
+    chunks are finished. Raises ValueError if `capacity` is too small."""
     dropped, found = 0, []
     for forward, after in zip(forwards, [*forwards[1:], None], strict=True):
         forward = replace(forward, dropped=dropped)
@@ -194,7 +195,7 @@ def _compressed(forwards: list[Forward], chunks: int, capacity: int) -> list[For
     held = max(forward.chunks.stop - forward.dropped for forward in found)
     if held > capacity:
         raise ValueError(
-            f"kv_capacity={capacity} has no room for the chunks in flight and a finished one; want {held} or more of "
+            f"kv_capacity={capacity} is too small for the chunks in flight and a finished one; want {held} or more of "
             f"the video's {chunks} chunks, or 0 for all"
         )
     return found
@@ -226,7 +227,7 @@ def _forward(
 
 
 def _visible(settings: RuntimeConfig, chunk: int, step: int) -> Range:
-    """The chunks that `chunk` sees at `step`: all up to itself, or as many as its noise level is given."""
+    """The chunks that `chunk` attends to at `step`: all up to itself, or the number configured for its noise level."""
     ranges = settings.noise2clean_kvrange
     if not ranges:
         return 0, chunk + 1

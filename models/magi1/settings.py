@@ -1,4 +1,4 @@
-"""What there is to choose about a MAGI-1 run, and the choices that cannot work."""
+"""The settings of a MAGI-1 run, and the checks of their values."""
 
 from __future__ import annotations
 
@@ -12,48 +12,50 @@ from .config import ModelConfig, RuntimeConfig
 from .schedule import Forward, Schedule, schedule
 
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
-FRAMES = 4  # pixel frames of a latent
+FRAMES = 4  # pixel frames per latent frame
 
 
 @dataclass
 class Magi1:
-    """Settings of one MAGI-1 run; the YAML files in conf/model/ hold the values.
+    """Settings of one MAGI-1 run. The YAML files in conf/model/ hold the values.
 
-    Raises ValueError, saying what would work, for any combination that the backbone cannot run.
+    Raises ValueError for a combination that the backbone cannot run; the message names values that work.
     """
 
     name: str = "magi1"
-    weights: str = "pretrained"  # "random" builds the real size without a checkpoint: cost only, no quality
-    checkpoint: str = ""  # folder with the transformer, the autoencoder, the text encoder and the special tokens
+    weights: str = "pretrained"  # "random": random weights without a checkpoint, to measure cost but not quality
+    checkpoint: str = ""  # folder with the transformer, the VAE, the text encoder and the special tokens
     frames: int = 240  # pixel frames of the video, a multiple of 4
     height: int = 480
     width: int = 480
     fps: int = 24
     steps: int = 64  # updates of every chunk; raising it: better, proportionally slower
-    window: int = 4  # chunks in flight; raising it: fewer, larger forwards
-    chunk: int = 6  # latent frames per chunk; raising it: longer stretches are denoised together
-    distill: bool = True  # the distilled model, one pass per forward; the base model takes three
-    kv_range: list[int] = field(default_factory=list)  # chunks seen, by share of the steps; [] sees all history
-    clean_kv_range: int = 1  # chunks that a finished chunk sees when it is read again; unused with kv_range []
-    clean_t: float = 0.9999  # time at which finished chunks are read again
-    clean_refresh: bool = True  # read finished chunks again, cleanly; false: remember them as they were last seen
-    kv_capacity: int = 0  # chunks' worth of keys and values held, 0 for all; raising it: more memory, less forgotten
-    kv_queries: str = "frame"  # token | frame | chunk: the last queries of the youngest chunk that say what is kept
-    nearly_clean: float = 0.3  # time from which the oldest chunk also runs without its past; 1 turns that off
+    window: int = 4  # chunks that are denoised at the same time; raising it: fewer, larger forwards
+    chunk: int = 6  # latent frames per chunk; raising it: more frames are denoised together
+    distill: bool = True  # the distilled model, one pass per forward; the base model needs three
+    kv_range: list[int] = field(default_factory=list)  # chunks attended to, by share of the steps; []: all history
+    clean_kv_range: int = 1  # chunks that a finished chunk attends to at its refresh; unused with kv_range []
+    clean_t: float = 0.9999  # time at which finished chunks are computed again
+    clean_refresh: bool = True  # compute finished chunks again; false: their keys are those of their last step
+    kv_capacity: int = (
+        0  # size of the key-value cache in chunks, 0 for all; raising it: more memory, fewer keys dropped
+    )
+    kv_queries: str = "frame"  # token | frame | chunk: last queries of the newest chunk, which rank the keys to keep
+    nearly_clean: float = 0.3  # time from which the oldest chunk also runs without its past; 1 turns this off
     shortcut: str = "8,16,16"  # which quarter of a 12-step grid has the long step; or "16,16,8"
     guidance_t: list[float] = field(default_factory=lambda: [0.0, 0.0217, 0.1, 0.3, 0.999])  # base model only
-    guidance_past: list[float] = field(default_factory=lambda: [1.5, 1.5, 1.5, 1.0, 1.0])  # raising: follows the past
-    guidance_text: list[float] = field(default_factory=lambda: [7.5, 7.5, 7.5, 0.0, 0.0])  # raising: follows the text
-    scale_factor: float = 0.18215  # of the latents
+    guidance_past: list[float] = field(default_factory=lambda: [1.5, 1.5, 1.5, 1.0, 1.0])  # weight of the past chunks
+    guidance_text: list[float] = field(default_factory=lambda: [7.5, 7.5, 7.5, 0.0, 0.0])  # weight of the prompt
+    scale_factor: float = 0.18215  # latents of the VAE are multiplied by it
     special_tokens: list[str] = field(default_factory=lambda: ["hq", "duration"])  # put before every caption
-    prefix: str = ""  # an image or a video to go on from
-    prefix_frames: int = 32  # pixel frames of it that are used; an image counts as 1
+    prefix: str = ""  # an image or a video that the generated video continues
+    prefix_frames: int = 32  # number of its pixel frames that are used; 1 for an image
     precision: str = "bf16"
     proj_precision: str = "fp32"  # of the projection after attention: "fp32" as released, "bf16" faster
-    text_tokens: int = 40  # caption tokens, special ones included, that prices assume
-    tile: int = 256  # pixels of a tile of the autoencoder; raising it: fewer seams, more memory
+    text_tokens: int = 40  # assumed caption tokens, special ones included, when FLOPs are counted
+    tile: int = 256  # side of a tile of the VAE, in pixels; raising it: fewer seams, more memory
     architecture: dict[str, Any] = field(default_factory=dict)  # of the transformer; empty: read from the checkpoint
-    vae: dict[str, Any] = field(default_factory=dict)  # of the autoencoder, for weights=random
+    vae: dict[str, Any] = field(default_factory=dict)  # of the VAE, for weights=random
 
     def __post_init__(self) -> None:
         self._one_of("weights", "pretrained", "random")
@@ -70,7 +72,7 @@ class Magi1:
             raise ValueError(
                 f"model.prefix_frames must be 1 (an image) or a multiple of {FRAMES}, got {self.prefix_frames}"
             )
-        _ = self.runtime  # refuses what the pipeline cannot run
+        _ = self.runtime  # raises ValueError for what the pipeline cannot run
 
     def _one_of(self, name: str, *allowed: str) -> None:
         if getattr(self, name) not in allowed:
@@ -78,7 +80,7 @@ class Magi1:
 
     @cached_property
     def runtime(self) -> RuntimeConfig:
-        """The same in the official terms."""
+        """The same settings with the official names."""
         return RuntimeConfig(
             distill=self.distill,
             cfg_number=1 if self.distill else 3,
@@ -109,17 +111,18 @@ class Magi1:
 
     @property
     def given(self) -> int:
-        """Latent frames of the prefix."""
+        """The number of latent frames of the prefix."""
         if not self.prefix:
             return 0
         return 1 if self.prefix_frames == 1 else self.prefix_frames // FRAMES
 
     @cached_property
     def plan(self) -> Schedule:
+        """All forwards of the video."""
         return schedule(self.runtime, self.given)
 
     def rows(self) -> list[Row]:
-        """The forwards of the plan in the engine's terms: a slot is a latent frame, a unit is a chunk."""
+        """The forwards of the plan as rows: a slot is a latent frame, an AR unit is a chunk."""
         return [self._row(forward) for forward in self.plan.forwards]
 
     def _row(self, forward: Forward) -> Row:

@@ -1,8 +1,8 @@
-"""The transformer's layers with every block and branch offered to a method.
+"""The transformer's layers with every block and branch as a site of a method.
 
-A call may hold more than the chunks in flight: a finished chunk to be read again, which no method may skip, and the
-duplicate of the oldest chunk, which shares that chunk's decision but has a history of its own (branch "<name>+alone").
-As long as all of it is computed, it runs in one call, as without a method.
+A call may hold more than the chunks in flight: a finished chunk that is computed again, which no method may skip, and
+the duplicate of the oldest chunk. The duplicate shares the decision of its chunk but has a history of its own (branch
+"<name>+alone"). If all of them are computed, they run in one call, as without a method.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ BRANCH_SITES = ("attention", "feed_forward")
 
 
 class SitedBlocks:
-    """What to run instead of all layers in turn, for one forward and one guidance branch.
+    """Runs the layers with a method's sites, for one forward and one guidance branch.
 
-    `twins` outlives the forward: the (chunk, site) whose duplicate has been computed before.
+    `twins` is kept between forwards. It holds each (chunk, site) whose duplicate was computed before.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class SitedBlocks:
         assert isinstance(layer, Layer)
         if not self.visit.kinds & set(BRANCH_SITES):
             return layer(hidden, call)
-        gates = layer.gates(call)  # a stand-in for a branch meets today's gate
+        gates = layer.gates(call)  # a result that a method supplies is multiplied by the present gate
         where = range(i, i + 1)
         mixed = self._at(Site("attention", where, self.branch), hidden, call, layer.mix)
         hidden = add(hidden, layer.gate_attention(mixed, gates[0]))
@@ -67,8 +67,10 @@ class SitedBlocks:
         return add(hidden, layer.gate_mlp(inner, gates[1]))
 
     def _at(self, site: Site, x: Tensor, call: Call, run: Run) -> list[Tensor]:
-        """`x` (members, tokens, width) through `site`, the chunks in flight by the method's decision; what comes of
-        the members, in pieces, since what has to pass over them next can do it where each lies."""
+        """The result of `x` (members, tokens, width) at `site`; the method decides about the chunks in flight.
+
+        The result is a list of pieces in the order of the members. It is not concatenated, which saves a copy.
+        """
         if not self.visit.watches(site):
             return [run(x, call)]
         n = len(self.forward.chunks)
@@ -93,10 +95,10 @@ class SitedBlocks:
         if twin:
             alone = done.get("twin", x[:0])
             pieces.append(self._twin(site, x[before + n :], alone, lambda: run(x[-1:], call.take([before + n]))))
-        return [done["whole"]] if "whole" in done else pieces  # which lie there in a row: nothing stood in for any
+        return [done["whole"]] if "whole" in done else pieces  # "whole": all members were computed in one call
 
     def _twin(self, site: Site, x: Tensor, computed: Tensor, compute: Callable[[], Tensor]) -> Tensor:
-        """The duplicate at `site`: as its chunk, but computed the first time, when it has no history."""
+        """The result of the duplicate at `site`, by the decision for its chunk; always computed the first time."""
         width, oldest = self.visit.row.unit, self.forward.chunks.start
         unit, key = self.visit.row.only(range(oldest * width, (oldest + 1) * width)), (oldest, site)
         made = _to_slots(computed, width) if len(computed) else None
@@ -110,7 +112,7 @@ def _chunks(part: Row) -> range:
 
 
 def _to_slots(x: Tensor, width: int) -> Tensor:
-    """(chunks, tokens, channels) -> (slots, tokens per slot, channels); tokens run through time first."""
+    """(chunks, tokens, channels) -> (slots, tokens per slot, channels); tokens of a chunk are ordered by time."""
     return x.reshape(len(x) * width, -1, x.shape[-1])
 
 

@@ -1,6 +1,6 @@
-"""Text for MAGI-1: cleaned captions, T5 v1.1-XXL token embeddings, and the special tokens put before them.
+"""Text for MAGI-1: cleaned captions, T5 v1.1-XXL token embeddings, and the special tokens before them.
 
-Every generated chunk sees the same caption behind a token that says how many chunks are still to come.
+All generated chunks have the same caption. A token before it gives the number of chunks that are still to come.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from engine.weights import WeightsError
 from .caption import clean_caption
 
 MAX_TOKENS = 800
-_TIED = "encoder.embed_tokens.weight"  # the table that shared.weight is
+_TIED = "encoder.embed_tokens.weight"  # the same table as shared.weight
 _NAMED = {"trans": 0, "hq": 1, "static": 2, "dynamic": 3, "borderness": 4, "3d": 15, "2d": 16}
-_ORDER = ("static", "dynamic", "borderness", "hq", "3d", "2d", "duration")  # each is put before the ones so far
+_ORDER = ("static", "dynamic", "borderness", "hq", "3d", "2d", "duration")  # each is put before the previous ones
 _DURATIONS = range(7, 15)  # rows for 1, 2, ... 8 or more chunks to come, the chunk itself included
 
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """Learned embeddings that steer quality, style and duration. Rows are (caption channels,), float32."""
+    """Learned embeddings for quality, style and duration, float32."""
 
     other: Tensor  # (17 or more, caption channels)
     caption: Tensor  # (1, caption channels)
@@ -44,7 +44,7 @@ class SpecialTokens:
 
     @classmethod
     def of(cls, other: Tensor, caption: Tensor, logo: Tensor) -> SpecialTokens:
-        """Take raw arrays; the released model knows them rounded to float16."""
+        """The tokens from raw arrays, rounded to float16 as in the released model. Raises ValueError for a shape."""
         if other.ndim != 2 or len(other) < 17:
             raise ValueError(f"other_tokens has shape {tuple(other.shape)}; want (17 or more, caption channels)")
         return cls(*(raw.to(torch.float16).float() for raw in (other, caption, logo)))
@@ -54,7 +54,7 @@ class SpecialTokens:
         """Read special_tokens.npz of the official repository.
 
         Raises:
-            WeightsError: it is not there, or no such archive; the message says where to get it.
+            WeightsError: the file is missing or damaged; the message says where to get it.
         """
         path = Path(path)
         if not path.is_file():
@@ -73,22 +73,25 @@ class SpecialTokens:
         return self.other[_NAMED[name]]
 
     def duration(self, chunks_left: int) -> Tensor:
-        """The token for `chunks_left` chunks to come, the present one included; 8 stands for more."""
+        """The token for `chunks_left` chunks to come, the present one included; 8 means 8 or more."""
         return self.other[_DURATIONS[min(chunks_left, len(_DURATIONS)) - 1]]
 
 
 def chunk_texts(
     caption: Tensor, tokens: SpecialTokens | None, chunks: int, prepend: Sequence[str] = ("hq", "duration")
 ) -> list[Tensor] | None:
-    """What each of `chunks` generated chunks sees, (L, caption channels), at most 800 tokens.
+    """The text of each of `chunks` generated chunks, (L, caption channels), at most 800 tokens.
 
     Args:
         caption: token embeddings of the prompt without padding, (L, caption channels). An empty one means no prompt.
         tokens: the special tokens; may be None if `prepend` is empty.
-        prepend: which of them to put before the caption; "duration" counts the chunks down.
+        prepend: the tokens to put before the caption; "duration" counts the chunks down.
 
     Returns:
-        One text per chunk, or None without a prompt: the learned null caption then stands in.
+        One text per chunk. None without a prompt: the learned null caption is then used.
+
+    Raises:
+        ValueError: a name in `prepend` is unknown, or `tokens` is None but needed.
     """
     unknown = set(prepend) - set(_ORDER)
     if unknown:
@@ -96,7 +99,7 @@ def chunk_texts(
     if len(caption) == 0:
         return None
     if prepend and tokens is None:
-        raise ValueError(f"special tokens {list(prepend)} are asked for but none are loaded")
+        raise ValueError(f"special tokens {list(prepend)} are wanted, but none are loaded; give tokens or prepend=()")
     texts = []
     for i in range(chunks):
         text = caption.float()
@@ -109,19 +112,19 @@ def chunk_texts(
 
 
 def negative_text(null: Tensor, tokens: SpecialTokens) -> Tensor:
-    """The null caption behind the tokens for things unwanted: captions, logos, transitions, borders.
+    """The null caption after the tokens for unwanted content: borders, transitions, logos, captions.
 
-    `null` (tokens, caption channels) keeps its length.
+    The result has the length of `null` (tokens, caption channels).
     """
     front = (tokens.row("borderness")[None], tokens.row("trans")[None], tokens.logo, tokens.caption)
     return torch.cat([*(token.to(null) for token in front), null])[: len(null)]
 
 
 def check_encoder(folder: Path) -> None:
-    """Refuse a T5 folder of which a file, a tensor or the tokenizer is missing, cut short or of another model.
+    """Check the files, tensors and tokenizer of a T5 folder. Tensors of pickled weights are checked when loaded.
 
     Raises:
-        WeightsError: naming what is wrong. Pickled weights are checked for their tensors as they are loaded.
+        WeightsError: something is missing, cut short or of another model; the message names it.
     """
     if not (folder / "config.json").is_file():
         raise WeightsError(f"no T5 encoder in {folder}: {folder / 'config.json'} is missing; {_todo(folder)}")
@@ -135,7 +138,7 @@ def check_encoder(folder: Path) -> None:
     try:
         with torch.device("meta"):
             model = T5EncoderModel(T5Config.from_dict(entries))
-    except Exception as error:  # a constructor's own, of many kinds
+    except Exception as error:  # a constructor raises many kinds
         place = folder / "config.json"
         raise WeightsError(f"{place} describes no T5 ({one_line(error)}); {_todo(folder)}") from None
     if _TIED in held:
@@ -149,14 +152,14 @@ def _todo(folder: Path) -> str:
 
 
 class TextEncoder:
-    """T5 v1.1-XXL's encoder (DeepFloyd layout), by transformers.
+    """The encoder of T5 v1.1-XXL (DeepFloyd layout), of the library transformers.
 
     Args:
         folder: holds config.json, spiece.model and the weights.
-        device: where it runs; 19 GB in float32.
+        device: the device; the encoder takes 19 GB in float32.
 
     Raises:
-        WeightsError: nothing is there.
+        WeightsError: a file is missing or broken.
     """
 
     def __init__(self, folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> None:

@@ -1,4 +1,4 @@
-"""Running a video autoencoder in overlapping tiles, blended linearly where they meet."""
+"""Running a video VAE in overlapping tiles, blended linearly in the overlap."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _AXES = (2, 3, 4)  # of (N, C, T, H, W)
 
 @dataclass(frozen=True)
 class Tiling:
-    """Tile sizes in frames and pixels, and the share of a tile that overlaps the one before."""
+    """Tile sizes in frames and pixels, and the share of a tile that overlaps the previous one."""
 
     length: int = 12  # higher: fewer seams in time, more memory
     height: int = 256
@@ -24,21 +24,28 @@ class Tiling:
     temporal_overlap: float = 0.0
 
     def sizes(self, factors: Size = (1, 1, 1)) -> Size:
-        """A tile measured in units of `factors` pixels."""
+        """The size of a tile in units of `factors` pixels."""
         return self.length // factors[0], self.height // factors[1], self.width // factors[2]
 
     def overlaps(self) -> tuple[float, float, float]:
+        """The overlap in time, height and width, as shares of a tile."""
         return self.temporal_overlap, self.spatial_overlap, self.spatial_overlap
 
 
 def encode_tiled(x: Tensor, run: Callable[[Tensor], Tensor], tiling: Tiling, factors: Size) -> Tensor:
-    """`run` maps (N, C, T, H, W) to latents smaller by `factors`. Later tiles blend into already blended ones."""
+    """Encode `x` (N, C, T, H, W) in tiles with `run`, whose latents are smaller by `factors`.
+
+    Each tile is blended with its already blended neighbours, as in the released code.
+    """
     latent = tiling.sizes(factors)
     return _tiled(x, run, tiling.sizes(), latent, tiling.overlaps(), in_place=True)
 
 
 def decode_tiled(z: Tensor, run: Callable[[Tensor], Tensor], tiling: Tiling, factors: Size) -> Tensor:
-    """`run` maps latents to videos larger by `factors`. Tiles blend into their neighbours as decoded."""
+    """Decode `z` (N, C, t, h, w) in tiles with `run`, whose videos are larger by `factors`.
+
+    Each tile is blended with its neighbours as they were decoded, as in the released code.
+    """
     latent = tiling.sizes(factors)
     pixels = latent[0] * factors[0], latent[1] * factors[1], latent[2] * factors[2]
     return _tiled(z, run, latent, pixels, tiling.overlaps(), in_place=False)
@@ -54,7 +61,7 @@ def _tiled(
 ) -> Tensor:
     strides = [int(n * (1 - share)) for n, share in zip(size, overlaps, strict=True)]
     if min(strides) < 1:
-        raise ValueError(f"tiles of {size} with overlaps {overlaps} never advance; raise the tile size")
+        raise ValueError(f"tiles of {size} with overlaps {overlaps} have a stride of 0; raise the tile size")
     extents = [int(n * share) for n, share in zip(out_size, overlaps, strict=True)]
     counts = [-(-x.shape[axis] // stride) for axis, stride in zip(_AXES, strides, strict=True)]
     places = list(product(*map(range, counts)))

@@ -1,7 +1,8 @@
-"""MAGI-1's video autoencoder: a vision transformer each way, 8×8 pixels and 4 frames to one latent of 16 channels.
+"""MAGI-1's video VAE: its encoder and decoder are vision transformers.
 
-State-dict keys are the official ones. Published shape (the defaults): 24 blocks of width 1024 each way, about 614 M
-parameters. Latents are unscaled here; the diffusion model works on `scale_factor` times them.
+A latent has 16 channels and covers 4 frames of 8×8 pixels. State-dict keys are the official ones. The published shape
+(the defaults) has 24 blocks of width 1024 in each of the two, about 614 M parameters. Latents are not scaled here; the
+diffusion model uses `scale_factor` times them.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _IMAGE_FRAMES = 4  # an image is encoded as this many equal frames
 
 @dataclass(frozen=True)
 class VaeConfig:
-    """The autoencoder's shape, official names."""
+    """The shape of the VAE, with the official names."""
 
     video_size: int = 256  # pixels of the native position grid
     video_length: int = 16
@@ -52,7 +53,7 @@ class VaeConfig:
         wants |= {"norm_code": False, "use_rope": False, "use_final_proj": False}
         for name, value in wants.items():
             if getattr(self, name) != value:
-                raise ValueError(f"{name}={getattr(self, name)} is no released MAGI-1 VAE, which has {name}={value}")
+                raise ValueError(f"got {name}={getattr(self, name)}, want {name}={value} as in the released MAGI-1 VAE")
 
     @classmethod
     def from_dict(cls, entries: Mapping[str, Any]) -> VaeConfig:
@@ -69,10 +70,13 @@ class VaeConfig:
 
     @property
     def patch(self) -> Size:
+        """The size of a patch (frames, rows, columns)."""
         return self.patch_length, self.patch_size, self.patch_size
 
 
 class Attention(nn.Module):
+    """Self-attention with normalised queries, keys and values, (N, tokens, width) -> same."""
+
     def __init__(self, config: VaeConfig) -> None:
         super().__init__()
         self.heads = config.num_heads
@@ -82,12 +86,14 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))
         centred = qkv - qkv.mean(-1, keepdim=True)
-        qkv = centred / (qkv.std(-1, keepdim=True, unbiased=False) + 1e-5)  # values are normed too
+        qkv = centred / (qkv.std(-1, keepdim=True, unbiased=False) + 1e-5)  # values are normalised too
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
 class Mlp(nn.Module):
+    """Two linear layers with a GELU between, (N, tokens, width) -> same."""
+
     def __init__(self, config: VaeConfig) -> None:
         super().__init__()
         inner = int(config.embed_dim * config.mlp_ratio)
@@ -113,7 +119,7 @@ class Block(nn.Module):
 
 
 class Trunk(nn.Module):
-    """Class token, positions, blocks and norm: what encoder and decoder share."""
+    """The common part of encoder and decoder: class token, positions, blocks and norm."""
 
     def __init__(self, config: VaeConfig) -> None:
         super().__init__()
@@ -143,6 +149,8 @@ class Trunk(nn.Module):
 
 
 class PatchEmbed(nn.Module):
+    """The projection of patches; a module of its own for the official state-dict keys."""
+
     def __init__(self, config: VaeConfig) -> None:
         super().__init__()
         self.proj = nn.Conv3d(config.in_chans, config.embed_dim, config.patch, config.patch)
@@ -182,7 +190,7 @@ class Decoder(Trunk):
 
 
 class ViTVAE(nn.Module):
-    """The autoencoder; deterministic: the mean of the posterior is the latent."""
+    """The VAE. It is deterministic: the latent is the mean of the posterior."""
 
     def __init__(self, config: VaeConfig) -> None:
         super().__init__()
@@ -213,9 +221,9 @@ class ViTVAE(nn.Module):
     def frames(self, latents: Tensor, scale_factor: float, tiling: Tiling | None = None) -> Tensor:
         """Scaled latents (C, t, h, w) of one chunk -> uint8 RGB frames (4t, 8h, 8w, 3).
 
-        A tile of a single latent gives four frames, where `decode` would take it for an image and give one.
+        A tile with a single latent frame gives four frames. (`decode` takes a single latent for an image.)
         """
-        weight = self.decoder.proj_in.weight  # where and in what precision the autoencoder works
+        weight = self.decoder.proj_in.weight  # for the device and dtype of the VAE
         z = (latents[None] / scale_factor).to(weight)
         video = decode_tiled(z, self.decoder, tiling or Tiling(), self.config.patch)[0].float()
         return (video * 127.5 + 127.5).clamp(0, 255).to(torch.uint8).permute(1, 2, 3, 0)
@@ -229,14 +237,14 @@ class ViTVAE(nn.Module):
 
 
 def load_vae(folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.bfloat16) -> ViTVAE:
-    """The autoencoder of an official folder (config.json and the weights), in evaluation mode; raises as `empty_vae`"""
+    """The VAE of an official folder (config.json and weights), in evaluation mode. Raises the errors of `empty_vae`."""
     vae = empty_vae(Path(folder))
     take(vae, read({Path(folder) / WEIGHTS: []}), lambda _: dtype, device)
     return vae
 
 
 def empty_vae(folder: Path) -> ViTVAE:
-    """The autoencoder that `folder` holds, on the meta device.
+    """The VAE of `folder` on the meta device.
 
     Raises:
         WeightsError: a file is missing, damaged or of another model.
@@ -252,7 +260,7 @@ def empty_vae(folder: Path) -> ViTVAE:
     try:
         with torch.device("meta"):
             vae = ViTVAE(VaeConfig.from_dict(entries)).eval()
-    except Exception as error:  # a constructor's own, of many kinds
+    except Exception as error:  # a constructor raises many kinds
         raise CheckpointError(f"{folder / 'config.json'} describes no ViTVAE ({one_line(error)})") from None
     check({name: tuple(tensor.shape) for name, tensor in vae.state_dict().items()}, {folder / WEIGHTS: []})
     return vae

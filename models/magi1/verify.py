@@ -1,7 +1,7 @@
 """Check our MAGI-1 against numbers recorded from the official code: `python -m models.magi1.verify FOLDER`.
 
-Prints one line per case and last a JSON object {"cases": {name: {max_abs_error, tolerance, passed}}}. Exit status 1
-if a case fails, if nothing was recorded, or if the folder cannot be used (the object then has an "error").
+Prints one line per case, and last a JSON object {"cases": {name: {max_abs_error, tolerance, passed}}}. The exit status
+is 1 if a case fails, if the folder has no recorded outputs, or if it cannot be read (the object then has an "error").
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .recorded import Recording
 
 
 def verify(folder: Path, reference: bool = True) -> dict[str, Any]:
-    """Run every case of `folder` and return the report; `reference` as for `Recording`."""
+    """Run and print every case of `folder`; returns the JSON object. `reference` is as for `Recording`."""
     report: dict[str, Any] = {"cases": {}}
     try:
         for case in Recording(folder, reference).cases():
@@ -39,7 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m models.magi1.verify", description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path, help="a folder recorded from the official code")
     parser.add_argument(
-        "--stock", action="store_true", help="check the kernels that make videos, not the recorder's roundings"
+        "--stock",
+        action="store_true",
+        help="use the kernels that generate videos, not the recorder's order of operations",
     )
     options = parser.parse_args(arguments)
     report = verify(options.folder, reference=not options.stock)
