@@ -68,7 +68,7 @@ CASES = {
         hidden=2 * 3 * DEPTH,
         saves={"attention", "cross_attention", "feed_forward"},
     ),
-    "predit": Case(PrediT(0, 1.0), PrediT(3, 3.0), moving=3, floats=1, saves={"velocity"}),
+    "predit": Case(PrediT(0), PrediT(2.0, 3), moving=3, floats=1, saves={"velocity"}),
     "bwcache": Case(BWCache(0), BWCache(9, 0.3), hidden=2 * (DEPTH + 1), saves={"blocks"}),
     "cfg_cache": Case(CfgCache(1), CfgCache(3), latents=2, saves={"guidance"}),
     "adacache": Case(
@@ -141,7 +141,7 @@ def test_a_setting_that_skips_changes_the_video_leaves_nothing_behind_and_costs_
         (lambda: FirstBlockCache(float("nan")), "threshold must lie"),
         (lambda: PAB(attention=0), "attention must lie"),
         (lambda: PAB(begin=100, end=850), "end must lie"),
-        (lambda: PrediT(2, 1.0, corrector=2), "corrector must lie"),
+        (lambda: PrediT(1.0, corrector=2), "corrector must lie"),
         (lambda: BWCache(0.1, reuse=-1), "reuse must lie"),
         (lambda: CfgCache(0), "interval must lie"),
         (lambda: AdaCache([0.1], [2]), "one rate more than bounds"),

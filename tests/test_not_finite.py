@@ -95,7 +95,7 @@ CASES = {  # method, how it is spoiled, the step that has to be computed, and wh
     "flowcache": (lambda: FlowCache(0.3, warmup=1, signal="latent", reuse="velocity"), by_input, BAD),
     "easycache": (lambda: EasyCache(0.3, warmup=1), by_input, BAD),
     "easycache, its gain": (lambda: EasyCache(0.3, warmup=1), by_output, 2),
-    "predit": (lambda: PrediT(9, 9.0, warmup=1), by_output, 2),
+    "predit": (lambda: PrediT(9.0, warmup=1), by_output, 2),
     "dsa_proxy": (lambda: DSAProxy(0.9, least=0.0), by_output, 2),
     "first_block_cache, per row": (lambda: FirstBlockCache(0.3), by_blocks, BAD),
     "first_block_cache, per slot": (lambda: FirstBlockCache(0.3, pool="slot"), by_blocks, BAD),
@@ -138,7 +138,7 @@ def test_easycache_computes_where_the_latent_stands_still_and_its_gain_is_no_num
         (lambda: AdaCache([0.1, math.nan], [3, 2, 1]), "must rise"),
         (lambda: AdaCache([math.nan], [3, 1]), "must rise"),
         (lambda: EasyCache(math.nan), "threshold must lie"),
-        (lambda: PrediT(3, math.nan), "max_change must lie"),
+        (lambda: PrediT(math.nan), "tolerance must lie"),
     ],
 )
 def test_a_setting_that_is_no_number_is_refused(make, told):

@@ -165,14 +165,14 @@ def test_predit_without_corrector_is_adams_bashforth_and_with_it_meets_a_straigh
     def line(x, k):
         return torch.full_like(x, 3 - 2 * rows[k].sigma[0])
 
-    outputs, ledger = velocities(PrediT(3, 9.0, corrector, 3, 0), line, numbers(*[0] * 5), rows)
+    outputs, ledger = velocities(PrediT(9.0, 3, corrector, 0.0, 3, 0), line, numbers(*[0] * 5), rows)
     assert modes(ledger) == "rrrpp"
     assert [float(v) for v in outputs[3:]] == pytest.approx([3 - 1.2, 3 - 1.1], abs=1e-5)
 
     def curve(x, k):
         return torch.full_like(x, rows[k].sigma[0] ** 2)
 
-    outputs, _ = velocities(PrediT(3, 9.0, corrector, 3, 0), curve, numbers(*[0] * 5), rows)
+    outputs, _ = velocities(PrediT(9.0, 3, corrector, 0.0, 3, 0), curve, numbers(*[0] * 5), rows)
     points = [(s, s * s) for s in (1.0, 0.9, 0.7)]
     plain = [adams_bashforth(points, s) for s in (0.6, 0.55)]
     errors = [abs(float(v) - s * s) for v, s in zip(outputs[3:], (0.6, 0.55), strict=True)]
@@ -183,14 +183,33 @@ def test_predit_without_corrector_is_adams_bashforth_and_with_it_meets_a_straigh
         assert all(e < abs(p - s * s) for e, p, s in zip(errors, plain, (0.6, 0.55), strict=True))
 
 
-def test_predits_horizon_shrinks_with_the_change():
-    method = PrediT(4, 0.5)
-    assert [method.horizon(r) for r in (0.0, 0.1, 0.25, 0.4, 0.5, 9.0, float("nan"))] == [4, 3, 2, 0, 0, 0, 0]
-    values = [1.0, 1.1, 1.2, 1.2, 1.2, 2.4, 4.8, 4.8]
+def test_predits_horizon_is_the_tolerance_over_the_cube_root_of_the_change_and_at_most_eight():
+    """p = 2. tau 0.6: changes of 0.2^3 and 0.3^3 allow 0.6 / 0.2 = 3 and 2 steps, one above 0.6^3 = 0.216 none."""
+    method = PrediT(0.6)
+    changes = (0.0, 1e-4, 0.2**3, 0.3**3, 0.028, 0.6**3, 0.22, 9.0, float("inf"), float("nan"))
+    assert [method.horizon(r) for r in changes] == [8, 8, 3, 2, 1, 1, 0, 0, 0, 0]
+    assert PrediT(0.6, 2).horizon(0.0) == 2 and PrediT(0.0).horizon(0.0) == 0 == PrediT(0.6, 0).horizon(0.0)
+
+
+def test_predit_predicts_as_many_steps_as_the_last_change_allows():
+    """tau 1: a change of 0.1 allows 1 / 0.1^(1/3) = 2 steps, one of 1.2 none, one of 0 all four of `max_horizon`."""
+    values = [1.0, 1.1, 0.0, 0.0, 2.42, 2.42, 0.0, 0.0, 0.0, 0.0, 2.42]
     _, ledger = velocities(
-        PrediT(4, 0.5, warmup=2, cooldown=0), lambda x, k: torch.full_like(x, values[k]), numbers(*[0] * 8)
+        PrediT(1.0, 4, warmup=2, cooldown=0), lambda x, k: torch.full_like(x, values[k]), numbers(*[0] * 11)
     )
-    assert modes(ledger) == "rrppprrr", "a change of 0.1 allows three steps; one of 1 allows none"
+    assert modes(ledger) == "rrpprrppppr"
+    assert [e.score for e in ledger[2:7]] == pytest.approx([0.1, 0.1, 0.1, 1.2, 0.0], abs=1e-5)
+
+
+def test_predit_corrects_only_where_the_velocity_changes_fast():
+    """Slopes per row 0.1 and 0.3, changes 0.1 and 0.27: from dynamics 0.2 on the second slope becomes 0.3 + 0.2."""
+    values, found = [1.0, 1.1, 1.4, 0.0], {}
+    for dynamics in (0.0, 0.2, 0.3):
+        method = PrediT(9.0, 3, 1.0, dynamics, 3, 0)
+        outputs, _ = velocities(method, lambda x, k: torch.full_like(x, values[k]), numbers(*[0] * 4))
+        found[dynamics] = float(outputs[3])
+    assert found[0.0] == found[0.2] == pytest.approx(1.4 + 1.5 * 0.5 - 0.5 * 0.1, abs=1e-5)
+    assert found[0.3] == pytest.approx(1.4 + 1.5 * 0.3 - 0.5 * 0.1, abs=1e-5)
 
 
 def bwcache_run(method, path):
