@@ -93,6 +93,8 @@ class Run:
     device: str = "auto"  # auto | cpu | cuda | cuda:1
     task: str = "videos"  # what every cell does: generate videos, or a measurement (sweep/tasks.py)
     target: str = ""  # of a calibration: flops:0.447 (share of the Original), speedup:2.1, lpips:0.05; "": the paper's
+    # of a search for a schedule: forwards:12, the steps that every AR unit computes
+    tries: int = 300  # schedules that a search tries at most; raising it: slower, a better schedule
     into: str = ""  # folder for the calibrated point; "": the menu, or the results if the menu is read-only
     dry_run: bool = False  # only print what would be done, and its FLOPs
     score: bool = True  # compute PSNR, SSIM, LPIPS and validity; `python -m eval RESULTS` does it later
@@ -115,6 +117,8 @@ class Run:
             raise ConfigError("results is empty; want the folder of the store, e.g. results=results")
         if self.target:
             read_target(self.target)
+        if self.tries < 1:
+            raise ConfigError(f"tries={self.tries}: want at least 1 schedule to try")
         if not (self.pflops > 0 and self.budget_gpu_hours >= 0):
             given = f"pflops={self.pflops}, budget_gpu_hours={self.budget_gpu_hours}"
             raise ConfigError(f"{given}: want a rate above 0, and a budget of at least 0 (0 sets no limit)")
@@ -131,7 +135,8 @@ class Run:
         return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
-TARGETS = {"flops": (0.0, 1.0), "speedup": (1.0, math.inf), "lpips": (0.0, math.inf)}  # quantity: (above, up to)
+# quantity: (above, up to)
+TARGETS = {"flops": (0.0, 1.0), "speedup": (1.0, math.inf), "lpips": (0.0, math.inf), "forwards": (0.0, math.inf)}
 
 
 def read_target(text: str) -> tuple[str, float]:
@@ -145,7 +150,9 @@ def read_target(text: str) -> tuple[str, float]:
         low, high = TARGETS[quantity.strip()]
         value = float(number)
     except (KeyError, ValueError):
-        raise ConfigError(f"target={text} is not valid; want flops:0.447, speedup:2.1 or lpips:0.05") from None
+        raise ConfigError(
+            f"target={text} is not valid; want flops:0.447, speedup:2.1 or lpips:0.05 (of a schedule forwards:12)"
+        ) from None
     if not (low < value <= high and math.isfinite(value)):
         raise ConfigError(f"target={text} is out of range; {quantity} must be above {low:g} and at most {high:g}")
     return quantity.strip(), value

@@ -14,6 +14,7 @@ VIDEOS = "videos"
 TASKS: dict[str, str] = {  # name -> module with run(cell, store, notify)
     "calibrate": "sweep.calibration.task",
     "plan": "sweep.plan_task",
+    "search_schedule": "sweep.schedules.task",
     "trajectory": "sweep.trajectory",
 }
 

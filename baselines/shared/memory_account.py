@@ -81,6 +81,7 @@ SIZES = (
 
 HELD = {
     "adacache": Held(branches=ALL),
+    "budget": Held(latents=2),
     "bwcache": Held(hidden=1, blocks=1),
     "ca2vdm": Held(),
     "cfg_cache": Held(latents=2),

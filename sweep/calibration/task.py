@@ -32,6 +32,7 @@ from engine.knob import Knob
 from engine.method import Method
 from reports.published import cells
 from store import Store, writing
+from sweep.calibration.prompts import check_apart
 from sweep.calibration.search import Search, Unreachable
 from sweep.calibration.trial import QUANTITIES, Trial
 from sweep.cell import Cell
@@ -55,6 +56,7 @@ class Goal:
 def run(cell: Cell, store: Store, notify: Notify = nobody) -> list[str]:
     """Search one operating point and write it; returns why not, if not. Raises ConfigError."""
     goal, knobs, name = goal_of(cell), knobs_of(cell), f"{cell.name}_{cell.run.speed}"
+    check_apart(cell.prompts, store)
     notify("say", f"{cell.model.name} {name}: {goal.quantity} {goal.value:.4g} ({goal.source})")
     trial = Trial(cell.model, cell.base, cell.method, goal.quantity, notify)
     trial.prepare(cell.prompts, store.cache("text", "x").parent)
@@ -111,7 +113,10 @@ def found(
 def goal_of(cell: Cell) -> Goal:
     """The target of the command line, else the paper's. Raises ConfigError if there is neither."""
     if cell.run.target:
-        return Goal(*read_target(cell.run.target), "as asked")
+        quantity, value = read_target(cell.run.target)
+        if quantity not in QUANTITIES:
+            raise ConfigError(f"target={cell.run.target} is no cost of a setting; want {', '.join(QUANTITIES)}")
+        return Goal(quantity, value, "as asked")
     row = {"model": cell.model.name, "method": cell.name, "speed": cell.run.speed, "variant": ""}
     own = cells(row) or cells({**row, "speed": ""})
     whole = cells({**row, "method": "original", "speed": ""})

@@ -85,6 +85,23 @@ class Trial:
         self.notify("say", f"  {self.number}: {self.turning}: {self.quantity} {mean:.4f}")
         return mean
 
+    def apart(self, method: Method, told: str) -> list[float]:
+        """The squared error of the final latents, relative to the Original's size, one per prompt; inf where they are
+        not finite. `told` is what those who watch are told."""
+        self.turning = told
+        errors = []
+        for number, original in enumerate(self._latents):
+            try:
+                made = self._video(number, method)[0]
+                errors.append(float((made - original).square().sum() / original.square().sum()))
+            except NonFinite:
+                errors.append(math.inf)
+        return errors
+
+    def share(self, method: Method) -> float:
+        """The share of the Original's FLOPs that `method` executes on the first prompt."""
+        return self._flops(0, method)
+
     def _allowed(self, settings: dict[str, float]) -> Method | None:
         try:
             return self.turned(settings)
@@ -113,7 +130,7 @@ class Trial:
         return self._made(number, self.model, method, ledger), ledger
 
     def _made(self, number: int, model: Any, method: Method, ledger: list[Entry]) -> torch.Tensor:
-        told = f"try {self.number}, {self.turning}"
+        told = f"try {self.number}, {self.turning}" if self.number else self.turning
         self.notify("video", "", told, f"prompt {number + 1} of {len(self.texts)}", len(model.schedule()))
         return generate(model, method, self.texts[number], SEED + number, ledger, lambda row: self.notify("row"))
 
@@ -126,6 +143,11 @@ class Trial:
     @cached_property
     def _whole(self) -> float:
         return flops(plan(self.base.schedule()), self.base.price)[0]
+
+    @cached_property
+    def _latents(self) -> list[torch.Tensor]:
+        self.turning = "the Original"
+        return [self._made(number, self.base, Original(), []) for number in range(len(self.texts))]
 
     @cached_property
     def _originals(self) -> list[torch.Tensor]:

@@ -1,0 +1,102 @@
+"""The control: the best fixed schedule of a given cost, found by search (BudCache, arXiv 2606.13496).
+
+    M_u = the steps of AR unit u that are computed, |M_u| = the budget                    the same for every prompt
+    v(s) = v0 + (s - s0) (v0 - v1) / (s0 - s1)        in between: Newton's line through the last two computed ones
+    M    = argmin mean over calibration prompts of ||z_M - z||^2 / ||z||^2                z: the final latents
+
+It looks at no content: what an adaptive rule of the same cost is worth is its distance from this row. BudCache searches
+one mask for all frames by annealing, then by exchanges, and hands back the last output. `experiment=search_schedule`
+does so for every AR unit of a segment; units beyond the last list follow the last list. `computed: []` computes every
+step and is the Original.
+
+Site: velocity.
+Signal: none, a fixed schedule.
+Memory: order + 1 latents.
+Changed: the mask is one per AR unit, since units are at different steps in the same row; velocities are extrapolated
+instead of reused; a schedule that was made for another model, length or number of steps is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from baselines.shared.schedule import check_fits, check_steps, due
+from engine.forecast import newton
+from engine.history import History
+from engine.method import Capabilities, Method, Probe
+from engine.row import VELOCITY, Decision, Mode, Row, Site
+
+NEEDS = {"none": frozenset[str](), "prefix": frozenset({"narrow"}), "exact": frozenset({"narrow", "settled"})}
+
+
+@dataclass
+class Budget(Method):
+    computed: list[list[int]] = field(default_factory=list)  # steps per AR unit; more of them: slower, nearer
+    order: int = 1  # of the stand-in; raising it: follows a smooth trajectory better, amplifies noise more
+    selective: str = "none"  # what a forward covers: none | prefix (no waiting frames) | exact (block-causal only)
+    made_for: dict[str, Any] = field(default_factory=dict)  # settings of the model searched on; others are refused
+
+    def __post_init__(self) -> None:
+        check_steps("computed", self.computed)
+        if self.order not in (0, 1, 2):
+            raise ValueError(f"order is 0, 1 or 2, got {self.order}")
+        if self.selective not in NEEDS:
+            raise ValueError(f"selective is one of {', '.join(NEEDS)}, got {self.selective!r}")
+        self.reset()
+
+    @property
+    def grain(self) -> str:
+        return "unit"
+
+    @property
+    def requires(self) -> frozenset[str]:
+        return NEEDS[self.selective] | {"partial"}
+
+    def check(self, model: Capabilities) -> None:
+        super().check(model)
+        check_fits("computed", self.computed, self.made_for, model)
+
+    def reset(self) -> None:
+        self.history = History(self.order + 1)
+
+    def narrow(self, row: Row) -> Row:
+        if self.selective == "none" or not row.updating:
+            return row
+        return row.exact() if self.selective == "exact" else row.only(range(row.slots.start, row.reach))
+
+    def decide(self, part: Row, probe: Probe, branch: str = "") -> Decision:
+        if due(self.computed, part):
+            return Decision(Mode.RECOMPUTE, why="schedule")
+        if any(self.history.count(slot) == 0 for slot in part.updating):
+            return Decision(Mode.RECOMPUTE, why="no history")
+        return Decision(Mode.PREDICT if self.order else Mode.CACHE)
+
+    def sites(self, depth: int, row: Row) -> Sequence[Site]:
+        return (VELOCITY,)
+
+    def keep(self, site: Site, part: Row, x: Tensor, out: Tensor) -> None:
+        a, b = _active(part)
+        self.history.push(part.updating, part.sigma[a:b], out[a:b], part.settled)
+
+    def fill(self, site: Site, part: Row, mode: Mode, x: Tensor) -> Tensor:
+        (a, b), slots = _active(part), part.updating
+        orders = [min(self.order, self.history.count(slot) - 1) for slot in slots]
+        velocity = self.history.predict(slots, newton, part.sigma[a:b], orders)
+        if b - a == len(part.slots):
+            return velocity
+        out = torch.zeros_like(x)  # idle frames are not stepped, so their velocity is never read
+        out[a:b] = velocity
+        return out
+
+    def state(self) -> Iterable[Tensor]:
+        return self.history.tensors()
+
+
+def _active(part: Row) -> tuple[int, int]:
+    """Where the updating slots lie in the part's tensors."""
+    return part.updating[0] - part.slots.start, part.updating[-1] + 1 - part.slots.start

@@ -1,0 +1,54 @@
+"""Fixed schedules: which steps of an AR unit are computed, and what a schedule was made for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from engine.method import Capabilities
+from engine.row import Row
+
+Steps = Sequence[Sequence[int]]
+"""Computed steps, one rising list per AR unit of a segment; later units take the last. Empty: every step."""
+
+
+def place(part: Row) -> int:
+    """Which AR unit of its segment `part` is, the ones that were given not counted.
+
+    >>> row = Row(9, 0, range(4, 6), 8, (3, 3), (0.5, 0.5), (0.4, 0.4), (True, True), unit=2, given=2)
+    >>> place(row)
+    1
+    """
+    return max(0, part.slots.start - part.given) // part.unit
+
+
+def due(computed: Steps, part: Row) -> bool:
+    """Whether the schedule computes this step of the unit `part`."""
+    if not computed:
+        return True
+    steps = computed[min(place(part), len(computed) - 1)]
+    return any(k in steps for k, on in zip(part.step, part.active, strict=True) if on)
+
+
+def check_steps(name: str, computed: Steps) -> None:
+    """Raises ValueError unless every list rises from 0: nothing stands in for a unit's first step."""
+    for steps in computed:
+        if not steps or steps[0] != 0 or any(b <= a for a, b in pairwise(steps)):
+            raise ValueError(f"{name} is one rising list of steps per AR unit, each from 0 on, got {list(steps)}")
+
+
+def check_fits(name: str, computed: Steps, made_for: Mapping[str, Any], model: Capabilities) -> None:
+    """Raises ValueError for a model or a setting of it that the schedule was not made for."""
+    other = {key: getattr(model.settings, key, None) for key in made_for}
+    differs = [f"{key}={value}" for key, value in other.items() if value != made_for[key]]
+    if differs:
+        wanted = ", ".join(f"{key}={value}" for key, value in made_for.items())
+        raise ValueError(
+            f"this schedule was made for {wanted}; here {', '.join(differs)}. Make one for this run "
+            "(experiment=search_schedule), or run what it was made for"
+        )
+    steps = model.schedule()[0].steps
+    beyond = [step for own in computed for step in own if step >= steps]
+    if beyond:
+        raise ValueError(f"{name} names step {beyond[0]}, and a unit of {model.name} has steps 0 to {steps - 1}")

@@ -1,0 +1,33 @@
+"""What a calibration may look at: prompts, and none that results are reported on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from omegaconf import OmegaConf
+
+from conf.schema import CONF, ConfigError, Prompts, read_prompts
+from store import Store
+
+
+def check_apart(prompts: Sequence[str], store: Store) -> None:
+    """Raises ConfigError if one of `prompts` is in a set of the menu that is reported on, or has videos in `store`."""
+    reported = {_plain(prompt): "the menu's set" for prompt in _menu()}
+    reported |= {_plain(str(record.run.get("prompt"))): f"videos in {store.root}" for record in store.records()}
+    both = next((prompt for prompt in prompts if _plain(prompt) in reported), None)
+    if both is not None:
+        raise ConfigError(
+            f"the prompt {both!r} is reported on ({reported[_plain(both)]}), so nothing may be calibrated on it; "
+            "use prompts=shapes_calibration or others of your own"
+        )
+
+
+def _menu() -> list[str]:
+    """The prompts that a run takes where none are named."""
+    chosen = OmegaConf.load(CONF / "config.yaml").defaults
+    name = next(entry.prompts for entry in chosen if not isinstance(entry, str) and "prompts" in entry)
+    return read_prompts(Prompts(file=OmegaConf.load(CONF / "prompts" / f"{name}.yaml").file))
+
+
+def _plain(prompt: str) -> str:
+    return " ".join(prompt.split()).casefold()
