@@ -1,1 +1,1 @@
-"""The methods SCOPE is compared with, one file each."""
+"""The methods that SCOPE is compared with, one file each."""

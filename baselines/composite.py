@@ -1,11 +1,11 @@
 """Several methods at once, each at its own sites: the velocity, a guidance branch, spans of blocks, branches of blocks.
 
     parts, from the outermost site to the innermost:   velocity > guidance > blocks > attention, feed_forward
-    where an outer part stands in, the inner ones are not reached, and are told that nothing was computed
-    where it computes, they decide for themselves, and what they stand in for enters what the outer part keeps
+    an outer part skips its site:   the inner parts are not reached and are told that nothing was computed
+    an outer part computes:         the inner parts decide; the outer part keeps the result, approximations included
 
-Makes sense where parts save different things: FasterCache's CFG cache saves a guidance branch, SCOPE whole steps. Parts
-at the same place (two spans of blocks that overlap) are refused.
+It is useful if the parts save different computations: FasterCache's CFG cache saves a guidance branch, SCOPE whole
+steps. Two parts at the same site (for example overlapping spans of blocks) are an error.
 
 Site: those of its parts.
 Signal: those of its parts.
@@ -28,22 +28,22 @@ from engine.fingerprint import code_of
 from engine.method import Capabilities, Method, Probe
 from engine.row import Decision, Mode, Row, Site
 
-DEPTHS = ("velocity", "guidance", "blocks")  # from the outside in; anything else lies within a block
+DEPTHS = ("velocity", "guidance", "blocks")  # from the outermost inwards; all other kinds are inside a block
 
 
 @dataclass
 class Composite(Method):
-    parts: dict[str, dict[str, Any]]  # name: settings of a method with its `_target_`, the outermost site first
+    parts: dict[str, dict[str, Any]]  # {name: settings of a method, with `_target_`}; the outermost site first
 
     def __post_init__(self) -> None:
         if len(self.parts) < 2:
-            raise ValueError(f"want at least two parts to combine, got {len(self.parts)}")
+            raise ValueError(f"parts needs at least two methods, got {len(self.parts)}")
         self.methods = {name: build(name, dict(settings)) for name, settings in self.parts.items()}
-        # a record is keyed by these settings, so they say which code each part is
+        # these settings are part of a record's key, so they include the code of each part
         self.parts = {name: {**given, "code": code_of(type(self.methods[name]))} for name, given in self.parts.items()}
         grains = {name: method.grain for name, method in self.methods.items() if _decides(method)}
         if len(set(grains.values())) > 1:
-            raise ValueError(f"parts decide per row or per unit, all alike; got {grains}")
+            raise ValueError(f"all parts must decide per row, or all per unit; got {grains}")
         self._grain = next(iter(grains.values()), "row")
         self.reset()
 
@@ -63,11 +63,11 @@ class Composite(Method):
             _check_apart(one, mine, other, theirs)
         levels = {_level(site) for sites in found.values() for site in sites}
         if levels & {0, 1} and len(levels) > 1 and self.grain == "unit":
-            raise ValueError("inside a forward of some units nothing else can stand in; decide per row")
+            raise ValueError("a forward of a part of the units has no sites inside; set decide_per=row in every part")
         if levels & {0, 1} and len(levels) > 1 and "nested" not in model.offers:
             raise ValueError(
-                f"{model.name} does not reach into a forward whose velocity a method watches; combine methods at "
-                "blocks or their branches only"
+                f"{model.name} has no sites inside a forward if a method uses the velocity; combine methods at blocks "
+                "or their branches only"
             )
 
     def reschedule(self, settings: Any) -> Any:
@@ -88,7 +88,7 @@ class Composite(Method):
         self.own: dict[tuple[str, str, int], Decision] = {}  # by part, guidance branch and first slot
         self.owner: dict[tuple[str, int], str] = {}
         self.level: dict[str, int] = {}
-        self.row = (-1, "")  # whose first branch decides for the parts that decide once for all
+        self.row = (-1, "")  # iteration, and the branch in which parts that are not branchwise decide
 
     def narrow(self, row: Row) -> Row:
         for method in self.methods.values():
@@ -142,7 +142,7 @@ class Composite(Method):
         return self.methods[self.owner[site.kind, site.span.start]].fill(site, part, mode, x)
 
     def rank(self, keys: Tensor, queries: Tensor) -> Tensor:
-        """By the part that has a view of its own on what keys are worth."""
+        """By the first part that overrides `rank`."""
         own = [method for method in self.methods.values() if type(method).rank is not Method.rank]
         return own[0].rank(keys, queries) if own else super().rank(keys, queries)
 
@@ -154,7 +154,7 @@ class Composite(Method):
 
 
 def build(name: str, settings: dict[str, Any]) -> Method:
-    """A method from its settings. Raises ValueError naming the part and what is wrong with it."""
+    """A method from its settings. Raises ValueError with the name of the part and the fault."""
     target = str(settings.pop("_target_", ""))
     settings.pop("code", None)
     module, _, attribute = target.rpartition(".")
@@ -163,7 +163,7 @@ def build(name: str, settings: dict[str, Any]) -> Method:
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"parts.{name}._target_={target!r} cannot be imported: {error}") from error
     if not (isinstance(kind, type) and issubclass(kind, Method) and is_dataclass(kind)):
-        raise ValueError(f"parts.{name}._target_: {target} is no dataclass derived from engine.method.Method")
+        raise ValueError(f"parts.{name}._target_: got {target}, want a dataclass derived from engine.method.Method")
     known = [field.name for field in fields(kind)]
     for key, value in settings.items():
         if key not in known:
@@ -179,7 +179,7 @@ def build(name: str, settings: dict[str, Any]) -> Method:
 
 
 def _decides(method: Method) -> bool:
-    """Whether it has decisions of its own, and does not only narrow."""
+    """Whether a method makes decisions; one that only narrows does not."""
     return type(method).decide is not Method.decide
 
 
@@ -192,6 +192,6 @@ def _check_apart(one: str, mine: Sequence[Site], other: str, theirs: Sequence[Si
         for b in theirs:
             same = a.kind == b.kind and (not a.span or set(a.span) & set(b.span))
             if same:
-                raise ValueError(f"parts {one} and {other} both stand at {a if a == b else f'{a} and {b}'}; drop one")
+                raise ValueError(f"parts {one} and {other} both use {a if a == b else f'{a} and {b}'}; remove one")
     if mine and theirs and min(map(_level, mine)) > min(map(_level, theirs)):
-        raise ValueError(f"part {other} stands outside {one}; name it first")
+        raise ValueError(f"the sites of part {other} enclose those of {one}; put {other} first")

@@ -1,19 +1,18 @@
-"""Delta-DiT (Chen et al. 2024, arXiv 2406.01125, Sec. 3-4): reuse what a range of blocks adds to its present input.
+"""Delta-DiT (Chen et al. 2024, arXiv 2406.01125, Sec. 3-4): reuse the residual of a range of blocks.
 
     Delta = x_out(range) - x_in(range)        at the last full step
-    x_out = x_in + Delta                      in between, with the x_in of now
+    x_out = x_in + Delta                      in between, with the present x_in
     range = the last Nc blocks  while k < boundary * steps    (outline stage: the front is computed)
             the first Nc blocks afterwards                    (detail stage: the rear is computed)
 
-One step in `interval` is full. Per AR unit (SCOPE's reading): Delta is kept per latent slot, k counts the slot's own
-steps, and a new unit starts with a full step. One decision per row takes the stage of its youngest updating slot;
-`decide_per: unit` decides for every chunk apart, where the backbone can forward a part of a row.
+One step in `interval` is full. SCOPE's paper uses the method per AR unit: Delta is kept per latent slot, k counts the
+slot's own steps, and a new unit starts with a full step. A decision for a whole row uses the stage of its least
+denoised updating slot. `decide_per: unit` decides for every chunk, if the backbone can forward a part of a row.
 
 Site: the front or the rear range of blocks.
 Signal: none, a fixed interval.
-Memory: 1 hidden tensor per guidance branch and range, so 2 once the stage has changed.
-Changed: the official code was never released and its hyperparameters are not stated; interval, Nc and boundary are
-ours.
+Memory: 1 hidden tensor per guidance branch and range, so 2 after the change of stage.
+Changed: there is no official code and the paper does not state its hyperparameters; interval, Nc and boundary are ours.
 """
 
 from __future__ import annotations
@@ -33,11 +32,11 @@ from engine.row import Decision, Mode, Row, Site
 
 @dataclass
 class DeltaDiT(Method):
-    interval: int  # one step in `interval` is full; raising it: faster, and drifts more
-    blocks: float = 0.4  # share of the blocks that the range covers (Nc / L); raising it: faster, coarser
+    interval: int  # one step in `interval` is full; raising it: faster, larger errors
+    blocks: float = 0.4  # share of the blocks that the range covers (Nc / L); raising it: faster, larger errors
     boundary: float = 0.5  # share of a slot's steps in the outline stage; raising it: the rear is reused for longer
-    warmup: int = 1  # first steps of a slot that are always full; raising it: slower, safer start
-    decide_per: str = "row"  # "unit": a decision per chunk, where the backbone can forward a part of a row
+    warmup: int = 1  # first steps of a slot that are always full; raising it: slower, smaller errors at the start
+    decide_per: str = "row"  # "unit": a decision per chunk, if the backbone can forward a part of a row
 
     knobs = (
         Knob("blocks", 0.02, 1.0),
@@ -68,11 +67,11 @@ class DeltaDiT(Method):
     def reset(self) -> None:
         self.cadence = Cadence()
         self.delta = {"outline": Memory(), "detail": Memory()}
-        self.stage = "outline"  # of the present row
+        self.stage = "outline"  # stage of the present row
 
     def decide(self, part: Row, probe: Probe, branch: str = "") -> Decision:
         own = self._memory(self._stage(part))
-        # an outer method may have left out a guidance branch since the stage began
+        # an outer method may have skipped a guidance branch since the start of the stage
         seen = {branch for memory in self.delta.values() for branch in memory.branches()}
         if not own.knows(part) or own.branches() != seen:
             return Decision(Mode.RECOMPUTE, why="no history")
@@ -92,7 +91,7 @@ class DeltaDiT(Method):
         return self.delta["outline" if self.decide_per == "unit" else stage]
 
     def sites(self, depth: int, row: Row) -> Sequence[Site]:
-        """The stage's range; under unit grain both ranges, cut where they overlap, since units differ in stage."""
+        """The stage's range of blocks. With grain "unit" both ranges, without overlap: units may differ in stage."""
         self.stage, count = self._stage(row), round(self.blocks * depth)
         if not count:
             return ()
@@ -109,7 +108,7 @@ class DeltaDiT(Method):
         return decision
 
     def keep(self, site: Site, part: Row, x: Tensor, out: Tensor) -> None:
-        self._memory(self.stage).push(site, part, out - x)  # a unit's own stage may be another
+        self._memory(self.stage).push(site, part, out - x)  # with grain "unit" all stages use one memory
 
     def fill(self, site: Site, part: Row, mode: Mode, x: Tensor) -> Tensor:
         return x + self._memory(self.stage).last(site, part)

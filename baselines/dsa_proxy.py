@@ -1,16 +1,16 @@
-"""DSA-proxy: a training-free stand-in for DSA (arXiv 2606.04432), which gives each AR unit as many steps as it needs.
+"""DSA-proxy: a training-free substitute for DSA (arXiv 2606.04432), which gives each AR unit the steps that it needs.
 
     x0_k = x_k + (s_clean - s_k) v_k                            the clean estimate at step k
     doubt_k = mean|x0_k - x0_{k-1}| / mean|x0_{k-1}|            1 - confidence
     doubt_k < threshold, after `least` of the steps:  the slot is done; its velocity stays v_k to the end
 
-Holding the velocity carries an Euler sampler straight to x0_k, so that a slot that is done has left early, whatever
-steps the schedule still has. A row is skipped when all its updating slots are done. DSA itself trains a confidence head
-together with a few-step generator; its code is not public and this is not DSA. `head: PATH` replaces the change by
-what a small head, fitted offline on runs of the frozen model, expects of the distance to the final estimate.
+With a constant velocity an Euler sampler ends at x0_k, so a slot that is done needs no further forward. A row is
+skipped if all its updating slots are done. DSA itself trains a confidence head together with a few-step generator; its
+code is not public, and this is not DSA. With `head: PATH`, a small head estimates doubt as the distance to the final
+clean estimate. The head is fitted offline on runs of the frozen model.
 
-On SkyReels-V2 the units of a row overlap in time and attend to each other: a row is skipped only when the youngest is
-done as well, which leaves little to save. It suits chunks that decide apart (`decide_per: unit`).
+On SkyReels-V2 the units of a row attend to each other. A row is skipped only if its least denoised unit is done too, so
+few rows are skipped. The method suits models whose chunks decide separately (`decide_per: unit`).
 
 Site: velocity.
 Signal: the change of the clean estimate, or a head on its pooled features; depends on the content.
@@ -43,11 +43,11 @@ NONE = "none"
 class DSAProxy(Method):
     knobs = (Knob("threshold", 1e-4, 10.0), Knob("least", 1.0, 0.02))
 
-    threshold: float  # doubt below which a slot is done; raising it: fewer steps, and drifts more
-    least: float = 0.2  # share of the steps that every slot gets; raising it: slower, safer
-    most: float = 1.0  # share of the steps after which a slot is done in any case; lowering it: faster, and drifts more
-    head: str = "none"  # or a file of benchmarks.fit_dsa_head: what doubt is, instead of the clean estimate's change
-    decide_per: str = "row"  # "unit": a decision per chunk, where the backbone can forward a part of a row
+    threshold: float  # doubt below which a slot is done; raising it: fewer steps, larger errors
+    least: float = 0.2  # share of the steps that every slot gets; raising it: slower, smaller errors
+    most: float = 1.0  # share of the steps after which a slot is done in any case; lowering it: faster, larger errors
+    head: str = "none"  # or a file of benchmarks.fit_dsa_head, which then computes doubt
+    decide_per: str = "row"  # "unit": a decision per chunk, if the backbone can forward a part of a row
 
     def __post_init__(self) -> None:
         within("threshold", self.threshold, 0, float("inf"))
@@ -56,7 +56,7 @@ class DSAProxy(Method):
         one_of("decide_per", self.decide_per, "row", "unit")
         self.judge = None if self.head == NONE else read_head(Path(self.head))
         if self.judge:
-            self.head = f"head {digest([Path(self.head)])}"  # a record is keyed by what was read, not where it lay
+            self.head = f"head {digest([Path(self.head)])}"  # the record's key has the content, not the path
         self.reset()
 
     @property
@@ -69,7 +69,7 @@ class DSAProxy(Method):
 
     def reset(self) -> None:
         self.velocity, self.clean = History(1), History(1)
-        self.doubt: dict[int, Tensor] = {}  # of each slot's last computed step, on the device
+        self.doubt: dict[int, Tensor] = {}  # doubt of each slot at its last computed step, on the device
         self.done: set[int] = set()
 
     def decide(self, part: Row, probe: Probe, branch: str = "") -> Decision:
@@ -92,7 +92,7 @@ class DSAProxy(Method):
     def keep(self, site: Site, part: Row, x: Tensor, out: Tensor) -> None:
         slots, cut = part.updating, _active(part)
         v, levels = out[cut], part.sigma[cut]
-        end = 0.0 if part.sigma_next[cut][0] < levels[0] else 1.0  # where this model's levels lead
+        end = 0.0 if part.sigma_next[cut][0] < levels[0] else 1.0  # noise level of a clean slot
         clean = x[cut] + column([end - level for level in levels], x) * v
         known = [i for i, slot in enumerate(slots) if self.clean.count(slot)]
         if known:
@@ -119,5 +119,5 @@ class DSAProxy(Method):
 
 
 def _active(part: Row) -> slice:
-    """Where the updating slots, which are contiguous, lie in the part's tensors."""
+    """The position of the updating slots, which are contiguous, in the part's tensors."""
     return slice(part.updating[0] - part.slots.start, part.updating[-1] + 1 - part.slots.start)

@@ -3,28 +3,29 @@
     r_i = mean|m_i - m_{i-1}| / mean|m_{i-1}|      m: the signal of one chunk, at successive steps of that chunk
     A  += p(r_i);  A < threshold: reuse;  else compute the chunk and A = 0
 
-Chunks that compute are forwarded without the others and see the keys and values that those left when they were last
-computed. As released this changes the function itself (`function: released`), so that a threshold of 0 is not the
-Original. On SkyReels-V2 a chunk then sees itself and earlier ones only, where the model sees all; on MAGI-1 finished
-chunks are not read again cleanly, and the duplicate of the oldest chunk is left out unless `nearly_clean`. `prune`
-leaves out the chunks that a row does not update: waiting ones, and finished ones, which stay as their last noisy step
-left them. `function: stock` with `prune: false` leaves the model's own function alone; a threshold of 0 is then the
-Original to the last bit. Compare it with an Original of either attention: the published one of SCOPE's tables is full.
+A forward covers only the chunks that compute. Their attention uses the stored keys and values of the other chunks, from
+the last computation of each. The released code also changes the model (`function: released`), so a threshold of 0 is
+not the Original. On SkyReels-V2 a chunk then attends only to itself and earlier chunks, while the model attends to all.
+On MAGI-1 finished chunks are not refreshed, and the duplicate of the oldest chunk is left out unless `nearly_clean`.
+`prune` leaves out the chunks that a row does not update: waiting ones, and finished ones, whose keys stay those of
+their last noisy step. `function: stock` with `prune: false` does not change the model; a threshold of 0 is then the
+Original, bit for bit. The Original may have either attention; in SCOPE's tables it has full attention.
 
-What is reused is, as released, the residual of the block stack on SkyReels-V2 (`reuse: residual`), with Wan's
-polynomial on the time projection; on MAGI-1 the last increment of the latent, v dt (`increment`), with none on the
-patch embedding: it is not rescaled to the present step, so that growing steps fall short. `velocity` rescales it.
+The reused quantity is that of the released code. On SkyReels-V2 it is the residual of the block stack (`reuse:
+residual`), with Wan's polynomial on the time projection. On MAGI-1 it is the last increment of the latent, v dt
+(`increment`), with the patch embedding and no polynomial. The increment is not rescaled to the present step, so it is
+too small if steps grow. `velocity` rescales it.
 
-On MAGI-1 the keys and values held can be bounded to `capacity` chunks' worth. As a chunk is about to enter a full
-memory, finished chunks give up one chunk's worth of theirs, for each head those that score lowest: importance to the
-youngest chunk's last queries against redundancy among keys (baselines/shared/kv_compression.py, after R-KV).
-0 keeps all.
+On MAGI-1 `capacity` limits the stored keys and values to that number of chunks; 0 keeps all. If the cache is full and a
+new chunk enters, finished chunks drop as many keys as one chunk has: in each head those with the lowest score. The
+score is the importance to the newest chunk's last queries minus the redundancy among keys
+(baselines/shared/kv_compression.py, after R-KV).
 
 Site: velocity, or the whole block stack.
 Signal: the patch embedding on MAGI-1 depends on the content; the time projection on SkyReels-V2 does not.
 Memory: 1 latent (1 hidden tensor per guidance branch with `residual`) and the last signal of every chunk; on
 SkyReels-V2 also the keys and values of every slot, block and branch.
-Changed: chunks that compute together are forwarded together, which gives the same numbers as one after another; one
+Changed: chunks that compute in the same row share one forward, which gives the same numbers as separate forwards; one
 decision for both guidance branches, whose signal is the same; keys are compressed on MAGI-1 only.
 """
 
@@ -45,24 +46,24 @@ from engine.knob import Knob
 from engine.method import Method, Probe
 from engine.row import Decision, Mode, Row, Site
 
-RELEASED = {"attention": "block_causal", "clean_refresh": False}  # of a model that has such a setting
+RELEASED = {"attention": "block_causal", "clean_refresh": False}  # applied if the model has the setting
 
 
 @dataclass
 class FlowCache(Method):
-    threshold: float  # raising it: more chunk-steps reuse; faster, and drifts more
-    reuse: str = "increment"  # of the latent, as released on MAGI-1 | velocity | residual of the block stack
-    signal: str = "patch_embedding"  # as released on MAGI-1; on SkyReels-V2 time_projection
+    threshold: float  # raising it: more chunk-steps reuse; faster, larger errors
+    reuse: str = "increment"  # increment of the latent, as released on MAGI-1 | velocity | residual of the block stack
+    signal: str = "patch_embedding"  # as released on MAGI-1; time_projection on SkyReels-V2
     fit: str = "none"  # polynomial p: none (p(r) = r) | wan_retention | wan | own (see `coefficients`)
     coefficients: list[float] = field(default_factory=list)  # of fit: own, highest power first
-    warmup: int = 5  # first steps of a chunk that are always computed; raising it: slower, safer start
+    warmup: int = 5  # first steps of a chunk that are always computed; raising it: slower, smaller errors at the start
     cooldown: int = 0  # last steps of a chunk that are always computed; the video's last step always is
-    function: str = "released"  # "stock": the model's own function
-    prune: bool = True  # forward only chunks that this row updates; without it, waiting and finished ones run along
+    function: str = "released"  # "stock": the model is not changed
+    prune: bool = True  # forward only chunks that this row updates; False: waiting and finished ones as well
     nearly_clean: bool = False  # with `released`: keep MAGI-1's duplicate of the oldest chunk
-    capacity: int = 0  # chunks' worth of keys and values held, 0 for all; raising it: more memory, less forgotten
-    queries: str = "frame"  # whose looks count in compression: the youngest chunk's last token | frame | chunk
-    importance: float = 0.07  # of looks against novelty in compression; raising it: keeps what is looked at
+    capacity: int = 0  # size of the key-value cache in chunks, 0 for all; raising it: more memory, fewer keys dropped
+    queries: str = "frame"  # queries that rank keys in compression: the newest chunk's last token | frame | chunk
+    importance: float = 0.07  # weight of importance against redundancy in compression; raising it: more importance
 
     knobs = (Knob("threshold", 1e-4, 10.0), Knob("warmup", 12, 1, whole=True))
 
@@ -97,11 +98,11 @@ class FlowCache(Method):
 
     def reset(self) -> None:
         self.moved = Discrepancy()
-        self.total: dict[int, float] = {}  # A, by a chunk's first slot
+        self.total: dict[int, float] = {}  # A of each chunk, by its first slot
         self.reused = Reused(self.reuse)
 
     def narrow(self, row: Row) -> Row:
-        """Without the chunks that wait, and with the keys that finished ones left; a prefix is computed once."""
+        """With `prune`: the row without waiting and finished chunks; attention uses stored keys of finished ones."""
         if not self.prune or not row.updating:
             return row
         ahead = row.updating[0] - row.slots.start

@@ -1,22 +1,23 @@
-"""The libraries themselves as rows: diffusers' cache hooks, and cache-dit, on the same transformer and schedule.
+"""The libraries themselves: diffusers' cache hooks, and cache-dit, on the same transformer and schedule.
 
-    the library's hooks are put on the model's own modules for one video, anew for every segment
-    the model's own forward runs under them, guidance branch by guidance branch, told which branch it is
-    what they skipped is read off the layers that really ran, never off the library's own counters
+    the library's hooks are set on the model's modules for one video, again for every segment
+    the model's own forward runs with them, once per guidance branch; the hooks are told the branch
+    the skipped computations are found from the layers that ran, not from the library's own counters
 
 `library: diffusers` has `technique` first_block_cache, mag_cache, taylorseer, pyramid_attention_broadcast, sea_cache;
 `library: cache_dit` (an extra, `pip install -e .[external]`) has dbcache. `options` are the fields of the library's own
-configuration, under its own names. `technique: none` puts no hook on: the model's own forward alone.
+configuration, with its own names. `technique: none` sets no hook: the model's own forward alone.
 
-Limits that are the library's: one decision for the whole window, one count of steps for all frames, one noise level
-(the mean over the updating ones) and no notion of an AR unit. diffusers' TaylorSeer finds no attention by default here,
-its patterns must be spelt out; its attention broadcast has one cache for both guidance branches and is refused with
-guidance; its FasterCache expects both branches in one batch and is not offered.
+Limits of the libraries: one decision for the whole window, one count of steps for all frames, one noise level (the mean
+over the updating frames), and no AR units. diffusers' TaylorSeer finds no attention modules here by default, so its
+patterns must be given. Its attention broadcast has one cache for both guidance branches, so it is refused with
+guidance. Its FasterCache needs both branches in one batch and is not available here.
 
 Site: inside the model's own forward.
-Signal: the library's.
-Memory: the library's, counted in its state.
-Changed: nothing of the library; `technique: none` equals the Original to rounding (1e-5), since it is another forward.
+Signal: that of the library.
+Memory: that of the library, counted in its state.
+Changed: nothing in the library; `technique: none` equals the Original up to rounding (1e-5), since it is another
+forward.
 """
 
 from __future__ import annotations
@@ -40,20 +41,20 @@ NONE = "none"
 
 @dataclass
 class Run:
-    """What a library is told of the segment that begins."""
+    """The data of a segment that a library needs."""
 
-    steps: int  # forwards of each guidance branch
-    branches: int
-    sigma: float = 1.0  # of the present row, mean over the updating slots; changes as the loop goes on
+    steps: int  # number of forwards of each guidance branch
+    branches: int  # number of guidance branches
+    sigma: float = 1.0  # noise level of the present row, mean over the updating slots; changes from row to row
 
 
 class Library(Protocol):
-    """A module that drives one library."""
+    """A module of this package that controls one library."""
 
-    TECHNIQUES: Mapping[str, Mode]  # and what its stand-ins are: reused or extrapolated
+    TECHNIQUES: Mapping[str, Mode]  # {technique: CACHE if it reuses results, PREDICT if it extrapolates them}
 
     def check(self, technique: str, options: Mapping[str, Any], branches: int) -> None:
-        """Raises ValueError for options that the technique does not have, or if the library is not installed."""
+        """Raise ValueError for options that the technique does not have, or if the library is not installed."""
         ...
 
     def enable(self, transformer: nn.Module, technique: str, options: Mapping[str, Any], run: Run) -> None: ...
@@ -61,15 +62,15 @@ class Library(Protocol):
     def disable(self, transformer: nn.Module) -> None: ...
 
     def tensors(self, transformer: nn.Module) -> Iterable[Tensor]:
-        """What the hooks hold."""
+        """The tensors that the hooks hold."""
         ...
 
 
 @dataclass
 class External(Method):
     library: str  # diffusers | cache_dit
-    technique: str  # of that library; "none": its hooks stay off
-    options: dict[str, Any]  # of the library's own configuration; see its documentation
+    technique: str  # a technique of that library; "none": no hooks
+    options: dict[str, Any]  # fields of the library's own configuration; see its documentation
 
     def __post_init__(self) -> None:
         one_of("library", self.library, *LIBRARIES)
@@ -99,7 +100,7 @@ class External(Method):
         try:
             yield
         finally:
-            held = list(self.state())  # the account is read after the video
+            held = list(self.state())  # `state` is called once more after the video
             self.reset()
             self.model, self.held = None, held
 
@@ -119,7 +120,7 @@ class External(Method):
 
     def _hook(self, part: Row) -> None:
         if self.model is None:
-            raise RuntimeError("a library's hooks need a model: decide within `attached`")
+            raise RuntimeError("a library's hooks need a model; call `decide` within the context of `attached`")
         self.run = Run(self.rows[part.segment], len(self.model.branches))
         transformer = self.model.transformer  # type: ignore[attr-defined]
         self.driver.enable(transformer, self.technique, self.options, self.run)
@@ -133,7 +134,7 @@ class External(Method):
 
 
 def tensors_in(roots: Iterable[object], package: str) -> Iterator[Tensor]:
-    """Every tensor that `roots` hold in containers and in objects of `package`, each once; modules are not entered."""
+    """Every tensor in `roots`, in containers and in objects of `package`, each once. Modules are not searched."""
     seen: set[int] = set()
     waiting = list(roots)
     while waiting:

@@ -1,15 +1,16 @@
-"""Exact selective computation: forward only what a row depends on and changes; no approximation.
+"""Exact selective computation: a forward covers only the frames that matter for a row; no approximation.
 
-    run   from the first frame that has not settled to the last AR unit that updates
-    see   what has settled through its keys and values, computed once in its final state and kept
+    forwarded     from the first frame that has not settled to the last AR unit that updates
+    attended to   also the settled frames, by keys and values that are computed once in their final state and stored
 
-Under block-causal attention a frame never sees a later one. So frames that have not started can be left out, and a
-finished frame, whose latent, timestep and everything that it sees stay the same, contributes the same keys and values
-to every later row. The video is the Original's up to rounding; what is saved is what no method should get credit for.
-With an overlap that is noised anew at every row, frames settle in the first segment only (`model.overlap_noise:
-segment` draws the noise once). As a part of a composite it narrows what the other parts forward.
+Under block-causal attention a frame does not attend to later AR units. So frames that have not started can be left out.
+The latent and timestep of a finished frame, and of all frames that it attends to, stay the same. So its keys and values
+are the same in every later row. The video equals the Original's up to rounding. The saving is no merit of an
+accelerating method and should be compared separately. If new noise is added to the overlap at every row, frames settle
+in the first segment only (`model.overlap_noise: segment` adds the same noise at every row). As a part of a composite it
+narrows the forwards of the other parts.
 
-Site: none, the interval of a forward.
+Site: none; the slots that a forward covers.
 Signal: none.
 Memory: none of its own; the backbone keeps 2 hidden tensors (keys, values) per block and guidance branch.
 Changed: not from a paper; SCOPE's `selective: exact` is the same.

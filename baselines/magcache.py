@@ -1,4 +1,4 @@
-"""MagCache (Ma et al., NeurIPS 2025, arXiv 2506.09045, Sec. 3): the residual's size shrinks by a law known beforehand.
+"""MagCache (Ma et al., NeurIPS 2025, arXiv 2506.09045, Sec. 3): reuse by calibrated ratios of the residual's size.
 
     gamma_k = mean ||R_k|| / ||R_{k-1}||        of the block stack's residual R = x_out - x_in, over tokens; calibrated
     g *= gamma_k;  e += |1 - g|;  n += 1        since the last full step
@@ -13,7 +13,7 @@ Memory: 1 hidden tensor per guidance branch.
 Released: yes, also at the threshold; shown by
 tests/test_probing_methods.py::test_magcache_computes_where_the_error_equals_the_threshold.
 Changed: g, e and n are kept per latent slot and the table is read at the slot's own step, since an asynchronous
-schedule has no common one; a row is skipped when all its updating slots may be.
+schedule has no common step; a row is skipped if all its updating slots may be skipped.
 """
 
 from __future__ import annotations
@@ -33,11 +33,13 @@ from engine.row import Decision, Mode, Row, Site
 
 @dataclass
 class MagCache(Method):
-    threshold: float  # on the accumulated error; raising it: more steps skip; faster, and drifts more
-    ratios: list[float]  # gamma at every step of a slot, the first being 1; of the conditional branch
-    ratios_uncond: list[float] = field(default_factory=list)  # of the others, which then decide apart; empty: together
-    max_skip: int = 4  # K, steps without a forward; raising it: faster, and drifts more
-    retention: float = 0.2  # share of the first steps that are computed; raising it: slower, safer start
+    threshold: float  # limit of the accumulated error; raising it: more steps are skipped; faster, larger errors
+    ratios: list[float]  # gamma at every step of a slot, the first is 1; of the conditional branch
+    ratios_uncond: list[float] = field(default_factory=list)  # of the other branches; empty: one decision for all
+    max_skip: int = 4  # K, largest number of steps without a forward; raising it: faster, larger errors
+    retention: float = (
+        0.2  # share of the steps, from the first on, that are computed; raising it: slower, smaller errors
+    )
 
     knobs = (Knob("threshold", 1e-4, 10.0), Knob("max_skip", 0, 12, whole=True))
 
@@ -47,10 +49,10 @@ class MagCache(Method):
         within("retention", self.retention, 0, 1)
         if not self.ratios:
             raise ValueError(
-                "ratios is empty; measure them for this model and schedule with python -m benchmarks.calibrate_magcache"
+                "ratios is empty; measure it for this model and schedule with python -m benchmarks.calibrate_magcache"
             )
         if not all(0 < ratio < math.inf for ratio in [*self.ratios, *self.ratios_uncond]):
-            raise ValueError("ratios must be positive and finite; they compare the sizes of residuals")
+            raise ValueError("ratios must be positive and finite, since they are ratios of sizes")
         self.reset()
 
     @property
@@ -103,7 +105,7 @@ class MagCache(Method):
 
 
 def nearest(table: Sequence[float], step: int, steps: int) -> float:
-    """The entry of `table` for `step` of `steps`, whatever the table's length.
+    """The entry of `table` for `step` of `steps`; a table of another length is read at the nearest index.
 
     >>> [nearest([1.0, 0.9, 0.5], k, 5) for k in range(5)]
     [1.0, 1.0, 0.9, 0.5, 0.5]

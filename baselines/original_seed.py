@@ -1,7 +1,8 @@
-"""The control: the Original from another noise, paired with the Original of the row's own seed.
+"""A control: the Original from another seed, compared with the Original of the run's own seed.
 
-The two videos share the prompt and nothing else. What LPIPS, SSIM and PSNR say of such a pair is the other end of
-their scale: a row as far from its Original has kept nothing of it, however good its pictures look. Nothing is skipped.
+The two videos have the same prompt and different noise. LPIPS, SSIM and PSNR of such a pair give the other end of their
+scale: a method with the same values has lost all content of its Original, even if its frames look good. Nothing is
+skipped.
 
 Site: none.
 Signal: none.
@@ -18,11 +19,11 @@ from engine.method import Method
 
 @dataclass
 class OriginalSeed(Method):
-    offset: int = 1000  # added to every seed; any value will do that gives a seed which the run does not use
+    offset: int = 1000  # added to every seed; choose a value that gives seeds which the run does not use
 
     def __post_init__(self) -> None:
         if not self.offset:
-            raise ValueError("offset=0 repeats the Original; want another number, or method=original_repeat")
+            raise ValueError("offset=0 repeats the Original; set another number, or use method=original_repeat")
 
     def reseed(self, seed: int) -> int:
         return seed + self.offset

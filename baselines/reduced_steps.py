@@ -1,7 +1,7 @@
-"""The Original with fewer sampler steps: what a user can do without any method (SCOPE's same-time comparison).
+"""A control: the Original with fewer sampler steps, which needs no method (SCOPE's same-time comparison).
 
-The staircase's lag shrinks with the steps. The paper's 10-step row of SkyReels-V2 fits 40 iterations, that is
-ar_step 1 where 50 steps have ar_step 5; with ar_step 5 it would have been 80.
+The lag of the staircase is reduced in proportion to the steps. The paper's time for SkyReels-V2 with 10 steps fits 40
+iterations, that is, ar_step 1 instead of the 5 of 50 steps. With ar_step 5 there would be 80 iterations.
 
 Site: none; the sampler itself is changed.
 Signal: none.
@@ -19,7 +19,7 @@ from engine.method import Method
 
 @dataclass
 class ReducedSteps(Method):
-    fraction: float  # of the model's steps that are kept; raising it: slower, closer to the Original
+    fraction: float  # share of the model's steps that are kept; raising it: slower, closer to the Original
 
     def __post_init__(self) -> None:
         if not 0 < self.fraction <= 1:

@@ -5,23 +5,24 @@
     A < threshold:  x_out = x_in + R               R = x_out - x_in of the last full step
     else:           run the blocks, refresh R, A = 0
 
-The head always runs. On SkyReels-V2 the released code (`pool: row`) takes r over all frames of the interval, idle ones
-included, and uses Wan's coefficients unchanged; on an asynchronous schedule that mean is diluted by frames that do
-not move, and the maintainers call the combination unsupported. `pool: slot` is our clean version: an accumulator per
-latent slot, warm-up and cool-down by a slot's own steps, and the row is computed when any active slot asks for it.
-Both sets of Wan's coefficients have negative values in part of their range, so A may fall; `nonnegative` forbids it.
-The released counter counts the calls of both guidance branches, but starts again at the number of rows: warm-up comes
-a second time in mid-segment and the cool-down is never reached (`counter: calls`; repaired with `rows`).
+The head always runs. On SkyReels-V2 the released code (`pool: row`) computes r over all frames of the interval, idle
+ones included, and uses Wan's coefficients unchanged. On an asynchronous schedule the frames that do not change make
+this mean smaller, and the maintainers call the combination unsupported. `pool: slot` is our version: an accumulator per
+latent slot, and warm-up and cool-down by a slot's own steps. It computes the row if any active slot requires it. Both
+sets of Wan's coefficients give negative values in a part of their range, so A may fall; `nonnegative` prevents this.
+The released counter counts the calls of both guidance branches but restarts at the number of rows. So the warm-up
+happens a second time in the middle of a segment, and the cool-down is never reached (`counter: calls`). `counter: rows`
+corrects this.
 
-On MAGI-1 the released port pools over all chunks in flight and adds the latent's last increment (`reuse: increment`,
-not rescaled to the present step; `velocity` is); the operating points there do the same. Its other changes are defects
-that we do not follow: chunks that miss a step wherever one enters, a crash where the last step of a stage was reused,
-and keys of the first chunk that are read but never written.
+On MAGI-1 the released port computes r over all chunks in flight and adds the latent's last increment (`reuse:
+increment`, not rescaled to the present step; `velocity` is rescaled). The operating points on MAGI-1 do the same. The
+port's other changes are defects that we do not copy: chunks miss a step when a new chunk enters, it crashes if the last
+step of a stage was reused, and it reads keys of the first chunk that were never written.
 
 Site: the whole block stack, or the velocity.
 Signal: the time projection or embedding, the same for every prompt; a patch embedding depends on the content.
 Memory: 1 hidden tensor per guidance branch (1 latent with `velocity` and `increment`).
-Changed: by default counters cannot wrap within a segment, as the released ones do; `pool: slot` is ours.
+Changed: by default the counters do not restart within a segment, unlike the released ones; `pool: slot` is ours.
 """
 
 from __future__ import annotations
@@ -49,17 +50,17 @@ COEFFICIENTS = {  # of Wan 2.1 T2V 1.3B, which SkyReels-V2 uses for its own mode
 
 @dataclass
 class TeaCache(Method):
-    threshold: float  # raising it: more rows reuse; faster, and drifts more
-    fit: str = "wan_retention"  # which polynomial: wan_retention | wan | none (p(r) = r) | own (see `coefficients`)
+    threshold: float  # raising it: more rows reuse; faster, larger errors
+    fit: str = "wan_retention"  # polynomial: wan_retention | wan | none (p(r) = r) | own (see `coefficients`)
     coefficients: list[float] = field(default_factory=list)  # of fit: own, highest power first
     signal: str = "time_projection"  # wan_retention is fitted on it, wan on time_embedding
-    warmup: int = 5  # first steps that are always computed (5 with retention, 1 without); raising it: slower, safer
-    cooldown: int = 0  # last steps that are always computed (0 with retention, 1 without)
+    warmup: int = 5  # first steps that are always computed (5 with retention, 1 without); raising it: slower
+    cooldown: int = 0  # last steps that are always computed (0 with retention, 1 without); raising it: slower
     pool: str = "row"  # "row": one accumulator over all frames, as released; "slot": one per latent slot
-    per_branch: bool = False  # an accumulator per guidance branch, as released; the decisions agree, the state doubles
+    per_branch: bool = False  # an accumulator per guidance branch, as released; same decisions, twice the state
     nonnegative: bool = False  # p below 0 counts as 0
     reuse: str = "residual"  # of the block stack, as released on SkyReels-V2 | velocity | increment, as on MAGI-1
-    counter: str = "rows"  # "calls", as released: of all branches, wraps at the segment's rows; needs per_branch
+    counter: str = "rows"  # "calls", as released: counts all branches, restarts at the number of rows; needs per_branch
 
     knobs = (Knob("threshold", 1e-4, 10.0), Knob("warmup", 12, 1, whole=True))
 
@@ -77,11 +78,11 @@ class TeaCache(Method):
         if self.reuse not in QUANTITIES:
             raise ValueError(f"reuse is one of {', '.join(QUANTITIES)}, got {self.reuse!r}")
         if self.per_branch and self.reuse != "residual":
-            raise ValueError(f"branches decide apart about a residual of their own; per_branch has no {self.reuse}")
+            raise ValueError(f"per_branch=true needs reuse=residual, got reuse={self.reuse}; change one of them")
         if self.counter not in ("rows", "calls"):
             raise ValueError(f"counter is rows or calls, got {self.counter!r}")
         if self.counter == "calls" and not (self.per_branch and self.pool == "row"):
-            raise ValueError("counter=calls counts every branch's calls over the row; set per_branch=true and pool=row")
+            raise ValueError("counter=calls counts the calls of every branch; set per_branch=true and pool=row")
         self.polynomial = self.coefficients if self.fit == "own" else COEFFICIENTS[self.fit]
         self.reset()
 
@@ -122,7 +123,7 @@ class TeaCache(Method):
         return Decision(Mode.RECOMPUTE if why else Mode.CACHE, score, why)
 
     def _place(self, part: Row, branch: str) -> tuple[int, float]:
-        """Steps since the beginning, and to the end."""
+        """The number of steps since the start, and to the end."""
         if self.pool == "slot":
             return _own_steps(part)
         if self.counter == "calls":
@@ -130,7 +131,7 @@ class TeaCache(Method):
         return self.rows[branch], part.steps - min(part.step)
 
     def _changes(self, part: Row, signal: Tensor, moved: Discrepancy) -> dict[int, float | None]:
-        """r of every accumulator; None where there is nothing to compare with."""
+        """r of every accumulator; None if there is no earlier signal."""
         if self.pool == "row":
             slots = list(part.slots)
             pooled = moved.pooled(slots, signal)
@@ -176,6 +177,6 @@ def polynomial(coefficients: Sequence[float], r: float) -> float:
 
 
 def _own_steps(part: Row) -> tuple[int, int]:
-    """Steps done by the youngest active slot, and steps left to the oldest."""
+    """The steps done by the least denoised active slot, and the steps left for the most denoised one."""
     own = [k for k, on in zip(part.step, part.active, strict=True) if on]
     return min(own), part.steps - max(own)

@@ -1,9 +1,9 @@
-"""The control: compute every k-th row whatever happens, and reuse or extrapolate in between.
+"""A control: compute every k-th row, and reuse or extrapolate the velocity in between.
 
-No paper needs it, every paper should beat it: it spends the same forwards without looking at anything. Order 0 hands
-back the last velocity; orders 1 and 2 read Newton's polynomial through the last computed ones at the present level.
-`reuse: increment` adds the latent's last increment instead, as the released FlowCache and TeaCache do on MAGI-1: with
-steps of unequal length that is another velocity.
+It uses as many forwards as a method, but measures no signal. So a method should be better than this control. Order 0
+reuses the last velocity. Orders 1 and 2 extrapolate with Newton's polynomial through the last computed velocities.
+`reuse: increment` adds the latent's last increment instead, as the released FlowCache and TeaCache do on MAGI-1. If
+steps have unequal lengths, that corresponds to another velocity.
 
 Site: velocity.
 Signal: none, a fixed interval.
@@ -29,9 +29,9 @@ from engine.row import VELOCITY, Decision, Mode, Row, Site
 
 @dataclass
 class Uniform(Method):
-    interval: float  # one row in `interval` is computed; raising it: faster, and drifts more; 2.5 alternates 2 and 3
-    order: int = 0  # of the stand-in; raising it: follows a smooth trajectory better, amplifies noise more
-    reuse: str = "velocity"  # of order 0: hand back the "velocity", or the latent's last "increment" whatever the step
+    interval: float  # one row in `interval` is computed; raising it: faster, larger errors; 2.5 alternates 2 and 3
+    order: int = 0  # order of the extrapolation; raising it: better on a smooth trajectory, amplifies noise more
+    reuse: str = "velocity"  # at order 0: the "velocity", or the last "increment" of the latent, for any step length
 
     knobs = (Knob("interval", 1.0, 50.0),)
 
@@ -41,7 +41,7 @@ class Uniform(Method):
         if self.order not in (0, 1, 2):
             raise ValueError(f"order is 0, 1 or 2, got {self.order}")
         if self.reuse not in ("velocity", "increment") or (self.reuse == "increment" and self.order):
-            raise ValueError(f"reuse is velocity, or increment at order 0; got {self.reuse!r} at order {self.order}")
+            raise ValueError(f"want reuse=velocity, or increment at order 0; got {self.reuse!r} at order {self.order}")
         self.reset()
 
     def check(self, model: Capabilities) -> None:
@@ -53,7 +53,7 @@ class Uniform(Method):
         self.rows = 0  # decisions in this segment
         self.computed = -1  # index of the last interval that was computed
         self.history = History(self.order + 1)
-        self.step: dict[int, float] = {}  # of each slot's last computed velocity, in noise level
+        self.step: dict[int, float] = {}  # change of noise level in each slot's last computed step
 
     def decide(self, part: Row, probe: Probe, branch: str = "") -> Decision:
         due = int(self.rows / self.interval) > self.computed
@@ -92,6 +92,6 @@ class Uniform(Method):
 
 
 def _active(part: Row) -> tuple[int, int, list[float]]:
-    """Where the updating slots lie in the part's tensors, and their levels."""
+    """The positions [a, b) of the updating slots in the part's tensors, and their noise levels."""
     a, b = part.updating[0] - part.slots.start, part.updating[-1] + 1 - part.slots.start
     return a, b, list(part.sigma[a:b])

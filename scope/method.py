@@ -7,27 +7,31 @@
            RECOMPUTE  otherwise, and after max_skip steps without one
     A_i = S_i after CACHE,  decay S_i after PREDICT,  0 after RECOMPUTE                                         (Eq. 5)
 
-CACHE hands back the last velocity, PREDICT extrapolates it along the noise level (`predictors.py`, Eq. 6-7), and
-`selective.py` restricts forwards to the active frames (Eq. 8-9). The velocity is taken after guidance, so one decision
-saves both branches.
+CACHE reuses the last velocity. PREDICT extrapolates it along the noise level (`predictors.py`, Eq. 6-7). `selective.py`
+restricts forwards to the active frames (Eq. 8-9). The velocity is taken after guidance, so one decision saves both
+guidance branches.
 
-What the paper leaves open, and what we chose: the text at hand names Eq. 4 and 5 but prints neither, so the norm
-(relative L1, as TeaCache and FlowCache have it), the feature and the update of A are reconstructed from its words.
-State is kept per latent slot, because the interval moves; the score of a row is the largest of its active slots'; a
-slot that has just begun has no history, which recomputes its row. History suffices for PREDICT where every active slot
-can be extrapolated, at a lower order while it has two anchors only (`history: recompute` wants the full order): what is
-too coarse to reuse is never handed back instead. The decay multiplies the score by less than 1 and so *delays* the next
-recompute, although the text says it hastens it; `decay: 1` turns it off. On MAGI-1 "decisions naturally operate per
-chunk" (Sec. 3.1): `decide_per: unit` in its operating points; on SkyReels-V2 per iteration. A decision per row would be
-nearer to the Original on `magi1_tiny`: LPIPS 0.027 against 0.063 at 0.309 of its FLOPs, two calibration prompts.
+What the paper leaves open, and our choices:
 
-Site: velocity, and the interval of a forward.
-Signal: the time projection by default, known from the timesteps alone; any other signal of the backbone by choice.
+* Our copy of the text refers to Eq. 4 and 5 but prints neither. The norm (relative L1, as in TeaCache and FlowCache),
+  the feature and the update of A are reconstructed from its description.
+* State is kept per latent slot, because the interval moves. The score of a row is the largest of its active slots. A
+  slot that has just started has no history, so its row is recomputed.
+* History suffices for PREDICT if every active slot can be extrapolated. With two anchors only, the order is lowered
+  (`history: recompute` recomputes instead). In the Predict band a velocity is never reused without extrapolation.
+* The decay multiplies the score by less than 1. So it *delays* the next recompute, although the text says the opposite.
+  `decay: 1` turns it off.
+* On MAGI-1 "decisions naturally operate per chunk" (Sec. 3.1), so its operating points have `decide_per: unit`. On
+  SkyReels-V2 there is one decision per iteration. On `magi1_tiny` a decision per row would be closer to the Original:
+  LPIPS 0.027 instead of 0.063, at 0.309 of the FLOPs, on two calibration prompts.
+
+Site: velocity, and the slots that a forward covers.
+Signal: the time projection by default, which depends on the timesteps alone; or any other signal of the backbone.
 Memory: order + 1 latents, and the signal's last value.
 Released: no code is public; Eq. 3 as printed; shown by
 tests/test_scope.py::test_in_the_predict_band_one_anchor_recomputes.
-Changed: per-slot state, explicit stability guards and switches for every point that the paper leaves open, as above.
-The paper's own numbers are the operating point `paper` of every model; `slow` and `fast` of the tiny ones are tuned.
+Changed: per-slot state, stability checks, and parameters for every point that the paper leaves open, as above. The
+paper's own numbers are the operating point `paper` of every model; `slow` and `fast` of the tiny models are tuned.
 """
 
 from __future__ import annotations
@@ -51,28 +55,28 @@ from scope.predictors import ORDER, Guards, Predictor
 
 @dataclass
 class Scope(Method):
-    tau_cache: float  # raising it: more steps hand back an old velocity; faster, and drifts more
-    tau_predict: float  # raising it: more steps are extrapolated instead of computed; faster, and drifts more
-    decay: float = 0.75  # of the score after a Predict; raising it to 1: sooner recomputed, slower
-    max_skip: int = 5  # steps without a forward; raising it: faster, and drifts more
+    tau_cache: float  # raising it: more steps reuse an old velocity; faster, larger errors
+    tau_predict: float  # raising it: more steps are extrapolated instead of computed; faster, larger errors
+    decay: float = 0.75  # factor on the score after a Predict; raising it towards 1: earlier recomputes, slower
+    max_skip: int = 5  # largest number of steps without a forward; raising it: faster, larger errors
     predictor: str = "newton2"  # taylor1 | newton2 | taylor2 | momentum | hicache | foca | auto
-    history: str = "lower"  # too few anchors for the order: "lower" it while there are two, or "recompute"
-    signal: str = "time_projection"  # what the discrepancy is measured on; "latent" depends on the content
+    history: str = "lower"  # if anchors are too few for the order: "lower" the order (two anchors), or "recompute"
+    signal: str = "time_projection"  # signal of the discrepancy; "latent" depends on the content
     reference: str = "previous"  # compare with the "previous" step or with the last "recompute"
-    rescale: str = "none"  # "poly": map the discrepancy through `coefficients` first, as TeaCache does
+    rescale: str = "none"  # "poly": apply the polynomial `coefficients` to the discrepancy, as in TeaCache
     coefficients: list[float] = field(default_factory=list)  # highest power first
-    reuse: str = "velocity"  # what Cache hands back: the "velocity", or the latent's last "increment" whatever the step
-    selective: str = "prefix"  # none | prefix | hull | exact (block-causal only): which frames a forward covers
-    interval_ratio: list[float] = field(default_factory=list)  # of prefix kept early, midway and late; empty: all
-    decide_per: str = "row"  # "unit": a decision per chunk, where the backbone can forward a part of a row
-    warmup: int = 1  # first steps of a slot that are always computed; raising it: slower, safer start
+    reuse: str = "velocity"  # Cache reuses the "velocity", or the last "increment" of the latent, for any step length
+    selective: str = "prefix"  # none | prefix | hull | exact (block-causal only): the frames that a forward covers
+    interval_ratio: list[float] = field(default_factory=list)  # share of the prefix early, midway, late; empty: all
+    decide_per: str = "row"  # "unit": a decision per chunk, if the backbone can forward a part of a row
+    warmup: int = 1  # first steps of a slot that are always computed; raising it: slower, smaller errors at the start
     cooldown: int = 0  # last steps of a slot that are always computed; raising it: slower, sharper
-    beta: float = 0.7  # momentum's memory of older slopes; raising it: smoother, slower to turn
-    rho_max: float = 6.0  # largest reach, in units of the last gap between anchors; raising it: bolder extrapolation
-    min_gap: float = 1e-6  # anchors closer than this lower the order
-    clip: float = 0.5  # largest relative correction to the last velocity; raising it: bolder; inf: never clipped
-    reject: float = math.inf  # a larger relative correction recomputes; costs a prediction before each decision
-    amplitude: float = math.inf  # widening of the history's range per channel that a prediction may reach; inf: free
+    beta: float = 0.7  # weight of older slopes in momentum; raising it: smoother, slower response
+    rho_max: float = 6.0  # largest extrapolation distance / last gap between anchors; raising it: more extrapolation
+    min_gap: float = 1e-6  # anchors with a smaller gap lower the order
+    clip: float = 0.5  # limit of the relative correction to the last velocity; raising it: larger steps; inf: no limit
+    reject: float = math.inf  # a larger relative correction recomputes; costs one prediction per decision
+    amplitude: float = math.inf  # how far a prediction may exceed the channel's last range, relative to it; inf: any
     eps: float = 1e-8  # in Eq. 4
 
     knobs = (
@@ -100,9 +104,9 @@ class Scope(Method):
         _one_of("reuse", self.reuse, "velocity", "increment")
         _one_of("selective", self.selective, *selective.CHOICES)
         if len(self.interval_ratio) not in (0, 3) or not all(0 <= share <= 1 for share in self.interval_ratio):
-            raise ValueError(f"interval_ratio is three shares from 0 to 1, got {self.interval_ratio}")
+            raise ValueError(f"interval_ratio wants no value or three shares from 0 to 1, got {self.interval_ratio}")
         if self.interval_ratio and self.selective != "prefix":
-            raise ValueError(f"interval_ratio cuts selective=prefix shorter, not selective={self.selective}")
+            raise ValueError(f"interval_ratio needs selective=prefix, got selective={self.selective}; set one of them")
         _one_of("decide_per", self.decide_per, "row", "unit")
         if self.rescale == "poly" and not self.coefficients:
             raise ValueError("rescale=poly needs coefficients, highest power first; see benchmarks/fit_teacache.py")
@@ -128,16 +132,16 @@ class Scope(Method):
         steps, wanted = model.schedule()[0].steps, ORDER[self.predictor] + 1
         if steps <= wanted:
             raise ValueError(
-                f"predictor={self.predictor} extrapolates from {wanted} computed steps, and a slot of {model.name} has "
-                f"{steps} in all; choose a lower order or more steps"
+                f"predictor={self.predictor} needs more than {wanted} steps per slot, and {model.name} has {steps}; "
+                "choose a predictor of a lower order or more steps"
             )
 
     def reset(self) -> None:
         self.discrepancy = Discrepancy(self.eps)
         self.score: dict[int, float] = {}  # A, per slot
-        self.skipped: dict[int, int] = {}  # steps since the slot's last forward
+        self.skipped: dict[int, int] = {}  # steps since the last forward of each slot
         self.predictor_ = Predictor(self.predictor, Guards(self.rho_max, self.min_gap), self.beta)
-        self.step: dict[int, float] = {}  # of each slot's last forward, in noise level
+        self.step: dict[int, float] = {}  # change of noise level in the last forward of each slot
         self.tally: Counter[str] = Counter()
         self._clipped: list[Tensor] = []
 
@@ -159,12 +163,12 @@ class Scope(Method):
         return Decision(mode, score, why)
 
     def _mode(self, part: Row, slots: Sequence[int], score: float) -> tuple[Mode, str]:
-        """Eq. 3 and its preconditions."""
+        """Mode and reason by Eq. 3 and its preconditions."""
         steps = dict(zip(part.slots, part.step, strict=True))
         history = self.predictor_.history
         if any(history.count(slot) == 0 for slot in slots):
             return Mode.RECOMPUTE, "no history"
-        if not all(math.isfinite(self.score[slot]) for slot in slots):  # max() may step over a NaN
+        if not all(math.isfinite(self.score[slot]) for slot in slots):  # max() may ignore a NaN
             return Mode.RECOMPUTE, "signal not finite"
         if any(steps[slot] < self.warmup for slot in slots):
             return Mode.RECOMPUTE, "warm-up"
@@ -179,7 +183,7 @@ class Scope(Method):
         return self._candidate(part, slots)
 
     def _candidate(self, part: Row, slots: Sequence[int]) -> tuple[Mode, str]:
-        """Predict, unless history or a stability check forbids it."""
+        """PREDICT, or RECOMPUTE if history does not suffice or a stability check fails."""
         at = _levels(part, slots)
         wanted = ORDER[self.predictor_.chosen]
         orders = self.predictor_.orders(slots, at)
@@ -206,7 +210,7 @@ class Scope(Method):
             if new:
                 where = [self._pending[0].index(slot) for slot in new]
                 self.discrepancy.remember(new, self._pending[1][where], part.settled)
-            if not fresh:  # measured against a fixed point, the discrepancy is not accumulated
+            if not fresh:  # with a fixed reference the discrepancy is not accumulated
                 for slot in part.updating:
                     self.score[slot] = 0.0
 
@@ -235,7 +239,7 @@ class Scope(Method):
         return out
 
     def _steadied(self, slots: Sequence[int], at: Sequence[float], last: Tensor) -> Tensor:
-        """The prediction within its bounds, all on the device: no round trip to the host."""
+        """The prediction within the bounds `clip` and `amplitude`, without a transfer to the host."""
         predicted = self.predictor_.predict(slots, at)
         ratio = _correction(predicted, last)
         shape = (-1, *[1] * (last.dim() - 1))
@@ -248,7 +252,7 @@ class Scope(Method):
         return torch.where(sane.view(shape), predicted, last)
 
     def _in_range(self, slots: Sequence[int], predicted: Tensor) -> Tensor:
-        """Each channel within the range of its last value, widened by `amplitude` of that range."""
+        """The prediction limited to each channel's last range, widened on both sides by `amplitude` times the range."""
         last = self.predictor_.history.last(slots)
         low, high = last.amin((-2, -1), keepdim=True), last.amax((-2, -1), keepdim=True)
         room = (high - low) * self.amplitude
@@ -271,7 +275,7 @@ class Scope(Method):
 
 
 def _cut(part: Row, slots: Sequence[int]) -> slice:
-    """Where the active slots, which are contiguous, lie in the part's tensors."""
+    """The position of the active slots, which are contiguous, in the part's tensors."""
     return slice(slots[0] - part.slots.start, slots[-1] + 1 - part.slots.start)
 
 
@@ -280,7 +284,7 @@ def _levels(part: Row, slots: Sequence[int]) -> list[float]:
 
 
 def _correction(predicted: Tensor, last: Tensor) -> Tensor:
-    """Relative L1 of what a prediction adds to the last velocity, per slot."""
+    """The relative L1 of the difference between a prediction and the last velocity, per slot."""
     return (predicted - last).abs().flatten(1).mean(1) / (last.abs().flatten(1).mean(1) + 1e-12)
 
 

@@ -1,14 +1,14 @@
-"""SCOPE's predictors: the velocity at a noise level not computed, from the levels that were (Sec. 3.3, Eq. 6 and 7).
+"""SCOPE's predictors: they extrapolate the velocity from computed noise levels to a new one (Sec. 3.3, Eq. 6 and 7).
 
     taylor1   v0 + h d1                                        h = sigma - s0,  d1 = (v0 - v1) / (s0 - s1)     (Eq. 6)
     newton2   v0 + h d1 + h (h + h1) (d1 - d2) / (h1 + h2)     exact on quadratics at any spacing              (Eq. 7)
     taylor2   v0 + h d1 + h^2/2 c,  c = 2 (d1 - d2) / (h1 + h2)    Eq. 7 read literally; first order only
     momentum  v0 + h m,  m <- beta m + (1 - beta) d1 at each recompute, bias-corrected       (named in the paper only)
     hicache   TaylorSeer's recursion on scaled Hermite polynomials, levels in units of the last gap      (its paper)
-    foca      a BDF2 forecast corrected by Heun's rule: the line of taylor1, by other arithmetic          (its paper)
-    auto      whichever of the others had the least error, predicted before each recompute   (named in the paper only)
+    foca      a BDF2 forecast corrected by Heun's rule: the same line as taylor1, other arithmetic        (its paper)
+    auto      taylor1, newton2 or momentum, the one with the least error at past recomputes  (named in the paper only)
 
-Predicted values never enter the history: its anchors are forwards.
+The history holds computed velocities only, no predicted ones.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ORDER: dict[str, int] = {"taylor1": 1, "newton2": 2, "taylor2": 2, "momentum": 1
 
 
 def _hicache(points: Points, at: float) -> Any:
-    """Its polynomials have a fixed scale, made for steps of about 1: noise levels are measured in the last gap."""
+    """HiCache's formula with noise levels in units of the last gap: its fixed scale is made for steps of about 1."""
     gap = points[-1][0] - points[-2][0] if len(points) > 1 else 1.0
     return hicache([(level / gap, value) for level, value in points], at / gap)
 
@@ -39,19 +39,19 @@ FORMULA: dict[str, Formula] = {
     "hicache": _hicache,
     "foca": foca,
 }
-TRIED_BY_AUTO = ("taylor1", "newton2", "momentum")  # from cheap to dear: a tie goes to the lower order
+TRIED_BY_AUTO = ("taylor1", "newton2", "momentum")  # of predictors with equal errors, the first is used
 
 
 @dataclass(frozen=True)
 class Guards:
-    """When a step is too far, or its anchors too close, for a formula to be trusted."""
+    """The limits of an extrapolation: h is its distance, h1 and h2 are the last gaps between anchors."""
 
     rho_max: float  # largest |h| / |h1|
     min_gap: float  # smallest |h1|, |h2|
 
 
 def usable_order(levels: Sequence[float], at: float, wanted: int, guards: Guards) -> int:
-    """The highest order <= `wanted` that the anchors `levels` (oldest first) support at level `at`."""
+    """The highest order <= `wanted` at level `at` that the anchors `levels` (oldest first) and the guards allow."""
     if not levels or wanted == 0 or len(levels) < 2:
         return 0
     h, h1 = at - levels[-1], levels[-1] - levels[-2]
@@ -64,7 +64,7 @@ def usable_order(levels: Sequence[float], at: float, wanted: int, guards: Guards
 
 
 class Predictor:
-    """One of the predictors above over a shared history of velocities."""
+    """One of the predictors above, with the history of velocities of all slots."""
 
     def __init__(self, name: str, guards: Guards, beta: float) -> None:
         self.name, self.guards, self.beta = name, guards, beta
@@ -72,11 +72,11 @@ class Predictor:
         self.history = History(self.order + 1)
         self.slope = History(1)  # momentum's m
         self.updates: dict[int, int] = {}
-        self.error = dict.fromkeys(TRIED_BY_AUTO, 0.0)  # auto's running relative L1, NaN-free
+        self.error = dict.fromkeys(TRIED_BY_AUTO, 0.0)  # running mean of the relative L1 error, for auto
         self.tried = 0
 
     def keep(self, slots: Sequence[int], levels: Sequence[float], velocity: Tensor, settled: int = 0) -> None:
-        """A fresh velocity (len(slots), ...) of the active `slots` at `levels`; see `History.push` for `settled`."""
+        """Store a computed velocity (len(slots), ...) of `slots` at `levels`; see `History.push` for `settled`."""
         moved = [i for i, s in enumerate(slots) if not self._waits(s, levels[i])]
         if len(moved) < len(slots):
             slots, levels, velocity = [slots[i] for i in moved], [levels[i] for i in moved], velocity[moved]
@@ -89,18 +89,19 @@ class Predictor:
         self.history.push(slots, levels, velocity, settled)
 
     def _waits(self, slot: int, level: float) -> bool:
-        """A slot whose level has not moved adds no anchor: differences over it would divide by zero."""
+        """Whether the level of a slot is unchanged. It then adds no anchor, since differences would divide by zero."""
         past = self.history.levels.get(slot, [])
         return bool(past) and past[-1] == level
 
     def orders(self, slots: Sequence[int], at: Sequence[float]) -> list[int]:
-        """What the guards leave of the wanted order, slot by slot."""
+        """The usable order of each slot at its level in `at`."""
         levels = [self.history.levels.get(slot, []) for slot in slots]
         wanted = ORDER[self.chosen]
         return [usable_order(known, level, wanted, self.guards) for known, level in zip(levels, at, strict=True)]
 
     @property
     def chosen(self) -> str:
+        """The predictor in use; for "auto" the one with the least error so far."""
         if self.name != "auto":
             return self.name
         return min(TRIED_BY_AUTO, key=lambda name: self.error[name]) if self.tried else "taylor1"
@@ -124,10 +125,11 @@ class Predictor:
         return v0 + h * self.slope.last(slots)
 
     def tensors(self) -> list[Tensor]:
+        """The stored velocities and slopes, for the account of a method's memory."""
         return [*self.history.tensors(), *self.slope.tensors()]
 
     def _push_slope(self, slots: Sequence[int], levels: Sequence[float], velocity: Tensor, settled: int) -> None:
-        """m <- beta m + (1 - beta) d1, from zero; every slot needs an entry, so that `last` finds one."""
+        """m <- beta m + (1 - beta) d1, starting at zero. Every slot gets an entry, which `last` needs."""
         for i, (slot, level) in enumerate(zip(slots, levels, strict=True)):
             known = self.history.levels.get(slot)
             if not known:
@@ -140,7 +142,7 @@ class Predictor:
             self.slope.push([slot], [level], moved, settled)
 
     def _mark(self, slots: Sequence[int], levels: Sequence[float], truth: Tensor) -> None:
-        """Compare what each predictor would have said with the truth, for slots that all of them can serve."""
+        """Update the error of each predictor with the computed velocity, for slots with enough anchors for all."""
         ready = [i for i, slot in enumerate(slots) if self.history.count(slot) >= 3]
         if not ready:
             return
@@ -148,6 +150,6 @@ class Predictor:
         size = truth.abs().mean()
         errors = torch.stack([(self.predict(chosen, at, name) - truth).abs().mean() / size for name in TRIED_BY_AUTO])
         self.tried += 1
-        share = max(1 / self.tried, 0.1)  # a plain mean at first, then a memory of about ten recomputes
+        share = max(1 / self.tried, 0.1)  # the mean of the first ten recomputes, then an exponential moving average
         for name, error in zip(TRIED_BY_AUTO, errors.tolist(), strict=True):
             self.error[name] += share * (error - self.error[name])

@@ -1,14 +1,15 @@
-"""SCOPE's selective computation (Sec. 3.4): forward only what the schedule will need.
+"""SCOPE's selective computation (Sec. 3.4): a forward covers only the frames that the schedule needs.
 
     m_ij = 1[p_ij != p_{i-1,j}] 1[p_ij != P]             slot j advances at iteration i and is not done   (Eq. 8)
     e_i  = max(e_{i-1}, 1 + max{j : m_ij = 1})           interval end, grows only                         (Eq. 8)
     I_i  = [max(e_i - W, 0), e_i)                        valid interval                                   (Eq. 9)
 
-With the window W as long as the segment, Eq. 9 drops only frames that have not started. Under block-causal attention
-nothing ahead is ever looked at, so this is exact; under full attention, SkyReels-V2's default, it changes the result.
+If the window W is as long as the segment, Eq. 9 leaves out only frames that have not started. Under block-causal
+attention no frame attends to later blocks, so this is exact. Under full attention, SkyReels-V2's default, it changes
+the result.
 
-"exact" also leaves out the finished frames, which Eq. 9 keeps: under block-causal attention nothing that they see
-changes any more, so their keys and values are computed once, in their final state, and kept.
+"exact" also leaves out the finished frames, which Eq. 9 keeps. Under block-causal attention their keys and values do
+not change any more. So they are computed once, in their final state, and stored.
 """
 
 from __future__ import annotations
@@ -22,13 +23,15 @@ CHOICES = ("none", "prefix", "hull", "exact")
 
 
 def narrow(row: Row, selective: str, ratio: Sequence[float] = ()) -> Row:
-    """`row` cut to the interval worth forwarding, in whole AR units.
+    """`row` restricted to the interval that a forward covers, in whole AR units.
 
     "prefix" is Eq. 8-9: from the window's start to the last slot that updates. "hull" is the reading "moving active
-    suffix": also without the finished slots at the front, which loses them as context. "exact": without them, but seen
-    through kept keys and values. Rows are cut by what the schedule says at this row alone: the last active slot of a
-    staircase never moves back, so e_i = 1 + last active. `ratio` keeps that share of the interval, early, midway and
-    late in the steps of the slot that is farthest, and always what updates: of "prefix", 1 is all and 0 the hull.
+    suffix": it also leaves out the finished slots at the front, and attention loses them. "exact" leaves them out too,
+    but attention uses their stored keys and values. The interval depends on this row alone: the last active slot of a
+    staircase never decreases, so e_i = 1 + last active.
+
+    `ratio` gives the share of the interval that is kept in the first, second and last third of the steps of the most
+    denoised slot. Updating slots are always kept: 1 is the whole "prefix", 0 the "hull".
     """
     if selective == "none" or not row.updating:
         return row
@@ -42,7 +45,7 @@ def narrow(row: Row, selective: str, ratio: Sequence[float] = ()) -> Row:
 
 
 def _stage(row: Row) -> int:
-    """0, 1 or 2: in which third of its steps the most denoised slot is that still updates."""
+    """The third (0, 1 or 2) of its steps in which the most denoised active slot is."""
     done = row.step[row.updating[0] - row.slots.start]
     return min(2, 3 * done // row.steps)
 

@@ -343,8 +343,8 @@ def test_the_calibration_prompts_share_nothing_with_those_that_are_reported_on()
         (Uniform(8.5), "interval=8.5 is longer"),
         (PAB(cross_attention=9), "cross_attention=9 is longer"),
         (CfgCache(9), "interval=9 is longer"),
-        (TaylorSeer(7, 3), "order=3 extrapolates from 4 computed steps, and interval=7 leaves a slot of tiny 2 of 8"),
-        (Uniform(8.0, 2), "order=2 extrapolates from 3 computed steps, and interval=8 leaves a slot of tiny 1 of 8"),
+        (TaylorSeer(7, 3), "order=3 needs 4 computed steps, but with interval=7 a slot of tiny has 2 of 8"),
+        (Uniform(8.0, 2), "order=2 needs 3 computed steps, but with interval=8 a slot of tiny has 1 of 8"),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, str) else "",
 )
@@ -355,9 +355,7 @@ def test_an_interval_or_an_order_that_a_run_is_too_short_for_is_refused(model, m
 
 def test_a_predictor_without_the_steps_for_its_history_is_refused():
     Scope(0.1, 0.3, predictor="taylor1").check(build(steps=3))
-    with pytest.raises(
-        ValueError, match="predictor=newton2 extrapolates from 3 computed steps, and a slot of tiny has 3"
-    ):
+    with pytest.raises(ValueError, match="predictor=newton2 needs more than 3 steps per slot, and tiny has 3"):
         Scope(0.1, 0.3).check(build(steps=3))
 
 

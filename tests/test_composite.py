@@ -94,8 +94,8 @@ def test_where_the_whole_step_is_cached_no_inner_site_is_stood_in_for(model):
 @pytest.mark.parametrize(
     "parts, told",
     [
-        ({"scope": SCOPE}, "at least two parts"),
-        ({"a": SCOPE, "b": {"_target_": "os.path"}}, "no dataclass derived"),
+        ({"scope": SCOPE}, "needs at least two methods"),
+        ({"a": SCOPE, "b": {"_target_": "os.path"}}, "want a dataclass derived"),
         ({"a": SCOPE, "b": {"_target_": "nowhere.Method"}}, "cannot be imported"),
         (
             {"a": SCOPE, "b": {**CFG, "intervall": 3}},
@@ -114,9 +114,9 @@ def test_parts_that_cannot_be_built_are_named(parts, told):
 @pytest.mark.parametrize(
     "parts, told",
     [
-        ({"a": FIRST, "b": DELTA}, "both stand at"),
-        ({"a": SCOPE, "b": SCOPE}, "both stand at velocity"),
-        ({"first": FIRST, "scope": SCOPE}, "scope stands outside first; name it first"),
+        ({"a": FIRST, "b": DELTA}, "both use"),
+        ({"a": SCOPE, "b": SCOPE}, "both use velocity"),
+        ({"first": FIRST, "scope": SCOPE}, "the sites of part scope enclose those of first; put scope first"),
     ],
 )
 def test_parts_at_one_place_or_in_the_wrong_order_are_refused(model, parts, told):

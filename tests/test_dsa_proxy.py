@@ -175,7 +175,7 @@ def test_nonsense_is_refused(given, told):
 def test_a_file_that_is_no_head_and_a_head_of_another_model_are_refused(samples, tmp_path):
     path = tmp_path / "x.safetensors"
     path.write_bytes(b"no")
-    with pytest.raises(ValueError, match="no safetensors file"):
+    with pytest.raises(ValueError, match="not a safetensors file"):
         DSAProxy(1, head=str(path))
     save(fit(*samples, hidden=2, rounds=1), path, {})
     with pytest.raises(ValueError, match="fitted on 4 latent channels, the model has 16"):

@@ -126,7 +126,7 @@ def test_pab_is_diffusers_attention_broadcast(together):
         cross_attention_timestep_skip_range=window,
     )
     if len(together.branches) > 1:
-        with pytest.raises(ValueError, match="hands one branch the other's attention"):
+        with pytest.raises(ValueError, match="each branch would reuse the other's attention"):
             theirs.check(together)
         return
     theirs.check(together)
@@ -174,10 +174,10 @@ def test_an_unknown_library_or_technique_is_refused_with_what_there_is(make, tol
     [
         (
             diffusers("first_block_cache", treshold=0.1),
-            "treshold is none of diffusers' first_block_cache; .*: threshold",
+            "treshold is no option of diffusers' first_block_cache; .*: threshold",
         ),
         (diffusers("mag_cache", mag_ratios=None), "diffusers refuses these options of mag_cache: `mag_ratios` must be"),
-        pytest.param(cache_dit(Fn=3), "options.Fn is none of cache-dit's DBCache", marks=needs_cache_dit),
+        pytest.param(cache_dit(Fn=3), "options.Fn is no option of cache-dit's DBCache", marks=needs_cache_dit),
     ],
 )
 def test_options_that_the_library_does_not_have_are_refused(model, method, told):

@@ -176,7 +176,9 @@ def test_a_signal_that_the_model_does_not_have_is_refused_with_those_it_has():
 def test_within_its_velocity_no_other_method_stands_on_this_model():
     inner = {"_target_": "baselines.first_block_cache.FirstBlockCache", "threshold": 0.1, "decide_per": "unit"}
     outer = {"_target_": "baselines.flowcache.FlowCache", "threshold": 0.1}
-    with pytest.raises(ValueError, match=r"does not reach into a forward|inside a forward of some units"):
+    with pytest.raises(
+        ValueError, match=r"no sites inside a forward|a forward of a part of the units has no sites inside"
+    ):
         Composite({"outer": outer, "inner": inner}).check(_model())
     Composite({"outer": inner, "branches": _branches()}).check(_model())  # blocks and their branches may
 

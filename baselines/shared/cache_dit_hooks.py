@@ -1,4 +1,4 @@
-"""cache-dit for `baselines.library`; an extra: `pip install -e .[external]`."""
+"""cache-dit for `baselines.library`. It is an extra: `pip install -e .[external]`."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from baselines.library import Run, tensors_in
 from engine.row import Mode
 
 TECHNIQUES = {"dbcache": Mode.CACHE}
-OURS = {"num_inference_steps", "enable_separate_cfg", "cache_type"}  # known from the run
+OURS = {"num_inference_steps", "enable_separate_cfg", "cache_type"}  # options that the run sets
 
 
 def check(technique: str, options: Mapping[str, Any], branches: int) -> None:
-    """Raises ValueError if cache-dit is not installed, or for an option that it does not have."""
+    """Raise ValueError if cache-dit is not installed, or for an option that it does not have."""
     if find_spec("cache_dit") is None:
         raise ValueError("cache-dit is not installed; it is an extra: pip install -e .[external]")
     known = {f.name for f in fields(_library().DBCacheConfig)} - OURS
     wrong = sorted(set(options) - known)
     if wrong:
-        raise ValueError(f"options.{wrong[0]} is none of cache-dit's DBCache; there are: {', '.join(sorted(known))}")
+        raise ValueError(f"options.{wrong[0]} is no option of cache-dit's DBCache; it has {', '.join(sorted(known))}")
 
 
 def enable(transformer: nn.Module, technique: str, options: Mapping[str, Any], run: Run) -> None:
-    """Replace the blocks by cache-dit's, which tells guidance branches apart by the parity of its calls."""
+    """Replace the blocks by cache-dit's. It recognises the guidance branch by the parity of its calls."""
     cache_dit = _library()
     adapter = cache_dit.BlockAdapter(
         transformer=transformer,
@@ -42,14 +42,15 @@ def enable(transformer: nn.Module, technique: str, options: Mapping[str, Any], r
 
 
 def disable(transformer: nn.Module) -> None:
+    """Restore the model's own blocks."""
     _library().disable_cache(transformer)
 
 
 def tensors(transformer: nn.Module) -> Iterable[Tensor]:
-    """What its contexts hold."""
+    """The tensors that cache-dit's contexts hold."""
     return tensors_in([getattr(transformer, "_context_manager", None)], "cache_dit")
 
 
 def _library() -> Any:
-    os.environ.setdefault("CACHE_DIT_LOG_LEVEL", "ERROR")  # it would write to stdout, where a dry run's plan goes
+    os.environ.setdefault("CACHE_DIT_LOG_LEVEL", "ERROR")  # its log would go to stdout, where a dry run prints its plan
     return import_module("cache_dit")

@@ -1,4 +1,4 @@
-"""When a method that computes every N-th step is due: counted by slot, because slots begin at different rows."""
+"""Counting steps for methods that compute every N-th step, per slot, because slots start at different rows."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ TIMESTEPS = 1000
 
 
 class Cadence:
-    """Steps since each slot was last computed, and rows of the segment."""
+    """The steps since each slot was last computed, and the rows of the segment."""
 
     def __init__(self) -> None:
         self.since: dict[int, int] = {}
-        self.first: int | None = None  # row of the segment
-        self.rows: dict[str, int] = {}  # decisions so far, by what they cover
-        self.owed: dict[int, float] = {}  # by how much the gaps of a slot are longer so far than the interval
+        self.first: int | None = None  # first iteration of the segment
+        self.rows: dict[str, int] = {}  # number of decisions, by branch and part
+        self.owed: dict[int, float] = {}  # per slot, steps by which its gaps exceed the interval so far
 
     def count(self, part: Row, branch: str = "") -> int:
-        """Note a decision; returns how many there were before it in this segment, for this part of the rows."""
+        """Count a decision. Returns the number of earlier ones in this segment for this part and branch."""
         key = f"{branch}/{part.slots.start}" if len(part.slots) == part.unit else branch
         self.rows[key] = self.rows.get(key, -1) + 1
         return self.rows[key]
 
     def call(self, part: Row) -> int:
-        """Rows of the segment before this one, whatever part of them is forwarded."""
+        """The index of the row in its segment, counting rows that are forwarded in part as well."""
         self.first = part.iteration if self.first is None else self.first
         return part.iteration - self.first
 
     def waited(self, part: Row) -> int:
-        """Steps that the longest-waiting updating slot has gone without a fresh result."""
+        """The largest number of steps since an updating slot was computed."""
         return max((self.since.get(slot, 0) for slot in part.updating), default=0)
 
     def due(self, part: Row, interval: float) -> bool:
-        """Whether a step now makes the gap of an updating slot as long as `interval`: 2.5 alternates 3 and 2."""
+        """Whether the gap of an updating slot reaches `interval` at this step. The gaps of 2.5 alternate 3 and 2."""
         gaps = (self.since.get(slot, 0) + 1 + self.owed.get(slot, 0.0) for slot in part.updating)
         return max(gaps, default=0.0) >= interval
 
     def settle(self, part: Row, decision: Decision, interval: float = math.inf) -> None:
-        """Note what became of `part`; the `interval` is wanted where it may be no whole number."""
+        """Update the counts with the decision for `part`. Give `interval` if it may not be a whole number."""
         fresh = decision.mode is Mode.RECOMPUTE
         for slot in part.slots:
             late = self.since.get(slot, 0) + 1 + self.owed.get(slot, 0.0) - interval
@@ -51,15 +51,15 @@ class Cadence:
 
 
 def own_steps(part: Row) -> tuple[int, int]:
-    """Steps done by the youngest updating slot, and steps left to the oldest."""
+    """The steps done by the least denoised updating slot, and the steps left for the most denoised one."""
     own = [k for k, on in zip(part.step, part.active, strict=True) if on]
     return (min(own), part.steps - max(own)) if own else (part.steps, 0)
 
 
 def timesteps(part: Row) -> list[int]:
-    """The trained schedule's timestep of every updating slot, 1000 for noise and 0 for clean.
+    """The integer timestep of every updating slot as in training, from 1000 (noise) to 0 (clean).
 
-    Whole, as the pipelines hand it to the model. Which end of `sigma` is noise shows in the way it moves.
+    The direction in which `sigma` changes shows which end is noise.
     """
     moves = zip(part.sigma, part.sigma_next, part.active, strict=True)
     noise = [before if after < before else 1 - before for before, after, on in moves if on]
@@ -67,33 +67,33 @@ def timesteps(part: Row) -> list[int]:
 
 
 def asks(changes: Iterable[float], threshold: float) -> str:
-    """Why measured `changes` ask for a step to be computed; "" if each is a number below `threshold`.
+    """The reason why measured `changes` require a computed step; "" if each is a finite number below `threshold`.
 
-    What is no finite number computes, wherever it stands among the changes; a threshold of 0 always computes.
+    A value that is not finite always requires one, and so does a threshold of 0.
 
     >>> [asks([0.1, 0.2], 0.3), asks([0.1, 0.3], 0.3), asks([0.1, math.nan], 0.3), asks([-0.1], 0.0)]
     ['', 'score', 'signal not finite', 'score']
     """
     changes = list(changes)
-    if not all(math.isfinite(change) for change in changes):  # max() may step over a NaN, and -inf is below all
+    if not all(math.isfinite(change) for change in changes):  # max() may ignore a NaN, and -inf is below all
         return "signal not finite"
     return "" if threshold > 0 and all(change < threshold for change in changes) else "score"
 
 
 def within(name: str, value: float, low: float, high: float) -> None:
-    """Raises ValueError unless low <= value <= high."""
+    """Raise ValueError unless low <= value <= high."""
     if not low <= value <= high:
         raise ValueError(f"{name} must lie in [{low}, {high}], got {value}")
 
 
 def one_of(name: str, value: str, *allowed: str) -> None:
-    """Raises ValueError unless `value` is one of `allowed`."""
+    """Raise ValueError unless `value` is one of `allowed`."""
     if value not in allowed:
         raise ValueError(f"{name} is one of {', '.join(allowed)}, got {value!r}")
 
 
 def check_interval(model: Capabilities, name: str, interval: float) -> None:
-    """Raises ValueError for an interval that no slot of the run is long enough for."""
+    """Raise ValueError if the interval is longer than the steps of a slot."""
     steps = model.schedule()[0].steps
     if interval > steps:
         raise ValueError(
@@ -102,14 +102,14 @@ def check_interval(model: Capabilities, name: str, interval: float) -> None:
 
 
 def check_order(model: Capabilities, order: int, interval: float, warmup: int = 1, unused: int = 0) -> None:
-    """Raises ValueError where no slot of the run gets the computed steps that `order` extrapolates from.
+    """Raise ValueError if a slot gets fewer computed steps than an extrapolation of `order` needs.
 
-    The first `unused` of the `warmup` computed steps enter no extrapolation.
+    The first `unused` of the `warmup` computed steps are not used for extrapolation.
     """
     steps = model.schedule()[0].steps
     computed = max(0, min(warmup, steps) - unused) + max(0, int((steps - warmup) / interval))
     if order + 1 > computed:
         raise ValueError(
-            f"order={order} extrapolates from {order + 1} computed steps, and interval={interval:g} leaves a slot of "
-            f"{model.name} {computed} of {steps}; lower the order or the interval"
+            f"order={order} needs {order + 1} computed steps, but with interval={interval:g} a slot of {model.name} "
+            f"has {computed} of {steps}; lower the order or the interval"
         )

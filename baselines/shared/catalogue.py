@@ -1,9 +1,9 @@
-"""docs/methods.md from the docstrings and fields of the methods themselves.
+"""Generates docs/methods.md from the docstrings and fields of the methods.
 
-    python -m baselines.shared.catalogue            write it
-    python -m baselines.shared.catalogue --check    exit 1 if it is out of date
+    python -m baselines.shared.catalogue            write the page
+    python -m baselines.shared.catalogue --check    exit 1 if the page is out of date
 
-Sources are read, not imported: the page also lists SCOPE, which this package does not know.
+Sources are read, not imported, because this package must not import SCOPE, which the page also lists.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from terminal import tolerate
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "methods.md"
 LABELS = ("Site", "Signal", "Memory", "Changed")
-RELEASED = "Released"  # equal to the release? "; shown by " and the test
+RELEASED = "Released"  # "yes, no or in which respect; shown by TEST"
 MEMORY = """## Memory
 
-What each method really holds beside the model, at the settings of its YAML, per AR unit (a block of 5 latent frames, a
-chunk of 6) and with both guidance branches; a test measures the same on small models, to the byte. State is kept for
-every slot that a segment has reached, so a segment of 25 frames holds five times as much on SkyReels-V2; on MAGI-1 for
-the chunks of the window, four as released. MAGI-1 passes the oldest of them twice, and what is kept at blocks is kept
-for both passes, as for a fifth chunk.
+The memory that each method holds in addition to the model, at the settings of its YAML, per AR unit (a block of 5
+latent frames, a chunk of 6), with both guidance branches. A test measures the same on small models, to the byte. On
+SkyReels-V2 state is kept for every slot that a segment has reached, so a segment of 25 frames holds five times as much.
+On MAGI-1 it is kept for the chunks in flight, four in the released model. MAGI-1 passes the oldest of them twice. State
+at blocks is kept for both passes, as for a fifth chunk.
 """
 RELEASES = """## Compared with the releases
 
@@ -35,28 +35,29 @@ RELEASES = """## Compared with the releases
 """
 HEAD = """# Methods
 
-Generated from the docstrings by `python -m baselines.shared.catalogue`; edit those. A *slot* is one latent frame,
-a *hidden tensor* the state between blocks of all slots, a *latent* a tensor of the latent size of the video (small
-beside it).
+Generated from the docstrings by `python -m baselines.shared.catalogue`; edit the docstrings. A *row* is one AR
+iteration, a *slot* is one latent frame. A *hidden tensor* is the state of all slots between two blocks. A *latent* is a
+tensor of the latent size of the video, much smaller than a hidden tensor. A *site* is the place in the forward where a
+method supplies a result instead of the computation.
 
-| method | site | signal | memory beside the model |
+| method | site | signal | memory in addition to the model |
 |---|---|---|---|
 """
 
 
 @dataclass(frozen=True)
 class Page:
-    """What one method's source says of it."""
+    """The documentation in the source of one method."""
 
-    name: str  # of its YAML
-    title: str  # the first line of the docstring: paper and rule in a sentence
-    body: str
-    labels: dict[str, str]
-    fields: list[tuple[str, str, str]]  # name, default ("required" without), what raising it does
+    name: str  # name of its YAML
+    title: str  # first line of the docstring: paper and rule
+    body: str  # the rest of the docstring, without labels
+    labels: dict[str, str]  # {label: text} of the paragraphs "Label: ..."
+    fields: list[tuple[str, str, str]]  # name, default ("required" if none), comment
 
 
 def read(source: Path) -> Page | None:
-    """The method that `source` defines, None if it defines none."""
+    """The page of the method in the file `source`; None if it defines no method."""
     text = source.read_text(encoding="utf-8")
     tree = ast.parse(text)
     kind = next((node for node in tree.body if isinstance(node, ast.ClassDef) and _is_method(node)), None)
@@ -73,7 +74,7 @@ def _is_method(node: ast.ClassDef) -> bool:
 
 
 def _split(text: str) -> tuple[str, dict[str, str]]:
-    """The prose, and the paragraphs `Label: ...` at its end."""
+    """The text of a docstring without labels, and the paragraphs `Label: ...` at its end."""
     labels: dict[str, str] = {}
     body: list[str] = []
     last = ""
@@ -124,7 +125,7 @@ def render(pages: list[Page]) -> str:
 
 
 def _release(page: Page) -> str:
-    """The line of a method in the table of releases; what is not labelled was not compared."""
+    """The line of a method in the table of releases; without a label "Released" it was not compared."""
     equal, _, test = page.labels.get(RELEASED, "not compared").partition("; shown by ")
     cells = [page.name, equal, f"`{test.removesuffix('.')}`" if test else "", page.labels.get("Changed", "")]
     return "| " + " | ".join(_cell(cell) for cell in cells) + " |"
@@ -135,7 +136,7 @@ def _cell(text: str) -> str:
 
 
 def _fenced(text: str) -> str:
-    """Indented blocks as code, so that equations keep their shape."""
+    """The text with indented blocks as code blocks, so that equations keep their layout."""
     out: list[str] = []
     inside = False
     for line in text.splitlines():
@@ -147,12 +148,13 @@ def _fenced(text: str) -> str:
 
 
 def pages() -> list[Page]:
-    """Every method of `scope` and `baselines`, SCOPE first."""
+    """All methods of `scope` and `baselines`, SCOPE first."""
     sources = [ROOT / "scope" / "method.py", *sorted((ROOT / "baselines").glob("*.py"))]
     return [page for source in sources if (page := read(source))]
 
 
 def main(arguments: list[str]) -> int:
+    """Write the page, or check it with --check; returns the exit status."""
     text = render(pages())
     if "--check" in arguments:
         return 0 if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == text else 1

@@ -1,7 +1,7 @@
-"""A small head that reads how far a clean estimate still is from the final one, for `baselines.dsa_proxy`.
+"""A small head that estimates the distance of a clean estimate to the final one, for `baselines.dsa_proxy`.
 
 Pooled features of one latent slot -> two layers -> log10 of mean|x0 - x0_final| / mean|x0_final|. It is fitted offline
-by regression on runs of the frozen model (`python -m benchmarks.fit_dsa_head`); DSA trains its own with the model.
+by regression on runs of the frozen model (`python -m benchmarks.fit_dsa_head`). DSA trains its head with the model.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from torch import Tensor
 
 from engine.discrepancy import relative_l1
 
-LOWEST = 1e-6  # below this a change is as good as none
+LOWEST = 1e-6  # smaller changes count as this
 NAMES = ("mean", "scale", "in_weight", "in_bias", "out_weight", "out_bias")
 
 
 def features(done: Tensor, before: Tensor, clean: Tensor, velocity: Tensor) -> Tensor:
-    """(slots, 4 + C) float32 of one step, from the share of steps done (slots,) and (slots, C, H, W) tensors.
+    """The features (slots, 4 + C) of one step, float32, from the share of steps done (slots,) and (slots, C, H, W).
 
-    The share done, log10 of the clean estimate's change, its mean size, the velocity's, and the change by channel.
+    They are: the share done, log10 of the change of the clean estimate, the mean size of the clean estimate and of the
+    velocity, and the change of the clean estimate per channel.
     """
     moved = (clean - before).float().abs().mean((2, 3))
     size = clean.float().abs().mean((1, 2, 3))
@@ -34,7 +35,10 @@ def features(done: Tensor, before: Tensor, clean: Tensor, velocity: Tensor) -> T
 
 @dataclass
 class Head:
-    """The weights: `mean` and `scale` (F,) standardise the features; (hidden, F), (hidden,), (1, hidden), (1,)."""
+    """The weights of the head. `mean` and `scale` (F,) standardise the F features.
+
+    The shapes of the other four are (hidden, F), (hidden,), (1, hidden) and (1,).
+    """
 
     mean: Tensor
     scale: Tensor
@@ -54,18 +58,21 @@ class Head:
         return 10 ** F.linear(hidden, self.out_weight, self.out_bias)[:, 0]
 
     def to(self, device: torch.device) -> Head:
+        """The same head on `device`."""
         return Head(*(getattr(self, name).to(device) for name in NAMES))
 
 
 def read_head(path: Path) -> Head:
-    """Raises ValueError if the file is missing or is no head."""
+    """The head in a file of benchmarks.fit_dsa_head. Raises ValueError if it is missing or holds something else."""
     if not path.is_file():
         raise ValueError(f"head={path} does not exist; want none, or a file of python -m benchmarks.fit_dsa_head")
     try:
         with safe_open(path, "pt") as file:  # type: ignore[no-untyped-call]
             tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
     except Exception as error:
-        raise ValueError(f"head={path} is no safetensors file ({error})") from error
+        raise ValueError(
+            f"head={path} is not a safetensors file ({error}); want one of benchmarks.fit_dsa_head"
+        ) from error
     if set(tensors) != set(NAMES):
         raise ValueError(f"head={path} holds {', '.join(sorted(tensors))}; want {', '.join(NAMES)}")
     return Head(**tensors)

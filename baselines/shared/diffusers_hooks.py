@@ -20,20 +20,22 @@ TECHNIQUES = {
     "pyramid_attention_broadcast": Mode.CACHE,
     "sea_cache": Mode.PREDICT,
 }
-STATES = ("state_manager", "state", "shared_state")  # where a hook keeps its tensors
-TIMESTEPS = 1000  # what diffusers counts noise levels in
+STATES = ("state_manager", "state", "shared_state")  # attributes of a hook that hold its tensors
+TIMESTEPS = 1000  # diffusers' timesteps run from 0 to this
 
 
 def check(technique: str, options: Mapping[str, Any], branches: int) -> None:
-    """Raises ValueError for an option that the technique's configuration does not have."""
+    """Raise ValueError for options that diffusers refuses, or for guidance with attention broadcast."""
     known = {f.name for f in fields(_config(technique))} - _ours(technique, Run(1, 1)).keys()
     wrong = sorted(set(options) - known)
     if wrong:
-        raise ValueError(f"options.{wrong[0]} is none of diffusers' {technique}; there are: {', '.join(sorted(known))}")
+        raise ValueError(
+            f"options.{wrong[0]} is no option of diffusers' {technique}; it has {', '.join(sorted(known))}"
+        )
     if technique == "pyramid_attention_broadcast" and branches > 1:
         raise ValueError(
-            "diffusers' attention broadcast counts calls and keeps one cache, so that with two guidance branches it "
-            "hands one branch the other's attention; use method=pab, or turn guidance off (model.guidance=1)"
+            "diffusers' attention broadcast has one cache for both guidance branches, so each branch would reuse the "
+            "other's attention; use method=pab, or turn guidance off (model.guidance=1)"
         )
     try:
         _build(technique, options, Run(1, branches))
@@ -42,7 +44,7 @@ def check(technique: str, options: Mapping[str, Any], branches: int) -> None:
 
 
 def enable(transformer: nn.Module, technique: str, options: Mapping[str, Any], run: Run) -> None:
-    """Put the hooks on. Raises ValueError if they found nothing to hook."""
+    """Set the hooks. Raises ValueError if they find no module."""
     transformer.enable_cache(_build(technique, options, run))  # type: ignore[operator]
     if not any(hooks(transformer)):
         disable(transformer)
@@ -50,7 +52,7 @@ def enable(transformer: nn.Module, technique: str, options: Mapping[str, Any], r
 
 
 def disable(transformer: nn.Module) -> None:
-    """Take the hooks off and free what they hold: they stay in reference cycles, which may live on for a while."""
+    """Remove the hooks and free their tensors at once; reference cycles would keep them in memory for a while."""
     gone = list(hooks(transformer))
     transformer.disable_cache()  # type: ignore[operator]
     for hook in gone:
@@ -59,13 +61,13 @@ def disable(transformer: nn.Module) -> None:
 
 
 def tensors(transformer: nn.Module) -> Iterable[Tensor]:
-    """What the hooks hold: their states, without their configuration, the modules and accumulators of one number."""
+    """The tensors in the states of the hooks, without scalars."""
     held = [value for hook in hooks(transformer) for name, value in vars(hook).items() if name in STATES]
     return [tensor for tensor in tensors_in(held, "diffusers") if tensor.dim()]
 
 
 def hooks(transformer: nn.Module) -> Iterable[object]:
-    """Every hook on any module."""
+    """All hooks on all modules."""
     for module in transformer.modules():
         registry = getattr(module, "_diffusers_hook", None)
         if registry is not None:
@@ -95,7 +97,7 @@ def _build(technique: str, options: Mapping[str, Any], run: Run) -> object:
 
 
 def _ours(technique: str, run: Run) -> dict[str, Any]:
-    """What the configuration wants to know of the run."""
+    """The options of a technique that depend on the run."""
     if technique == "mag_cache":
         return {"num_inference_steps": run.steps}
     if technique == "pyramid_attention_broadcast":

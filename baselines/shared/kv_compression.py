@@ -1,10 +1,10 @@
-"""Which keys of finished chunks to keep: those that are looked at and not like the others.
+"""Which keys of finished chunks to keep: important keys that are not similar to others.
 
     score = share · importance - (1 - share) · redundancy             (FlowCache, after R-KV; per key and head of keys)
     importance   softmax over keys of the queries' scores, mean over queries, the largest within a window of keys
     redundancy   softmax over keys of their mean cosine similarity to all other keys
 
-The sum of all unit keys is formed once, so redundancy costs O(tokens), not O(tokens²). Float32.
+The sum of all normalised keys is computed once, so redundancy takes O(tokens), not O(tokens²). All in float32.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-WINDOW = 7  # neighbouring keys that are kept for each other's sake
+WINDOW = 7  # number of adjacent keys that share the largest importance among them
 
 
 def score(keys: Tensor, queries: Tensor, share: float, window: int = WINDOW) -> Tensor:
-    """What every key is worth, (tokens, groups); `keys` (tokens, groups, d), `queries` (n, heads, d).
+    """The score of every key, (tokens, groups), from `keys` (tokens, groups, d) and `queries` (n, heads, d).
 
-    `share` in [0, 1]: raising it weighs importance more than novelty.
+    `share` in [0, 1] is the weight of importance; raising it: less weight on redundancy.
     """
     return share * importance(keys, queries, window) - (1 - share) * redundancy(keys)
 
 
 def importance(keys: Tensor, queries: Tensor, window: int = WINDOW) -> Tensor:
-    """How much the queries look at every key, (tokens, groups). Heads that share keys look with the sharpest."""
+    """The attention of the queries to every key, (tokens, groups). Of heads that share keys, the largest counts."""
     _, groups, width = keys.shape
     q = queries.float().unflatten(1, (groups, -1))  # (n, groups, heads per group, d)
     looks = torch.einsum("nghd,tgd->ghnt", q, keys.float()) / math.sqrt(width)
@@ -36,7 +36,7 @@ def importance(keys: Tensor, queries: Tensor, window: int = WINDOW) -> Tensor:
 
 
 def redundancy(keys: Tensor) -> Tensor:
-    """How much every key is like all others of its group, (tokens, groups); sums to 1 over tokens."""
+    """The similarity of every key to all others of its group, (tokens, groups); it sums to 1 over tokens."""
     unit = F.normalize(keys.float(), dim=-1)
     alike = ((unit * unit.sum(0)).sum(-1) - 1) / len(keys)  # without itself
     return alike.softmax(0)

@@ -1,6 +1,6 @@
-"""What every method of the menu really holds beside the model while it runs, at the settings of its YAML.
+"""The memory that every method holds in addition to the model, at the settings of its YAML.
 
-A test measures the same on small models, to the byte; docs/methods.md prints it for the published sizes.
+A test measures the same on small models, to the byte. docs/methods.md prints it for the published sizes.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ ALL = {**ATTENTION, "feed_forward": 1}
 
 @dataclass(frozen=True)
 class Size:
-    """One model at one setting; bytes are those of one latent slot."""
+    """The sizes of one model; bytes are per latent slot."""
 
     name: str
     hidden: int  # a hidden tensor, in the model's dtype
     latent: int  # a latent or velocity, float32
     signals: Mapping[str, int]  # float32
     depth: int
-    guidance: int  # branches
-    kinds: frozenset[str]  # branches of a block that are sites of their own
+    guidance: int  # number of guidance branches
+    kinds: frozenset[str]  # branches of a block that are sites
     unit: int  # slots per AR unit
-    twice: int = 0  # slots of a window that are passed twice and kept twice at blocks: MAGI-1's oldest chunk
+    twice: int = 0  # slots of a window that are passed and stored twice at blocks: MAGI-1's oldest chunk
 
 
 @dataclass(frozen=True)
 class Held:
-    """Tensors per latent slot. What is kept at a block or in a guidance branch is kept in each."""
+    """The number of tensors of a method per latent slot. Hidden tensors are held once per guidance branch."""
 
     hidden: int = 0
     blocks: int = 0  # hidden tensors per block
     branches: Mapping[str, int] = field(default_factory=dict)  # hidden tensors per block, by kind of branch
-    latents: int = 0  # after guidance
+    latents: int = 0  # latents after guidance
     guided: int = 0  # latents per guidance branch
-    signal: str = ""
-    numbers: int = 0  # float32
+    signal: str = ""  # name of a stored signal
+    numbers: int = 0  # single float32 numbers
 
     def per_slot(self, size: Size) -> int:
         """Bytes for each latent slot."""
@@ -46,12 +46,12 @@ class Held:
         return self.at_blocks(size) + latents * size.latent + signal + 4 * self.numbers
 
     def at_blocks(self, size: Size) -> int:
-        """The share of hidden tensors in it."""
+        """Bytes of hidden tensors for each latent slot."""
         inside = self.blocks + sum(count for kind, count in self.branches.items() if kind in size.kinds)
         return size.guidance * (self.hidden + size.depth * inside) * size.hidden
 
     def most(self, size: Size, window: int, slots: int) -> int:
-        """Bytes at most, where a window of so many slots moves along so many; single numbers are kept of all."""
+        """The largest number of bytes for a `window` of slots in a video of `slots`; numbers are kept for all slots."""
         return window * self.per_slot(size) + size.twice * self.at_blocks(size) + (slots - window) * 4 * self.numbers
 
 
@@ -115,7 +115,7 @@ HELD = {
 
 
 def table(refused: frozenset[str] = frozenset({"cfg_cache", "composite", "ca2vdm", "lossless"})) -> list[str]:
-    """Lines of Markdown: MiB per AR unit, at the published sizes; what MAGI-1 cannot serve is left empty there."""
+    """Lines of Markdown: MiB per AR unit at the published sizes. Methods in `refused` do not run on MAGI-1."""
     lines = [f"| method | {' | '.join(f'{size.name}: MiB per AR unit' for size in SIZES)} |", "|---|---|---|"]
     for name, held in HELD.items():
         cells = [f"{held.per_slot(size) * size.unit / 2**20:,.1f}" for size in SIZES]
