@@ -1,1 +1,1 @@
-"""What we measure ourselves with: speed, memory, equal-cost comparisons, fits. Never run by the tests."""
+"""Measurements of this project: speed, memory, comparisons at equal cost, fits. The tests do not run them."""

@@ -1,4 +1,4 @@
-"""Ways of doing one thing, timed in turn in one process (A B A B ...): a drift of the machine then meets all alike."""
+"""Timing several variants in turn in one process (A B A B ...), so that a drift of the machine affects all equally."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from engine.meter import meter
 
 @dataclass(frozen=True)
 class Spent:
-    """What one run of an arm took."""
+    """The cost of one run of one variant ("arm")."""
 
     seconds: float  # wall time
-    cpu_seconds: float  # of all threads of the process: what to read on a machine that is busy with other things
-    peak: int  # bytes; allocated on a GPU, resident on a CPU
+    cpu_seconds: float  # CPU time of all threads of the process; more reliable on a busy machine
+    peak: int  # peak bytes; allocated on a GPU, resident on a CPU
 
 
 def in_turn(arms: Mapping[str, Callable[[], Any]], rounds: int, device: torch.device) -> dict[str, list[Spent]]:
-    """`rounds` runs of every arm, one after the other and then again. Arms should be warm before.
+    """`rounds` runs of every arm, in turn. The caller runs each arm once before, as a warm-up.
 
     Raises ValueError for fewer than one round.
     """
@@ -49,7 +49,7 @@ def in_turn(arms: Mapping[str, Callable[[], Any]], rounds: int, device: torch.de
 
 
 def _give_back() -> None:
-    """Free pages that the C library keeps count as resident, and would count for the next arm."""
+    """Return free pages to the system. The C library keeps them resident, and the next arm would count them."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim:
@@ -57,25 +57,25 @@ def _give_back() -> None:
 
 
 def ratio(spent: Mapping[str, Sequence[Spent]], over: str, under: str, what: str = "seconds") -> float:
-    """Geometric mean over rounds of `over` / `under`."""
+    """The geometric mean over rounds of the arm `over` / the arm `under`; `what` is a field of Spent."""
     pairs = zip(spent[over], spent[under], strict=True)
     logs = [math.log(getattr(a, what) / getattr(b, what)) for a, b in pairs]
     return math.exp(sum(logs) / len(logs))
 
 
 def peak_ratio(spent: Mapping[str, Sequence[Spent]], over: str, under: str) -> float:
-    """The largest peak of one arm over the largest of another."""
+    """The largest peak of the arm `over` / that of the arm `under`."""
     return max(s.peak for s in spent[over]) / max(s.peak for s in spent[under])
 
 
 def split(arguments: Sequence[str], defaults: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """A benchmark's own `name=value` arguments over its defaults, and the rest, which is the menu's."""
+    """A benchmark's own `name=value` arguments with its defaults, and the other arguments, for the configuration."""
     own = dict(defaults) | dict(a.split("=", 1) for a in arguments if a.split("=", 1)[0] in defaults)
     return own, [a for a in arguments if a.split("=", 1)[0] not in defaults]
 
 
 def conditions(name: str, arguments: Sequence[str], device: torch.device) -> dict[str, Any]:
-    """Machine, command and date of a result. `load` above `threads` says that wall times are worth little."""
+    """Machine, command and date of a result. If `load` is above `threads`, wall times are not reliable."""
     return {
         "command": " ".join(["python", "-m", f"benchmarks.{name}", *arguments]),
         "date": date.today().isoformat(),
@@ -92,7 +92,7 @@ def plain(spent: Mapping[str, Sequence[Spent]]) -> dict[str, Any]:
 
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], found: Mapping[str, Any]) -> None:
-    """A table for people, then one JSON object on the last line."""
+    """Print a table, and then `found` as one JSON object on the last line."""
     table = Table(*columns, title=title)
     for row in rows:
         table.add_row(*row)

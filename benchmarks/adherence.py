@@ -1,11 +1,11 @@
-"""How often a tiny model draws what its prompt asks for.
+"""The share of a tiny model's videos that show what the prompt says.
 
     python -m benchmarks.adherence [model=skyreels_tiny] [count=64] [write=true] [settings of the model ...]
 
-Generates the first `count` held-out prompts with the Original, lets eval/adherence.py read the frames and
-eval/validity.py judge them, and prints the shares of videos whose colour, shape and direction are right. With
-`write=true` the row is added to `adherence.json` beside the model's weights, from which its card is written. The last
-line is one JSON object.
+Generates videos of the first `count` held-out prompts with the Original. eval/adherence.py reads colour, shape and
+direction from the frames, and eval/validity.py checks the videos. Prints the shares of videos in which each is right.
+With `write=true` the result is added to `adherence.json` in the folder of the model's weights; the model card is
+written from it. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from terminal import tolerate
 
 
 def measure(arguments: Sequence[str], count: int) -> dict:
-    """The shares over `count` videos, and every invalid video's reasons."""
+    """The shares over `count` videos, and the reasons for every invalid video."""
     run, model, _ = composed(["method=original", *arguments])
     model.load()
     prompts = prompts_of(run, count)
@@ -39,7 +39,7 @@ def measure(arguments: Sequence[str], count: int) -> dict:
         frames, _ = video(model, Original(), model.conditioning(prompt, texts), seed)
         answer = adherence(frames, prompt)
         if answer is None:
-            raise ValueError(f"the checker does not understand {prompt!r}")
+            raise ValueError(f"eval.adherence cannot read the prompt {prompt!r}; want one of models.shapes.prompts")
         answers.append(answer)
         verdict = validity.judge(signals([frames]), None, validity.Expected(*frames.shape[:3]), model.settings.fps)
         invalid += [f"{prompt}: {reason}" for reason in verdict.reasons]

@@ -1,4 +1,4 @@
-"""Headless Chromium, driven over a pipe by the DevTools protocol; the tests of the page use it too."""
+"""Control of headless Chromium over a pipe with the DevTools protocol. The tests of the page use it too."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ FLAGS = (
 
 
 class Browser:
-    """One tab; `events` are what it has said since the page was opened."""
+    """One browser tab. `events` are the protocol's events since the page was opened."""
 
     def __init__(self, profile: Path) -> None:
         if not CHROMIUM:
-            raise RuntimeError("no Chromium here: apt-get install chromium")
+            raise RuntimeError("Chromium is not installed; run: apt-get install chromium")
         self.ids, self.rest = count(1), b""
         self.events: list[dict[str, Any]] = []
         self.session: dict[str, str] = {}
@@ -78,17 +78,19 @@ class Browser:
         return dict(json.loads(line))
 
     def open(self, path: Path) -> None:
+        """Open the HTML file `path` and wait until it is loaded."""
         self.events.clear()
         self.send("Page.navigate", url=path.as_uri())
         self.until("document.readyState === 'complete'")
 
     def eval(self, script: str) -> Any:
+        """The value of the JavaScript expression `script`."""
         result = self.send("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
 
     def until(self, script: str, seconds: float = 60.0) -> Any:
-        """The value of `script` once it is true."""
+        """Wait until `script` is true and return its value. Raises AssertionError after `seconds`."""
         end = time.monotonic() + seconds
         while not (value := self.eval(script)):
             assert time.monotonic() < end, f"never true: {script}"
@@ -96,6 +98,7 @@ class Browser:
         return value
 
     def close(self) -> None:
+        """End the browser."""
         self.send("Browser.close")
         self.process.wait(10)
         os.close(self.read)

@@ -1,14 +1,14 @@
-"""Measure MagCache's table for a model and its schedule: how the block stack's residual grows or shrinks by step.
+"""Measure MagCache's table for a model and its schedule: the ratio of the block stack's residual between steps.
 
     python -m benchmarks.calibrate_magcache [model=skyreels_tiny] [count=8]
 
-Runs the first `count` calibration prompts (none is reported on) unaccelerated and records, for every updating slot at
-its own step k,
+Runs the first `count` calibration prompts, which no result uses, without acceleration. For every updating slot at its
+own step k and every guidance branch it records
 
     gamma_k = mean over tokens of ||R_k|| / ||R_{k-1}||,     R = x_out - x_in of the block stack (Ma et al. 2025, Eq. 4)
 
-per guidance branch. Prints the mean over slots and prompts with its spread; the last line is one JSON object, whose
-`ratios` (and `ratios_uncond`) go into conf/point/<model>/magcache_<speed>.yaml.
+Prints the mean over slots and prompts with its spread. The last line is one JSON object. Copy its `ratios` (and
+`ratios_uncond`) to conf/point/<model>/magcache_<speed>.yaml.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from terminal import tolerate
 
 @dataclass
 class Weigh(Method):
-    """The Original, noting the ratio of residual norms of every updating slot at each of its steps."""
+    """The Original; records the ratio of residual norms of every updating slot at each of its steps."""
 
     def __post_init__(self) -> None:
         self.found: dict[tuple[str, int], list[float]] = defaultdict(list)  # by branch and step
@@ -65,13 +65,13 @@ class Weigh(Method):
         self.residual.push(site, part, residual)
 
     def table(self, branch: str, steps: int) -> tuple[list[float], list[float]]:
-        """Means and standard deviations by step; step 0 has nothing before it and counts as 1."""
+        """Means and standard deviations by step; step 0 has no step before it and counts as 1."""
         values = [self.found.get((branch, k), [1.0]) for k in range(steps)]
         return [float(np.mean(v)) for v in values], [float(np.std(v)) for v in values]
 
 
 def refuse_untrained(model: Any, text: Any) -> None:
-    """Raises ValueError if the model's first velocity is zero everywhere, as that of untrained weights is."""
+    """Raise ValueError if the model's first velocity is zero everywhere, as with untrained weights."""
     row = model.schedule()[0]
     with torch.inference_mode():
         latents = model.open(model.start(text, 0), row)
@@ -79,7 +79,7 @@ def refuse_untrained(model: Any, text: Any) -> None:
         velocity = model.velocity(latents, row, visit)
     if not bool(velocity.abs().max() > 0):
         raise ValueError(
-            f"{model.name} answers zero to noise: its weights are untrained and a table of them says nothing; "
+            f"the velocity of {model.name} is zero, so its weights are untrained and the table would be useless; "
             "train the model or fetch its weights first"
         )
 

@@ -1,11 +1,11 @@
-"""Whether the validity gate refuses videos that nothing is wrong with: 0 of 200 is wanted.
+"""How many correct videos the validity check refuses; the aim is 0 of 200.
 
     python -m benchmarks.clean_videos [model=skyreels_tiny] [count=200] [out=results/clean_videos] [settings ...]
 
-Generates Originals of a tiny preset, of its held-out prompts and as many seeds as `count` wants, and judges each as
-the evaluation does: alone, and as a method's video whose Original it is. Videos are short (`SHORT`) unless model.frames
-says otherwise. Each verdict is a line of OUT/<model>-<settings>.jsonl as soon as it is known, so that the command goes
-on where it was stopped; the frames of a refused video are kept beside it. The last line is one JSON object.
+Generates `count` Originals of a tiny preset, from its held-out prompts with one seed or more. Each is judged as in the
+evaluation: alone, and compared with itself as the Original. Videos are short (`SHORT`) unless model.frames is given.
+Each verdict is written as a line of OUT/<model>-<settings>.jsonl at once, so the same command continues an interrupted
+run. The frames of refused videos are stored in the same place. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -29,16 +29,18 @@ from eval.signals import Signals, signals
 from eval.video import write_lossless
 from terminal import tolerate
 
-SHORT = {"skyreels_tiny": 57, "magi1_tiny": 48}  # frames; more: nearer to the preset's own length, and slower
+SHORT = {"skyreels_tiny": 57, "magi1_tiny": 48}  # frames; more: closer to the preset's own length, slower
 
 
 def judged(frames: np.ndarray, fps: float) -> dict[str, list[str]]:
-    """The gate's reasons and warnings for a video alone and against itself."""
+    """The check's reasons and warnings for a video, alone and compared with itself."""
     seen: Signals = signals([frames])
     expected = validity.Expected(*frames.shape[:3])
     beside = Beside()
     beside.update(frames, frames)
-    left = validity.Verdict(divergence.diverged(beside.measures(), None, 0.0, fps))  # of itself: none is wanted
+    left = validity.Verdict(
+        divergence.diverged(beside.measures(), None, 0.0, fps)
+    )  # compared with itself: must be empty
     verdicts = [left, *(validity.judge(seen, original, expected, fps) for original in (None, seen))]
     return {
         kind: sorted({text for verdict in verdicts for text in getattr(verdict, kind)})
@@ -47,7 +49,7 @@ def judged(frames: np.ndarray, fps: float) -> dict[str, list[str]]:
 
 
 def known(path: Path) -> list[dict[str, Any]]:
-    """The verdicts of an earlier run; a last line that was cut short is left out."""
+    """The verdicts of an earlier run, without an incomplete last line."""
     if not path.is_file():
         return []
     text = path.read_text(encoding="utf-8")
@@ -55,7 +57,7 @@ def known(path: Path) -> list[dict[str, Any]]:
 
 
 def measure(model: Any, prompts: Sequence[str], count: int, path: Path) -> list[dict[str, Any]]:
-    """`count` verdicts, those in `path` among them; the rest is generated and appended to it."""
+    """`count` verdicts. Those in `path` are read; the others are generated and appended to it."""
     found = known(path)[:count]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(line) + "\n" for line in found), encoding="utf-8")
@@ -81,7 +83,7 @@ def measure(model: Any, prompts: Sequence[str], count: int, path: Path) -> list[
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command line; 0, or 1 if a clean video was refused."""
+    """The command line. Returns 1 if a correct video was refused, else 0."""
     own = {"count": "200", "out": "results/clean_videos", "model": "skyreels_tiny"}
     given = dict(argument.split("=", 1) for argument in arguments)
     rest = [f"{name}={value}" for name, value in given.items() if name not in own]

@@ -1,10 +1,10 @@
-"""What an mp4 between the frames and the metrics does to the numbers: why only lossless frames are measured.
+"""The effect of lossy mp4 files on the metrics, which is why only lossless frames are measured.
 
     python -m benchmarks.codec_floor [frames=33] [height=272] [width=480] [net=alex] [results=FOLDER count=4]
 
-Encodes videos as papers' scripts do and compares (1) each with its own lossless frames, the codec's floor, and (2)
-pairs of a known distance, read from the lossless files and from both sides' mp4. The videos are synthetic (benchmarks/
-evaluation.py), or with `results` the first `count` Originals of a store. The last line is one JSON object.
+Encodes videos as the papers' scripts do. Compares (1) each mp4 with its own lossless frames, and (2) pairs of videos
+with a known distance, once from lossless files and once from two mp4 files. The videos are synthetic
+(benchmarks/evaluation.py), or with `results` the first `count` Originals of a store. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from eval import metrics, video
 from store import Store
 from terminal import tolerate
 
-CODECS = {  # as it is called: pixel format and options of libx264
+CODECS = {  # name: (pixel format, options of libx264)
     "ours for people, crf 18": ("yuv420p", video.PREVIEW),
     "crf 23, the default (MAGI-1)": ("yuv420p", {"crf": "23", "x264-params": "asm=avx2"}),
     "crf 10, near imageio's quality 8 (SkyReels-V2)": ("yuv420p", {"crf": "10", "x264-params": "asm=avx2"}),
     "qp 0, 4:2:0": ("yuv420p", {"qp": "0", "x264-params": "asm=avx2"}),
     "qp 0, 4:4:4": ("yuv444p", {"qp": "0", "x264-params": "asm=avx2"}),
 }
-NOISE = (2.0, 6.0, 20.0)  # levels of the pairs; more: farther apart, where the codec matters less
+NOISE = (2.0, 6.0, 20.0)  # standard deviations of the noise between pairs, in levels of 0..255
 
 
 def encode(path: Path, frames: np.ndarray, codec: str) -> None:
-    """Frames (T, H, W, 3) uint8 of even sizes as the mp4 of CODECS[codec]."""
+    """Write `frames` (T, H, W, 3) uint8, of even height and width, as an mp4 with CODECS[codec]."""
     pixel_format, options = CODECS[codec]
     with av.open(str(path.absolute()), "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(24), options=dict(options))
@@ -48,7 +48,7 @@ def encode(path: Path, frames: np.ndarray, codec: str) -> None:
 
 
 def originals(own: dict[str, str]) -> Iterator[np.ndarray]:
-    """The videos to work on, each (T, H, W, 3) uint8."""
+    """The videos to compare, each (T, H, W, 3) uint8."""
     if own["results"]:
         records = [r for r in Store(own["results"], create=False).records() if r.run.get("method") == "original"]
         for record in records[: int(own["count"])]:
@@ -59,7 +59,7 @@ def originals(own: dict[str, str]) -> Iterator[np.ndarray]:
 
 
 def similarity(folder: Path, one: np.ndarray, other: np.ndarray, net: str, codec: str | None = None) -> dict:
-    """PSNR, SSIM and LPIPS of two videos from lossless files, or both through a codec."""
+    """PSNR, SSIM and LPIPS of two videos, from lossless files or, with `codec`, from two mp4 files."""
     for name, frames in (("one.mp4", one), ("other.mp4", other)):
         encode(folder / name, frames, codec) if codec else video.write_lossless(folder / name, frames)
     found = metrics.compare(folder / "one.mp4", folder / "other.mp4", net)
@@ -67,7 +67,7 @@ def similarity(folder: Path, one: np.ndarray, other: np.ndarray, net: str, codec
 
 
 def measure(videos: Iterator[np.ndarray], net: str) -> dict[str, dict[str, dict[str, float | None]]]:
-    """{what is compared: {"lossless" or codec: mean psnr, ssim, lpips}}."""
+    """The means {compared pair: {"lossless" or codec: {"psnr", "ssim", "lpips"}}} over all videos."""
     rows: dict[str, dict[str, list[dict]]] = {}
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as name:

@@ -1,4 +1,4 @@
-"""What every benchmark needs: composed objects from the same menu as run.py, and frames in memory."""
+"""What all benchmarks share: objects from the same configuration as run.py, and frames in memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from engine.visit import Visit
 
 
 def composed(overrides: Sequence[str]) -> tuple[Run, Any, Method]:
-    """The run, the backbone (weights not loaded) and the method that `overrides` choose from the menu."""
+    """The run, the backbone (weights not loaded) and the method of a configuration with `overrides`."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", overrides=words(overrides))
     run, kind, settings, method = parse(config)
@@ -28,7 +28,7 @@ def composed(overrides: Sequence[str]) -> tuple[Run, Any, Method]:
 
 
 def apart(names: Sequence[str], arguments: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
-    """The arguments that all methods share, and for each of `names` those that set one of its own: NAME.setting=value.
+    """The arguments for all methods, and for each of `names` its own arguments, given as NAME.setting=value.
 
     >>> apart(["pab"], ["rounds=1", "pab.warmup=2"])
     (['rounds=1'], {'pab': ['method.warmup=2']})
@@ -38,13 +38,13 @@ def apart(names: Sequence[str], arguments: Sequence[str]) -> tuple[list[str], di
 
 
 def calibrating(overrides: Sequence[str]) -> tuple[Run, Any, Method]:
-    """The Original on the prompts that nothing is reported on, unless others are named."""
+    """The Original on the calibration prompts, which no result uses, unless `overrides` name other prompts."""
     own = [] if any(given.startswith("prompts=") for given in overrides) else ["prompts=shapes_calibration"]
     return composed(["method=original", *own, *overrides])
 
 
 def prompts_of(run: Run, count: int) -> list[str]:
-    """The first `count` prompts of the run's suite."""
+    """The first `count` prompts of the run's prompt set."""
     run.prompts.limit = count
     return read_prompts(run.prompts)
 
@@ -57,9 +57,9 @@ def video(model: Backbone, method: Method, text: Any, seed: int = 0) -> tuple[np
 
 
 class Rehearsal:
-    """A backbone whose forwards are free: its schedule and its timestep signals are real, its velocities are zero.
+    """A backbone without forwards: its schedule and the signals of timesteps are real, its velocities are zero.
 
-    Decisions that look at timesteps and counters alone come out as in a real run, far faster.
+    Decisions that depend on timesteps and counters alone are the same as in a real run, and much faster.
     """
 
     def __init__(self, model: Any, text: Any) -> None:

@@ -1,11 +1,11 @@
-"""How often the tables' 95 % intervals hold the truth, in simulations where the truth is known.
+"""The coverage of the tables' 95 % intervals: how often they contain the true mean, in simulations.
 
     python -m benchmarks.coverage [tables=2000]
 
-Each simulated table draws prompts, several seeds of each and the videos that fail, from distributions shaped like the
-columns of the main table, and asks reports/statistics.py for the interval, which is
-missing (nan) where tables print none; Student's t, the percentile bootstrap and
-BCa of the same tables stand beside it. The last line is one JSON object: coverage in percent by column and size.
+Each simulated table draws prompts, several seeds per prompt and failed videos, from distributions with the shapes of
+the main table's columns. reports/statistics.py computes the interval (nan if a table would print none). Student's t,
+the percentile bootstrap and BCa are computed for comparison. The last line is one JSON object: coverage in percent by
+column and size.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from reports import statistics
 from terminal import tolerate
 
 PROMPTS = ((3, 2), (5, 2), (8, 2), (12, 2), (32, 3), (64, 3))  # prompts, seeds
-LOST = 0.05  # share of videos that are invalid: prompts then count unequally
+LOST = 0.05  # share of invalid videos; prompts then have unequal numbers of videos
 METHODS = ("ours", "student", "percentile", "bca")
 Draw = Callable[[np.random.Generator, int, int], np.ndarray]
 
 
 def lpips(rng: np.random.Generator, prompts: int, seeds: int) -> np.ndarray:
-    """Right-skewed: some prompts come out far from the Original, and differ more between seeds; mean 0.2."""
+    """Right-skewed: some prompts are far from the Original and vary more between seeds; mean 0.2."""
     return rng.gamma(2, 0.1, (prompts, 1)) * rng.gamma(4, 0.25, (prompts, seeds))
 
 
@@ -43,17 +43,17 @@ def psnr(rng: np.random.Generator, prompts: int, seeds: int) -> np.ndarray:
 
 
 def time(rng: np.random.Generator, prompts: int, seeds: int) -> np.ndarray:
-    """Log-normal: strongly skewed, as of a machine that is sometimes shared; mean exp(0.305)."""
+    """Log-normal: strongly skewed, as on a machine that is sometimes shared; mean exp(0.305)."""
     return np.exp(0.6 * rng.normal(size=(prompts, 1)) + 0.5 * rng.normal(size=(prompts, seeds)))
 
 
 def scattered(rng: np.random.Generator, prompts: int, seeds: int) -> np.ndarray:
-    """Log-normal with the largest spread between prompts that the interval promises to hold; mean exp(1.125)."""
+    """Log-normal with the largest spread between prompts for which the interval is meant; mean exp(1.125)."""
     return np.exp(1.5 * rng.normal(size=(prompts, 1))) * np.ones((1, seeds))
 
 
 def delta(rng: np.random.Generator, prompts: int, seeds: int) -> np.ndarray:
-    """A paired difference of two LPIPS that share what the prompt does; mean -0.02."""
+    """A paired difference of two LPIPS that share the effect of the prompt; mean -0.02."""
     shared = rng.gamma(2, 0.1, (prompts, 1))
     return shared * (0.9 * rng.gamma(6, 1 / 6, (prompts, seeds)) - rng.gamma(6, 1 / 6, (prompts, seeds)))
 
@@ -63,7 +63,7 @@ def speedup(rng: np.random.Generator, prompts: int, seeds: int) -> np.ndarray:
     return np.exp(0.9 - rng.gamma(1.5, 0.8, (prompts, 1)) + 0.1 * rng.normal(size=(prompts, seeds)))
 
 
-COLUMNS: dict[str, tuple[Draw, float, statistics.Shape | None]] = {  # the draw, the truth, the shape; a ratio has none
+COLUMNS: dict[str, tuple[Draw, float, statistics.Shape | None]] = {  # draw, true mean, shape (None for a ratio)
     "lpips": (lpips, 0.2, "positive"),
     "ssim": (ssim, 6 / 7.2, "below one"),
     "psnr": (psnr, 22.0, "normal"),
@@ -75,7 +75,7 @@ COLUMNS: dict[str, tuple[Draw, float, statistics.Shape | None]] = {  # the draw,
 
 
 def coverage(column: str, prompts: int, seeds: int, tables: int, others: bool = False) -> dict[str, float]:
-    """The share of intervals that hold the truth, in percent: `ours`, with `others` all of METHODS."""
+    """The share of intervals that contain the true mean, in percent: `ours`, with `others` all of METHODS."""
     draw, truth, shape = COLUMNS[column]
     ratio = shape is None
     rng, hits = np.random.default_rng([prompts, list(COLUMNS).index(column)]), dict.fromkeys(METHODS, 0)

@@ -1,18 +1,19 @@
-"""Which method makes the most of its forwards: SCOPE, TeaCache and the uniform control at the same number of them.
+"""The quality of SCOPE, TeaCache and the uniform control at the same number of forwards.
 
     python -m benchmarks.equal_forwards [model=skyreels_tiny] [count=32] [intervals=3,4,5] [seed=0] [tuning=6]
 
-For every interval, the uniform control fixes how many iterations are computed. SCOPE and TeaCache are set to the same
-number by their main knob (SCOPE's tau_predict at the ratio tau_cache : tau_predict of its operating point, TeaCache's
-threshold) for each of a few values of their second one (SCOPE's max_skip, TeaCache's warmup), of which the best on
-`tuning` prompts that nothing is reported on stays. Where decisions depend on the content, forwards are counted in real
-videos. Then `count` prompts are generated with each and compared with the Original of the same noise: PSNR pooled over
-a video, its mean over videos, and the paired difference to SCOPE with a bootstrap 95 % interval over prompts; and what
-prediction adds to reuse, order 1 of the control over its order 0. The last line is one JSON object.
+For every interval, the uniform control gives the number of computed iterations. SCOPE and TeaCache are set to the same
+number by their main setting: SCOPE's tau_predict, with tau_cache in the ratio of its operating point, and TeaCache's
+threshold. This is done for a few values of their second setting (SCOPE's max_skip, TeaCache's warmup). The value that
+is best on `tuning` prompts, which no result uses, is kept. If decisions depend on the content, forwards are counted in
+real videos. Then `count` prompts are generated with each method and compared with the Original of the same noise.
+Printed are the PSNR (pooled over a video, mean over videos), the paired difference to SCOPE with a bootstrap 95 %
+interval over prompts, and the gain of prediction over reuse (order 1 of the control against order 0). The last line is
+one JSON object.
 
-On SkyReels-V2's staircase a block that has just begun decides: its second step has to be computed too, or four steps
-of the noisiest block hang on one anchor. Time-projection scores put their forwards at the end of a block's denoising
-instead, so what saves them at these costs is a short max_skip.
+On SkyReels-V2's staircase the start of a block is decisive: its second step must be computed as well, else four steps
+of the noisiest block depend on one anchor. Scores of the time projection would place their forwards at the end of a
+block's denoising. At these costs a small max_skip prevents that.
 """
 
 from __future__ import annotations
@@ -40,22 +41,25 @@ from scope.method import Scope
 from terminal import tolerate
 
 CONTENT = ("latent", "patch_embedding")  # signals that differ from video to video
-COUNTED = 2  # videos in which forwards are counted where they depend on the content
-SLACK = 0.03  # of the wanted number of forwards, within which variants count as equally dear
-TUNING_SEED = 1_000_000  # noise of the tuning prompts
+COUNTED = 2  # number of videos in which forwards are counted if they depend on the content
+SLACK = 0.03  # variants within this share of the wanted number of forwards count as equal in cost
+TUNING_SEED = 1_000_000  # first seed of the tuning prompts
 
-SECOND = {"scope": ("max_skip", (2, 3, 4, 5)), "teacache": ("warmup", (1, 2, 4))}  # what tuning chooses among
+SECOND = {
+    "scope": ("max_skip", (2, 3, 4, 5)),
+    "teacache": ("warmup", (1, 2, 4)),
+}  # second setting and its values for the tuning
 
 
 @dataclass
 class Contest:
-    """A model, and the prompts on which forwards are counted and second knobs are chosen."""
+    """A model, and the prompts on which forwards are counted and second settings are chosen."""
 
     model: Any
     texts: list[Any]
 
     def forwards(self, method: Method) -> float:
-        """The mean number of forwards of a video; rehearsed where its signal depends on timesteps alone."""
+        """The mean number of forwards of a video. The model does not run if timesteps alone decide (Rehearsal)."""
         branches = len(self.model.branches)
         if getattr(method, "signal", "") not in CONTENT:
             return forwards(rehearse(self.model, method, self.texts[0]), branches)
@@ -69,7 +73,7 @@ class Contest:
         )
 
     def at_forwards(self, make: Callable[[float], Method], wanted: float, high: float) -> tuple[Method, float]:
-        """The method whose main knob gives the number of forwards nearest to `wanted`, and that number."""
+        """The method with the value of its main setting that is closest to `wanted` forwards, and its forwards."""
         tried: dict[float, float] = {}
 
         def count(knob: float) -> float:
@@ -87,11 +91,11 @@ class Contest:
 
     @cached_property
     def originals(self) -> list[np.ndarray]:
-        """The Original's frames of every prompt of the tuning."""
+        """The Original's frames for every tuning prompt."""
         return [video(self.model, Original(), text, TUNING_SEED + i)[0] for i, text in enumerate(self.texts)]
 
     def best(self, variants: Sequence[tuple[Method, float]], wanted: float) -> tuple[Method, float]:
-        """Of the variants that meet `wanted`, the one nearest to the Original on the tuning prompts."""
+        """The variant with about `wanted` forwards that is closest to the Original on the tuning prompts."""
         least = min(abs(count - wanted) for _, count in variants)
         fair = [(method, count) for method, count in variants if abs(count - wanted) <= max(least, SLACK * wanted)]
         scores = [
@@ -107,7 +111,7 @@ class Contest:
 
 
 def rivals(contest: Contest, scope: Scope, tea: TeaCache, interval: float) -> dict[str, tuple[Method, float]]:
-    """Every contender at the number of forwards of the uniform control."""
+    """Every compared method at the number of forwards of the uniform control: {name: (method, forwards)}."""
     uniform = Uniform(interval)
     wanted = contest.forwards(uniform)
     ratio = scope.tau_cache / scope.tau_predict if scope.tau_predict else 0.0
@@ -127,13 +131,13 @@ def rivals(contest: Contest, scope: Scope, tea: TeaCache, interval: float) -> di
 
 
 def _psnr(frames: np.ndarray, original: np.ndarray) -> float:
-    """Pooled over the video; 100 for identical ones."""
+    """PSNR in dB, pooled over the video; 100 for identical videos."""
     value = psnr(mse(frames, original))
     return 100.0 if value is None else value
 
 
 def interval_of(differences: np.ndarray) -> tuple[float, float]:
-    """Bootstrap 95 % interval of a mean of paired differences."""
+    """The bootstrap 95 % interval of the mean of paired differences."""
     found = bootstrap((differences,), np.mean, random_state=0, n_resamples=5000).confidence_interval
     return float(found.low), float(found.high)
 
@@ -163,6 +167,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def report(model: str, count: int, fields: dict, scores: dict[tuple[float, str], list[float]]) -> None:
+    """Print the table and the JSON object."""
     columns = ("interval", "method", "forwards", "PSNR", "SCOPE is better by", "95 %")
     table = Table(*columns, title=f"{model}, {count} prompts")
     found = []
@@ -173,7 +178,7 @@ def report(model: str, count: int, fields: dict, scores: dict[tuple[float, str],
         row = {"interval": interval, "method": name, "forwards": forwards_made}
         if name in SECOND:
             knob, _ = SECOND[name]
-            row[knob] = getattr(method, knob)  # what tuning chose
+            row[knob] = getattr(method, knob)  # the value that tuning chose
         row |= {"psnr": float(np.mean(values)), "scope_gain": float(gain.mean()), "low": low, "high": high}
         found.append(row)
         table.add_row(
@@ -192,7 +197,7 @@ def report(model: str, count: int, fields: dict, scores: dict[tuple[float, str],
 
 
 def prediction_gain(interval: float, scores: dict[tuple[float, str], list[float]]) -> dict[str, float]:
-    """What order 1 of the uniform control is better by than its order 0, dB, with its interval."""
+    """The gain in dB of order 1 of the uniform control over its order 0, with its 95 % interval."""
     gain = np.array(scores[interval, "uniform order 1"]) - np.array(scores[interval, "uniform order 0"])
     low, high = interval_of(gain)
     return {"interval": interval, "gain": float(gain.mean()), "low": low, "high": high}

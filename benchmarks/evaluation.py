@@ -1,10 +1,10 @@
-"""What one pair of videos costs to compare: PSNR, SSIM and LPIPS-alex of 257 frames of 544×960.
+"""The cost of comparing one pair of videos: PSNR, SSIM and LPIPS-alex of 257 frames of 544×960.
 
     python -m benchmarks.evaluation [frames=257] [height=544] [width=960] [net=alex] [device=cpu]
 
-Writes a synthetic pair without loss, compares it in a process of its own on one thread, and measures processor
-seconds (which a busy machine lengthens less than the clock) and the largest resident memory; then each part alone, and
-the whole on the GPU where there is one. The last line is one JSON object. The target is 80 s and 1.5 GB on one core.
+Writes a synthetic pair of lossless videos and compares it in a separate process with one thread. Measures CPU seconds
+(which depend less on other load than wall time) and the peak of resident memory, then each part alone, and the whole on
+a GPU if there is one. The last line is one JSON object. The target is 80 s and 1.5 GB on one core.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ print(json.dumps({"cpu_s": seconds, "clock_s": clock, "peak_bytes": peak, "gpu_b
 
 
 def scene(frames: int, height: int, width: int, noise: float) -> Iterator[np.ndarray]:
-    """A soft picture drifting under camera noise, uint8 batches (8, H, W, 3); `noise` comes on top, in levels."""
+    """A moving smooth picture with noise, as uint8 batches (8, H, W, 3); `noise` is additional noise in levels."""
     rng = np.random.default_rng(0)
     canvas = gaussian_filter(rng.normal(size=(height + 64, width + 64, 3)), (6, 6, 0))
     canvas = 20 + 215 * (canvas - canvas.min()) / np.ptp(canvas)
@@ -56,7 +56,7 @@ def scene(frames: int, height: int, width: int, noise: float) -> Iterator[np.nda
 
 
 def measure(folder: Path, net: str, device: str) -> dict:
-    """One comparison of the pair in `folder`, in a process of its own."""
+    """The cost of one comparison of the pair in `folder`, in a separate process; see CHILD for the keys."""
     files = [str(folder / name) for name in ("reference.mp4", "video.mp4")]
     command = [sys.executable, "-c", CHILD, *files, net, device]
     child = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=Path(__file__).parents[1])
@@ -65,7 +65,7 @@ def measure(folder: Path, net: str, device: str) -> dict:
 
 
 def parts(folder: Path, net: str, count: int = 8) -> dict[str, float]:
-    """Processor milliseconds per frame of each part, on one thread."""
+    """CPU milliseconds per frame of each part, on one thread."""
     torch.set_num_threads(1)
     a, b = (next(video.read(folder / name, count)) for name in ("reference.mp4", "video.mp4"))
     x, y = torch.from_numpy(a), torch.from_numpy(b)

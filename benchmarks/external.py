@@ -1,13 +1,13 @@
-"""Our methods against the same techniques in diffusers' hooks and in cache-dit, at equal skips.
+"""Time of our methods against the same techniques in diffusers' hooks and in cache-dit, at equal skips.
 
     python -m benchmarks.external [model=skyreels_mid] [pairs=taylorseer:external_diffusers_taylorseer] [rounds=2]
     python -m benchmarks.external pairs=first_block_cache:external_cache_dit first_block_cache.threshold=0.08
 
-A pair is ours:theirs, both from conf/method; NAME.setting=value sets a parameter of one of them. Each takes turns with
-the other on the same weights and noise. Where both execute the same FLOPs the ratio of their times is the cost of
-bookkeeping; where their decisions differ, the ratio of seconds per executed FLOP is, and both are given. `none` is the
-model's own forward without any hook, under our loop.
-The last line is one JSON object: `rows` with `ratio` (ours / theirs in seconds) and `per_flop` (in seconds per FLOP).
+A pair is ours:theirs, both names in conf/method. NAME.setting=value sets a parameter of one of them. The two run in
+turn on the same weights and noise. If both execute the same FLOPs, the ratio of their times is the overhead of the
+method. If their decisions differ, the ratio of seconds per executed FLOP is the overhead. Both are printed. `none` is
+the model's own forward without hooks, in our loop. The last line is one JSON object: `rows` with `ratio` (ours / theirs
+in seconds) and `per_flop` (in seconds per FLOP).
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
-"""Fit DSA-proxy's head: how far a slot's clean estimate still is from its final one, from pooled features.
+"""Fit DSA-proxy's head: it estimates the distance of a slot's clean estimate to the final one from pooled features.
 
     python -m benchmarks.fit_dsa_head [model=magi1_tiny] [count=24] [hidden=16] [out=dsa_head.safetensors]
 
-Runs the last `count` prompts of the suite unaccelerated, notes for every slot and step its features
-(baselines.shared.confidence_head) and log10 of mean|x0_k - x0_last| / mean|x0_last|, and fits the head by least
-squares, full batch.
-The last quarter of the prompts is held out: R^2 is printed on both parts, and beside it that of the change alone, on a
-straight line in the logarithm, which is what the head must beat. The last line is one JSON object.
+Runs the last `count` prompts of the prompt set without acceleration. For every slot and step it records the features
+(baselines.shared.confidence_head) and log10 of mean|x0_k - x0_last| / mean|x0_last|. The head is fitted by least
+squares on the full batch. The last quarter of the prompts is held out. R^2 is printed on both parts, and for comparison
+the R^2 of a straight line through the logarithm of the change alone. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from terminal import tolerate
 
 @dataclass
 class Watch(DSAProxy):
-    """The Original, noting features and clean estimates of every slot and step."""
+    """The Original; records features and clean estimates of every slot and step."""
 
     threshold: float = 0.0
 
@@ -55,7 +54,7 @@ class Watch(DSAProxy):
             self.seen.setdefault(slot, []).append((self.found[i], self.clean.last([slot])[0]))
 
     def samples(self) -> tuple[Tensor, Tensor]:
-        """Features (n, F) and log10 of the distance to the final estimate (n,) of what was seen since `reset`."""
+        """Features (n, F) and log10 of the distance to the final estimate (n,), recorded since `reset`."""
         rows, distances = [], []
         for steps in self.seen.values():
             final = steps[-1][1]
@@ -66,7 +65,7 @@ class Watch(DSAProxy):
 
 
 def fit(x: Tensor, y: Tensor, hidden: int, rounds: int = 800) -> Head:
-    """The head for features (n, F) and targets (n,); the same for the same samples."""
+    """The head fitted to features (n, F) and targets (n,). The result is deterministic."""
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(0)
         mean, scale = x.mean(0), x.std(0).clamp(min=1e-6)
@@ -91,7 +90,7 @@ def explained(guess: Tensor, y: Tensor) -> float:
 
 
 def report(train: tuple[Tensor, Tensor], held: tuple[Tensor, Tensor], head: Head) -> dict[str, Any]:
-    """How well the head, and the change alone, tell the distance."""
+    """R^2 of the head and of the change alone."""
     line = np.polyfit(train[0][:, 1].numpy(), train[1].numpy(), 1)
     change = torch.from_numpy(np.polyval(line, held[0][:, 1].numpy()))
     return {

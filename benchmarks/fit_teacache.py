@@ -1,14 +1,14 @@
-"""Fit TeaCache's polynomial for a model: how much the block stack's output changes for a change of its input signal.
+"""Fit TeaCache's polynomial for a model: from the change of an input signal to the change of the block stack's output.
 
     python -m benchmarks.fit_teacache [model=skyreels_tiny] [count=24] [signal=time_projection]
 
-Runs the first `count` calibration prompts (none is reported on) unaccelerated, and records for every active slot of
-every row
+Runs the first `count` calibration prompts, which no result uses, without acceleration. For every active slot of every
+row it records
 
     r = mean|m_i - m_{i-1}| / mean|m_{i-1}|   of the signal,    y = the same of the stack's output,
 
-then fits y = p(r) of degree 4 by least squares (Liu et al. 2025, Sec. 3.3). Prints the coefficients, highest power
-first, the range of r they hold for, R^2, and whether p rises over that range; the last line is one JSON object.
+and fits y = p(r) of degree 4 by least squares (Liu et al. 2025, Sec. 3.3). Prints the coefficients, highest power
+first, the range of r of the samples, R^2, and whether p is increasing on that range. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from terminal import tolerate
 
 @dataclass
 class Watch(Method):
-    """The Original, noting how much each slot's signal and its block stack's output move between steps."""
+    """The Original; records the change of each slot's signal and of its block stack's output between steps."""
 
     signal: str = "time_projection"
 
@@ -66,7 +66,7 @@ class Watch(Method):
 
 
 def fit(pairs: Sequence[tuple[float, float]]) -> dict:
-    """The polynomial of degree 4 through (r, y), with the evidence for it."""
+    """The polynomial of degree 4 fitted to pairs (r, y), with the quality of the fit."""
     r, y = np.array(pairs).T
     coefficients = np.polyfit(r, y, 4)
     guess = np.polyval(coefficients, r)

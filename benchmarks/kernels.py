@@ -1,13 +1,13 @@
-"""Where the time of the Original's denoising goes, and how far it is from what the machine can do.
+"""The time of the Original's denoising by kind of kernel, and its rate compared with that of large matrix products.
 
     python -m benchmarks.kernels [model=skyreels_mid] [rows=8] [skip=30]
     python -m benchmarks.kernels model=skyreels model.weights=random device=cuda rows=4
 
-Runs `rows` iterations from row `skip` on under the profiler, and as many without it for the clock. The last line is one
-JSON object: `tflops` achieved over those rows (of what is really executed: the text's projections and the second
-branch's share of the opening are not counted), `matmul_tflops` of large products measured in the same process and
-precision, `share` of the one in the other, `kernel_share` of the wall time that kernels fill (GPU), and `groups`, the
-seconds an iteration spends by kind of kernel.
+Runs `rows` iterations from row `skip` on without the profiler, for the time, and as many with it. The last line is one
+JSON object: `tflops`, the rate over the timed rows (executed FLOPs only: without the text's projections and without the
+second branch's part of the opening), `matmul_tflops`, the rate of large products in the same process and precision,
+`share`, the first divided by the second, `kernel_share`, the share of wall time in kernels (GPU), and `groups`, the
+seconds per iteration by kind of kernel.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from engine.visit import Visit
 from terminal import tolerate
 
 DEFAULTS = {"rows": "8", "skip": "30"}
-GROUPS = {  # the first that a kernel's name contains
+GROUPS = {  # a kernel belongs to the first group with a word that its name contains
     "attention": ("flash", "attention", "sdpa", "fmha", "cudnn_mha"),
     "products": ("gemm", "addmm", "mm", "cutlass", "cublas", "nvjet", "conv", "linear"),
     "norms": ("norm",),
@@ -44,7 +44,7 @@ GROUPS = {  # the first that a kernel's name contains
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, size: int = 0, seconds: float = 1.0) -> float:
-    """FLOP/s of square products of `size`, the best of several batches; 8192 on a GPU and 1536 elsewhere by default."""
+    """FLOP/s of square products, the best of several batches. `size` 0: 8192 on a GPU, 1536 on a CPU."""
     size = size or (8192 if device.type == "cuda" else 1536)
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     best, begin = 0.0, time.perf_counter()
@@ -57,27 +57,27 @@ def matmul_rate(device: torch.device, dtype: torch.dtype, size: int = 0, seconds
 
 
 def group(name: str) -> str:
-    """The kind of kernel that `name` is."""
+    """The group of the kernel `name`."""
     low = name.lower()
     return next((kind for kind, words in GROUPS.items() if any(word in low for word in words)), "other")
 
 
 class Walk:
-    """The Original's rows, a few at a time."""
+    """Runs the Original, a few rows at a time."""
 
     def __init__(self, model: Any, text: Any) -> None:
         self.model, self.latents = model, model.start(text, 0)
         self.latents = model.open(self.latents, model.schedule()[0])
 
     def over(self, rows: Sequence[Row]) -> None:
-        """Forward and step each of `rows`, of the first segment."""
+        """Run the forward and the sampler step of each of `rows`, of the first segment."""
         for row in rows:
             visit = Visit(Original(), row, self.model.depth, {"": [(row, Decision(Mode.RECOMPUTE))]})
             self.latents = self.model.advance(self.latents, row, self.model.velocity(self.latents, row, visit))
 
 
 def spent_by_group(walk: Walk, rows: Sequence[Row], cuda: bool) -> Counter[str]:
-    """Seconds by kind of kernel over `rows`: of the GPU where there is one, else of the CPU."""
+    """Seconds by kind of kernel over `rows`: GPU time if there is a GPU, else CPU time."""
     kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
     with profile(activities=kinds, acc_events=True) as seen:
         walk.over(rows)
@@ -85,7 +85,7 @@ def spent_by_group(walk: Walk, rows: Sequence[Row], cuda: bool) -> Counter[str]:
             torch.cuda.synchronize()
     found: Counter[str] = Counter()
     for event in seen.key_averages():
-        if cuda and event.device_type == DeviceType.CUDA:  # kernels; the calls that launched them would count twice
+        if cuda and event.device_type == DeviceType.CUDA:  # kernels only, not the calls that launch them
             found[group(event.key)] += event.self_device_time_total / 1e6
         elif not cuda:
             found[group(event.key)] += event.self_cpu_time_total / 1e6
@@ -93,7 +93,7 @@ def spent_by_group(walk: Walk, rows: Sequence[Row], cuda: bool) -> Counter[str]:
 
 
 def shared(model: Any, rows: Sequence[Row]) -> float:
-    """FLOPs of `rows` that are priced but not executed, since both guidance branches have them in common."""
+    """FLOPs of `rows` that are counted per guidance branch but executed once for all branches."""
     if len(model.branches) < 2 or not hasattr(model.prices, "of"):
         return 0.0
     causal = model.causal_block
@@ -108,7 +108,7 @@ def main(arguments: Sequence[str]) -> None:
     prompt, count, skip = prompts_of(run, 1)[0], int(own["rows"]), int(own["skip"])
     rows = [row for row in model.schedule() if row.segment == 0 and not row.forced][skip : skip + 2 * count + 1]
     if len(rows) < 2 * count + 1:
-        raise SystemExit(f"skip={skip} and rows={count} reach past the first segment, which has fewer rows; lower them")
+        raise SystemExit(f"skip={skip} and rows={count} need more rows than the first segment has; lower them")
     walk = Walk(model, model.conditioning(prompt, model.texts([prompt])))
     walk.over(rows[:1])
     timed, watched = rows[1 : count + 1], rows[count + 1 :]

@@ -1,10 +1,10 @@
-"""Seconds, FLOPs and peak memory against the length of the video.
+"""Seconds, FLOPs and peak memory by the length of the video.
 
     python -m benchmarks.length_cost [model=skyreels_mid] [method=original,scope] [lengths=97,177,257] [decode=true]
 
-On a GPU: lengths=97,177,257,497,737 for SkyReels-V2 and 120,240,480 for MAGI-1. Methods take turns at every length, on
-one prompt. The last line is one JSON object: `rows` with seconds of denoising and of decoding, seconds per PFLOP, and
-the peaks of both; `flat` says by how much the peak of denoising at the longest exceeds that at the shortest.
+On a GPU use lengths=97,177,257,497,737 for SkyReels-V2 and 120,240,480 for MAGI-1. The methods run in turn at every
+length, on one prompt. The last line is one JSON object: `rows` with seconds of denoising and decoding, seconds per
+PFLOP, and the peaks of both; `flat` is the peak of denoising at the last length divided by that at the first.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DEFAULTS = {"method": "original,scope", "lengths": "97,177,257", "seed": "0", "d
 
 
 def at_length(model: Any, methods: dict[str, Method], prompt: str, seed: int, decode: bool) -> list[dict[str, Any]]:
-    """One row per method, denoised in turn; the decoder runs once, since it does not know methods."""
+    """The cost of every method, denoised in turn. The decoder runs once, since it does not depend on the method."""
     text = model.conditioning(prompt, model.texts([prompt]))
     warm_up(model, text)
     ledgers: dict[str, list[Entry]] = {name: [] for name in methods}
@@ -61,7 +61,7 @@ def at_length(model: Any, methods: dict[str, Method], prompt: str, seed: int, de
 
 
 def lengthened(model: Any, frames: int) -> Any:
-    """The same weights at another length."""
+    """The same model and weights for videos of `frames` frames."""
     other = type(model)(replace(model.settings, frames=frames), model.device)
     for name in ("transformer", "vae", "tokens"):
         if hasattr(model, name):

@@ -1,10 +1,10 @@
-"""What an iteration costs beside the forward: decision, bookkeeping and the sampler's step.
+"""The time of an iteration without its forward: decision, bookkeeping and sampler step.
 
     python -m benchmarks.loop_overhead [model=skyreels_mid] [method=original,scope] [rounds=5]
 
-Forwards are replaced by zeros; schedule, signals, decisions, the history of velocities and the sampler are real. The
-last line is one JSON object: `ms` per iteration of the dearest method, in wall time, and `cpu_ms`; the least of the
-rounds counts, since the rest is what others do to the machine.
+Forwards are replaced by zeros. Schedule, signals, decisions, the history of velocities and the sampler are real. The
+last line is one JSON object: `ms` of wall time per iteration of the slowest method, and `cpu_ms`. The fastest round
+counts, since other load can only make a round slower.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DEFAULTS = {"method": "original,scope", "rounds": "5"}
 
 
 class Sampled(Rehearsal):
-    """A rehearsal whose sampler is the model's own."""
+    """A Rehearsal with the model's own sampler."""
 
     def advance(self, latents: Tensor, row: Row, velocity: Tensor) -> Tensor:
         stepped: Tensor = self.model.advance(latents, row, velocity)
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str]) -> None:
         found = overhead(model, methods, model.conditioning(prompt, model.texts([prompt])), int(own["rounds"]))
     worst = max(found.values(), key=lambda row: row["ms"])
     show(
-        f"{model.name}: milliseconds an iteration beside the forward",
+        f"{model.name}: milliseconds per iteration without the forward",
         ["method", "wall", "CPU"],
         [[name, f"{row['ms']:.3f}", f"{row['cpu_ms']:.3f}"] for name, row in found.items()],
         {

@@ -1,10 +1,10 @@
-"""Peak memory of every method over the Original's, each in a process of its own.
+"""Peak memory of every method divided by the Original's, each in a separate process.
 
     python -m benchmarks.memory_ratio [model=skyreels_mid] [method=scope,teacache,taylorseer] [model.steps=12]
 
-One process would hide a peak below what an earlier run left resident. The span is denoising; weights are included. The
-last line is one JSON object: `memory_ratio` of the dearest method, `rows` with bytes for all, and `state_bytes`, what
-the method itself held, counted by tensor.
+In one process, memory that an earlier run left resident would hide a smaller peak. Measured is the denoising, weights
+included. The last line is one JSON object: `memory_ratio` of the method with the largest one, and `rows` with the bytes
+of all methods and `state_bytes`, the size of the tensors that the method holds.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DEFAULTS = {"method": "scope", "seed": "0", "alone": ""}
 
 
 def alone(name: str, rest: Sequence[str], seed: int) -> dict[str, Any]:
-    """The peak of one video in this process, and what the method held at its end."""
+    """The peak memory of one video in this process, and the bytes that the method holds at its end."""
     run, model, method = composed([f"method={name}", *rest])
     method.check(model)
     model.load()
@@ -42,7 +42,7 @@ def alone(name: str, rest: Sequence[str], seed: int) -> dict[str, Any]:
 
 
 def apart(name: str, arguments: Sequence[str]) -> dict[str, Any]:
-    """The same in a process of its own. Raises CalledProcessError if that fails; its output has the reason."""
+    """The same in a separate process. Raises CalledProcessError if it fails; its error output has the reason."""
     command = [sys.executable, "-m", "benchmarks.memory_ratio", *arguments, f"alone={name}"]
     done = subprocess.run(command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

@@ -1,12 +1,12 @@
-"""What each table and figure of the paper would take on one A800: an estimate from the paper's own times.
+"""Estimated time of each table and figure of the paper on one A800, from the paper's own times.
 
     python -m benchmarks.paper_cost
 
-The paper's Original and its reduced-step row give two times at two known numbers of forwards, hence a line: a fixed
-part (text, decoding) and a rate of the denoiser. SkyReels-V2: 1452.41 s at 244.78 PFLOP and 330.08 s at a fifth of it;
-MAGI-1: 791.08 s at 64 steps of 80.98 PFLOP in all and 332.66 s at 20. A cell costs the fixed part and its PFLOPs at
-that rate: the plan's, times the share that the paper's row executes where its operating point says it, else all of
-them, which overestimates a method without a published row. Prints a markdown table of hours per prompt.
+The paper gives the time of the Original and of a run with fewer steps. The two times give a line: a fixed part (text,
+decoding) and seconds per PFLOP of the denoiser. SkyReels-V2: 1452.41 s at 244.78 PFLOP, and 330.08 s at a fifth of it.
+MAGI-1: 791.08 s at 64 steps with 80.98 PFLOP, and 332.66 s at 20 steps. A video takes the fixed part plus its PFLOPs at
+that rate. Its PFLOPs are those of the schedule times the share that the paper's table line executes, if the operating
+point has it; else all of them, an overestimate. Prints a markdown table of hours per prompt.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from engine.method import Original
 from sweep.experiments import choices, expanded, read
 from terminal import tolerate
 
-PUBLISHED = {  # model: seconds of the Original, of the row with fewer steps; share of the work that that row does
+PUBLISHED = {  # model: seconds of the Original, seconds with fewer steps, share of the steps of the latter
     "skyreels": (1452.41, 330.08, 10 / 50),
     "magi1": (791.08, 332.66, 20 / 64),
 }
@@ -43,7 +43,7 @@ def line(model: str) -> tuple[float, float]:
 
 
 def seconds(model: str, pflop: float) -> float:
-    """An A800's estimated time for one video of `model` that executes `pflop` in its denoiser."""
+    """Estimated seconds of an A800 for one video of `model` that executes `pflop` PFLOP in its denoiser."""
     fixed, rate = line(model)
     return fixed + rate * pflop
 
@@ -55,7 +55,7 @@ def cells(arguments: Sequence[str]) -> Iterator[list[str]]:
 
 
 def videos(overrides: Sequence[str]) -> Iterator[tuple[str, str, float]]:
-    """(model, what tells it apart, PFLOP executed) of a cell's video and of the Original that it needs."""
+    """(model, key of the video, executed PFLOP) of a cell's video and of the Original that it needs."""
     run, model, method = composed([*overrides, "model.weights=random", "device=cpu"])
     _, base, _ = composed([o for o in overrides if o.startswith("model")] + ["model.weights=random", "device=cpu"])
     yield model.name, json.dumps(asdict(base.settings), default=str), _pflop(base, Original())
@@ -70,7 +70,7 @@ def _pflop(model: Any, method: Any) -> float:
 
 
 def hours(experiment: str) -> dict[str, float]:
-    """Estimated hours per model and prompt of everything that an experiment generates, each video once."""
+    """Estimated hours per model and prompt of all videos that an experiment generates, each video once."""
     found: dict[tuple[str, str], float] = {}
     for arguments in expanded([f"experiment={experiment}", f"model={','.join(PUBLISHED)}"]):
         if any(argument == "task=plan" for argument in arguments):
@@ -83,7 +83,7 @@ def hours(experiment: str) -> dict[str, float]:
 
 
 def main() -> None:
-    print("| experiment | SkyReels-V2, hours a prompt | MAGI-1, hours a prompt |\n|---|---:|---:|")
+    print("| experiment | SkyReels-V2, hours per prompt | MAGI-1, hours per prompt |\n|---|---:|---:|")
     for experiment in options("experiment"):
         if {"sweeps", "includes"} & set(read(experiment)) and experiment != "plan":
             found = hours(experiment)

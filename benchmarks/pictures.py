@@ -1,10 +1,10 @@
-"""The README's pictures from a report: the page with its videos at work, the radar, a timeline, the Pareto fronts.
+"""Makes the README's pictures from a report: the page with playing videos, the radar, a timeline, the Pareto fronts.
 
     python -m benchmarks.pictures RESULTS [MODEL]
 
-Writes docs/page.png, radar.png, timeline.png and pareto.png, each of 256 colours and under 300 KB. The page is taken in
-headless Chromium (apt-get install chromium), 1280 wide: the main table of the first model, and below it the first
-prompt's videos in the middle of their time. Left out between the two: the notes under the table, and other models.
+Writes docs/page.png, radar.png, timeline.png and pareto.png, each with 256 colours and below 300 KB. The page is a
+screenshot of headless Chromium (apt-get install chromium), 1280 pixels wide. It shows the main table of the first model
+and the videos of the first prompt at about half of their time, without table notes and other models.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from benchmarks.browser import Browser
 from terminal import tolerate
 
 DOCS = Path(__file__).parents[1] / "docs"
-WIDTH, TIME = 1280, 0.45  # pixels; share of the video that has played
+WIDTH, TIME = 1280, 0.45  # width in pixels; position in the video, as a share of its length
 VIDEOS = "[...document.querySelector('.prompt').querySelectorAll('video')]"
 SHORTEN = """document.querySelectorAll('section').forEach((s, n) => { if (n && s.id !== 'videos') s.remove(); });
 [...document.querySelectorAll('.prompt')].slice(1).forEach((p) => p.remove());"""
 
 
 def page(index: Path) -> Image.Image:
-    """The page as a browser shows it, from the top to the end of the first prompt."""
+    """A screenshot of the page, from the top to the end of the first prompt."""
     with tempfile.TemporaryDirectory() as profile:
         browser = Browser(Path(profile))
         view = {"width": WIDTH, "deviceScaleFactor": 1, "mobile": False}
@@ -48,7 +48,7 @@ def page(index: Path) -> Image.Image:
 
 
 def save(picture: Image.Image, name: str, width: int = WIDTH) -> None:
-    """docs/NAME.png, at most `width` wide, of 256 colours."""
+    """Write docs/NAME.png with at most `width` pixels in width and 256 colours."""
     flat = picture.convert("RGB")
     if flat.width > width:
         flat = flat.resize((width, round(flat.height * width / flat.width)), Image.Resampling.LANCZOS)

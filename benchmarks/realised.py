@@ -1,15 +1,15 @@
-"""What is left of a method's FLOPs speedup on the clock, over the denoising span.
+"""The measured speedup of denoising divided by the speedup in FLOPs, for each method.
 
     python -m benchmarks.realised [model=skyreels_mid] [method=scope] [speed=fast] [rounds=2]
     python -m benchmarks.realised model=skyreels_mid method=scope,teacache,taylorseer,pab
     python -m benchmarks.realised model=skyreels_mid method=flowcache,bwcache flowcache.threshold=0.1
 
-Every method takes turns with the Original on one prompt, the same noise and the same weights; NAME.setting=value sets a
-parameter of one of several methods. FLOPs are those of the
-ledger, in the convention of the model's attention (dense when full, masked when block-causal). The last line is one
-JSON object: `ratio` is the realised speedup over the FLOPs speedup, `cpu_ratio` the same in CPU time, `memory_ratio`
-the peak memory over the Original's (allocated on a GPU, resident on a CPU), `state_bytes` what the method held; with
-several methods these stand in `rows`, and `ratio` is the least.
+Every method runs in turn with the Original on one prompt, with the same noise and weights. NAME.setting=value sets a
+parameter of one of several methods. FLOPs are those of the ledger, in the convention of the model's attention (dense if
+full, masked if block-causal). The last line is one JSON object: `ratio` is the measured speedup / the FLOPs speedup,
+`cpu_ratio` the same in CPU time, `memory_ratio` the peak memory / the Original's (allocated on a GPU, resident on a
+CPU), `state_bytes` the size of the tensors that the method holds. With several methods these are in `rows`, and `ratio`
+is the smallest one.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ DEFAULTS = {"method": "scope", "rounds": "2", "seed": "0"}
 
 
 def executed(model: Any, ledger: Sequence[Entry]) -> float:
-    """FLOPs of a ledger in the convention of the model's own attention."""
+    """The FLOPs of a ledger in the convention of the model's own attention."""
     dense, masked = flops(ledger, model.price)
     return masked if getattr(model.settings, "attention", "full") == "block_causal" else dense
 
 
 def realise(base: Any, model: Any, method: Method, prompt: str, rounds: int, seed: int) -> dict[str, Any]:
-    """Time the Original on `base` and `method` on `model`, in turn; both are loaded."""
+    """Time the Original on `base` and `method` on `model`, in turn. Both models are loaded."""
     ledgers: dict[str, list[Entry]] = {"original": [], "method": []}
     state: list[int] = []
 
@@ -67,7 +67,7 @@ def realise(base: Any, model: Any, method: Method, prompt: str, rounds: int, see
 
 
 def arms(names: Sequence[str], rest: Sequence[str]) -> tuple[str, Any, list[tuple[Any, Method]]]:
-    """A prompt, the Original's backbone, and backbone and method of each name; all composed before any is timed."""
+    """A prompt, the Original's backbone, and (backbone, method) of each name; all are checked before any is timed."""
     common, mine = apart(names, rest)
     own_model = [a for a in common if not a.startswith(("method.", "speed="))]
     run, base, _ = composed(["method=original", "speed=none", *own_model])
@@ -98,7 +98,7 @@ def main(arguments: Sequence[str]) -> None:
         only = {"ratio": least["ratio"], "least": least["method"], "memory_ratio": most, "rows": rows}
     shown = ("ratio", "cpu_ratio", "speedup", "cpu_speedup", "flops_speedup", "memory_ratio")
     show(
-        f"{base.name}: realised over FLOPs speedup of the denoising span",
+        f"{base.name}: measured speedup of denoising / FLOPs speedup",
         ["method", *shown, "state MB"],
         [[r["method"], *(f"{r[n]:.3f}" for n in shown), f"{r['state_bytes'] / 1e6:.2f}"] for r in rows],
         {**about, **only, **conditions("realised", arguments, base.device)},

@@ -1,11 +1,12 @@
-"""Our Original against diffusers' own pipeline: the same weights, noise and latents, in how much of the time.
+"""Time and latents of our Original against diffusers' own pipeline, with the same weights and noise.
 
     python -m benchmarks.stock [model=skyreels_tiny] [model.attention=block_causal] [rounds=2] [tolerance=1e-5]
 
-Both denoise one video from the same embeddings, in turn; text encoding and decoding are left out, projecting the text
-is not. The overlap is not noised (model.addnoise=0), since the stock pipeline draws that noise from the global
-generator. With float32 the latents must agree within `tolerance`, or this fails. The last line is one JSON object:
-`ratio` is ours / stock in wall time, `cpu_ratio` the same in CPU time, `max_abs_error` that of the latents.
+Both denoise one video from the same embeddings, in turn. The time includes the projections of the text, but not text
+encoding and decoding. No noise is added to the overlap (model.addnoise=0), because diffusers' pipeline draws it from
+the global generator. In float32 the command fails if the latents differ by more than `tolerance`. The last line is one
+JSON object: `ratio` is ours / diffusers' in wall time, `cpu_ratio` the same in CPU time, `max_abs_error` that of the
+latents.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ DEFAULTS = {"rounds": "2", "tolerance": "1e-5", "seed": "0"}
 
 @contextmanager
 def _attention(model: SkyReelsV2) -> Iterator[None]:
-    """The stock pipeline turns its mask on whenever blocks are asked for; full attention needs that undone."""
+    """Keep full attention: diffusers' pipeline switches to block-causal attention if a block size is given."""
     transformer = model.transformer
     if model.settings.attention == "full":
         transformer._set_ar_attention = lambda block: None
@@ -43,7 +44,7 @@ def _attention(model: SkyReelsV2) -> Iterator[None]:
 
 
 def stock(model: SkyReelsV2, prompt: Tensor, negative: Tensor | None, seed: int) -> Tensor:
-    """The latents (slots, C, H, W) of one video by diffusers' pipeline, from embeddings (1, length, text width)."""
+    """The latents (slots, C, H, W) of one video from diffusers' pipeline, for embeddings (1, length, text width)."""
     s = model.settings
     pipe = SkyReelsV2DiffusionForcingPipeline(
         tokenizer=None,
@@ -76,7 +77,7 @@ def stock(model: SkyReelsV2, prompt: Tensor, negative: Tensor | None, seed: int)
 
 
 def arms(model: SkyReelsV2, text: dict[str, Tensor], seed: int) -> dict[str, Callable[[], Tensor]]:
-    """Ours and theirs from the same embeddings of each guidance branch."""
+    """Functions that run our pipeline and diffusers' from the same embeddings of each guidance branch."""
     there = {branch: e.to(model.device, model.transformer.dtype) for branch, e in text.items()}
     return {
         "ours": lambda: generate(model, Original(), text, seed, []),
@@ -85,7 +86,7 @@ def arms(model: SkyReelsV2, text: dict[str, Tensor], seed: int) -> dict[str, Cal
 
 
 def compare(model: SkyReelsV2, text: dict[str, Tensor], rounds: int, seed: int) -> dict[str, Any]:
-    """Time both; the first, unmeasured pair warms up and is compared."""
+    """Compare and time both pipelines. The first run of each is the warm-up; its latents are compared."""
     both = arms(model, text, seed)
     ours, theirs = (run().float().cpu() for run in both.values())
     spent = in_turn(both, rounds, model.device)
@@ -116,7 +117,7 @@ def main(arguments: Sequence[str]) -> None:
         {**about, **found, **conditions("stock", arguments, model.device)},
     )
     if s.precision == "fp32" and not found["max_abs_error"] <= float(own["tolerance"]):
-        raise SystemExit(f"latents differ by {found['max_abs_error']:.2e}, more than {own['tolerance']}")
+        raise SystemExit(f"latents differ by {found['max_abs_error']:.2e}, want at most {own['tolerance']}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""How the store holds up at 100,000 records: `python -m benchmarks.store_scale [records=100000] [at=FOLDER]`.
+"""The speed of a store with 100,000 records: `python -m benchmarks.store_scale [records=100000] [at=FOLDER]`.
 
-Makes records as a run writes them (a run.json and a quality.json of the usual size, sealed files of a few bytes) and
-times what a user waits for: the status, the decision what is left to do, the table that reports start from. Each in a
-process of its own, once without an index and once with it, and the decision once more with every file changed, as in
-a copied store; and how many records a second one process writes.
+Makes records like those of a run (a run.json and a quality.json of the usual size, sealed files of a few bytes). Times
+the status of a sweep, the resume (which videos are left to do), and the table from which reports start. Each runs in a
+separate process, once without an index and once with it. The resume runs once more with the time of every file changed,
+as in a copied store. It also measures the number of records per second that one process writes.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from typing import Any
 from store import SCHEMA, SEALED, Store, checksum
 from terminal import tolerate
 
-CELLS = 20  # rows of a table
+CELLS = 20  # lines of a table
 FRAMES = 257
-LIMIT = 10.0  # seconds that each of them may take
-READ = {  # what is timed, as a program that gets the folder
+LIMIT = 10.0  # largest number of seconds for each with an index
+READ = {  # name: program that is timed; its arguments are the folder and the number of records
     "status": "from store import Store, print_status; print_status(Store(root, create=False))",
     "resume": "from store import Store; store = Store(root)\n"
     "for n in range(int(sys.argv[2])): assert store.find('big', f'scope{n % 20}', None, f'{n:012x}')\n"
@@ -38,7 +38,7 @@ READ = {  # what is timed, as a program that gets the folder
 
 
 def record(n: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The run.json and quality.json of the n-th video, as long as real ones."""
+    """The run.json and quality.json of the n-th video, with the size of real ones."""
     draw = random.Random(n)
     model = {f"setting_{i}": i / 7 for i in range(30)} | {"architecture": {f"part_{i}": i for i in range(20)}}
     method = {"class": "scope.method.Scope", "code": "0" * 12, **{f"knob_{i}": i / 3 for i in range(12)}}
@@ -88,14 +88,14 @@ def record(n: int) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def fill(root: Path, records: int) -> None:
-    """Write the records straight into their places: what is measured is reading them."""
+    """Write the records directly to their folders, since only reading is measured."""
     Store(root)
     places = [(root / "big" / f"scope{n % CELLS}" / f"{n:012x}") for n in range(records)]
     for n, place in enumerate(places):
         place.mkdir(parents=True)
         for name in SEALED:
             (place / name).write_text(f"{name} of {n}")
-    for n, place in enumerate(places):  # later than what it seals, as after the minutes that a video takes
+    for n, place in enumerate(places):  # later than the sealed files, as in a real run
         method, key = place.parts[-2:]
         run, quality = record(n)
         files = {name: checksum(place / name) for name in SEALED}
@@ -105,7 +105,7 @@ def fill(root: Path, records: int) -> None:
 
 
 def timed(what: str, root: Path, records: int) -> tuple[float, float]:
-    """Seconds of a process that does one of READ, by the clock and of the processor."""
+    """(wall seconds, CPU seconds) of a process that runs READ[what]."""
     program = f"import logging, sys; logging.disable(); root = sys.argv[1]\n{READ[what]}"
     begin, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-c", program, str(root), str(records)], check=True, stdout=subprocess.DEVNULL)
@@ -115,7 +115,7 @@ def timed(what: str, root: Path, records: int) -> tuple[float, float]:
 
 
 def writes(root: Path, count: int = 200) -> tuple[float, float]:
-    """Records a second that one process stores, flushed to disk; and claims a second that it takes and gives back."""
+    """Records per second that one process stores on disk, and claims per second that it takes and releases."""
     store = Store(root)
     begin = time.perf_counter()
     for n in range(count):
@@ -131,7 +131,7 @@ def writes(root: Path, count: int = 200) -> tuple[float, float]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command line; 1 if something takes longer than LIMIT with an index."""
+    """The command line. Returns 1 if one of READ takes longer than LIMIT with an index, else 0."""
     given = dict(word.partition("=")[::2] for word in arguments)
     records = int(given.get("records", 100_000))
     root = Path(given.get("at") or tempfile.mkdtemp(prefix="store_scale_"))
@@ -142,7 +142,7 @@ def main(arguments: Sequence[str]) -> int:
             fill(root, records)
             took = time.perf_counter() - begin
             print(f"{records} records written in {took:.0f} s, {os.cpu_count()} cores", flush=True)
-        time.sleep(2.5)  # what has just changed is not trusted to an index
+        time.sleep(2.5)  # the index skips files that have just changed
         for state in ("without an index", "with an index"):
             for what in READ:
                 if state == "without an index":

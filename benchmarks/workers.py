@@ -1,7 +1,7 @@
-"""What a second worker brings: `python -m benchmarks.workers [cells=16] [workers=2]`.
+"""The time of a sweep with one worker and with several: `python -m benchmarks.workers [cells=16] [workers=2]`.
 
-The same sweep of equal tiny cells, into fresh folders, by one process and by several (hydra/launcher=joblib), each with
-one thread. A cell is one video of the Original from a seed of its own. Wall time includes the start of everything.
+The same sweep of tiny cells runs in new folders, with one process and with several (hydra/launcher=joblib), each with
+one thread. A cell is one video of the Original with its own seed. The wall time includes the start of all processes.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pathlib import Path
 from terminal import tolerate
 
 ROOT = Path(__file__).resolve().parents[1]
-LIMIT = 0.6  # of one worker's time, for two on two cores
+LIMIT = 0.6  # largest share of one worker's time, for two workers on two cores
 TINY = ["model=skyreels_tiny", "prompts.limit=1", "score=false", "report=false", "device=cpu"]
 
 
 def sweep(results: Path, cells: int, *more: str) -> float:
-    """Seconds of a sweep of so many cells."""
+    """Seconds of a sweep of `cells` cells. Raises RuntimeError with its output if it fails."""
     seeds = ",".join(f"[{n}]" for n in range(cells))
     words = ["-m", *TINY, f"results={results}", "method=original", f"seeds={seeds}", *more]
     begin = time.perf_counter()
@@ -39,7 +39,7 @@ def sweep(results: Path, cells: int, *more: str) -> float:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command line; 1 if the workers together take more than LIMIT of one worker's time."""
+    """The command line. Returns 1 if several workers take more than LIMIT of one worker's time, else 0."""
     given = {name: int(value) for name, _, value in (word.partition("=") for word in arguments)}
     cells, workers = given.get("cells", 16), given.get("workers", 2)
     with tempfile.TemporaryDirectory() as folder:

@@ -103,7 +103,7 @@ def test_where_the_whole_step_is_cached_no_inner_site_is_stood_in_for(model):
         ),
         ({"a": SCOPE, "b": {**CFG, "interval": 0}}, "parts.b: interval must lie in"),
         ({"a": CFG, "b": {**SCOPE, "tau_cache": "???"}}, "set method.parts.b.tau_cache"),
-        ({"a": SCOPE, "b": {**SCOPE, "decide_per": "unit"}}, "all alike"),
+        ({"a": SCOPE, "b": {**SCOPE, "decide_per": "unit"}}, "all parts must decide per row, or all per unit"),
     ],
 )
 def test_parts_that_cannot_be_built_are_named(parts, told):
