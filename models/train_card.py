@@ -1,4 +1,4 @@
-"""The model card and the loss curves of a trained small model, written from what the training left behind."""
+"""The model card and the loss curves of a trained small model, written from the checkpoints of the training."""
 
 import json
 import platform
@@ -23,13 +23,13 @@ pipeline_tag: text-to-video
 ---
 # skyreels_tiny
 
-A small text-to-video model in the classes of SkyReels-V2 (`SkyReelsV2Transformer3DModel`, `AutoencoderKLWan`,
-`UMT5EncoderModel`, `UniPCMultistepScheduler`), trained from nothing by this project. It runs on a laptop's processor in
-seconds, so that methods of acceleration can be compared without a GPU. It knows one world: a coloured shape that moves
-over a gradient on a torus. It is no preview of what SkyReels-V2 can show.
+A small text-to-video model with the classes of SkyReels-V2 (`SkyReelsV2Transformer3DModel`, `AutoencoderKLWan`,
+`UMT5EncoderModel`, `UniPCMultistepScheduler`), trained from scratch by this project. It runs on a laptop's CPU in
+seconds, so that methods of acceleration can be compared without a GPU. It generates one kind of video: a coloured shape
+that moves over a gradient and re-enters on the opposite side. Its quality says nothing about that of SkyReels-V2.
 
 * **Prompts**: {colours}; {shapes}; {directions}; {backgrounds}. For example "a red circle moving left over a dusk
-  background". Words it does not know become one unknown token.
+  background". Unknown words become one unknown token.
 * **Size**: {size}x{size} pixels, 1+4k frames; window of 25 latent frames (97 frames), longer videos by overlap.
   Transformer {transformer_m:.2f} M parameters (width {width}, {layers} layers), autoencoder {vae_m:.2f} M, text
   encoder {text_m:.2f} M; float32 weights.
@@ -43,26 +43,26 @@ over a gradient on a torus. It is no preview of what SkyReels-V2 can show.
 {stages}
 
 * **Data**: procedural videos (`models/shapes.py`), 216 of 288 combinations of colour, shape, direction and background;
-  the other 72 are held out. The autoencoder saw a fresh video at every step, the transformer {videos} videos of
+  the other 72 are held out. The VAE was trained on a new video at every step, the transformer on {videos} videos of
   {frames} frames.
-* **Objective**: flow matching with an own noise level for each block of 5 latents: staircase, synchronous and
-  independent levels, 35 % of the windows behind a clean block, {causal:.0%} of the batches under the block-causal
+* **Objective**: flow matching with a noise level of its own for each block of 5 latents: staircase, synchronous and
+  independent levels, 35 % of the windows after a clean block, {causal:.0%} of the batches with the block-causal
   mask, {drop:.0%} empty prompts; AdamW, average of the weights over about {memory:.0f} steps.
 * **Hardware**: {threads} thread(s) of {machine}; PyTorch {torch}. Seed {seed}.{notes}
-* **Again**: `python -m models.train_tiny`. Losses: `losses.csv`, `losses.png`.
+* **To train it again**: `python -m models.train_tiny`. Losses: `losses.csv`, `losses.png`.
 
-## What it shows
+## Measured quality
 
 {adherence}
 
 ## Licence
 
-Apache-2.0, as the project. No data or weights of others went into it.
+Apache-2.0, like the project. No data or weights of others were used.
 """
 
 
 def parameters(path: Path) -> float:
-    """Millions of numbers in a safetensors file, read from its header."""
+    """The number of parameters in a safetensors file, in millions, from its header."""
     with path.open("rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
     count = 0
@@ -88,14 +88,14 @@ def plot_losses(curves: dict[str, list[float]], path: Path) -> None:
 
 @dataclass(frozen=True)
 class Stage:
-    """What one stage of a training left behind."""
+    """The result of one stage of a training."""
 
-    losses: list[float]  # of every step
-    hours: float
+    losses: list[float]  # loss of every step
+    hours: float  # duration
 
 
 def stages_of(names: Sequence[str], work: Path, start: str = "") -> dict[str, Stage]:
-    """The stages found in `work`, each behind what the folder `start`, which was trained on, says of itself."""
+    """The stages with checkpoints in `work`, each appended to that of the model folder `start`, if given."""
     stages: dict[str, Stage] = {}
     if start:
         hours = json.loads((Path(start) / HOURS).read_text())
@@ -122,7 +122,7 @@ def stage_rows(stages: dict[str, Stage], batches: dict[str, str]) -> str:
 
 
 def write_curves(stages: dict[str, Stage], out: Path) -> None:
-    """losses.csv and losses.png, and the hours, from which a later training goes on counting."""
+    """Write losses.csv, losses.png and the hours. A later training that starts from this model adds to them."""
     plot_losses({name: stage.losses for name, stage in stages.items()}, out / "losses.png")
     rows = [f"{name},{i},{loss:.5f}" for name, stage in stages.items() for i, loss in enumerate(stage.losses)]
     (out / LOSSES).write_text("\n".join(["stage,step,loss", *rows]) + "\n")
@@ -130,12 +130,12 @@ def write_curves(stages: dict[str, Stage], out: Path) -> None:
 
 
 def adherence_text(path: Path) -> str:
-    """The measured figures of `adherence.json`, or a sentence that says they are not there."""
+    """The table of `adherence.json`, or a sentence that says how to measure it."""
     if not path.exists():
-        return "Not measured yet: `python -m benchmarks.adherence` measures it and writes `adherence.json`."
+        return "Not measured yet. `python -m benchmarks.adherence` measures it and writes `adherence.json`."
     rows = json.loads(path.read_text())
     lines = ["Read from generated videos of held-out prompts by `eval/adherence.py`:", ""]
-    lines += ["| setting | videos | colour | shape | direction | object present | jumps a video |", "|" + "---|" * 7]
+    lines += ["| setting | videos | colour | shape | direction | object present | jumps per video |", "|" + "---|" * 7]
     for row in rows:
         shares = " | ".join(f"{row[key]:.1%}" for key in ("colour", "shape", "direction", "present"))
         lines.append(f"| {row['setting']} | {row['videos']} | {shares} | {row['jumps']:.2f} |")

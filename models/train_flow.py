@@ -1,7 +1,7 @@
-"""Train the tiny transformer and its text encoder: flow matching with an own noise level for each latent frame.
+"""Train the tiny transformer and its text encoder: flow matching with a noise level of its own per latent frame.
 
-The schedules it will meet are the ones of SkyReels-V2's diffusion forcing (arXiv 2504.13074, section 3.3): a
-synchronous one, a staircase in which each block lags behind the block before it, and both behind a clean prefix.
+The training covers the schedules of SkyReels-V2's diffusion forcing (arXiv 2504.13074, section 3.3): the synchronous
+one, the staircase, in which each block lags behind the block before it, and both after a clean prefix.
 """
 
 import math
@@ -19,7 +19,7 @@ from models.shapes import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, Spec, captio
 from models.train_loop import fit
 
 BLOCK = 5  # latent frames of a block
-TEXT_LENGTH = 512  # tokens that inference pads every prompt to
+TEXT_LENGTH = 512  # number of tokens to which inference pads every prompt
 
 
 @dataclass(frozen=True)
@@ -27,27 +27,27 @@ class Noise:
     """The noise of a batch of windows."""
 
     sigma: Tensor  # (B, F) in [0, 1]; larger is noisier
-    timestep: Tensor  # (B, F) int64 in 0..999, what the model is told
-    weight: Tensor  # (B, F), 1 where the frame is being denoised, else 0
-    prefix: Tensor  # (B,) bool: the window goes on from clean frames
+    timestep: Tensor  # (B, F) int64 in 0..999, the input of the model
+    weight: Tensor  # (B, F), 1 if the frame is being denoised, else 0
+    prefix: Tensor  # (B,) bool, whether the window starts with a clean block
 
 
 def shifted(sigma: Tensor, shift: Tensor) -> Tensor:
-    """The flow shift: moves noise levels in [0, 1] towards 1 for shift above 1."""
+    """The flow shift. A shift above 1 moves noise levels in [0, 1] towards 1."""
     return shift * sigma / (1 + (shift - 1) * sigma)
 
 
 def draw_noise(batch: int, blocks: int, generator: torch.Generator) -> Noise:
-    """Noise levels as the schedules visit them.
+    """Random noise levels as in the schedules.
 
-    Of the windows 55 % stand on a staircase (most with the lag of 5 rows in 50, some with another), 25 % have one level
-    for all blocks, 20 % independent levels; 35 % go on from a clean first block (timestep 0, or 20 as with
+    55 % of the windows have the levels of a staircase (most with a lag of 5 rows in 50 steps), 25 % have one level for
+    all blocks, and 20 % have independent levels. 35 % start with a clean block (timestep 0, or 20 as with
     `addnoise_condition=20`).
     """
     rand = lambda *shape: torch.rand(*shape, generator=generator)  # noqa: E731
     kind, index = rand(batch, 1), torch.arange(blocks)
     prefix = rand(batch) < 0.35
-    position = (index - prefix[:, None].long()).clamp_min(0)  # of a block among the new ones
+    position = (index - prefix[:, None].long()).clamp_min(0)  # index of a block, without the prefix
     lag = torch.where(kind < 0.42, torch.tensor(0.1), torch.where(kind < 0.55, 0.02 + 0.4 * rand(batch, 1), 0.0))
     progress = rand(batch, 1) * (1 + lag * position.max(1, keepdim=True).values) - lag * position
     progress = torch.where(kind >= 0.8, rand(batch, blocks), progress)
@@ -66,10 +66,10 @@ def draw_noise(batch: int, blocks: int, generator: torch.Generator) -> Noise:
 def embed_prompts(
     tokenizer: PreTrainedTokenizerFast, encoder: UMT5EncoderModel, texts: list[str]
 ) -> tuple[Tensor, Tensor]:
-    """Embeddings (B, L+1, D) and attention bias (B, 1, 1, L+1) that stand for prompts padded with zeros to 512 tokens.
+    """Embeddings (B, L+1, D) and attention bias (B, 1, 1, L+1), equivalent to prompts padded with zeros to 512 tokens.
 
-    All padding tokens are equal, so one of them with the logarithm of their number added to its score does the same in
-    the softmax as all of them.
+    All padding tokens are equal. One padding token with the logarithm of their number added to its score gives the same
+    softmax.
     """
     tokens = tokenizer(texts, padding=True, truncation=True, max_length=TEXT_LENGTH, return_tensors="pt")
     mask = tokens.attention_mask
@@ -81,20 +81,20 @@ def embed_prompts(
 
 
 def rotate(x: Tensor, turns: Tensor) -> Tensor:
-    """Rotary embedding of (B, N, heads, d): each pair of neighbours is turned by a complex number of `turns`."""
+    """The rotary embedding of (B, N, heads, d): each pair of adjacent channels is multiplied by a complex number."""
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * turns).flatten(-2).to(x.dtype)
 
 
 def rms_norm(norm: nn.RMSNorm, x: Tensor) -> Tensor:
-    """The norm in the precision of `x`, which keeps PyTorch's fused kernel in use under autocast."""
+    """The norm in the precision of `x`, so that PyTorch uses its fused kernel under autocast."""
     return F.rms_norm(x, norm.normalized_shape, norm.weight.to(x.dtype), norm.eps)
 
 
 def attend(attn: SkyReelsV2Attention, x: Tensor, context: Tensor, bias: Tensor | None, turns: Tensor | None) -> Tensor:
     """The attention of a transformer block, for batches with a bias on the scores.
 
-    Written out, because on a CPU in bfloat16 this takes half the time of the fused kernel's forward and backward.
+    It is written out because on a CPU in bfloat16 it takes half the time of the fused kernel, forward and backward.
     """
     q = rms_norm(attn.norm_q, attn.to_q(x)).unflatten(2, (attn.heads, -1))
     k = rms_norm(attn.norm_k, attn.to_k(context)).unflatten(2, (attn.heads, -1))
@@ -110,7 +110,7 @@ def attend(attn: SkyReelsV2Attention, x: Tensor, context: Tensor, bias: Tensor |
 
 
 def block_causal_bias(frames: int, tokens: int, block: int) -> Tensor:
-    """Score bias (1, 1, N, N): frame i sees frame j when j's block is not after i's."""
+    """The score bias (1, 1, N, N): frame i attends to frame j if the block of j is not after that of i."""
     index = torch.arange(frames).div(block, rounding_mode="floor").repeat_interleave(tokens)
     hidden = index[None, :] > index[:, None]
     return torch.zeros(hidden.shape).masked_fill(hidden, -math.inf)[None, None]
@@ -124,11 +124,11 @@ def velocity(
     text_bias: Tensor | None = None,
     causal_block: int = 1,
 ) -> Tensor:
-    """`SkyReelsV2Transformer3DModel.forward` (diffusion forcing, fps id 1) over the same submodules, for batches.
+    """`SkyReelsV2Transformer3DModel.forward` (diffusion forcing, fps id 1) with the same submodules, for batches.
 
-    diffusers' own forward is wrong for more than one sample when `inject_sample_info` is set (it repeats the fps term
-    along the wrong dimension). `latents` (B, C, F, H, W), `timestep` (B, F), `text` (B, L, D); `causal_block` above 1
-    hides later blocks. Returns the velocity, noise minus data, of the shape of `latents`.
+    diffusers' own forward is wrong for more than one sample if `inject_sample_info` is set: it repeats the fps term
+    along the wrong dimension. `latents` is (B, C, F, H, W), `timestep` (B, F), `text` (B, L, D). `causal_block` above 1
+    hides later blocks. Returns the velocity, noise minus data, in the shape of `latents`.
     """
     batch, _, frames, height, width = latents.shape
     _, p_h, p_w = model.config.patch_size
@@ -157,7 +157,7 @@ def velocity(
 
 
 def loosen(text: str, generator: torch.Generator) -> str:
-    """The caption as a user might phrase it: one in ten of the words that name nothing is dropped or unknown."""
+    """A variation of the caption: one in ten words that name no property is dropped or becomes unknown."""
     kept = []
     for word in text.split():
         chance = float(torch.rand(1, generator=generator))
@@ -170,7 +170,7 @@ def loosen(text: str, generator: torch.Generator) -> str:
 
 
 def draw_windows(latents: Tensor, frames: int, noise: Noise, generator: torch.Generator) -> tuple[Tensor, list[int]]:
-    """A window of each of some random videos, and which videos. A window that goes on starts later than the video."""
+    """Windows of random videos, and the indices of the videos. A window with a prefix starts after the first frame."""
     chosen = torch.randint(len(latents), (len(noise.prefix),), generator=generator)
     later = torch.randint(1, latents.shape[2] - frames + 1, chosen.shape, generator=generator) * noise.prefix
     windows = [latents[i, :, j : j + frames] for i, j in zip(chosen.tolist(), later.tolist(), strict=True)]
@@ -198,7 +198,7 @@ def train_flow(
 ) -> None:
     """Train transformer and text encoder together, in place, on `latents` (N, 16, at least frames+1, h, w) of `specs`.
 
-    `causal` is the share of batches under the block-causal mask, `drop_text` the share of empty prompts (for guidance).
+    `causal` is the share of batches with the block-causal mask, `drop_text` the share of empty prompts (for guidance).
     """
 
     def loss_of(step: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The loop that every training stage shares: progress bar, learning rate, checkpoints, resume, loss curve."""
+"""The loop of all training stages: progress bar, learning rate, checkpoints, resume, loss curve."""
 
 import csv
 import math
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 def save_atomic(state: dict[str, Any], path: Path) -> None:
-    """torch.save to a staging name, then rename, so that an interrupted save never leaves half a file."""
+    """torch.save to a temporary name, then rename, so that an interrupted save leaves no incomplete file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     staging = path.with_name(path.name + ".partial")
     torch.save(state, staging)
@@ -22,7 +22,7 @@ def save_atomic(state: dict[str, Any], path: Path) -> None:
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
-    """Linear warm-up to `peak`, constant for the first half, then half a cosine down to 2 % of it."""
+    """Linear warm-up to `peak`, constant for the first half of the steps, then half a cosine down to 2 % of `peak`."""
     if step < warmup:
         return peak * (step + 1) / warmup
     done = min(1.0, max(0.0, 2 * step / steps - 1))
@@ -31,7 +31,7 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
 
 @torch.no_grad()
 def update_average(average: dict[str, Tensor], modules: dict[str, nn.Module], step: int, decay: float) -> None:
-    """Exponential moving average of all parameters, with a shorter memory in the first steps."""
+    """Update the exponential moving average of all parameters. In the first steps the decay is smaller."""
     decay = min(decay, (step + 1) / (step + 10))
     for name, module in modules.items():
         for key, value in module.state_dict().items():
@@ -46,7 +46,7 @@ def load_average(average: dict[str, Tensor], modules: dict[str, nn.Module]) -> N
 
 
 def write_losses(losses: list[float], path: Path) -> None:
-    """The loss curve as csv: step, loss; written to a staging name, then renamed."""
+    """Write the loss curve as csv with columns step, loss, to a temporary name that is then renamed."""
     staging = path.with_name(path.name + ".partial")
     with staging.open("w", newline="") as file:
         writer = csv.writer(file)
@@ -56,10 +56,10 @@ def write_losses(losses: list[float], path: Path) -> None:
 
 
 class Training:
-    """Modules in training, the optimiser, the averaged weights and the losses so far: what a checkpoint holds."""
+    """The content of a checkpoint: modules, optimiser, averaged weights and the losses so far."""
 
     def __init__(self, stage: str, modules: dict[str, nn.Module], lr: float, weight_decay: float, work: Path) -> None:
-        """Goes on from `work/<stage>.ckpt` where there is one."""
+        """Continues from `work/<stage>.ckpt` if it exists."""
         self.stage, self.modules, self.work = stage, modules, work
         self.parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
         self.optimiser = torch.optim.AdamW(self.parameters, lr=lr, betas=(0.9, 0.98), weight_decay=weight_decay)
@@ -67,7 +67,7 @@ class Training:
         self.losses: list[float] = []
         self.path = work / f"{stage}.ckpt"
         self.start = time.perf_counter()
-        self.before = 0.0  # seconds of earlier runs that this one goes on from
+        self.before = 0.0  # seconds of earlier runs that this one continues
         if self.path.exists():
             saved = torch.load(self.path, weights_only=True)
             for name, module in modules.items():
@@ -76,7 +76,7 @@ class Training:
             self.average, self.losses, self.before = saved["average"], saved["losses"], saved.get("seconds", 0.0)
 
     def step(self, loss: Tensor, lr: float, decay: float) -> None:
-        """One update by AdamW, and the average after it. Raises FloatingPointError if the loss is not finite."""
+        """One AdamW update and the update of the average. Raises FloatingPointError if the loss is not finite."""
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         self.optimiser.zero_grad(set_to_none=True)
@@ -111,12 +111,12 @@ def fit(
     checkpoint_every: int,
     work: Path,
 ) -> list[float]:
-    """Train `modules` in place with AdamW and leave the averaged weights in them.
+    """Train `modules` in place with AdamW; at the end they hold the averaged weights.
 
-    `loss_of(step)` draws the batch of that step (a pure function of the step, so that a resumed run sees the same
-    batches) and returns its loss. `work/<stage>.ckpt` is written every `checkpoint_every` steps and read when present;
-    `work/<stage>.csv` is the loss curve. Returns the loss of every step.
-    Raises FloatingPointError when a loss is not finite.
+    `loss_of(step)` draws the batch of that step and returns its loss. It must be a pure function of the step, so that a
+    resumed run uses the same batches. `work/<stage>.ckpt` is written every `checkpoint_every` steps and read if it
+    exists. `work/<stage>.csv` is the loss curve. Returns the loss of every step.
+    Raises FloatingPointError if a loss is not finite.
     """
     training = Training(stage, modules, lr, weight_decay, work)
     with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn()) as progress:

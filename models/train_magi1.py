@@ -1,6 +1,7 @@
 """Train the small MAGI-1 on procedural videos: `python -m models.train_magi1`.
 
-Autoencoder, then latents, then transformer with text encoder; the result is a folder that `models.magi1` reads.
+It trains the VAE, computes latents, and trains transformer and text encoder. The result is a folder that `models.magi1`
+reads.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from terminal import tolerate
 
 
 def new_text_encoder(channels: int, words: int) -> T5EncoderModel:
-    """A text encoder of two layers in the class of the released one."""
+    """A text encoder of two layers, of the same class as the released one."""
     return T5EncoderModel(
         T5Config(
             vocab_size=words,
@@ -51,7 +52,7 @@ def new_text_encoder(channels: int, words: int) -> T5EncoderModel:
 
 
 def new_transformer(config: ModelConfig, seed: int) -> Magi1DiT:
-    """The transformer with fresh weights: open gates that hardly depend on time, and branches that add little."""
+    """The transformer with initial weights: open gates with little dependence on time, and small branch outputs."""
     model = Magi1DiT(config)
     initialise(model, seed)
     with torch.no_grad():
@@ -75,9 +76,9 @@ def write_folder(
     tokenizer: PreTrainedTokenizerFast,
     out: Path,
 ) -> None:
-    """Write the model folder to a staging name, then put its parts in the place of the old ones; other files stay.
+    """Write the model folder to a temporary name, then replace the old parts. Other files in `out` stay.
 
-    Transformer and autoencoder are kept in float16 and run in float32.
+    Transformer and VAE are stored in float16 and run in float32.
     """
     staging = out.with_name(out.name + ".partial")
     shutil.rmtree(staging, ignore_errors=True)
@@ -113,7 +114,7 @@ def _plain(node: DictConfig) -> dict[str, Any]:
 def build(config: DictConfig, work: Path, out: Path) -> None:
     """Run the stages of the config that are not yet done and write the model folder.
 
-    With `start` naming a trained folder, its encoder is kept and everything else is trained on from there.
+    If `start` names a trained folder, its VAE encoder is kept, and the training of all else continues from there.
     """
     common = {"seed": config.seed, "checkpoint_every": config.checkpoint_every, "work": work}
     if config.start and not (work / "vae").exists():
@@ -142,14 +143,14 @@ def build(config: DictConfig, work: Path, out: Path) -> None:
         latents = make_latents(vae, config.latents.videos, chunks, config.size, work / "latents.pt")
         specs = [sample(i) for i in range(len(latents))]
         train_flow(model, encoder, tokenizer, latents, specs, runtime, **config.flow, **common)
-    if config.decoder.steps > 0:  # after the latents, which need the encoder alone
+    if config.decoder.steps > 0:  # after the latents, which need the encoder only
         refine_decoder(vae, **config.decoder, size=config.size, **common)
     write_folder(shape, runtime, model.eval(), vae, encoder.eval(), tokenizer, out)
 
 
 @hydra.main(version_base="1.3", config_path="../conf/train", config_name="magi1_tiny")
 def main(config: DictConfig) -> None:
-    """Train what is not yet trained and write the model folder."""
+    """Run the stages that are not yet done, and write the model folder and its card."""
     torch.set_num_threads(config.threads)
     work, out = Path(config.work), Path(config.out)
     build(config, work, out)

@@ -1,4 +1,4 @@
-"""The model card and the loss curves of the small MAGI-1, written from what its training left behind."""
+"""The model card and the loss curves of the small MAGI-1, written from the checkpoints of the training."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ pipeline_tag: text-to-video
 ---
 # magi1_tiny
 
-A small text-to-video model in the architecture of MAGI-1 (arXiv:2505.13211), trained from nothing by this project:
-chunks of 24 frames, four in flight, later ones noisier, a cache of finished chunks. Like the distilled model it runs
-one pass a forward, without guidance. It runs on a laptop's processor in seconds, so that methods of acceleration can
-be compared without a GPU. It knows one world: a coloured shape that moves over a gradient on a torus. It is no preview
-of what MAGI-1 can show.
+A small text-to-video model with the architecture of MAGI-1 (arXiv:2505.13211), trained from scratch by this project.
+Four chunks of 24 frames are denoised at the same time, later ones noisier, with a cache of finished chunks. Like the
+distilled model it runs one pass per forward, without guidance. It runs on a laptop's CPU in seconds, so that methods of
+acceleration can be compared without a GPU. It generates one kind of video: a coloured shape that moves over a gradient
+and re-enters on the opposite side. Its quality says nothing about that of MAGI-1.
 
 * **Prompts**: {colours}; {shapes}; {directions}; {backgrounds}. For example "a red circle moving left over a dusk
-  background". Words it does not know become one unknown token.
+  background". Unknown words become one unknown token.
 * **Size**: {size}x{size} pixels, {frames} frames ({chunks} chunks). Transformer {transformer_m:.2f} M parameters (width
-  {width}, {layers} layers), autoencoder {vae_m:.2f} M (one block of width 768 each way, because the official decoder
-  makes the colours of a pixel from width / 256 channels), text encoder {text_m:.2f} M (T5, two layers). Transformer and
-  autoencoder are stored in float16 and run in float32.
-* **Sampling**: {steps} steps, window {window}, whole history visible, `scale_factor` 1, no special tokens. Grids of 32,
-  16 and 8 steps are known to it. Sizes, lengths and windows other than these were not trained.
+  {width}, {layers} layers), VAE {vae_m:.2f} M (one block of width 768 each in encoder and decoder, because the official
+  decoder computes the colours of a pixel from width / 256 channels), text encoder {text_m:.2f} M (T5, two layers).
+  Transformer and VAE are stored in float16 and run in float32.
+* **Sampling**: {steps} steps, window {window}, attention to the whole history, `scale_factor` 1, no special tokens. It
+  was also trained on grids of 32, 16 and 8 steps, but not on other sizes, lengths and windows.
 
 ## Training
 
@@ -41,26 +41,26 @@ of what MAGI-1 can show.
 {stages}
 
 * **Data**: procedural videos (`models/shapes.py`), 216 of 288 combinations of colour, shape, direction and background;
-  the other 72 are held out. The autoencoder saw fresh tiles at every step, the transformer {videos} videos.
-* **Autoencoder**: starts as the principal components of patches, written into its weights; squared and absolute
-  error, five times as heavy on the shape, {kl:g} of the KL divergence, {jitter:.0%} noise on the latents. Mean PSNR on
-  held-out videos: {psnr:.1f} dB.
-* **Objective**: flow matching, velocity = clean - noise, on the forwards that the pipeline runs: finished chunks at
-  `clean_t` without text, the chunks in flight at their own times, and the oldest once more alone where the pipeline
-  runs its nearly-clean duplicate. {fewer:.0%} of the batches on grids of fewer steps, {drop:.0%} of the windows without
-  a prompt. From step {guided_from} on a single pass learned to stand for classifier-free guidance of scale {guidance:g}
-  (Model-guidance, arXiv:2502.12154). Text encoder trained along.
+  the other 72 are held out. The VAE was trained on new tiles at every step, the transformer on {videos} videos.
+* **VAE**: its initial weights compute the principal components of patches; squared and absolute error, with five times
+  the weight on the shape, {kl:g} of the KL divergence, {jitter:.0%} noise on the latents. Mean PSNR on held-out videos:
+  {psnr:.1f} dB.
+* **Objective**: flow matching, velocity = clean - noise, on the forwards of the pipeline: finished chunks at `clean_t`
+  without text, the chunks that are being denoised at their own times, and the oldest of them once more alone if the
+  pipeline runs its nearly-clean duplicate. {fewer:.0%} of the batches are on grids of fewer steps, {drop:.0%} of the
+  windows have no prompt. From step {guided_from} on the model learned to give in one pass the result of classifier-free
+  guidance of scale {guidance:g} (Model-guidance, arXiv:2502.12154). The text encoder was trained with it.
   AdamW, average of the weights over about {memory:.0f} steps.
 * **Hardware**: {threads} thread(s) of {machine}, shared with other work; PyTorch {torch}. Seed {seed}.{notes}
-* **Again**: `python -m models.train_magi1`. Losses: `losses.csv`, `losses.png`.
+* **To train it again**: `python -m models.train_magi1`. Losses: `losses.csv`, `losses.png`.
 
-## What it shows
+## Measured quality
 
 {adherence}
 
 ## Licence
 
-Apache-2.0, as the project. No data or weights of others went into it.
+Apache-2.0, like the project. No data or weights of others were used.
 """
 
 

@@ -1,8 +1,8 @@
-"""Train a small MAGI-1 transformer and its text encoder by flow matching, on the forwards its pipeline will run.
+"""Train a small MAGI-1 transformer and its text encoder by flow matching, on the forwards of its pipeline.
 
 A training window is one forward of `models.magi1.schedule`: finished chunks at `clean_t` without text, the chunks in
-flight with noise that grows along the window, and, where the pipeline runs it, the oldest of them once more alone
-(arXiv:2505.13211, Sec. 2). The velocity is clean minus noise; time runs from 0 (noise) to 1 (clean).
+flight, later ones noisier, and the oldest of them once more alone if the pipeline does so (arXiv:2505.13211, Sec. 2).
+The velocity is clean minus noise. Time rises from 0 (noise) to 1 (clean).
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from models.train_loop import fit
 
 @dataclass(frozen=True)
 class Window:
-    """The chunks of one transformer call on one video, and what they should become."""
+    """The chunks of one transformer call on one video, and their targets."""
 
-    latents: Tensor  # (n, C, chunk_width, h, w), as noisy as `times` say
+    latents: Tensor  # (n, C, chunk_width, h, w), with the noise of `times`
     times: list[float]  # 0 noise, 1 clean
     text: list[Tensor]  # n × (L, caption channels)
     positions: list[int]  # numbers of the chunks in the video
-    visible: list[Range]  # chunks of this window that each one sees
-    slots: list[int | None]  # None: sees only itself
-    target: Tensor  # clean minus noise, of the shape of `latents`
-    learned: list[bool]  # False for finished chunks, which are only seen
+    visible: list[Range]  # chunks of this window that each chunk attends to
+    slots: list[int | None]  # None: attends only to itself
+    target: Tensor  # clean minus noise, in the shape of `latents`
+    learned: list[bool]  # False for finished chunks, which are context only
 
 
 def window_of(
     forward: Forward, clean: Tensor, noise: Tensor, text: Tensor, null_text: Tensor, clean_t: float
 ) -> Window:
-    """The window of a forward on a video whose latents are `clean` (chunks, C, chunk_width, h, w), `noise` alike."""
+    """The window of a forward on a video with latents `clean` and `noise`, each (chunks, C, chunk_width, h, w)."""
     flight, past = forward.chunks, forward.chunks.start
     times = [clean_t] * past + list(forward.times)
     mixed = [clean[:past], *(_mix(clean[k], noise[k], t)[None] for k, t in zip(flight, forward.times, strict=True))]
@@ -66,9 +66,9 @@ def _mix(clean: Tensor, noise: Tensor, time: float) -> Tensor:
 
 
 def velocities(model: Magi1DiT, windows: Sequence[Window], step_length: float) -> Tensor:
-    """The velocities of all chunks of all windows, one after the other, in one call of the transformer.
+    """The velocities of all chunks of all windows, concatenated, from one call of the transformer.
 
-    Chunks see by number, so those of one video never see another's.
+    Chunks are renumbered, so that the chunks of one video do not attend to those of another.
     """
     visible, slots, first = [], [], 0
     for window in windows:
@@ -94,7 +94,7 @@ def embed_prompts(tokenizer: PreTrainedTokenizerFast, encoder: T5EncoderModel, t
 
 
 def draw_forwards(plan: Schedule, windows: int, generator: torch.Generator) -> list[Forward]:
-    """Random forwards of a pipeline, its stages in turn, so that a batch holds every one of them about equally."""
+    """Random forwards of a pipeline from its stages in turn, so that a batch has about equally many of each stage."""
     stages = plan.forwards[-1].stage + 1
     inner = len(plan.forwards) // stages
     first = int(torch.randint(stages, (1,), generator=generator))
@@ -125,15 +125,17 @@ def train_flow(
 ) -> list[float]:
     """Train transformer and text encoder together, in place, on `latents` (N, chunks, C, chunk_width, h, w) of `specs`.
 
-    `fewer_steps` is the share of batches on the grid of a run with half, a quarter or an eighth of the steps, so that
-    the second time embedding, which says how long a step is, is known there too. `drop_text` is the share of windows
-    without a prompt. From step `guided_from` on the target is moved away from what the model says without one, so that
-    a single pass comes to act as two passes under classifier-free guidance of scale `guidance` would (1 does nothing):
-    where the target is v + w (v_text - v_none), the model settles at v_none + (v - v_none) / (1 - w)
-    (Model-guidance, arXiv:2502.12154). Returns the loss of every step.
+    `fewer_steps` is the share of batches on the grid of a run with half, a quarter or an eighth of the steps. It trains
+    the second time embedding, the step length, for these runs. `drop_text` is the share of windows without a prompt.
+
+    From step `guided_from` on, a single pass learns the result of two passes with classifier-free guidance of scale
+    `guidance`; 1 turns this off (Model-guidance, arXiv:2502.12154). The target is v + w (v_text - v_none), with
+    w = 1 - 1 / guidance, for which the model converges to v_none + (v - v_none) / (1 - w).
+
+    Returns the loss of every step. Raises ValueError for a guidance below 1.
     """
     if guidance < 1:
-        raise ValueError(f"flow.guidance was {guidance}; want 1 (none) or more, e.g. 2.5")
+        raise ValueError(f"got flow.guidance={guidance}; want 1 (none) or more, e.g. 2.5")
     plans = [schedule(runtime.with_(num_steps=runtime.num_steps // part)) for part in (1, 2, 4, 8)]
 
     def loss_of(step: int) -> Tensor:
@@ -176,7 +178,7 @@ class Drawn:
     forwards: list[Forward]
     latents: list[Tensor]  # (chunks, C, chunk_width, h, w) each
     noise: Tensor  # (batch, chunks, C, chunk_width, h, w)
-    prompts: list[str]  # equally long, which keeps the batch in few calls
+    prompts: list[str]  # of equal length, so that attention needs fewer calls
     generator: torch.Generator
 
 
@@ -188,7 +190,7 @@ def _draw(
     fewer_steps: float,
     generator: torch.Generator,
 ) -> Drawn:
-    """`batch` videos of `latents`; the first of `plans` is the whole run, the others are those with fewer steps."""
+    """A batch of `batch` videos of `latents`. The first of `plans` has all steps, the others have fewer."""
     rand = torch.rand(2, generator=generator).tolist()
     plan = plans[1 + int(3 * rand[1])] if rand[0] < fewer_steps else plans[0]
     forwards = draw_forwards(plan, batch, generator)
@@ -200,7 +202,7 @@ def _draw(
 
 
 def flow_loss(found: Tensor, windows: Sequence[Window], push: Tensor | float = 0.0) -> Tensor:
-    """Mean squared error of the velocities, whose targets are moved by `push`, over the chunks that are learned."""
+    """The mean squared error of the velocities against their targets plus `push`, over the learned chunks."""
     keep = torch.tensor([here for window in windows for here in window.learned])
     target = torch.cat([window.target for window in windows]) + push
     return (found.float() - target)[keep].square().mean()

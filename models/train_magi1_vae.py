@@ -1,8 +1,8 @@
-"""Train a small MAGI-1 autoencoder, and turn rendered videos into latents with it, 12 frames at a time.
+"""Train a small MAGI-1 VAE, and encode rendered videos with it, 12 frames at a time.
 
-The official decoder makes the pixels of a patch from embed_dim / 256 channels by one convolution, so three colours
-need a width of 768; a small model is one of few blocks. It starts as a principal component analysis of the patches,
-written into the weights, and learns the rest.
+The official decoder computes the pixels of a patch from embed_dim / 256 channels with one convolution. So three colours
+need a width of 768, and a small model must have few blocks instead. Its initial weights compute a principal component
+analysis of the patches.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from models.magi1.vae import WEIGHTS, VaeConfig, ViTVAE
 from models.shapes import render_batch, sample
 from models.train_loop import fit, save_atomic
 
-FRAMES = 12  # of a tile: half of a chunk, which the pipeline codes independently of the other half
-_INPUT_SCALE = 0.3  # of a patch beside the constant that keeps the encoder's norm almost linear; smaller: more linear
-_CARRIER = 2.0  # the same in the decoder, as a pattern of pixels that the last convolution removes
-_MEASURED = 128  # tiles that statistics are taken from
+FRAMES = 12  # frames of a tile: half of a chunk; the pipeline encodes both halves independently
+_INPUT_SCALE = 0.3  # scale of a patch relative to a constant that makes the encoder's norm almost linear
+_CARRIER = 2.0  # size of such a constant in the decoder, a pattern of pixels that the last convolution removes
+_MEASURED = 128  # number of tiles for statistics
 
 
 def tile_of(seeds: list[int], size: int) -> tuple[Tensor, Tensor]:
-    """12 frames of the videos of `seeds`: (B, 3, 12, size, size) in [-1, 1] and the shapes' coverage."""
+    """12 frames of the videos of `seeds`, (B, 3, 12, size, size) in [-1, 1], and the coverage of their shapes."""
     start = FRAMES * (seeds[0] % 10)
     video, mask = render_batch([sample(seed) for seed in seeds], FRAMES, size, start)
     return video.permute(0, 4, 1, 2, 3).contiguous() * 2 - 1, mask
@@ -42,9 +42,9 @@ def patches_of(video: Tensor, config: VaeConfig) -> Tensor:
 
 
 def principal(config: VaeConfig, size: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean (P,), directions (channels, P) and deviations (channels,) of patches, P running over (pt, ph, pw, colour).
+    """Mean (P,), principal directions (channels, P) and deviations (channels,) of patches, P = (pt, ph, pw, colour).
 
-    Patches with a part of a shape count five times as much.
+    Patches that a shape covers have five times the weight.
     """
     video, mask = zip(*(tile_of([seed + i], size) for i in range(_MEASURED)), strict=True)
     patches = patches_of(torch.cat(video), config).flatten(1).double()
@@ -59,16 +59,16 @@ def principal(config: VaeConfig, size: int, seed: int) -> tuple[Tensor, Tensor, 
 
 @torch.no_grad()
 def start_as_components(vae: ViTVAE, mean: Tensor, directions: Tensor, deviations: Tensor) -> None:
-    """Write principal components into the weights: latents are then their coordinates, of unit variance.
+    """Set the weights so that latents are the coordinates of principal components, with unit variance.
 
-    Both norms see a large constant beside the signal and act almost linearly. Raises ValueError if the width is not
+    A large constant is added before both norms, so that they are almost linear. Raises ValueError if the width is not
     the number of values in a patch.
     """
     config = vae.config
     pt, ph, pw = config.patch
     width, values = config.embed_dim, 3 * pt * ph * pw
     if width != values:
-        raise ValueError(f"embed_dim={width}: this start needs the {values} values of a patch; set embed_dim={values}")
+        raise ValueError(f"embed_dim={width} differs from the {values} values of a patch; set embed_dim={values}")
     for block in [*vae.encoder.blocks, *vae.decoder.blocks]:
         block.attn.proj.weight.mul_(0.05)
         block.mlp.fc2.weight.mul_(0.1)
@@ -84,12 +84,12 @@ def start_as_components(vae: ViTVAE, mean: Tensor, directions: Tensor, deviation
     vae.encoder.last_layer.weight.zero_()
     vae.encoder.last_layer.weight[: config.z_chans] = spread / _INPUT_SCALE * read / deviations[:, None]
     vae.encoder.last_layer.bias.zero_()
-    vae.encoder.last_layer.bias[config.z_chans :] = -6.0  # little noise at first
+    vae.encoder.last_layer.bias[config.z_chans :] = -6.0  # little noise at the start
     _start_decoder(vae, mean, directions * deviations[:, None])
 
 
 def _start_decoder(vae: ViTVAE, mean: Tensor, parts: Tensor) -> None:
-    """A token becomes its patch. The norm takes the mean away, so the signal passes it with alternating signs."""
+    """Set the decoder's weights so that a token gives its patch. Alternating signs protect the mean from the norm."""
     pt, ph, pw = vae.config.patch
     t, h, w = torch.meshgrid(torch.arange(pt), torch.arange(ph), torch.arange(pw), indexing="ij")
     spread = lambda sign: (1 - 2 * (sign % 2)).float()[..., None].expand(-1, -1, -1, 3).flatten()  # noqa: E731
@@ -101,7 +101,7 @@ def _start_decoder(vae: ViTVAE, mean: Tensor, parts: Tensor) -> None:
     vae.decoder.norm.weight.copy_(size * signs)
     comb = torch.tensor([-0.25, 0.5, -0.25])
     kernel = -comb[:, None] * comb
-    kernel[1, 1] += 1.0  # passes everything but the finest chequers
+    kernel[1, 1] += 1.0  # removes only the finest checker pattern
     vae.decoder.last_layer.weight.zero_()
     for colour in range(3):
         vae.decoder.last_layer.weight[colour, colour, 1] = kernel
@@ -111,9 +111,9 @@ def _start_decoder(vae: ViTVAE, mean: Tensor, parts: Tensor) -> None:
 def autoencoder_loss(
     vae: ViTVAE, video: Tensor, mask: Tensor, generator: torch.Generator, kl: float, jitter: float
 ) -> Tensor:
-    """Squared plus 0.2 absolute error, five times as heavy on the shape, plus `kl` times the KL divergence.
+    """Squared error plus 0.2 absolute error, with five times the weight on the shape, plus `kl` times KL divergence.
 
-    `video` (B, 3, T, H, W) in [-1, 1], `mask` (B, T, H, W). `jitter` adds that much relative noise to the latents.
+    `video` is (B, 3, T, H, W) in [-1, 1], `mask` (B, T, H, W). `jitter` is the relative noise added to the latents.
     """
     mean, logvar = vae.encoder(video).float().chunk(2, 1)
     logvar = logvar.clamp(-12, 4)
@@ -139,7 +139,7 @@ def train_vae(
     checkpoint_every: int,
     work: Path,
 ) -> ViTVAE:
-    """Train on fresh tiles of 12 frames; the result's latents have zero mean and unit variance in each channel."""
+    """Train a VAE on new tiles of 12 frames. Its latents have zero mean and unit variance in each channel."""
     torch.manual_seed(seed)
     vae = ViTVAE(VaeConfig(**architecture))
     start_as_components(vae, *principal(vae.config, size, 20_000_000))
@@ -181,11 +181,12 @@ def refine_decoder(
     checkpoint_every: int,
     work: Path,
 ) -> None:
-    """Train the decoder alone, in place, to draw through errors of the latents; the latents stay what they are.
+    """Train only the decoder, in place, so that errors of generated latents are less visible.
 
-    `jitter` is the standard deviation of the noise on the latents, whose own is 1: generated latents err in every patch
-    by itself, which shows as blocks. The error weighs nine times as much on the shape and three pixels around it;
-    `edges` weighs the absolute error of steps between neighbouring pixels, which a border of patches adds to.
+    `jitter` is the standard deviation of the noise on the latents, which have unit variance. Generated latents have an
+    independent error in every patch, which is visible as blocks. The error has nine times the weight on the shape and
+    in three pixels around it. `edges` is the weight of the absolute error of differences between adjacent pixels, which
+    is large at the borders of patches.
     """
     vae.decoder.requires_grad_(True)
 
@@ -193,7 +194,7 @@ def refine_decoder(
         generator = torch.Generator().manual_seed((seed + 1) * 1_000_003 + step)
         seeds = torch.randint(2**31, (batch,), generator=generator).tolist()
         video, mask = tile_of(seeds, size)
-        near = torch.nn.functional.max_pool2d(mask, 7, stride=1, padding=3)  # over H and W, each frame by itself
+        near = torch.nn.functional.max_pool2d(mask, 7, stride=1, padding=3)  # over H and W, per frame
         weight = 1 + 8 * near[:, None]
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             with torch.no_grad():
@@ -220,7 +221,7 @@ def refine_decoder(
 
 @torch.no_grad()
 def standardise(vae: ViTVAE, size: int) -> None:
-    """Fold mean and deviation of each latent channel into the weights, so that a scale factor of 1 serves."""
+    """Include mean and deviation of each latent channel in the weights, so that the scale factor is 1."""
     latents = torch.cat([vae.encode(tile_of([10_000_000 + i], size)[0]) for i in range(_MEASURED)])
     mean, deviation = latents.mean((0, 2, 3, 4)), latents.std((0, 2, 3, 4))
     last, first, n = vae.encoder.last_layer, vae.decoder.proj_in, vae.config.z_chans
@@ -233,7 +234,7 @@ def standardise(vae: ViTVAE, size: int) -> None:
 
 @torch.no_grad()
 def reconstruction(vae: ViTVAE, size: int, tiles: int = 32) -> float:
-    """Mean PSNR, dB, of tiles of held-out videos through the autoencoder."""
+    """The mean PSNR in dB of tiles of held-out videos that are encoded and decoded."""
     found = []
     for i in range(tiles):
         video, _ = render_batch([sample(30_000_000 + i, "held_out")], FRAMES, size, FRAMES * (i % 10))
@@ -244,7 +245,7 @@ def reconstruction(vae: ViTVAE, size: int, tiles: int = 32) -> float:
 
 
 def save_vae(vae: ViTVAE, folder: Path) -> None:
-    """Write the official layout, weights in float16."""
+    """Write the VAE in the official layout, with weights in float16."""
     folder.mkdir(parents=True, exist_ok=True)
     entries = {"_class_name": "ViTVAE", "model_type": "vit", "ddconfig": asdict(vae.config)}
     (folder / "config.json").write_text(json.dumps(entries, indent=2) + "\n")
@@ -253,7 +254,7 @@ def save_vae(vae: ViTVAE, folder: Path) -> None:
 
 @torch.no_grad()
 def make_latents(vae: ViTVAE, videos: int, chunks: int, size: int, path: Path) -> Tensor:
-    """Latents of the training videos 0..videos-1, float16 (videos, chunks, 16, 6, h, w), kept at `path`."""
+    """Latents of the training videos 0..videos-1, float16 (videos, chunks, 16, 6, h, w), stored in `path`."""
     if path.exists():
         return torch.load(path, weights_only=True)["latents"]
     found = []

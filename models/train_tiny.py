@@ -1,6 +1,7 @@
 """Train the small SkyReels-V2 model on procedural videos: `python -m models.train_tiny`.
 
-Autoencoder, then latents, then transformer with text encoder; the result is a folder in the format of diffusers.
+It trains the VAE, computes latents, and trains transformer and text encoder. The result is a folder in the format of
+diffusers.
 """
 
 import shutil
@@ -28,7 +29,7 @@ from terminal import tolerate
 
 
 def new_tokenizer() -> PreTrainedTokenizerFast:
-    """One token for each word of the captions, one for every other word, and an end mark."""
+    """One token for each word of the captions, one for all other words, one for padding and one for the end."""
     words = ["<pad>", "</s>", "<unk>", *vocabulary()]
     tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Lowercase()
@@ -62,8 +63,8 @@ def new_text_encoder(text_dim: int, words: int) -> UMT5EncoderModel:
 def new_transformer(
     *, heads: int, head_dim: int, layers: int, ffn_dim: int, text_dim: int
 ) -> SkyReelsV2Transformer3DModel:
-    """The transformer at a small width, with gates and output that start at zero, so that every block starts out as
-    the identity (as in DiT, arXiv 2212.09748, section 3.2)."""
+    """A transformer of small width. Gates and output are zero at first, so that every block is the identity (as in
+    DiT, arXiv 2212.09748, section 3.2)."""
     model = SkyReelsV2Transformer3DModel(
         num_attention_heads=heads,
         attention_head_dim=head_dim,
@@ -90,7 +91,7 @@ def new_transformer(
 
 
 def write_folder(pipeline: SkyReelsV2DiffusionForcingPipeline, out: Path) -> None:
-    """Write the model folder to a staging name, then put it in the place of the old one; other files there stay."""
+    """Write the model folder to a temporary name, then replace the old parts. Other files in `out` stay."""
     staging = out.with_name(out.name + ".partial")
     shutil.rmtree(staging, ignore_errors=True)
     pipeline.save_pretrained(staging, safe_serialization=True)
@@ -104,9 +105,9 @@ def write_folder(pipeline: SkyReelsV2DiffusionForcingPipeline, out: Path) -> Non
 
 
 def build(config: DictConfig, work: Path) -> SkyReelsV2DiffusionForcingPipeline:
-    """Run the stages of the config and put the trained parts together.
+    """Run the stages of the config that are not yet done; returns the pipeline of the trained parts.
 
-    With `start` naming a trained folder, its autoencoder is kept and its transformer and text encoder are trained on.
+    If `start` names a trained folder, its VAE is kept, and the training of its transformer and text encoder continues.
     """
     common = {"seed": config.seed, "checkpoint_every": config.checkpoint_every, "work": work}
     if config.start and not (work / "vae").exists():
@@ -143,7 +144,7 @@ def build(config: DictConfig, work: Path) -> SkyReelsV2DiffusionForcingPipeline:
 
 @hydra.main(version_base="1.3", config_path="../conf/train", config_name="skyreels_tiny")
 def main(config: DictConfig) -> None:
-    """Train what is not yet trained and write the model folder."""
+    """Run the stages that are not yet done, and write the model folder and its card."""
     torch.set_num_threads(config.threads)
     work, out = Path(config.work), Path(config.out)
     write_folder(build(config, work), out)

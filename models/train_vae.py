@@ -1,4 +1,4 @@
-"""Train the tiny video autoencoder, and turn rendered videos into latents with it."""
+"""Train the tiny video VAE, and encode rendered videos with it."""
 
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -16,10 +16,10 @@ from models.train_loop import fit, save_atomic
 
 
 def new_vae(base_dim: int) -> AutoencoderKLWan:
-    """A Wan autoencoder of 16 channels, 4x in time and 8x in space, at a small width, ready to train on images.
+    """A Wan VAE of small width with 16 channels, 4x in time and 8x in space, with initial weights for images.
 
-    The first taps in time start at zero, and the layers that change the frame rate copy frames: what the autoencoder
-    learns on single frames holds for videos before it has seen one.
+    The weights for earlier frames are zero at first, and the layers that change the frame rate copy frames. So a VAE
+    that is trained on single frames also works on videos.
     """
     vae = AutoencoderKLWan(
         base_dim=base_dim,
@@ -41,14 +41,14 @@ def new_vae(base_dim: int) -> AutoencoderKLWan:
             copies = torch.eye(weight.shape[1]).repeat(weight.shape[0] // weight.shape[1], 1)
             weight.data[:, :, 2, 0, 0] = copies
     nn.init.zeros_(vae.quant_conv.weight[16:])
-    vae.quant_conv.state_dict()["bias"][16:] = -6.0  # start with little noise, or the decoder learns to ignore z
+    vae.quant_conv.state_dict()["bias"][16:] = -6.0  # little noise at the start, else the decoder learns to ignore z
     return vae
 
 
 def encode(vae: AutoencoderKLWan, video: Tensor) -> Tensor:
     """Posterior parameters (B, 32, 1+k, H/8, W/8) of videos (B, 3, 1+4k, H, W) in [-1, 1].
 
-    Equal to `vae.encode`, which walks four frames at a time; here all frames after the first go through at once,
+    Equal to `vae.encode`, which encodes four frames at a time. Here all frames after the first are encoded in one call,
     which is a third faster on a CPU.
     """
     vae.clear_cache()
@@ -59,7 +59,7 @@ def encode(vae: AutoencoderKLWan, video: Tensor) -> Tensor:
 
 
 def decode(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
-    """Videos (B, 3, 1+4k, H, W) of latents (B, 16, 1+k, h, w): `vae.decode` without the clamp, two calls in all."""
+    """Videos (B, 3, 1+4k, H, W) of latents (B, 16, 1+k, h, w): `vae.decode` without the clamp, in two calls."""
     vae.clear_cache()
     z = vae.post_quant_conv(latents)
     parts = [vae.decoder(z[:, :, :1], feat_cache=vae._feat_map, feat_idx=[0], first_chunk=True)]
@@ -69,17 +69,17 @@ def decode(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
 
 
 def to_input(video: Tensor) -> Tensor:
-    """Rendered (B, T, H, W, 3) in [0, 1] to what the autoencoder reads: (B, 3, T, H, W) in [-1, 1]."""
+    """Rendered videos (B, T, H, W, 3) in [0, 1] as input of the VAE: (B, 3, T, H, W) in [-1, 1]."""
     return video.permute(0, 4, 1, 2, 3).contiguous() * 2 - 1
 
 
 def autoencoder_loss(
     vae: AutoencoderKLWan, video: Tensor, mask: Tensor, generator: torch.Generator, kl: float, jitter: float
 ) -> Tensor:
-    """Squared plus 0.2 absolute error (five times as heavy on the shape) plus `kl` times the KL divergence.
+    """Squared error plus 0.2 absolute error, with five times the weight on the shape, plus `kl` times KL divergence.
 
-    `video` (B, T, H, W, 3) in [0, 1]; `mask` (B, T, H, W) in [0, 1]. `jitter` adds that much relative noise to the
-    latents before they are decoded, so that the small errors of a generated latent do not show.
+    `video` is (B, T, H, W, 3) in [0, 1], `mask` (B, T, H, W) in [0, 1]. `jitter` is the relative noise added to the
+    latents before decoding. It makes small errors of generated latents less visible.
     """
     target = to_input(video)
     mean, logvar = encode(vae, target).chunk(2, 1)
@@ -108,7 +108,7 @@ def train_vae(
     checkpoint_every: int,
     work: Path,
 ) -> AutoencoderKLWan:
-    """Train on fresh single frames first, then on fresh videos of `frames` frames. See `autoencoder_loss`."""
+    """Train a VAE on new single frames first, then on new videos of `frames` frames. See `autoencoder_loss`."""
     torch.manual_seed(seed)
     vae = new_vae(base_dim)
 
@@ -147,10 +147,10 @@ def refine_decoder(
     checkpoint_every: int,
     work: Path,
 ) -> None:
-    """Train the decoder alone, in place, so that outlines come out sharp; the latents stay what they are.
+    """Train only the decoder, in place, for sharp outlines. The encoder and the latents do not change.
 
-    The squared and absolute error weigh nine times as much on the shape and in a band of three pixels around it, where
-    a circle differs from a square. `jitter` is the relative noise on the latents, as in `autoencoder_loss`.
+    The squared and absolute error have nine times the weight on the shape and in three pixels around it, where a circle
+    differs from a square. `jitter` is the relative noise on the latents, as in `autoencoder_loss`.
     """
 
     def loss_of(step: int) -> Tensor:
@@ -161,7 +161,7 @@ def refine_decoder(
         with torch.no_grad():
             z = encode(vae, target)[:, :16]
             z = z + jitter * z.std() * torch.randn(z.shape, generator=generator)
-        near = torch.nn.functional.max_pool2d(mask, 7, stride=1, padding=3)  # over H and W, each frame by itself
+        near = torch.nn.functional.max_pool2d(mask, 7, stride=1, padding=3)  # over H and W, per frame
         weight = 1 + 8 * near[:, None]
         error = decode(vae, z) - target
         return ((error.square() + 0.2 * error.abs()) * weight).mean() / weight.mean()
@@ -182,7 +182,7 @@ def refine_decoder(
 
 @torch.no_grad()
 def measure_latents(vae: AutoencoderKLWan, videos: int, frames: int, size: int, seed: int) -> None:
-    """Measure mean and standard deviation of each latent channel and store them in the autoencoder's config."""
+    """Measure mean and standard deviation of each latent channel and store them in the VAE's config."""
     sums, squares, count = torch.zeros(16, dtype=torch.float64), torch.zeros(16, dtype=torch.float64), 0
     for first in range(0, videos, 8):
         specs = [sample(seed + i) for i in range(first, min(first + 8, videos))]
@@ -196,24 +196,24 @@ def measure_latents(vae: AutoencoderKLWan, videos: int, frames: int, size: int, 
 
 
 def normalise(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
-    """Latents as the transformer sees them: zero mean and unit variance in each channel."""
+    """Latents with zero mean and unit variance in each channel, as the transformer uses them."""
     mean = torch.tensor(vae.config.latents_mean).view(1, -1, 1, 1, 1)
     return (latents - mean) / torch.tensor(vae.config.latents_std).view(1, -1, 1, 1, 1)
 
 
 @torch.no_grad()
 def encode_some(folder: Path, seeds: range, frames: int, size: int) -> Tensor:
-    """Normalised latents, float16 (N, 16, 1+k, h, w), of the videos of some seeds."""
+    """Normalised latents, float16 (N, 16, 1+k, h, w), of the videos of `seeds`."""
     vae = AutoencoderKLWan.from_pretrained(folder)
     parts = []
-    for seed in seeds:  # one by one: larger batches fall out of a processor's cache
+    for seed in seeds:  # one by one: larger batches do not fit into a CPU's cache
         video, _ = render_batch([sample(seed)], frames, size)
         parts.append(normalise(vae, encode(vae, to_input(video))[:, :16]).half())
     return torch.cat(parts)
 
 
 def make_latents(folder: Path, videos: int, frames: int, size: int, workers: int, path: Path) -> Tensor:
-    """Latents of the training videos 0..videos-1 by the autoencoder in `folder`, kept at `path` and read when there."""
+    """Latents of the training videos 0..videos-1 by the VAE in `folder`, stored in `path` and read if it exists."""
     if path.exists():
         return torch.load(path, weights_only=True)["latents"]
     pieces = [range(first, min(first + 20, videos)) for first in range(0, videos, 20)]
