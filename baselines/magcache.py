@@ -37,9 +37,7 @@ class MagCache(Method):
     ratios: list[float]  # gamma at every step of a slot, the first is 1; of the conditional branch
     ratios_uncond: list[float] = field(default_factory=list)  # of the other branches; empty: one decision for all
     max_skip: int = 4  # K, largest number of steps without a forward; raising it: faster, larger errors
-    retention: float = (
-        0.2  # share of the steps, from the first on, that are computed; raising it: slower, smaller errors
-    )
+    retention: float = 0.2  # share of the steps, from the first on, that are computed; raising it: slower, safer
 
     knobs = (Knob("threshold", 1e-4, 10.0), Knob("max_skip", 0, 12, whole=True))
 
