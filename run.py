@@ -99,16 +99,17 @@ def finish(cells: Sequence[Cell]) -> None:
     for results in dict.fromkeys(map(results_of, cells)):
         if results in unscored | unreported and results.is_dir():
             from eval.__main__ import score_store
-            from reports.build import build
+            from reports import build, read
             from reports.paper import print_summary
             from reports.terminal_table import print_main
 
             if results in unscored:
                 score_store(Store(results), console=out)
             if results in unreported:
-                page = build(results)
-                print_main(results)
-                print_summary(results, console=out)
+                report = read(results)
+                page = build(report)
+                print_main(report)
+                print_summary(report, console=out)
                 log_report(next(c.run.logger for c in cells if results_of(c) == results), results, out.print)
                 out.print(f"tables, figures and the page with all videos: {escape(str(page))}")
 

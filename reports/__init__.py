@@ -1,5 +1,6 @@
 """Tables, figures and a page from the records alone: the same records give the same bytes."""
 
 from reports.build import build
+from reports.report import read
 
-__all__ = ["build"]
+__all__ = ["build", "read"]

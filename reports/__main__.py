@@ -1,9 +1,8 @@
 """python -m reports RESULTS: rebuild RESULTS/report from the records."""
 
 import sys
-from pathlib import Path
 
-from reports import build
+from reports import build, read
 from reports.paper import print_summary
 from reports.terminal_table import print_main
 from store import StoreError
@@ -13,9 +12,10 @@ if __name__ == "__main__":
     tolerate()
     results = (sys.argv[1:] or ["results"])[0]
     try:
-        report = build(results)
-        print_main(results)
+        report = read(results)
     except StoreError as error:
         sys.exit(str(error))
-    print_summary(Path(results))
-    print(f"{report / 'paper.html'}\n{report / 'index.html'}")
+    folder = build(report)
+    print_main(report)
+    print_summary(report)
+    print(f"{folder / 'paper.html'}\n{folder / 'index.html'}")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from reports.formats import pipes, tabular
+from reports.line import ENDS, Line, shown
 from reports.metric import BY_NAME
-from reports.records import ROW, Study, settings
-from reports.tables import protocol, shown
+from reports.notes import protocol
+from reports.report import Report
+from reports.video import settings
 from store import writing
 
 TITLES = {
@@ -22,40 +26,38 @@ TITLES = {
 }
 COLUMNS = ("time_s", "speedup", "flops_speedup", "lpips", "ssim", "psnr")
 CAPTION = "Parts of SCOPE one at a time, each against its fast point; * the point's own value."
-HEAD = ["model", "setting", "value", "videos"]
 
 
-def table(study: Study, frame: pd.DataFrame) -> pd.DataFrame:
-    """A line per model, setting and value, the operating point's own value among them, with `own` true."""
-    lines = []
-    main = frame.set_index(ROW, drop=False)
-    for model in study.models:
-        rows = list(study.varied(model, "scope", "fast"))
-        own = [(row, group) for row, group in rows if row["variant"] == ""]
-        single = [
-            (row, group)
-            for row, group in rows
-            if len(c := group["changed"].iloc[0]) == 1 and next(iter(c)).startswith("method.")
-        ]
-        for setting in sorted({next(iter(group["changed"].iloc[0])) for _, group in single}):
+@dataclass(frozen=True)
+class Part:
+    """A line of the main table as one value of one setting."""
+
+    setting: str
+    value: str
+    own: bool  # the operating point's own value
+    line: Line
+
+
+def parts(report: Report) -> Iterator[Part]:
+    """Every setting of every model with its values, the operating point's own first."""
+    for _, lines in report.by_model():
+        fast = [line for line in lines if (line.method, line.speed) == ("scope", "fast")]
+        own = [line for line in fast if not line.variant]
+        single = [line for line in fast if len(line.changed) == 1 and next(iter(line.changed)).startswith("method.")]
+        for setting in sorted({next(iter(line.changed)) for line in single}):
             name = setting.partition(".")[2]
-            here = [pair for pair in single if setting in pair[1]["changed"].iloc[0]]
-            for row, group in [*own, *here]:
-                value = (settings(study.record(group.iloc[0])).get("method") or {}).get(name)
-                line = main.loc[tuple(row.values())].to_dict()
-                told = {"setting": TITLES.get(name, name), "value": str(value), "own": not row["variant"]}
-                lines.append(line | told)
-    kept = [*HEAD, "own", *(f"{name}{end}" for name in COLUMNS for end in ("", "_low", "_high")), "missing"]
-    return pd.DataFrame(lines, columns=kept)
+            for line in [*own, *(line for line in single if setting in line.changed)]:
+                made_by = settings(report.study.record(line.records.iloc[0])).get("method") or {}
+                yield Part(TITLES.get(name, name), str(made_by.get(name)), not line.variant, line)
 
 
-def write(study: Study, frame: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    """Write `ablations`.csv, .md and .tex into `folder` if there is anything to say; the table."""
-    found = table(study, frame)
-    if len(found):
-        printed, under = _printed(found), [CAPTION, *protocol(study)]
+def write(report: Report, folder: Path) -> list[Part]:
+    """Write `ablations`.csv, .md and .tex into `folder` if there is anything to say; what they hold."""
+    found = list(parts(report))
+    if found:
+        printed, under = _printed(found), [CAPTION, *protocol(report.study)]
         texts = {
-            "csv": found.to_csv(index=False, float_format="%.6g"),
+            "csv": _frame(found).to_csv(index=False, float_format="%.6g"),
             "md": "\n\n".join([pipes(printed), *under]) + "\n",
             "tex": tabular(printed, "ablations", " ".join(under), left=3),
         }
@@ -65,10 +67,29 @@ def write(study: Study, frame: pd.DataFrame, folder: Path) -> pd.DataFrame:
     return found
 
 
-def _printed(found: pd.DataFrame) -> pd.DataFrame:
-    values = [line["value"] + "*" * bool(line["own"]) for _, line in found.iterrows()]
-    columns = {"model": found["model"], "setting": found["setting"], "value": values, "videos": found["videos"]}
-    for name in COLUMNS:
-        if found[name].notna().any():
-            columns[BY_NAME[name].title] = [shown(line, BY_NAME[name], interval=True) for _, line in found.iterrows()]
+def _frame(found: list[Part]) -> pd.DataFrame:
+    """Numbers to compute with."""
+    lines = []
+    for part in found:
+        line = part.line
+        numbers = {
+            f"{name}{end}": value
+            for name in COLUMNS
+            for end, value in zip(("", *(f"_{end}" for end in ENDS)), line.estimates[name], strict=True)
+        }
+        head = {"model": line.model, "setting": part.setting, "value": part.value, "videos": len(line.valid)}
+        lines.append({**head, "own": part.own, **numbers, "missing": "; ".join(line.reasons())})
+    return pd.DataFrame(lines)
+
+
+def _printed(found: list[Part]) -> pd.DataFrame:
+    columns = {
+        "model": [part.line.model for part in found],
+        "setting": [part.setting for part in found],
+        "value": [part.value + "*" * part.own for part in found],
+        "videos": [len(part.line.valid) for part in found],
+    }
+    for metric in (BY_NAME[name] for name in COLUMNS):
+        if any(part.line.known(metric.name) for part in found):
+            columns[metric.title] = [shown(part.line, metric, interval=True) for part in found]
     return pd.DataFrame(columns)

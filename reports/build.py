@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
 from matplotlib.figure import Figure
 
-from reports import ablations, curves, figures, formats, page, paper, style, tables
+from reports import ablations, curves, figures, formats, page, paper, style
 from reports.paper_figures import ARTEFACTS
-from reports.records import Study, load
+from reports.report import Report
 from store import writing
 
 SPEED_QUALITY = (
@@ -26,37 +24,33 @@ DRIFT = (
 )
 
 
-def build(results: str | os.PathLike) -> Path:
-    """Write RESULTS/report from the records under `results`, and return that folder.
+def build(report: Report) -> Path:
+    """Write RESULTS/report, and return that folder.
 
     What cannot be made is left out and said in the page; the same records give the same bytes.
-
-    Raises:
-        StoreError: there is no such folder.
     """
-    study = load(Path(results))
-    report = study.root / "report"
-    frame = tables.main(study)
-    formats.write(study, frame, report / "tables")
+    folder = report.study.root / "report"
+    formats.write(report, folder / "tables")
     drawn: list[page.Drawn] = []
-    for kind, model, caption, figure in draw(study, frame):
+    for kind, model, caption, figure in draw(report):
         if figure is not None:
-            style.save(figure, report / "figures", f"{kind}_{model}")
+            style.save(figure, folder / "figures", f"{kind}_{model}")
         drawn.append(page.Drawn(kind, model, caption, figure is not None))
     for artefact in ARTEFACTS:
-        figure = artefact.draw(study, frame)
+        figure = artefact.draw(report.study, report.numbers)
         if figure is not None:
-            style.save(figure, report / "figures", artefact.name)
+            style.save(figure, folder / "figures", artefact.name)
         drawn.append(page.Drawn(artefact.name, "", artefact.title, figure is not None, artefact.experiment))
-    ablations.write(study, frame, report / "tables")
-    paper.write(study, frame, report)
-    with writing(report / "index.html") as draft:
-        draft.write_text(page.render(study, frame, drawn), encoding="utf-8")
-    return report
+    ablations.write(report, folder / "tables")
+    paper.write(report, folder)
+    with writing(folder / "index.html") as draft:
+        draft.write_text(page.render(report, drawn), encoding="utf-8")
+    return folder
 
 
-def draw(study: Study, frame: pd.DataFrame) -> Iterator[tuple[str, str, str, Figure | None]]:
+def draw(report: Report) -> Iterator[tuple[str, str, str, Figure | None]]:
     """(kind, model, caption, figure or None where the records hold nothing to draw) for every model."""
+    study, frame = report.study, report.numbers
     for model in study.models:
         yield "speed_quality", model, SPEED_QUALITY, figures.speed_quality(frame, model)
         yield "radar", model, RADAR, figures.radar(study, frame, model)

@@ -46,26 +46,9 @@ def timeline(study: Study, model: str) -> Figure | None:
         return None
     with rc_context(style.SETTINGS):
         figure = Figure((7.2, 0.5 + 0.78 * len(panels)))
-        for axes, (name, method, trace) in zip(
-            np.ravel(figure.subplots(len(panels), 1, sharex=True)), panels, strict=True
-        ):
-            grid = decisions(trace)
-            colours = ListedColormap(["#ffffff", *style.MODES.values()])
-            axes.imshow(
-                grid,
-                cmap=colours,
-                vmin=-1,
-                vmax=2,
-                aspect="auto",
-                interpolation="nearest",
-                origin="lower",
-                extent=(-0.5, grid.shape[1] - 0.5, 0, grid.shape[0]),
-            )
-            axes.grid(visible=False)
-            axes.spines[:].set_visible(False)
-            axes.set_yticks([0, grid.shape[0]])
-            axes.tick_params(axis="y", length=0, labelsize=7)
-            axes.tick_params(axis="x", length=3 if axes.get_subplotspec().is_last_row() else 0)
+        grid = np.ravel(figure.subplots(len(panels), 1, sharex=True))
+        for axes, (name, method, trace) in zip(grid, panels, strict=True):
+            _decided(axes, trace, last=axes is grid[-1])
             axes.set_ylabel(
                 style.short(name.replace(" ", "\n", 1), 28),
                 rotation=0,
@@ -74,20 +57,40 @@ def timeline(study: Study, model: str) -> Figure | None:
                 fontweight="bold",
                 color=style.colour(method),
             )
-            counts = Counter(entry["mode"] for entry in trace)
-            axes.text(
-                1.01,
-                0.5,
-                "\n".join(f"{counts[mode]:>4} {mode}" for mode in MODES[::-1] if counts[mode]),
-                transform=axes.transAxes,
-                va="center",
-                fontsize=7.5,
-                color=style.SOFT,
-            )
-        axes.set_xlabel("AR iteration; upwards: latent slot, i.e. time in the video")
+        grid[-1].set_xlabel("AR iteration; upwards: latent slot, i.e. time in the video")
         keys = [figure.axes[0].scatter([], [], marker="s", s=40, color=style.MODES[mode], label=mode) for mode in MODES]
         figure.legend(handles=keys, loc="outside upper center", ncols=3, fontsize=8, handletextpad=0.2)
     return figure
+
+
+def _decided(axes: Axes, trace: list[dict], last: bool) -> None:
+    """One panel: the decisions in colours, and beside it how many there are of each."""
+    grid = decisions(trace)
+    axes.imshow(
+        grid,
+        cmap=ListedColormap(["#ffffff", *style.MODES.values()]),
+        vmin=-1,
+        vmax=2,
+        aspect="auto",
+        interpolation="nearest",
+        origin="lower",
+        extent=(-0.5, grid.shape[1] - 0.5, 0, grid.shape[0]),
+    )
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.set_yticks([0, grid.shape[0]])
+    axes.tick_params(axis="y", length=0, labelsize=7)
+    axes.tick_params(axis="x", length=3 if last else 0)
+    counts = Counter(entry["mode"] for entry in trace)
+    axes.text(
+        1.01,
+        0.5,
+        "\n".join(f"{counts[mode]:>4} {mode}" for mode in MODES[::-1] if counts[mode]),
+        transform=axes.transAxes,
+        va="center",
+        fontsize=7.5,
+        color=style.SOFT,
+    )
 
 
 def drift(study: Study, model: str) -> Figure | None:

@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from reports import style
 from reports.metric import BY_NAME, Metric
 from reports.records import CONTROLS, Study, headline
-from reports.tables import dagger
 
 EXACT = {"lpips": 0.0, "ssim": 1.0}  # where the Original stands
 
@@ -127,7 +126,7 @@ def _label_points(axes: Axes, rows: pd.DataFrame, name: str) -> None:
     for (_, line), (x, y), height in zip(rows.iterrows(), spots, heights, strict=True):
         side = 1 if right - x > 68 or right - x > x - left else -1
         axes.annotate(
-            style.short(line["name"] + dagger(line)),
+            style.short(line["signed"]),
             (line["speedup"], line[name]),
             (7 * side, height - y),
             textcoords="offset points",
@@ -189,7 +188,7 @@ def _spokes(axes: Any, rows: pd.DataFrame, values: pd.DataFrame) -> None:
             marker=".",
             ms=4,
             lw=2 if line["method"] == "scope" else 1.2,
-            label=style.short(line["name"] + dagger(line)),
+            label=style.short(line["signed"]),
         )
         if line["method"] == "scope":
             axes.fill(theta, r, color=ink, alpha=0.06, lw=0)

@@ -8,69 +8,79 @@ end. A row that does not leave the near ends, or reaches the far one, is marked,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 
+from reports.line import Line
+from reports.marks import Kind, Mark
 from reports.metric import Metric
-from reports.records import CONTROLS, Study, number
+from reports.records import Study
 from reports.statistics import Estimate, mean
+from reports.video import number
 
-REPEAT, PREVIEW, SEED = "= floor", "= mp4", "= other seed"  # the marks
-MARKS = {
-    REPEAT: "no farther from the Original than the Original run twice",
-    PREVIEW: "no farther from the Original than the Original's own mp4 preview is",
-    SEED: "as far from the Original as the Original of another seed, which shares only the prompt",
+MEANING = {  # the nearest first
+    Kind.FLOOR: "no farther from the Original than the Original run twice",
+    Kind.PREVIEW: "no farther from the Original than the Original's own mp4 preview is",
+    Kind.SEED: "as far from the Original as the Original of another seed, which shares only the prompt",
 }
-ROWS = {REPEAT: "original_repeat", SEED: "original_seed"}
-NAMES = {REPEAT: "run twice", PREVIEW: "as its mp4 preview", SEED: "from another seed"}
+METHODS = {Kind.FLOOR: "original_repeat", Kind.SEED: "original_seed"}
+NAMES = {Kind.FLOOR: "run twice", Kind.PREVIEW: "as its mp4 preview", Kind.SEED: "from another seed"}
 
 
-def mark(study: Study, frame: pd.DataFrame, metrics: Sequence[Metric]) -> None:
-    """Add to `marks` of the accelerated rows which floor no metric tells them from: their intervals reach its."""
-    for model in dict.fromkeys(frame["model"]):
-        floors = {kind: _floor(study, frame, model, kind, metrics) for kind in MARKS}
-        for n in frame.index[(frame["model"] == model) & ~frame["method"].isin(CONTROLS)]:
-            row = _of_row(frame.loc[n], metrics)
-            found = [kind for kind, floor in floors.items() if _reaches(row, floor, metrics, beyond=kind == SEED)]
-            if found:  # the nearest floor says what the next would
-                frame.loc[n, "marks"] = "; ".join(filter(None, [frame.loc[n, "marks"], found[0]]))
+def mark(study: Study, lines: Sequence[Line], metrics: Sequence[Metric]) -> list[Line]:
+    """The lines, the accelerated ones marked with the nearest floor that their intervals reach in every metric."""
+    floors = {
+        model: {kind: _floor(study, lines, model, kind, metrics) for kind in MEANING}
+        for model in dict.fromkeys(line.model for line in lines)
+    }
+    marked = []
+    for line in lines:
+        own = _known(line, metrics)
+        found = [
+            Mark(kind)
+            for kind, floor in floors[line.model].items()
+            if line.accelerated and _reaches(own, floor, metrics, beyond=kind is Kind.SEED)
+        ]
+        marked.append(replace(line, marks=(*line.marks, *found[:1])))  # the nearest floor says what the next would
+    return marked
 
 
-def lines(study: Study, frame: pd.DataFrame, metrics: Sequence[Metric]) -> list[str]:
+def notes(study: Study, lines: Sequence[Line], metrics: Sequence[Metric]) -> list[str]:
     """The floors of each model in numbers, what was not measured, and what the marks in use mean."""
     said = []
-    for model in dict.fromkeys(frame["model"][~frame["marks"].str.contains("random weights")]):
-        rows = {kind: _floor(study, frame, model, kind, metrics) for kind in MARKS}
+    for model in dict.fromkeys(line.model for line in lines if not line.marked(Kind.RANDOM)):
+        floors = {kind: _floor(study, lines, model, kind, metrics) for kind in MEANING}
         known = [
             f"{NAMES[kind]} {', '.join(_words(floor[m.name], m) for m in metrics if m.name in floor)}"
-            for kind, floor in rows.items()
+            for kind, floor in floors.items()
             if floor
         ]
-        lacking = [f"method={ROWS[kind]}" for kind in ROWS if not rows[kind]]
-        lacking += ["python -m eval for the mp4's"] * (not rows[PREVIEW])
+        lacking = [f"method={METHODS[kind]}" for kind in METHODS if not floors[kind]]
+        lacking += ["python -m eval for the mp4's"] * (not floors[Kind.PREVIEW])
         said += [f"Floors of {model}, the Original against itself: {'; '.join(known)}."] if known else []
         said += [f"Floors not measured on {model}: {', '.join(lacking)}."] if lacking else []
-    used = set(map(shown, frame["marks"]))
-    return said + [f"{kind}: {what}." for kind, what in MARKS.items() if kind in used]
+    used = set(map(reached, lines))
+    return said + [f"{kind.value}: {what}." for kind, what in MEANING.items() if kind.value in used]
 
 
-def shown(marks: str) -> str:
-    """The floor among a row's marks, empty if there is none."""
-    return next((kind for kind in MARKS if kind in marks.split("; ")), "")
+def reached(line: Line) -> str:
+    """The floor that a line is marked with, as printed; empty if there is none."""
+    return next((str(mark) for mark in line.marked(*MEANING)), "")
 
 
-def _floor(study: Study, frame: pd.DataFrame, model: str, kind: str, metrics: Sequence[Metric]) -> dict[str, Estimate]:
+def _floor(
+    study: Study, lines: Sequence[Line], model: str, kind: Kind, metrics: Sequence[Metric]
+) -> dict[str, Estimate]:
     """The known estimates of one floor by metric; empty where it was not measured."""
-    if kind == PREVIEW:
+    if kind is Kind.PREVIEW:
         return _preview(study, model, metrics)
-    rows = frame[(frame["model"] == model) & (frame["method"] == ROWS[kind]) & (frame["videos"] > 0)]
-    return _of_row(rows.iloc[0], metrics) if len(rows) else {}
+    found = [line for line in lines if (line.model, line.method) == (model, METHODS[kind]) and len(line.valid)]
+    return _known(found[0], metrics) if found else {}
 
 
-def _of_row(line: pd.Series, metrics: Sequence[Metric]) -> dict[str, Estimate]:
-    found = {m.name: Estimate(*(float(line[c]) for c in (m.name, f"{m.name}_low", f"{m.name}_high"))) for m in metrics}
-    return {name: estimate for name, estimate in found.items() if not np.isnan(estimate.value)}
+def _known(line: Line, metrics: Sequence[Metric]) -> dict[str, Estimate]:
+    return {m.name: line.estimates[m.name] for m in metrics if not np.isnan(line.estimates[m.name].value)}
 
 
 def _preview(study: Study, model: str, metrics: Sequence[Metric]) -> dict[str, Estimate]:

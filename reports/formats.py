@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from reports import floor, paired
-from reports.metric import METRICS, Metric
-from reports.records import Study
-from reports.tables import CONVENTIONS, best, blanks, dagger, notes, protocol, shown
+from reports import floor
+from reports.line import ALSO, ENDS, Line, numbers, shown, status
+from reports.metric import BY_NAME, METRICS, Metric
+from reports.notes import CONVENTIONS, blanks, notes, protocol
+from reports.paired import Pair
+from reports.published import PRINTED
+from reports.report import Report
 from store import writing
 
 FITTED = "\\resizebox{\\ifdim\\width>\\textwidth\\textwidth\\else\\width\\fi}{!}"  # as wide as the page at the most
 ARROWS = {"higher": "↑", "lower": "↓"}
 
 
-def write(study: Study, frame: pd.DataFrame, folder: Path, name: str = "main") -> list[Path]:
-    """Write `name`.csv, .md and .tex into `folder`; the same frame gives the same bytes.
+def write(report: Report, folder: Path, name: str = "main") -> list[Path]:
+    """Write `name`.csv, .md and .tex into `folder`; the same report gives the same bytes.
 
     Beside them `name`_paired.csv (reports/paired.py), and `name`_protocol.txt: what a csv has no footer for.
     """
-    pairs = paired.compare(study, frame, METRICS)
     texts = {
-        f"{name}.csv": frame.to_csv(index=False, float_format="%.6g"),
-        f"{name}.md": markdown(study, frame),
-        f"{name}.tex": latex(study, frame),
-        f"{name}_paired.csv": pairs.to_csv(index=False, float_format="%.6g"),
-        f"{name}_protocol.txt": "\n".join([*protocol(study), *CONVENTIONS]) + "\n",
+        f"{name}.csv": table(report).to_csv(index=False, float_format="%.6g"),
+        f"{name}.md": markdown(report),
+        f"{name}.tex": latex(report),
+        f"{name}_paired.csv": differences(report.pairs).to_csv(index=False, float_format="%.6g"),
+        f"{name}_protocol.txt": "\n".join([*protocol(report.study), *CONVENTIONS]) + "\n",
     }
     for file, text in texts.items():
         with writing(folder / file) as draft:
@@ -35,36 +38,68 @@ def write(study: Study, frame: pd.DataFrame, folder: Path, name: str = "main") -
     return [folder / file for file in texts]
 
 
-def markdown(study: Study, frame: pd.DataFrame) -> str:
+def table(report: Report) -> pd.DataFrame:
+    """The main table to compute with: the numbers of the lines, and as text their counts, marks and blanks."""
+    found = numbers(report.lines).assign(
+        status=[status(line) for line in report.lines],
+        paper_comparable=[line.comparable for line in report.lines],
+        marks=["; ".join(map(str, line.marks)) for line in report.lines],
+        missing=["; ".join(line.reasons()) for line in report.lines],
+        best=["; ".join(metric.name for metric in METRICS if metric.name in line.best) for line in report.lines],
+    )
+    ends = [f"{metric}_{end}" for metric in BY_NAME for end in ENDS]
+    paper = [*(f"paper_{metric}" for metric in PRINTED), "paper_comparable"]
+    who, counts = ["model", "method", "speed"], ["invalid", "failed", "diverged"]
+    texts = ["name", "variant", "marks", "missing", "best"]
+    return found[[*who, "videos", *BY_NAME, "status", *ends, *paper, *ALSO, *counts, *texts]]
+
+
+def differences(pairs: Sequence[Pair]) -> pd.DataFrame:
+    """The paired differences to compute with."""
+    columns = {
+        "model": [pair.model for pair in pairs],
+        "metric": [pair.metric.name for pair in pairs],
+        "row": [pair.first.name for pair in pairs],
+        "against": [pair.other.name for pair in pairs],
+        "pairs": [pair.pairs for pair in pairs],
+        "prompts": [pair.prompts for pair in pairs],
+        "difference": [pair.difference.value for pair in pairs],
+        "difference_low": [pair.difference.low for pair in pairs],
+        "difference_high": [pair.difference.high for pair in pairs],
+        "verdict": [pair.finding.value for pair in pairs],
+        "videos_needed": [pair.videos_needed for pair in pairs],
+    }
+    return pd.DataFrame(columns)
+
+
+def markdown(report: Report) -> str:
     """A table per model with intervals, the published values under it, then the notes and the reasons for blanks."""
     parts = []
-    for model, rows in frame.groupby("model", sort=False):
-        ours = _display(frame, rows, "**{}**".format, interval=True)
-        parts += [f"## {model}", pipes(ours)]
-        paper = rows[[f"paper_{m.name}" for m in METRICS]].dropna(how="all")
-        if len(paper):
-            printed = {"published": rows["name"][paper.index]}
-            printed |= {
-                _title(m): [m.show(v) if pd.notna(v) else "–" for v in paper[f"paper_{m.name}"]]
-                for m in METRICS
-                if paper[f"paper_{m.name}"].notna().any()
-            }
-            printed["comparable"] = rows["paper_comparable"][paper.index]
-            parts.append(pipes(pd.DataFrame(printed)))
-    return "\n\n".join([*parts, *notes(study, frame), *blanks(frame)]) + "\n"
+    for model, lines in report.by_model():
+        parts += [f"## {model}", pipes(_display(report, lines, "**{}**".format, interval=True))]
+        if any(line.published for line in lines):
+            parts.append(pipes(_published([line for line in lines if line.published])))
+    return "\n\n".join([*parts, *notes(report), *blanks(report)]) + "\n"
 
 
-def latex(study: Study, frame: pd.DataFrame) -> str:
+def _published(lines: Sequence[Line]) -> pd.DataFrame:
+    """What the paper prints of some lines."""
+    printed = {"published": [line.name for line in lines]}
+    for metric in METRICS:
+        values = [line.published.get(metric.name) for line in lines]
+        if any(value is not None for value in values):
+            printed[_title(metric)] = ["–" if value is None else metric.show(value) for value in values]
+    return pd.DataFrame(printed | {"comparable": [line.comparable for line in lines]})
+
+
+def latex(report: Report) -> str:
     """A booktabs table of all models, the best values bold, arrows for what is better."""
-    blocks = {
-        model: _display(frame, rows, "\\textbf{{{}}}".format, latex=True)
-        for model, rows in frame.groupby("model", sort=False)
-    }
+    blocks = {model: _display(report, lines, "\\textbf{{{}}}".format, latex=True) for model, lines in report.by_model()}
     if not blocks:
         return "% no record to report\n"
     table = pd.concat(blocks).fillna("--").reset_index(level=0, names="model")
     table["model"] = table["model"].map(escape)
-    return tabular(table, "main", " ".join(notes(study, frame)), escaped=True)
+    return tabular(table, "main", " ".join(notes(report)), escaped=True)
 
 
 def tabular(table: pd.DataFrame, label: str, caption: str, left: int = 2, escaped: bool = False) -> str:
@@ -94,22 +129,20 @@ def tabular(table: pd.DataFrame, label: str, caption: str, left: int = 2, escape
 
 
 def _display(
-    frame: pd.DataFrame, rows: pd.DataFrame, bold, interval: bool = False, latex: bool = False
+    report: Report, lines: Sequence[Line], bold: Callable[[str], str], interval: bool = False, latex: bool = False
 ) -> pd.DataFrame:
-    """What is printed of some rows: name, counts of videos, every metric with a value, the marks."""
+    """What is printed of some lines: name, counts of videos, every metric with a value, the floor that is reached."""
     text = escape if latex else str
-    columns = {
-        "method": [text(line["name"] + dagger(line)) for _, line in rows.iterrows()],
-        "videos": rows["videos"],
-        "invalid": rows["invalid"],
-    } | {kind: rows[kind] for kind in ("failed", "diverged") if frame[kind].any()}
+    counts = [line.counts() for line in lines]
+    shown_counts = [kind for kind in ("failed", "diverged") if any(line.counts()[kind] for line in report.lines)]
+    columns: dict[str, list] = {"method": [text(line.signed) for line in lines]}
+    columns |= {kind: [count[kind] for count in counts] for kind in ("videos", "invalid", *shown_counts)}
     for metric in METRICS:
-        if rows[metric.name].notna().any():
-            top = best(frame, metric)
-            cells = {n: text(shown(line, metric, interval)) for n, line in rows.iterrows()}
-            columns[_title(metric)] = [bold(cell) if n in top else cell for n, cell in cells.items()]
-    reached = [floor.shown(marks) for marks in rows["marks"]]
-    return pd.DataFrame(columns | ({"note": reached} if any(reached) else {}), index=rows.index)
+        if any(line.known(metric.name) for line in lines):
+            cells = [(line, text(shown(line, metric, interval))) for line in lines]
+            columns[_title(metric)] = [bold(cell) if metric.name in line.best else cell for line, cell in cells]
+    reached = [floor.reached(line) for line in lines]
+    return pd.DataFrame(columns | ({"note": reached} if any(reached) else {}))
 
 
 def _title(metric: Metric) -> str:

@@ -2,56 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
-import pandas as pd
 
-from reports.records import CONTROLS, ROW, Study
+from reports.line import Line
+from reports.marks import Kind, Mark
+from reports.records import Study
 
-WITHIN = "speedup within the spread of the Original run twice"  # a mark
 ON_CPU = "Memory on a CPU is that of the whole process, which its earlier videos enlarge: it is never bold."
 
 
-def mark(study: Study, frame: pd.DataFrame) -> None:
-    """Add WITHIN to `marks` of the accelerated rows whose speedup is no larger than the repeat's may be."""
-    for model in dict.fromkeys(frame["model"]):
-        most = spread(study, frame, model)
-        rows = (frame["model"] == model) & ~frame["method"].isin(CONTROLS) & (frame["speedup"] <= most)
-        frame.loc[rows, "marks"] = ["; ".join(filter(None, [old, WITHIN])) for old in frame.loc[rows, "marks"]]
+def mark(lines: Sequence[Line]) -> list[Line]:
+    """The lines, those marked whose speedup is no larger than that of the Original run twice may be."""
+    most = {model: spread(lines, model) for model in dict.fromkeys(line.model for line in lines)}
+    return [
+        replace(line, marks=(*line.marks, Mark(Kind.REPEAT_SPEED)))
+        if line.accelerated and line.value("speedup") <= most[line.model]
+        else line
+        for line in lines
+    ]
 
 
-def spread(study: Study, frame: pd.DataFrame, model: str) -> float:
+def spread(lines: Sequence[Line], model: str) -> float:
     """The largest speedup that the Original run twice may show: the upper end of its interval, or without one the
     largest of its videos; NaN if it was not run."""
-    repeats = frame[(frame["model"] == model) & (frame["method"] == "original_repeat") & (frame["videos"] > 0)]
-    if repeats.empty:
+    repeats = [line for line in lines if (line.model, line.method) == (model, "original_repeat") and len(line.valid)]
+    if not repeats:
         return np.nan
-    videos = study.videos
-    own = videos[(videos["model"] == model) & (videos["method"] == "original_repeat") & (videos["status"] == "ok")]
-    ends = repeats["speedup_high"] if repeats["speedup_high"].notna().all() else own["speedup"]
-    return float(np.nanmax([*ends, *repeats["speedup"]]))
+    ends = [line.estimates["speedup"].high for line in repeats]
+    if np.isnan(ends).any():
+        ends = [speedup for line in repeats for speedup in line.valid["speedup"]]
+    return float(np.nanmax([*ends, *(line.value("speedup") for line in repeats)]))
 
 
-def trimmed(study: Study, frame: pd.DataFrame, best: pd.Series) -> pd.Series:
-    """`best` without what the machine may have made: such speedups, and memory on a CPU."""
-    on_cpu = {tuple(row.values()) for row, group in study.rows() if _on_cpu(study, group)}
+def trimmed(study: Study, lines: Sequence[Line], best: Sequence[frozenset[str]]) -> list[frozenset[str]]:
+    """`best` of each line without what the machine may have made: such speedups, and memory on a CPU."""
     found = []
-    for (_, line), names in zip(frame.iterrows(), best, strict=True):
-        lost = {"speedup"} if WITHIN in line["marks"].split("; ") else set()
-        lost |= {"peak_memory_gb"} if tuple(line[ROW]) in on_cpu else set()
-        found.append("; ".join(name for name in names.split("; ") if name not in lost))
-    return pd.Series(found, best.index, dtype=object)
+    for line, names in zip(lines, best, strict=True):
+        lost = {"speedup"} if line.marked(Kind.REPEAT_SPEED) else set()
+        lost |= {"peak_memory_gb"} if names and _on_cpu(study, line) else set()
+        found.append(names - lost)
+    return found
 
 
-def lines(study: Study, frame: pd.DataFrame) -> list[str]:
+def notes(study: Study, lines: Sequence[Line]) -> list[str]:
     """The notes on both, where they apply."""
     found = [
-        f"{line['name']} on {line['model']}: {WITHIN}, so it may be the machine's."
-        for _, line in frame.iterrows()
-        if WITHIN in line["marks"].split("; ")
+        f"{line.name} on {line.model}: {mark}, so it may be the machine's."
+        for line in lines
+        for mark in line.marked(Kind.REPEAT_SPEED)
     ]
-    return found + [ON_CPU] * any(_on_cpu(study, group) for _, group in study.rows())
+    return found + [ON_CPU] * any(_on_cpu(study, line) for line in lines)
 
 
-def _on_cpu(study: Study, group: pd.DataFrame) -> bool:
-    environments = (study.record(video).run.get("environment") or {} for _, video in group.iterrows())
+def _on_cpu(study: Study, line: Line) -> bool:
+    environments = (study.record(video).run.get("environment") or {} for _, video in line.records.iterrows())
     return any(environment.get("device") == "cpu" for environment in environments)

@@ -18,9 +18,12 @@ import yaml
 
 from reports import floor, style
 from reports.curves import MODES, decisions
-from reports.metric import METRICS
-from reports.records import MOST_ROWS, Study, label, originals, settings
-from reports.tables import best, blanks, dagger, notes, shown
+from reports.line import Line, shown, status
+from reports.metric import METRICS, Metric
+from reports.notes import blanks, notes
+from reports.records import MOST_ROWS, Study, label, originals
+from reports.report import Report
+from reports.video import settings
 
 TEMPLATES = Path(__file__).parent / "templates"
 MOST_VIDEOS = 400  # more: a fuller page that takes longer to open
@@ -37,24 +40,23 @@ class Drawn(NamedTuple):
     experiment: str = ""  # what makes the records that a figure of the paper needs
 
 
-def render(study: Study, frame: pd.DataFrame, drawn: list[Drawn]) -> str:
+def render(report: Report, drawn: list[Drawn]) -> str:
     """The page as text."""
     loader = jinja2.FileSystemLoader(TEMPLATES)
     environment = jinja2.Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    prompts, left_out = _prompts(study)
-    models = [_model(frame, model, drawn) for model in study.models]
+    prompts, left_out = _prompts(report.study)
     return environment.get_template("index.html").render(
-        models=models,
-        marks=floor.MARKS,
+        models=[_model(model, lines, drawn) for model, lines in report.by_model()],
+        marks={kind.value: meaning for kind, meaning in floor.MEANING.items()},
         artefacts=[figure for figure in drawn if not figure.model],
         prompts=prompts,
         left_out=left_out,
-        notes=notes(study, frame),
-        blanks=blanks(frame),
+        notes=notes(report),
+        blanks=blanks(report),
         metrics=METRICS,
-        cells=list(_cells(study)),
+        cells=_cells(report),
         modes=style.MODES,
         css=jinja2.utils.markupsafe.Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
         script=jinja2.utils.markupsafe.Markup((TEMPLATES / "page.js").read_text(encoding="utf-8")),
@@ -65,48 +67,45 @@ def render(study: Study, frame: pd.DataFrame, drawn: list[Drawn]) -> str:
     )
 
 
-def _model(frame: pd.DataFrame, model: str, drawn: list[Drawn]) -> dict[str, Any]:
+def _model(model: str, lines: list[Line], drawn: list[Drawn]) -> dict[str, Any]:
     """The table and the figures of one model."""
-    part = frame[frame["model"] == model]
-    columns = [metric for metric in METRICS if part[metric.name].notna().any()]
-    tops = {metric.name: best(frame, metric) for metric in columns}
-    rows = []
-    for n, line in part.iterrows():
-        cells = []
-        for metric in columns:
-            value, low = line[metric.name], line[f"{metric.name}_low"]
-            paper = line.get(f"paper_{metric.name}")
-            cells.append(
-                {
-                    "text": shown(line, metric),
-                    "sort": _sortable(value, metric.better),
-                    "best": n in tops[metric.name],
-                    "interval": shown(line, metric, interval=True).partition(" ")[2] if not pd.isna(low) else "",
-                    "paper": metric.show(paper) if not pd.isna(paper) else "",
-                }
-            )
-        rows.append(
-            {
-                "name": line["name"].removesuffix(f" ({line['variant']})") + dagger(line),
-                "variant": line["variant"],
-                "colour": style.colour(line["method"]),
-                "cells": cells,
-                "videos": line["videos"],
-                "status": line["status"],
-                "mark": floor.shown(line["marks"]),
-                "comparable": line["paper_comparable"],
-                "missing": line["missing"],
-            }
-        )
+    columns = [metric for metric in METRICS if any(line.known(metric.name) for line in lines)]
     figures = [figure for figure in drawn if figure.model == model]
-    variants = sum(bool(row["variant"]) for row in rows) if len(rows) > MOST_ROWS else 0
     return {
         "name": model,
         "columns": columns,
-        "rows": rows,
-        "variants": variants,
+        "rows": [_row(line, columns) for line in lines],
+        "variants": sum(bool(line.variant) for line in lines) if len(lines) > MOST_ROWS else 0,
         "figures": [figure for figure in figures if figure.done],
         "undrawn": [figure.kind.replace("_", " ") for figure in figures if not figure.done],
+    }
+
+
+def _row(line: Line, columns: list[Metric]) -> dict[str, Any]:
+    """A line of the table."""
+    return {
+        "name": line.name.removesuffix(f" ({line.variant})") + line.signs,
+        "variant": line.variant,
+        "colour": style.colour(line.method),
+        "cells": [_cell(line, metric) for metric in columns],
+        "videos": len(line.valid),
+        "status": status(line),
+        "mark": floor.reached(line),
+        "comparable": line.comparable,
+        "missing": "; ".join(line.reasons()),
+    }
+
+
+def _cell(line: Line, metric: Metric) -> dict[str, Any]:
+    """A number as printed and to sort by, its interval, and what the paper printed."""
+    value, low, _ = line.estimates[metric.name]
+    paper = line.published.get(metric.name)
+    return {
+        "text": shown(line, metric),
+        "sort": _sortable(value, metric.better),
+        "best": metric.name in line.best,
+        "interval": shown(line, metric, interval=True).partition(" ")[2] if not pd.isna(low) else "",
+        "paper": "" if paper is None else metric.show(paper),
     }
 
 
@@ -166,16 +165,16 @@ def _player(study: Study, video: pd.Series) -> dict[str, Any]:
     }
 
 
-def _cells(study: Study) -> list[dict[str, str]]:
-    """Settings, environment and command of the first video of each row, as text."""
+def _cells(report: Report) -> list[dict[str, str]]:
+    """Settings, environment and command of the first video of each line, as text."""
     found = []
-    for row, group in study.rows():
-        record = study.record(group.iloc[0])
+    for line in report.lines:
+        record = report.study.record(line.records.iloc[0])
         environment = record.run.get("environment") or {}
         made_by = {name: value for name, value in settings(record).items() if name not in ("prompt", "seed")}
         found.append(
             {
-                "name": f"{label({**row, 'label': group['label'].iloc[0]})} on {row['model']}",
+                "name": f"{line.name} on {line.model}",
                 "command": str(record.run.get("command") or environment.get("command") or ""),
                 "settings": yaml.safe_dump(made_by, allow_unicode=True) if made_by else "",
                 "counts": _decided(record.run),

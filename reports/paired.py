@@ -6,75 +6,73 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
 
 import numpy as np
-import pandas as pd
 
+from reports.line import Line
 from reports.metric import Metric
-from reports.records import CONTROLS, ROW, Study
-from reports.statistics import POWER, mean, videos_needed
+from reports.statistics import NONE, POWER, Estimate, mean, videos_needed
 
 CLAIMED = ("speedup", "lpips", "ssim", "psnr")  # the metrics whose first and second are told apart under the table
-COLUMNS = [
-    "model",
-    "metric",
-    "row",
-    "against",
-    "pairs",
-    "prompts",
-    "difference",
-    "difference_low",
-    "difference_high",
-    "verdict",
-    "videos_needed",
-]
 
 
-def compare(study: Study, frame: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:
-    """`COLUMNS`: in every metric of a model, the best accelerated row against each of the others.
+class Finding(Enum):
+    """What a paired difference says; the value is its text."""
 
-    `difference` is the mean of best minus other over the pairs of videos of one prompt and seed; of ratios, the
-    geometric mean of best over other. `videos_needed` pairs find a difference of this size four times in five.
-    """
-    lines = []
-    for model in dict.fromkeys(frame["model"]):
-        rows = frame[(frame["model"] == model) & ~frame["method"].isin(CONTROLS) & (frame["videos"] > 0)]
+    BETTER = "better"
+    OPEN = "not told apart"
+    ONE_PROMPT = "one prompt only"
+    NO_VIDEOS = "no videos in common"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The best accelerated line of a model in one metric, against another."""
+
+    model: str
+    metric: Metric
+    first: Line
+    other: Line
+    pairs: int  # videos of one prompt and Original in both
+    prompts: int  # of those videos
+    difference: Estimate  # mean of first minus other; of ratios, the geometric mean of first over other
+    finding: Finding
+    videos_needed: float  # pairs that find a difference of this size four times in five; NaN if unknown
+
+
+def compare(lines: Sequence[Line], metrics: Sequence[Metric]) -> list[Pair]:
+    """In every metric of a model, the best accelerated line against each of the others."""
+    found = []
+    for model in dict.fromkeys(line.model for line in lines):
+        own = [line for line in lines if line.model == model and line.accelerated and len(line.valid)]
         for metric in metrics:
-            values = rows[metric.name].dropna() if metric.source else pd.Series(dtype=float)
-            values = values.sort_values(ascending=metric.better == "lower", kind="stable")
-            own = {n: _videos(study, frame.loc[n], metric) for n in values.index}
-            for other in values.index[1:]:
-                lines.append(
-                    [
-                        model,
-                        metric.name,
-                        frame.loc[values.index[0], "name"],
-                        frame.loc[other, "name"],
-                        *_difference(own[values.index[0]], own[other], metric),
-                    ]
-                )
-    return pd.DataFrame(lines, columns=COLUMNS)
+            known = [line for line in own if metric.source and not np.isnan(line.value(metric.name))]
+            ranked = sorted(known, key=lambda line: line.value(metric.name), reverse=metric.better == "higher")
+            values = [_videos(line, metric) for line in ranked]
+            found += [
+                Pair(model, metric, ranked[0], other, *_difference(values[0], theirs, metric))
+                for other, theirs in zip(ranked[1:], values[1:], strict=True)
+            ]
+    return found
 
 
-def best(frame: pd.DataFrame, compared: pd.DataFrame) -> pd.Series:
-    """For each line of the main table the metrics, `; ` between, in which it is better than every other row."""
-    wins: dict[tuple[str, str], list[str]] = {}
-    for (model, metric), pairs in compared.groupby(["model", "metric"], sort=False):
-        if (pairs["verdict"] == "better").all():
-            wins.setdefault((model, pairs["row"].iloc[0]), []).append(metric)
-    names = zip(frame["model"], frame["name"], strict=True)
-    return pd.Series(["; ".join(wins.get(name, [])) for name in names], frame.index, dtype=object)
+def best(lines: Sequence[Line], pairs: Sequence[Pair]) -> list[frozenset[str]]:
+    """For each line the metrics in which it is better than every other accelerated line of its model."""
+    findings: dict[tuple[tuple[str, ...], str], set[Finding]] = {}
+    for pair in pairs:
+        findings.setdefault((pair.first.key, pair.metric.name), set()).add(pair.finding)
+    won = [place for place, seen in findings.items() if seen == {Finding.BETTER}]
+    return [frozenset(metric for key, metric in won if key == line.key) for line in lines]
 
 
-def lines(compared: pd.DataFrame, metrics: Sequence[Metric]) -> list[str]:
+def notes(pairs: Sequence[Pair]) -> list[str]:
     """For each model, what separates the first from the second, and how many videos it takes to say so."""
     said = []
-    for model, pairs in compared.groupby("model", sort=False):
-        claims = [
-            _claim(pairs[pairs["metric"] == m.name].iloc[0], m)
-            for m in metrics
-            if m.name in CLAIMED and (pairs["metric"] == m.name).any()
-        ]
+    for model in dict.fromkeys(pair.model for pair in pairs):
+        seconds = {pair.metric.name: pair for pair in reversed(pairs) if pair.model == model}  # the first of each
+        claims = [_claim(seconds[name]) for name in CLAIMED if name in seconds]
         said += [f"First against second on {model}, paired: {'; '.join(claims)}."] if claims else []
     if said:
         said.append(
@@ -84,37 +82,42 @@ def lines(compared: pd.DataFrame, metrics: Sequence[Metric]) -> list[str]:
     return said
 
 
-def _videos(study: Study, row: pd.Series, metric: Metric) -> dict[tuple[str, str], float]:
-    """The values of a row's valid videos, by prompt and the Original that each is paired with."""
-    videos = study.videos
-    chosen = videos[(videos[ROW] == row[ROW]).all(axis=1) & (videos["status"] == "ok")]
+def _videos(line: Line, metric: Metric) -> dict[tuple[str, str], float]:
+    """The values of a line's valid videos, by prompt and the Original that each is paired with."""
+    chosen = line.valid
     chosen = chosen[chosen["reference"] != ""]
     values = zip(chosen["prompt"], chosen["reference"], chosen[metric.source] * metric.scale, strict=True)
     return {(prompt, key): value for prompt, key, value in values if np.isfinite(value)}
 
 
-def _difference(first: dict, second: dict, metric: Metric) -> tuple:
-    """`COLUMNS` from `pairs` on."""
+def _difference(first: dict, second: dict, metric: Metric) -> tuple[int, int, Estimate, Finding, float]:
+    """What a `Pair` says, from `pairs` on."""
     common = [pair for pair in first if pair in second]
     if not common:
-        return 0, 0, np.nan, np.nan, np.nan, "no videos in common", np.nan
+        return 0, 0, NONE, Finding.NO_VIDEOS, np.nan
     a, b = (np.array([values[pair] for pair in common]) for values in (first, second))
     apart, prompts = np.log(a / b) if metric.geometric else a - b, np.array([prompt for prompt, _ in common])
     estimate = mean(apart, prompts, shape="normal")
     sign = 1 if metric.better == "higher" else -1
-    verdict = "one prompt only" if np.isnan(estimate.low) else "not told apart"
+    finding = Finding.ONE_PROMPT if np.isnan(estimate.low) else Finding.OPEN
     if sign * estimate.value > 0 and estimate.low * estimate.high > 0:
-        verdict = "better"
-    shown = np.exp(estimate) if metric.geometric else np.array(estimate)
-    return len(common), len(set(prompts)), *shown, verdict, videos_needed(apart, prompts)
+        finding = Finding.BETTER
+    shown = Estimate(*np.exp(estimate)) if metric.geometric else estimate
+    return len(common), len(set(prompts)), shown, finding, videos_needed(apart, prompts)
 
 
-def _claim(pair: pd.Series, metric: Metric) -> str:
-    show = "×{:.3g}".format if metric.geometric else "{:+.3g}".format
-    text = f"{metric.title} {pair['row']} {pair['verdict']} {'than' if pair['verdict'] == 'better' else 'from'} "
-    text = text.replace("one prompt only from", "on one prompt against") + pair["against"]
-    if not np.isnan(pair["difference_low"]):
-        ends = ", ".join(show(pair[f"difference_{end}"]) for end in ("low", "high"))
-        text += f" by {show(pair['difference'])} [{ends}], {pair['pairs']} pairs"
-    wanted = pair["videos_needed"]
-    return text + (f", {wanted:.0f} wanted" if np.isfinite(wanted) else "")
+WORDS = {  # between the first and the other
+    Finding.BETTER: "better than",
+    Finding.OPEN: "not told apart from",
+    Finding.ONE_PROMPT: "on one prompt against",
+    Finding.NO_VIDEOS: "no videos in common from",
+}
+
+
+def _claim(pair: Pair) -> str:
+    show = "×{:.3g}".format if pair.metric.geometric else "{:+.3g}".format
+    text = f"{pair.metric.title} {pair.first.name} {WORDS[pair.finding]} {pair.other.name}"
+    if not np.isnan(pair.difference.low):
+        value, low, high = map(show, pair.difference)
+        text += f" by {value} [{low}, {high}], {pair.pairs} pairs"
+    return text + (f", {pair.videos_needed:.0f} wanted" if np.isfinite(pair.videos_needed) else "")

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 import pandas as pd
 
-from reports import formats, published, tables, verdicts
+from reports import formats, published, verdicts
 from reports.metric import BY_NAME, Metric
+from reports.notes import protocol
 from reports.page import TEMPLATES
-from reports.records import Study, load
-from reports.tables import protocol
+from reports.report import Report
 from reports.text_claims import counts, others
+from reports.verdict import TOLERANCE, Outcome, Verdict
+from reports.verdicts import Judged
 from store import writing
 
 TITLES = {
@@ -38,36 +42,54 @@ ODD = (
 )
 
 
-def write(study: Study, frame: pd.DataFrame, report: Path) -> pd.DataFrame:
-    """Write the page and the tables under `report`; the verdicts, a line per published row."""
-    judged = verdicts.judge(study, frame)
-    for name, part in judged.groupby("table", sort=False):
-        printed, under = beside(part), [LEGEND, _printed(str(name)), *protocol(study)]
+def write(report: Report, folder: Path) -> None:
+    """Write the page and the tables into `folder`."""
+    numbers = table(report.verdicts)  # of all tables: their columns have one order
+    for name, rows in _tables(report):
+        printed, under = beside(rows), [LEGEND, _printed(name), *protocol(report.study)]
         texts = {
-            "csv": part.dropna(axis=1, how="all").to_csv(index=False, float_format="%.6g"),
-            "md": "\n\n".join([f"## {TITLES[str(name)]}", formats.pipes(printed), *under]) + "\n",
-            "tex": formats.tabular(printed, str(name), " ".join([f"{TITLES[str(name)]}.", *under])),
+            "csv": numbers[numbers["table"] == name].dropna(axis=1, how="all").to_csv(index=False, float_format="%.6g"),
+            "md": "\n\n".join([f"## {TITLES[name]}", formats.pipes(printed), *under]) + "\n",
+            "tex": formats.tabular(printed, name, " ".join([f"{TITLES[name]}.", *under])),
         }
         for suffix, text in texts.items():
-            with writing(report / "tables" / f"{name}.{suffix}") as draft:
+            with writing(folder / "tables" / f"{name}.{suffix}") as draft:
                 draft.write_text(text, encoding="utf-8")
-    with writing(report / "paper.html") as draft:
-        draft.write_text(render(judged, study, frame), encoding="utf-8")
-    return judged
+    with writing(folder / "paper.html") as draft:
+        draft.write_text(render(report), encoding="utf-8")
 
 
-def beside(part: pd.DataFrame) -> pd.DataFrame:
+def _tables(report: Report) -> list[tuple[str, list[Judged]]]:
+    """The published tables with their rows."""
+    names = dict.fromkeys(row.claim.table for row in report.verdicts)
+    return [(name, [row for row in report.verdicts if row.claim.table == name]) for name in names]
+
+
+def table(rows: Sequence[Judged]) -> pd.DataFrame:
+    """Published rows to compute with: per column what is printed, ours and the verdict; and the verdict of the row."""
+    lines = []
+    for row in rows:
+        claim = row.claim
+        line: dict[str, Any] = {"table": claim.table, "model": claim.model, "row": claim.row}
+        line["reproduced"] = row.reproduced
+        for name, cell in row.cells.items():
+            line |= {f"paper_{name}": cell.printed, name: cell.ours, f"verdict_{name}": str(cell.verdict)}
+        lines.append(line | {"verdict": row.verdict.outcome.value, "why": row.verdict.reason})
+    return pd.DataFrame(lines)
+
+
+def beside(rows: Sequence[Judged]) -> pd.DataFrame:
     """A published table as printed: in each cell ours and, in brackets, the paper's."""
-    columns = {"model": part["model"], "row": part["row"]}
-    for metric in _columns(part):
-        cells = [_cell(line, metric) for _, line in part.iterrows()]
+    columns = {"model": [row.claim.model for row in rows], "row": [row.claim.row for row in rows]}
+    for metric in _columns(rows):
         columns[f"{metric.title} {formats.ARROWS[metric.better]}"] = [
-            f"{cell['ours'] or '–'} ({cell['printed'] or '–'})" for cell in cells
+            f"{cell['ours'] or '–'} ({cell['printed'] or '–'})" for cell in (_cell(row, metric) for row in rows)
         ]
-    columns["verdict"] = [
-        f"{line['verdict']} ({line['why']})" if line["why"] else line["verdict"] for _, line in part.iterrows()
-    ]
-    return pd.DataFrame(columns)
+    return pd.DataFrame(columns | {"verdict": [_in_brackets(row.verdict) for row in rows]})
+
+
+def _in_brackets(verdict: Verdict) -> str:
+    return f"{verdict.outcome.value} ({verdict.reason})" if verdict.reason else verdict.outcome.value
 
 
 def _printed(name: str) -> str:
@@ -76,23 +98,21 @@ def _printed(name: str) -> str:
     return f"Printed: {source['source']}. Setting: {source['setting']}. Convention: {source['convention']}."
 
 
-def _columns(part: pd.DataFrame) -> list[Metric]:
-    return [metric for metric in BY_NAME.values() if part.get(f"paper_{metric.name}", pd.Series()).notna().any()]
+def _columns(rows: Sequence[Judged]) -> list[Metric]:
+    return [metric for name, metric in BY_NAME.items() if any(name in row.cells for row in rows)]
 
 
-def print_summary(results: Path, console: Any = None) -> None:
+def print_summary(report: Report, console: Any = None) -> None:
     """Print how much of the paper this folder reproduces."""
-    study = load(results)
-    frame = tables.main(study)
-    found = [line for line in counts(study) if line.ours]
+    found = [line for line in counts(report.study) if line.ours]
     say = console.print if console else print
-    say(verdicts.summary(verdicts.judge(study, frame)))
+    say(verdicts.summary(report.verdicts))
     if found:
-        met = sum(line.verdict == "matches" for line in found)
+        met = sum(line.verdict.outcome is Outcome.MATCHES for line in found)
         say(f"Counted without weights: {met} of {len(found)} as published or as the official schedules imply.")
 
 
-def render(judged: pd.DataFrame, study: Study, frame: pd.DataFrame) -> str:
+def render(report: Report) -> str:
     """The page as text."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -101,44 +121,40 @@ def render(judged: pd.DataFrame, study: Study, frame: pd.DataFrame) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    parts = []
-    for name, part in judged.groupby("table", sort=False):
-        columns = _columns(part)
-        rows = [
-            {
-                "name": line["row"],
-                "model": line["model"],
-                "reproduced": line["reproduced"],
-                "verdict": line["verdict"],
-                "why": line["why"],
-                "cells": [_cell(line, m) for m in columns],
-            }
-            for _, line in part.iterrows()
-        ]
-        parts.append({"title": TITLES[str(name)], "columns": columns, "rows": rows, "printed": _printed(str(name))})
     tolerances = [
         f"{BY_NAME[name].title} ± " + (f"{100 * amount:.3g} %" if relative else f"{amount:.3g}")
-        for name, (amount, relative) in verdicts.TOLERANCE.items()
+        for name, (amount, relative) in TOLERANCE.items()
     ]
     css = jinja2.utils.markupsafe.Markup((TEMPLATES / "page.css").read_text(encoding="utf-8"))
     return environment.get_template("paper.html").render(
-        parts=parts,
-        others=others(study, frame),
-        counts=counts(study),
+        parts=[_part(name, rows) for name, rows in _tables(report)],
+        others=others(report),
+        counts=counts(report.study),
         odd=ODD,
         elsewhere=_printed("other"),
-        summary=verdicts.summary(judged),
+        summary=verdicts.summary(report.verdicts),
         tolerances=tolerances,
-        protocol=" ".join(protocol(study)),
+        protocol=" ".join(protocol(report.study)),
         css=css,
     )
 
 
-def _cell(line: pd.Series, metric: Metric) -> dict[str, str]:
-    """A printed number, ours beside it, and the verdict."""
-    printed, ours = line.get(f"paper_{metric.name}"), line.get(metric.name)
-    if pd.isna(printed):
-        return {"printed": "", "ours": "", "verdict": "", "kind": ""}
-    verdict = line[f"verdict_{metric.name}"]
-    shown = "" if pd.isna(ours) else metric.show(ours)
-    return {"printed": metric.show(printed), "ours": shown, "verdict": verdict, "kind": verdict.split(":")[0]}
+def _part(name: str, rows: Sequence[Judged]) -> dict[str, Any]:
+    """A published table for the page."""
+    columns = _columns(rows)
+    return {
+        "title": TITLES[name],
+        "columns": columns,
+        "rows": [{"judged": row, "cells": [_cell(row, metric) for metric in columns]} for row in rows],
+        "printed": _printed(name),
+    }
+
+
+def _cell(row: Judged, metric: Metric) -> dict[str, Any]:
+    """A printed number, ours beside it, and the verdict; empty where nothing is printed."""
+    cell = row.cells.get(metric.name)
+    if cell is None:
+        return {"printed": "", "ours": "", "verdict": "", "style": ""}
+    ours = "" if np.isnan(cell.ours) else metric.show(cell.ours)
+    verdict = cell.verdict
+    return {"printed": metric.show(cell.printed), "ours": ours, "verdict": verdict, "style": verdict.outcome.style}

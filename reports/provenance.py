@@ -3,16 +3,15 @@ Originals that they are compared with. Each of these may change a number."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import pandas as pd
-
+from reports.line import Line
+from reports.marks import Kind, Mark
 from reports.records import Study
 from store import Record
 
 LISTED = 4  # values that a mark names
-APART, BESIDE = "records differ in ", "made with "  # how marks begin
 OWN = ("method code",)  # what an Original has of its own
 
 
@@ -35,30 +34,29 @@ def facts(record: Record) -> dict[str, str]:
     return {name: str(value) for name, value in found.items() if value not in (None, "")}
 
 
-def marks(study: Study, valid: pd.DataFrame) -> list[str]:
+def marks(study: Study, line: Line) -> list[Mark]:
     """What the valid records of a line do not have in common, with each other and with their Originals."""
-    own = [facts(study.record(video)) for _, video in valid.iterrows()]
-    mine = _values(own)
+    valid = line.valid
+    mine = _values(facts(study.record(video)) for _, video in valid.iterrows())
     apart = [f"{name} ({_listed(values)})" for name, values in mine.items() if len(values) > 1]
-    found = [APART + ", ".join(apart)] if apart else []
+    found = [Mark(Kind.APART, (", ".join(apart),))] if apart else []
     originals = study.videos[
-        study.videos["key"].isin(set(valid["reference"]) - {""}) & study.videos["model"].isin(set(valid["model"]))
+        study.videos["key"].isin(set(valid["reference"]) - {""}) & (study.videos["model"] == line.model)
     ]
     theirs = _values(facts(study.record(video)) for _, video in originals.iterrows())
     for name, values in theirs.items():
         if name not in OWN and name in mine and values != mine[name]:
-            found.append(f"{BESIDE}{name} {_listed(mine[name])}, its Originals with {_listed(values)}")
+            found.append(Mark(Kind.BESIDE, (name, _listed(mine[name]), _listed(values))))
     return found
 
 
-def lines(study: Study, frame: pd.DataFrame) -> list[str]:
+def notes(study: Study, lines: Sequence[Line]) -> list[str]:
     """The notes on such lines, one for all that have the same mark; and how many records have older keys."""
     older = sum(record.older_key for record in study.records)
-    named: dict[tuple[str, str], list[str]] = {}
-    for _, line in frame.iterrows():
-        for mark in line["marks"].split("; "):
-            if mark.startswith((APART, BESIDE)):
-                named.setdefault((line["model"], mark), []).append(line["name"])
+    named: dict[tuple[str, Mark], list[str]] = {}
+    for line in lines:
+        for mark in line.marked(Kind.APART, Kind.BESIDE):
+            named.setdefault((line.model, mark), []).append(line.name)
     found = [
         f"{', '.join(names)} on {model}: {mark}, which may change a number." for (model, mark), names in named.items()
     ]
@@ -79,7 +77,7 @@ def _values(every: Iterable[Mapping[str, str]]) -> dict[str, set[str]]:
 
 
 def _listed(values: set[str]) -> str:
-    some = sorted(value.replace(";", ",") for value in values)
+    some = sorted(value.replace(";", ",") for value in values)  # the csv has its marks between semicolons
     return ", ".join(some[:LISTED]) + (f" and {len(some) - LISTED} more" if len(some) > LISTED else "")
 
 

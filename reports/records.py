@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from reports.variants import variants
+from reports.video import COLUMNS, line
 from store import Record, Store
 from store.index import gc_paused
 
@@ -31,7 +32,6 @@ MODELS = ("skyreels", "magi1", "skyreels_tiny", "magi1_tiny")
 SPEEDS = {"": 0, "slow": 1, "fast": 2, "paper": 3}
 CONTROLS = ("original", "original_repeat", "original_seed")  # rows that accelerate nothing
 MOST_ROWS = 16  # of a model in one figure; more: fuller figures, and labels that touch
-CODE = ("method.class", "method.code", "model.class", "model.code")  # of produced_by: what made a video, no setting
 ROW = ["model", "method", "speed", "variant"]  # what makes a row of the main table
 
 
@@ -81,9 +81,9 @@ def load(results: Path) -> Study:
     store = Store(results, create=False)
     with gc_paused():
         records = list(store.records())
-        videos = pd.DataFrame([_line(record, n) for n, record in enumerate(records)], columns=_COLUMNS)
+        videos = pd.DataFrame([line(record, n) for n, record in enumerate(records)], columns=COLUMNS)
         store.remember(least=64)  # the scores that were read
-        videos["variant"] = _variants(videos, records)
+        videos["variant"] = variants(videos, records)
         _pair(videos)
     videos = videos.iloc[_order(videos)].reset_index(drop=True)
     damaged = {str(path.relative_to(store.root)): why for path, why in sorted(store.damaged.items())}
@@ -103,168 +103,6 @@ def headline(rows: pd.DataFrame) -> pd.DataFrame:
     if len(rows[ROW].drop_duplicates()) <= MOST_ROWS:
         return rows
     return rows[(rows["variant"] == "") & rows["speed"].isin(list(SPEEDS))]
-
-
-def settings(record: Record) -> dict[str, Any]:
-    """What produced a video: `produced_by` of its run.json, or its config.yaml where an older version wrote it."""
-    return record.run.get("produced_by") or record.config
-
-
-def executed(run: Mapping[str, Any]) -> float:
-    """FLOPs of the attention that ran: masked where that was block-causal; dense where a record does not say."""
-    flops = run.get("flops") or {}
-    return number(flops.get("masked" if run.get("attention") == "block_causal" else "dense"))
-
-
-def number(value: Any) -> float:
-    """A float, NaN for what is absent or no number.
-
-    >>> number("3.5"), number(None)
-    (3.5, nan)
-    """
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return math.nan
-
-
-_NUMBERS = (
-    "time_s",
-    "denoise_s",
-    "decode_s",
-    "text_s",
-    "flops",
-    "flops_masked",
-    "memory",
-    "memory_reserved",
-    "memory_denoise",
-    "forwards",
-    "iterations",
-    "frames",
-    "fps",
-    "psnr",
-    "ssim",
-    "lpips",
-)
-_COLUMNS = [
-    "record",
-    "key",
-    "model",
-    "method",
-    "speed",
-    "variant",
-    "label",
-    "prompt_id",
-    "prompt",
-    "seed",
-    "status",
-    "reason",
-    "reference",
-    "weights",
-    "attention",
-    "estimated",
-    "of_paper",
-    "turned",
-    "identical",
-    "scored",
-    "device",
-    "changed",
-    "diverged",
-    *_NUMBERS,
-]
-
-
-def _seconds(seconds: Mapping[str, Any]) -> float:
-    """Denoising and decoding. Text is apart: only the first cell with a prompt encodes it. Older totals include it."""
-    parts = number(seconds.get("denoise")) + number(seconds.get("decode"))
-    return number(seconds.get("total")) if math.isnan(parts) else parts
-
-
-def _line(record: Record, n: int) -> dict[str, Any]:
-    run, quality = record.run, record.scores or {}
-    model, cell = record.path.parts[-3:-1]
-    speed = run.get("speed") if run.get("speed") not in (None, "none") else ""
-    seconds, memory, flops = (run.get(k) or {} for k in ("seconds", "peak_memory", "flops"))
-    environment = run.get("environment") or {}
-    status = record.status
-    validity = quality.get("validity") or {}
-    if status == "ok" and validity.get("status") == "invalid":
-        status = "invalid"
-    identical = bool(quality.get("identical"))
-    return {
-        "record": n,
-        "key": record.path.name,
-        "model": run.get("model", model),
-        "method": run.get("method", cell),
-        "speed": speed,
-        "label": run.get("method_label") or "",
-        "prompt_id": run.get("prompt_id", record.path.name),
-        "prompt": str(run.get("prompt", "")),
-        "seed": run.get("seed", 0),
-        "status": status,
-        "diverged": status == "ok" and validity.get("status") == "diverged",  # a video, which has left its Original
-        "reason": run.get("reason") or "; ".join(map(str, validity.get("reasons") or ())),
-        "reference": run.get("reference_key") or quality.get("reference") or "",
-        "weights": run.get("weights") or "",
-        "estimated": bool(run.get("estimated")),
-        "of_paper": bool((run.get("point") or {}).get("paper")),
-        "turned": ", ".join((run.get("point") or {}).get("turned") or ()),
-        "identical": identical,
-        "scored": bool(quality),
-        "device": str(environment.get("gpu") or environment.get("cpu") or ""),
-        "changed": dict(run.get("changed") or {}),
-        "memory_denoise": number((run.get("peak_memory_denoise") or {}).get("allocated")),
-        "time_s": _seconds(seconds),
-        "denoise_s": number(seconds.get("denoise")),
-        "decode_s": number(seconds.get("decode")),
-        "text_s": number(seconds.get("text")),
-        "flops": executed(run),
-        "attention": run.get("attention") or "",
-        "flops_masked": number(flops.get("masked")),
-        "memory": number(memory.get("allocated")),
-        "memory_reserved": number(memory.get("reserved")),
-        "psnr": np.inf if identical else number(quality.get("psnr")),
-        **{name: number(quality.get(name)) for name in ("ssim", "lpips")},
-        **{name: number(run.get(name)) for name in ("forwards", "iterations", "frames", "fps")},
-    }
-
-
-def _variants(videos: pd.DataFrame, records: list[Record]) -> pd.Series:
-    """What a row's settings are besides its operating point, `tau_cache=0.1`.
-
-    A record says how it departs from the menu; where that leaves two videos of one prompt and seed in a row (older
-    records, other weights), the settings that differ between them tell them apart.
-    """
-    told = [
-        ", ".join(f"{name.partition('.')[2]}={value}" for name, value in sorted(changed.items()))
-        for changed in videos["changed"]
-    ]
-    names = pd.Series(told, index=videos.index, dtype=object)
-    for _, group in videos.groupby(["model", "method", "speed", names], sort=False):
-        if not group.duplicated(["prompt", "seed"]).any():
-            continue
-        made_by = {n: dict(_flat(settings(records[r]))) for n, r in group["record"].items()}
-        everything = sorted(set().union(*made_by.values()) - {key for c in group["changed"] for key in c})
-        differ = [s for s in everything if len({str(flat.get(s)) for flat in made_by.values()}) > 1]
-        older = {n for n, r in group["record"].items() if records[r].older_key}
-        if older and len(older) < len(group):  # the fingerprints of code are of two kinds: they say nothing
-            differ = [s for s in differ if s not in CODE]
-        for n, flat in made_by.items():
-            apart = [f"{s.removeprefix('method.')}={flat.get(s)}" for s in differ]
-            apart = ["older key", *apart] if n in older and len(older) < len(group) else apart
-            names[n] = ", ".join([*filter(None, [names[n]]), *apart])
-    return names
-
-
-def _flat(config: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """The settings of model and method as (dotted name, value)."""
-    for name, value in config.items():
-        if not path and name not in ("model", "method"):
-            continue
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{path}{name}.")
-        else:
-            yield f"{path}{name}", value
 
 
 def originals(videos: pd.DataFrame) -> pd.Series:

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 
 from reports import style
 from reports.metric import BY_NAME
-from reports.records import CONTROLS, ROW, Study, label, settings
+from reports.records import CONTROLS, ROW, Study, label
+from reports.video import settings
 
 LENGTH, SKIP = "model.frames", "method.max_skip"
 ROWS = (("original", ""), ("scope", "fast"))

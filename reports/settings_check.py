@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import pandas as pd
-
+from reports.line import Line
+from reports.marks import Kind
 from reports.metric import BY_NAME
-from reports.records import ROW, Study, settings
+from reports.records import Study
+from reports.video import settings
 
 LEAST_PROMPTS = 5  # fewer have no interval that can be relied on
 MODEL: dict[str, dict[str, Any]] = {  # sources.csv; a record must state each of these
@@ -57,7 +58,7 @@ def by_definition(method: str, name: str) -> bool:
 
 
 def obstacle(
-    study: Study, line: pd.Series, model: str, name: str, taus: tuple[float, float] | None = None, fraction: float = 0.0
+    study: Study, line: Line, model: str, name: str, taus: tuple[float, float] | None = None, fraction: float = 0.0
 ) -> str:
     """Why the column `name` of a row of the main table is not the paper's to compare with; empty if it is.
 
@@ -65,23 +66,19 @@ def obstacle(
     """
     if why := unlike_paper(study, line, model, taus, fraction):
         return why
-    marks = [
-        mark
-        for mark in str(line["marks"]).split("; ")
-        if name in RATIOS and ("attention against" in mark or (name == "speedup" and mark.startswith("speeds of")))
-    ]
-    return marks[0] if marks else too_few_prompts(study, line, name)
+    kinds = [Kind.ATTENTION] * (name in RATIOS) + [Kind.DEVICES] * (name == "speedup")
+    return next((str(mark) for mark in line.marked(*kinds)), too_few_prompts(line, name))
 
 
 def unlike_paper(
-    study: Study, line: pd.Series, model: str, taus: tuple[float, float] | None = None, fraction: float = 0.0
+    study: Study, line: Line, model: str, taus: tuple[float, float] | None = None, fraction: float = 0.0
 ) -> str:
     """How the settings of a row's valid videos differ from the paper's; empty if none does."""
-    for number in videos(study, line)["record"]:
+    for number in line.valid["record"]:
         made_by = settings(study.records[number])
         wrong = [
             *_model(model, made_by.get("model") or {}),
-            *_method(model, line["method"], made_by.get("method") or {}, taus, fraction),
+            *_method(model, line.method, made_by.get("method") or {}, taus, fraction),
         ]
         if wrong:
             return ", ".join(wrong)
@@ -95,15 +92,9 @@ def plan_unlike_paper(plan: Mapping[str, Any], model: str) -> str:
     return ", ".join(_unlike(found, wanted, {}))
 
 
-def videos(study: Study, line: pd.Series) -> pd.DataFrame:
-    """The valid videos of a row of the main table."""
-    found = study.videos
-    return found[(found[ROW] == line[ROW]).all(axis=1) & (found["status"] == "ok")]
-
-
-def too_few_prompts(study: Study, line: pd.Series, name: str) -> str:
+def too_few_prompts(line: Line, name: str) -> str:
     """Says so where a column has values of fewer prompts than an interval needs."""
-    valid, source = videos(study, line), BY_NAME[name].source
+    valid, source = line.valid, BY_NAME[name].source
     count = (valid[valid[source].notna()] if source else valid)["prompt"].nunique()
     return f"{count} prompt{'s' * (count != 1)} where an interval needs {LEAST_PROMPTS}" * (count < LEAST_PROMPTS)
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
 from reports import published
+from reports.line import Line
 from reports.records import Study
+from reports.report import Report
 from reports.settings_check import plan_unlike_paper, unlike_paper
 from reports.trajectory import measured, saving
-from reports.verdicts import compare
+from reports.verdict import MATCHES, Outcome, Verdict, compare
+from reports.verdicts import TINY
 
-NO_PLAN = "not run: python run.py experiment=plan counts it without weights"
+NO_PLAN = Verdict(Outcome.NOT_RUN, "python run.py experiment=plan counts it without weights")
 FULL = {"skyreels": "skyreels", "magi": "magi1"}
+FRAMES, SELECTIVE, PREDICTOR = "model.frames", "method.selective", "method.predictor"  # settings of `Line.changed`
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Other:
     what: str
     printed: str
     ours: str
-    verdict: str
+    verdict: Verdict
 
 
 def counts(study: Study) -> list[Other]:
@@ -37,13 +39,13 @@ def counts(study: Study) -> list[Other]:
         for name in line["key"].split("."):
             ours = (ours or {}).get(name)
         what = f"{line['model']}: {line['key'].partition('.')[0].replace('_', ' ').replace('flops pf', 'PFLOP')}"
-        why = plan_unlike_paper(plan, published.MODELS[line["model"]])
-        said = (
-            NO_PLAN if ours is None else f"not comparable: {why}" if why else _count(float(ours), float(line["value"]))
-        )
+        verdict = NO_PLAN
+        if ours is not None:
+            why = plan_unlike_paper(plan, published.MODELS[line["model"]])
+            verdict = Verdict(Outcome.NOT_COMPARABLE, why) if why else _count(float(ours), float(line["value"]))
         shown = "" if ours is None else f"{ours:,.6g}" if isinstance(ours, float) else f"{ours:,}"
         printed = f"{float(line['value']):,.10g} ({line['source']})"
-        found.append(Other(what, printed, shown, said))
+        found.append(Other(what, printed, shown, verdict))
     return found
 
 
@@ -51,88 +53,114 @@ def _plan(study: Study, model: str) -> dict[str, Any]:
     return study.cell_file("plan", {"model": model, "method": "original", "speed": "", "variant": ""})
 
 
-def _count(ours: float, printed: float) -> str:
-    return (
-        compare("flops_pf", ours, printed)
-        if printed % 1
-        else "matches"
-        if ours == printed
-        else f"differs: {ours - printed:+,.10g}"
-    )
+def _count(ours: float, printed: float) -> Verdict:
+    if printed % 1:
+        return compare("flops_pf", ours, printed)
+    return MATCHES if ours == printed else _differs(f"{ours - printed:+,.10g}")
 
 
-def others(study: Study, frame: pd.DataFrame) -> list[Other]:
+def _differs(by: str) -> Verdict:
+    return Verdict(Outcome.DIFFERS, by)
+
+
+def others(report: Report) -> list[Other]:
     """A line per number of published/other.csv, in its order."""
     printed = dict(published.table("other")[["key", "value"]].itertuples(index=False, name=None))
-    return [Other(what, printed[key], *judge(study, frame, key, printed[key])) for key, (what, judge) in LINES.items()]
+    return [Other(what, printed[key], *judge(report, key, printed[key])) for key, (what, judge) in LINES.items()]
 
 
-Judge = Callable[[Study, pd.DataFrame, str, str], tuple[str, str]]
+Judge = Callable[[Report, str, str], tuple[str, Verdict]]
 
 
-def _memory(study: Study, frame: pd.DataFrame, key: str, printed: str) -> tuple[str, str]:
+def _memory(report: Report, key: str, printed: str) -> tuple[str, Verdict]:
     """Peak memory of the published length; of a tiny model, ours is shown and not compared."""
     _, _, when, model, method, _ = [*key.split("_"), ""][:6]
-    method = "scope" if when == "long" else method
-    rows = frame[(frame["method"] == method) & frame["model"].str.startswith(model) & frame["peak_memory_gb"].notna()]
-    rows = rows[rows["variant"].str.startswith("frames=")] if when == "long" else rows[rows["variant"] == ""]
-    if rows.empty:
-        return "", "not run: python run.py experiment=fig9"
-    line = rows.sort_values("model", key=lambda names: names.str.endswith("_tiny")).iloc[0]
-    ours = float(
-        line["peak_memory_gb"] if when == "short" else rows[rows["model"] == line["model"]]["peak_memory_gb"].max()
-    )
-    if line["model"] != FULL[model]:
-        return f"{ours:.3g}", "not comparable: tiny preset"
-    if why := unlike_paper(study, line, model) if when == "short" else "":
-        return f"{ours:.3g}", f"not comparable: {why}"
+    long = when == "long"
+    method = "scope" if long else method
+    lines = [
+        line
+        for line in report.lines
+        if line.method == method and line.model.startswith(model) and line.known("peak_memory_gb")
+    ]
+    lines = _departing(lines, FRAMES) if long else [line for line in lines if not line.variant]
+    if not lines:
+        return "", Verdict(Outcome.NOT_RUN, "python run.py experiment=fig9")
+    line = _full_size_first(lines)[0]
+    values = [one.value("peak_memory_gb") for one in lines if one.model == line.model]
+    ours = max(values) if long else values[0]
+    if line.model != FULL[model]:
+        return f"{ours:.3g}", TINY
+    if why := "" if long else unlike_paper(report.study, line, model):
+        return f"{ours:.3g}", Verdict(Outcome.NOT_COMPARABLE, why)
     low, _, high = printed.partition("-")
     if high:
         inside = float(low) <= ours <= float(high)
-        return f"{ours:.3g}", "matches" if inside else f"differs: {ours - float(low):+.3g} from {low}"
+        return f"{ours:.3g}", MATCHES if inside else _differs(f"{ours - float(low):+.3g} from {low}")
     return f"{ours:.3g}", compare("peak_memory_gb", ours, float(printed))
 
 
-def _selective(study: Study, frame: pd.DataFrame, key: str, printed: str) -> tuple[str, str]:
-    return _lpips(frame, "selective=none" if "without" in key else "", lambda rows: float(rows.iloc[0]), float(printed))
+def _departing(lines: Sequence[Line], setting: str) -> list[Line]:
+    """The lines in which `setting` alone departs from the operating point."""
+    return [line for line in lines if set(line.changed) == {setting}]
 
 
-def _spread(study: Study, frame: pd.DataFrame, key: str, printed: str) -> tuple[str, str]:
+def _full_size_first(lines: Sequence[Line]) -> list[Line]:
+    return sorted(lines, key=lambda line: line.model.endswith("_tiny"))
+
+
+def _selective(report: Report, key: str, printed: str) -> tuple[str, Verdict]:
+    fast = _fast(report)
+    lines = [line for line in fast if not line.variant]
+    if "without" in key:
+        lines = [line for line in _departing(fast, SELECTIVE) if line.changed[SELECTIVE] == "none"]
+    unstated = Verdict(Outcome.NOT_COMPARABLE, "the paper does not state the thresholds")
+    return _lpips(lines, lambda values: values[0], lambda ours: unstated)
+
+
+def _spread(report: Report, key: str, printed: str) -> tuple[str, Verdict]:
     """The range of LPIPS over predictors must be as small as the paper says."""
-    return _lpips(frame, "predictor=", lambda rows: float(rows.max() - rows.min()), float(printed.strip("<=")), True)
+    most = float(printed.strip("<="))
+    return _lpips(
+        _departing(_fast(report), PREDICTOR),
+        lambda values: max(values) - min(values),
+        lambda ours: MATCHES if ours <= most else _differs(f"{ours - most:+.4f}"),
+    )
+
+
+def _fast(report: Report) -> list[Line]:
+    """SCOPE's fast point on SkyReels-V2 and what departs from it, where LPIPS is known."""
+    return [
+        line
+        for line in report.lines
+        if (line.method, line.speed) == ("scope", "fast") and line.model.startswith("skyreels") and line.known("lpips")
+    ]
 
 
 def _lpips(
-    frame: pd.DataFrame, variant: str, of: Callable[[pd.Series], float], printed: float, most: bool = False
-) -> tuple[str, str]:
-    rows = frame[(frame["method"] == "scope") & (frame["speed"] == "fast") & frame["lpips"].notna()]
-    rows = rows[rows["variant"].str.startswith(variant) if variant else rows["variant"] == ""]
-    rows = rows[rows["model"].str.startswith("skyreels")]
-    if rows.empty:
-        return "", "not run: python run.py experiment=ablations"
-    model = sorted(rows["model"], key=lambda name: name.endswith("_tiny"))[0]
-    ours = of(rows[rows["model"] == model]["lpips"])
-    if model != FULL["skyreels"]:
-        return f"{ours:.4f}", "not comparable: tiny preset"
-    if most:
-        return f"{ours:.4f}", "matches" if ours <= printed else f"differs: {ours - printed:+.4f}"
-    return f"{ours:.4f}", "not comparable: the paper does not state the thresholds"
+    lines: Sequence[Line], of: Callable[[list[float]], float], judge: Callable[[float], Verdict]
+) -> tuple[str, Verdict]:
+    """`of` the LPIPS of some lines, of the full-size model if it is among them, and `judge`'s verdict."""
+    if not lines:
+        return "", Verdict(Outcome.NOT_RUN, "python run.py experiment=ablations")
+    model = _full_size_first(lines)[0].model
+    ours = of([line.value("lpips") for line in lines if line.model == model])
+    return f"{ours:.4f}", judge(ours) if model == FULL["skyreels"] else TINY
 
 
-def _deviation(study: Study, frame: pd.DataFrame, key: str, printed: str) -> tuple[str, str]:
-    found = {part["model"]: part for part in measured(study.root) if part["model"].startswith("skyreels")}
+def _deviation(report: Report, key: str, printed: str) -> tuple[str, Verdict]:
+    found = {part["model"]: part for part in measured(report.study.root) if part["model"].startswith("skyreels")}
     if not found:
-        return "", "not run: python run.py experiment=fig2"
+        return "", Verdict(Outcome.NOT_RUN, "python run.py experiment=fig2")
     model = FULL["skyreels"] if FULL["skyreels"] in found else next(iter(found))
     ours = 100 * saving(found[model], "newton2")
     if model != FULL["skyreels"]:
-        return f"{ours:.0f}", "not comparable: tiny preset"
-    return f"{ours:.0f}", "matches" if abs(ours - float(printed)) <= 5 else f"differs: {ours - float(printed):+.0f}"
+        return f"{ours:.0f}", TINY
+    return f"{ours:.0f}", MATCHES if abs(ours - float(printed)) <= 5 else _differs(f"{ours - float(printed):+.0f}")
 
 
-def _totals(study: Study, frame: pd.DataFrame, key: str, printed: str) -> tuple[str, str]:
+def _totals(report: Report, key: str, printed: str) -> tuple[str, Verdict]:
     """Figure 6 prints totals that no counter of either schedule gives: ours are said instead."""
-    plans = {model: _plan(study, model) for model in FULL.values()}
+    plans = {model: _plan(report.study, model) for model in FULL.values()}
     if not all(plans.values()):
         return "", NO_PLAN
     magi, sky = plans["magi1"], plans["skyreels"]
@@ -142,7 +170,7 @@ def _totals(study: Study, frame: pd.DataFrame, key: str, printed: str) -> tuple[
     )
     theirs = {int(part) for part in printed.strip('"').split(";")}
     mine = {magi["forwards"], magi["chunk_steps"], sky["iterations"], sky["forwards"]}
-    return ours, "matches" if theirs <= mine else "differs: no setting gives the printed totals"
+    return ours, MATCHES if theirs <= mine else _differs("no setting gives the printed totals")
 
 
 LINES: dict[str, tuple[str, Judge]] = {

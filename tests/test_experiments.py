@@ -13,9 +13,9 @@ from benchmarks.paper_cost import seconds
 from conf.schema import CONF, ConfigError, departures, options, parse
 from engine.row import VELOCITY
 from engine.staircase import Segment, staircase
-from reports.records import load
-from reports.tables import main
+from reports.report import read as read_report
 from reports.text_claims import counts, others
+from reports.verdict import MATCHES
 from sweep.experiments import choices, expanded, read
 from sweep.trajectory import Watch
 from tests.test_run import call
@@ -110,10 +110,10 @@ def test_plans_of_the_full_size_models_match_what_is_published_and_no_setting_gi
     said = call("experiment=plan", f"results={tmp_path}", "isolate=false")
     assert said.status == 0 and "35 published rows: 2 match, " in said.out
     assert "10 of 10 as published" in said.out.replace("\n", " ")
-    study = load(tmp_path)
-    assert {line.verdict for line in counts(study)} == {"matches"} and len(counts(study)) == 10
-    totals = next(line for line in others(study, main(study)) if "Figure 6" in line.what)
-    assert totals.verdict == "differs: no setting gives the printed totals"
+    report = read_report(tmp_path)
+    assert [line.verdict for line in counts(report.study)] == [MATCHES] * 10
+    totals = next(line for line in others(report) if "Figure 6" in line.what)
+    assert str(totals.verdict) == "differs: no setting gives the printed totals"
     assert totals.ours == "208 forwards, 640 chunk-steps; 200 iterations, 400 forwards"
     plan = json.loads((tmp_path / "plan" / "skyreels" / "scope-fast.json").read_text())
     assert len(plan["matrix"]) == 200 and plan["flops_pf"]["dense"] == pytest.approx(207.89, abs=0.01)

@@ -12,8 +12,7 @@ import psutil
 import pytest
 
 from conf.schema import ConfigError
-from reports import tables
-from reports.records import load
+from reports import read
 from store import Store
 from sweep import gpus, launch
 from tests.deadly import ROOT, begin, ended, write_menu
@@ -269,7 +268,7 @@ def test_slurm_finishes_an_array_with_one_job_killed_and_one_timed_out_and_reque
     status, said = ended(begin(menu, results, *words, **slurm))
     assert status == 0, said
     assert set(statuses(results).values()) == {"ok"} and len(statuses(results)) == 2 + 4 * 2
-    assert sorted(tables.main(load(results))["videos"]) == [2] * 5  # one table: the Original and the four cells
+    assert [len(line.valid) for line in read(results).lines] == [2] * 5  # one table: the Original and the four cells
 
 
 def test_a_partition_that_does_not_exist_is_named(menu, tmp_path, slurm):

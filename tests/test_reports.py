@@ -9,9 +9,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from reports import build, curves, figures, formats, published, tables
-from reports.metric import METRICS
-from reports.records import CONTROLS, load
+from reports import build, curves, figures, formats, published, read
+from reports.line import Line, status
+from reports.marks import Kind, Mark
+from reports.metric import BY_NAME, METRICS
+from reports.notes import notes, protocol
+from reports.records import CONTROLS
+from reports.report import Report
 from reports.terminal_table import print_main
 from store import Store, StoreError
 from tests.synthetic import CELLS, PROMPTS, make_store
@@ -28,7 +32,7 @@ def results(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def report(results):
-    return build(results)
+    return build(read(results))
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +42,11 @@ def main(report):
 
 def small(tmp_path, cells=CELLS, prompts=PROMPTS, **run):
     make_store(tmp_path, cells=cells, prompts=prompts, videos=False, **run)
-    return load(tmp_path)
+    return read(tmp_path)
+
+
+def named(report: Report) -> dict[str, Line]:
+    return {line.name: line for line in report.lines}
 
 
 def edit(record, **changes):
@@ -115,18 +123,18 @@ def test_published_files_hold_every_cell_of_the_paper():
 
 def test_a_row_within_the_noise_floor_is_marked(tmp_path):
     cells = dict(CELLS) | {("scope", "slow"): (0.8, 0.36, 0.004), ("original_repeat", None): (2.0, 1.0, 0.0042)}
-    main = tables.main(small(tmp_path, cells)).set_index("name")
-    assert "= floor" in main.loc["SCOPE slow", "marks"]
-    assert "= floor" not in main.loc["SCOPE fast", "marks"] + main.loc["Original, repeated", "marks"]
+    lines = named(small(tmp_path, cells))
+    assert [name for name, line in lines.items() if line.marked(Kind.FLOOR)] == ["SCOPE slow"]
 
 
 def test_estimated_points_and_random_weights_are_marked_and_have_no_quality(tmp_path):
-    study = small(tmp_path, weights="random")
-    main = tables.main(study).set_index("name")
-    assert main[["psnr", "ssim", "lpips", "vbench"]].isna().all(axis=None) and main["speedup"].notna().all()
-    assert tables.dagger(main.loc["SCOPE fast"]) == "†‡" and tables.dagger(main.loc["Uniform"]) == "‡"
-    text = " ".join(tables.notes(study, main.reset_index()))
-    assert curves.drift(study, "skyreels_tiny") is None
+    report = small(tmp_path, weights="random")
+    lines = named(report)
+    assert not any(line.known(name) for line in report.lines for name in ("psnr", "ssim", "lpips", "vbench"))
+    assert all(line.known("speedup") for line in report.lines)
+    assert lines["SCOPE fast"].signed == "SCOPE fast†‡" and lines["Uniform"].signed == "Uniform‡"
+    text = " ".join(notes(report))
+    assert curves.drift(report.study, "skyreels_tiny") is None
     assert "random weights: speed, memory and FLOPs only" in text and "we estimated" in text
 
 
@@ -135,14 +143,16 @@ def test_invalid_and_failed_videos_are_counted_and_kept_out_of_the_means(tmp_pat
     records = [r for r in Store(tmp_path).records() if r.run["method"] == "scope" and r.run["speed"] == "fast"]
     edit(records[0], status="invalid", reason="velocity became NaN at step 3", seconds={"total": 1e9})
     edit(records[1], status="failed", reason="out of memory", seconds={"total": 1e9})
-    line = tables.main(load(tmp_path)).set_index("name").loc["SCOPE fast"]
-    assert (line["videos"], line["status"]) == (1, "1 videos, invalid 1, failed 1")
-    assert line["time_s"] < 1 and "one prompt only" in line["missing"] and math.isnan(line["time_s_low"])
+    line = named(read(tmp_path))["SCOPE fast"]
+    assert line.counts() == {"videos": 1, "invalid": 1, "failed": 1, "diverged": 0}
+    assert status(line) == "1 videos, invalid 1, failed 1"
+    assert line.value("time_s") < 1 and line.blanks["intervals"] == "one prompt only"
+    assert math.isnan(line.estimates["time_s"].low)
 
 
 def test_videos_that_left_their_originals_are_counted_and_stay_in_the_means(tmp_path):
     make_store(tmp_path, videos=False)
-    before = tables.main(load(tmp_path)).set_index("name").loc["SCOPE fast"]
+    before = named(read(tmp_path))["SCOPE fast"]
     record = next(r for r in Store(tmp_path).records() if r.run["method"] == "scope" and r.run["speed"] == "fast")
     record.write_json(
         "quality.json",
@@ -156,24 +166,24 @@ def test_videos_that_left_their_originals_are_counted_and_stay_in_the_means(tmp_
             }
         },
     )
-    study = load(tmp_path)
-    line = tables.main(study).set_index("name").loc["SCOPE fast"]
-    assert line["diverged"] == 1 and line["status"].endswith("diverged 1") and line["videos"] == before["videos"]
-    assert line["psnr"] == before["psnr"] and tables.main(study)["diverged"].sum() == 1
-    assert any("1 videos diverged" in text for text in tables.protocol(study))
-    assert "diverged" in formats.markdown(study, tables.main(study))
+    report = read(tmp_path)
+    line = named(report)["SCOPE fast"]
+    assert line.counts() == before.counts() | {"diverged": 1} and status(line).endswith("diverged 1")
+    assert line.value("psnr") == before.value("psnr") and sum(line.counts()["diverged"] for line in report.lines) == 1
+    assert any("1 videos diverged" in text for text in protocol(report.study))
+    assert "diverged" in formats.markdown(report)
 
 
 def test_identical_videos_have_no_finite_psnr_and_say_so(tmp_path):
     cells = ORIGINAL | {("original_repeat", None): (2.0, 1.0, 0.0), ("scope", "fast"): (0.6, 0.28, 0.0)}
-    study = small(tmp_path, cells)
-    main = tables.main(study).set_index("name")
-    assert math.isinf(main.loc["SCOPE fast", "psnr"]) and "= floor" in main.loc["SCOPE fast", "marks"]
-    assert "∞" in formats.markdown(study, main.reset_index())
+    report = small(tmp_path, cells)
+    line = named(report)["SCOPE fast"]
+    assert math.isinf(line.value("psnr")) and line.marked(Kind.FLOOR)
+    assert "∞" in formats.markdown(report)
     record = next(r for r in Store(tmp_path).records() if r.run["method"] == "scope")
     record.write_json("quality.json", record.quality | {"identical": False, "psnr": 30.0})
-    line = tables.main(load(tmp_path)).set_index("name").loc["SCOPE fast"]
-    assert line["psnr"] == 30.0 and "2 of 3 videos are identical" in line["missing"]
+    line = named(read(tmp_path))["SCOPE fast"]
+    assert line.value("psnr") == 30.0 and line.blanks["psnr"].startswith("2 of 3 videos are identical")
 
 
 def test_settings_that_share_a_cell_become_rows_of_their_own(tmp_path):
@@ -185,9 +195,10 @@ def test_settings_that_share_a_cell_become_rows_of_their_own(tmp_path):
         config = (first.path / "config.yaml").read_text()
         (stage.path / "config.yaml").write_text(config.replace("0.3", "0.5"))
         stage.run |= first.run
-    main = tables.main(load(tmp_path)).set_index("name")
-    assert dict(main["videos"]) == {"Original": 3, "SCOPE fast (tau_cache=0.3)": 3, "SCOPE fast (tau_cache=0.5)": 1}
-    assert main.loc["SCOPE fast (tau_cache=0.5)", "paper_comparable"] == "not published"
+    lines = named(read(tmp_path))
+    videos = {name: len(line.valid) for name, line in lines.items()}
+    assert videos == {"Original": 3, "SCOPE fast (tau_cache=0.3)": 3, "SCOPE fast (tau_cache=0.5)": 1}
+    assert lines["SCOPE fast (tau_cache=0.5)"].comparable == "not published"
 
 
 def test_gpus_of_two_kinds_in_one_row_are_marked(tmp_path):
@@ -196,46 +207,47 @@ def test_gpus_of_two_kinds_in_one_row_are_marked(tmp_path):
     edit(record, environment={"gpu": "H200"})
     others = [r for r in Store(tmp_path).records() if r.run["method"] == "uniform"][1:]
     edit(others[0], environment={"gpu": "A800"})
-    assert "2 devices: A800, H200" in tables.main(load(tmp_path)).set_index("name").loc["Uniform", "marks"]
+    assert Mark(Kind.DEVICES, ("2", "A800, H200")) in named(read(tmp_path))["Uniform"].marks
 
 
 def test_a_row_timed_on_another_gpu_than_its_originals_is_marked_and_the_others_are_not(tmp_path):
     make_store(tmp_path, videos=False)
     for record in Store(tmp_path).records():
         edit(record, environment={"gpu": "H200" if record.run["method"] == "uniform" else "A800"})
-    marks = tables.main(load(tmp_path)).set_index("name")["marks"]
-    assert "speeds of 2 devices: A800, H200" in marks["Uniform"]
-    assert [name for name, mark in marks.items() if "devices" in mark] == ["Uniform"]
+    marked = {name: line.marked(Kind.DEVICES) for name, line in named(read(tmp_path)).items()}
+    assert [str(mark) for mark in marked["Uniform"]] == ["speeds of 2 devices: A800, H200"]
+    assert [name for name, marks in marked.items() if marks] == ["Uniform"]
 
 
 def test_a_row_of_another_attention_than_its_original_is_counted_as_it_ran_and_marked(tmp_path):
     make_store(tmp_path, videos=False)
     for record in Store(tmp_path).records():
         edit(record, attention="block_causal" if record.run["method"] == "teacache" else "full")
-    study = load(tmp_path)
-    frame = tables.main(study).set_index(["method", "speed"])
-    marked = frame[frame["marks"].str.contains("block_causal attention against an Original of full attention")]
-    assert set(marked.index.get_level_values("method")) == {"teacache"}
-    assert (marked["flops_pf"] == marked["flops_pf_masked"]).all()
-    assert any("not of the method alone" in note for note in tables.notes(study, tables.main(study)))
+    report = read(tmp_path)
+    marked = [line for line in report.lines if Mark(Kind.ATTENTION, ("block_causal", "full")) in line.marks]
+    assert {line.method for line in marked} == {"teacache"}
+    assert all(line.value("flops_pf") == line.value("flops_pf_masked") for line in marked)
+    said = "block_causal attention against an Original of full attention, so its speedups are not of the method alone"
+    assert any(said in note for note in notes(report))
 
 
 def test_gpus_mixed_over_a_column_without_originals_are_marked(tmp_path):
     make_store(tmp_path, cells=SCOPE | {("uniform", None): (0.5, 0.5, 0.1)}, videos=False)
     for record in Store(tmp_path).records():
         edit(record, environment={"gpu": "H200" if record.run["method"] == "uniform" else "A800"})
-    assert all("2 devices: A800, H200" in marks for marks in tables.main(load(tmp_path))["marks"])
+    assert all(line.marked(Kind.DEVICES) == [Mark(Kind.DEVICES, ("2", "A800, H200"))] for line in read(tmp_path).lines)
 
 
 def test_vbench_totals_come_from_the_file_of_the_cell(tmp_path):
-    study = small(tmp_path, ORIGINAL | SCOPE)
+    make_store(tmp_path, cells=ORIGINAL | SCOPE, videos=False)
     folder = tmp_path / "vbench" / "skyreels_tiny"
     folder.mkdir(parents=True)
     (folder / "scope-fast.json").write_text(json.dumps({"total": {"total": 81.47}, "total_lacks": []}))
     (folder / "original.json").write_text(json.dumps({"total": None, "total_lacks": ["color"] * 3}))
-    main = tables.main(study).set_index("name")
-    assert main.loc["SCOPE fast", "vbench"] == 81.47
-    assert math.isnan(main.loc["Original", "vbench"]) and "13 of 16 dimensions" in main.loc["Original", "missing"]
+    lines = named(read(tmp_path))
+    assert lines["SCOPE fast"].value("vbench") == 81.47 and "vbench" not in lines["SCOPE fast"].blanks
+    assert math.isnan(lines["Original"].value("vbench"))
+    assert lines["Original"].blanks["vbench"] == "13 of 16 dimensions have a score"
 
 
 # What is missing is said
@@ -251,18 +263,20 @@ def test_vbench_totals_come_from_the_file_of_the_cell(tmp_path):
 )
 def test_a_poor_folder_is_reported_with_what_it_lacks(tmp_path, capsys, cells, prompts, says):
     make_store(tmp_path, cells=cells, prompts=prompts, videos=False)
-    report = build(tmp_path)
-    print_main(tmp_path)
+    made = read(tmp_path)
+    report = build(made)
+    print_main(made)
     texts = [(report / "tables" / "main.md").read_text(), (report / "index.html").read_text(), capsys.readouterr().out]
     assert all(says in text for text in texts)
 
 
 def test_an_empty_folder_and_one_of_invalid_videos_make_a_report(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
-    assert "no complete record" in (build(tmp_path / "empty") / "index.html").read_text()
+    assert "no complete record" in (build(read(tmp_path / "empty")) / "index.html").read_text()
     make_store(tmp_path / "bad", cells=SCOPE, videos=False, status="invalid", reason="every frame is black")
-    page = (build(tmp_path / "bad") / "index.html").read_text()
-    print_main(tmp_path / "bad")
+    made = read(tmp_path / "bad")
+    page = (build(made) / "index.html").read_text()
+    print_main(made)
     assert "every frame is black" in page and "every frame is black" in capsys.readouterr().out
 
 
@@ -272,16 +286,15 @@ def test_records_of_other_schemas_are_read_or_named(tmp_path):
     (older.path / "run.json").write_text(json.dumps({"model": "skyreels_tiny", "method": "scope", "speed": "fast"}))
     (older.path / "quality.json").unlink()
     edit(newer, schema=99)
-    study = load(tmp_path)
-    frame = tables.main(study)
-    assert frame.set_index("name").loc["SCOPE fast", "videos"] == 2
-    assert any("newer" in note for note in tables.notes(study, frame))
-    assert (build(tmp_path) / "index.html").exists()
+    report = read(tmp_path)
+    assert len(named(report)["SCOPE fast"].valid) == 2
+    assert any("newer" in note for note in notes(report))
+    assert (build(report) / "index.html").exists()
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(StoreError, match="no results folder"):
-        build(tmp_path / "resluts")
+        read(tmp_path / "resluts")
 
 
 # Files
@@ -294,12 +307,12 @@ def test_building_twice_gives_the_same_bytes(results, report):
 
     first = digests()
     assert {"index.html", "tables/main.csv", "tables/main.md", "tables/main.tex"} <= set(first)
-    build(results)
+    build(read(results))
     assert digests() == first
 
 
 def test_latex_is_a_closed_booktabs_table_with_escaped_text(results):
-    text = formats.latex(study := load(results), tables.main(study))
+    text = formats.latex(read(results))
     body = text.split("\\midrule\n")[1].split("\\bottomrule")[0].strip().splitlines()
     columns = text.split("\\toprule\n")[1].split(" \\\\")[0].count("&")
     assert len(body) == 7 and all(line.replace("\\&", "").count("&") == columns for line in body)
@@ -309,7 +322,7 @@ def test_latex_is_a_closed_booktabs_table_with_escaped_text(results):
 
 
 def test_the_best_of_the_accelerated_rows_is_bold(results):
-    lines = formats.markdown(study := load(results), tables.main(study)).splitlines()
+    lines = formats.markdown(read(results)).splitlines()
     cells = [cell.strip() for cell in next(line for line in lines if "SCOPE fast" in line).split("|")]
     assert cells[5].startswith("**2.76×") and not any(cell.startswith("**") for cell in cells[8:10])
     assert not any("**" in line for line in lines if "| Original" in line)
@@ -321,12 +334,12 @@ def test_figures_are_drawn_with_labels_and_hold_every_row(results, report):
     paper = ("fig6", "fig9", "fig12")  # all that these records can tell
     files = [f"{kind}_skyreels_tiny" for kind in kinds] + list(paper)
     assert names == {f"{file}.{suffix}" for file in files for suffix in ("svg", "png")}
-    frame = tables.main(study := load(results))
-    figure = figures.speed_quality(frame, "skyreels_tiny")
+    made = read(results)
+    figure = figures.speed_quality(made.numbers, "skyreels_tiny")
     for axes in figure.axes:
         assert axes.get_xlabel() and axes.get_ylabel()
         assert {"Uniform", "TeaCache slow", "SCOPE fast†"} <= {text.get_text() for text in axes.texts}
-    assert len(figures.radar(study, frame, "skyreels_tiny").axes[0].lines) == 6
+    assert len(figures.radar(made.study, made.numbers, "skyreels_tiny").axes[0].lines) == 6
     for path in (report / "figures").glob("*.png"):
         assert min(Image.open(path).size) > 250
 
@@ -339,12 +352,12 @@ def test_decisions_become_a_staircase_and_the_dearest_branch_counts():
 
 
 def test_only_rows_beaten_in_both_with_intervals_apart_are_dominated(results):
-    frame = tables.main(load(results)).set_index("name", drop=False)
+    frame = read(results).numbers.set_index("name", drop=False)
     rows = frame[~frame["method"].isin(CONTROLS)]
-    beaten = {name for name, line in rows.iterrows() if figures._dominated(line, rows, tables.BY_NAME["psnr"])}
+    beaten = {name for name, line in rows.iterrows() if figures._dominated(line, rows, BY_NAME["psnr"])}
     assert beaten == {"Uniform", "TeaCache slow", "TeaCache fast"}
     wide = rows.assign(psnr_low=0.0, psnr_high=99.0)
-    assert not any(figures._dominated(line, wide, tables.BY_NAME["psnr"]) for _, line in wide.iterrows())
+    assert not any(figures._dominated(line, wide, BY_NAME["psnr"]) for _, line in wide.iterrows())
 
 
 def test_a_table_says_which_points_are_the_papers_and_which_are_tuned(tmp_path):
@@ -352,15 +365,14 @@ def test_a_table_says_which_points_are_the_papers_and_which_are_tuned(tmp_path):
     paper = {("scope", "paper"): CELLS["scope", "fast"]}
     make_store(tmp_path, cells=paper, videos=False, point={"paper": True, "turned": []})
     make_store(tmp_path, cells=SCOPE, videos=False, point={"paper": False, "turned": ["max_skip", "predictor"]})
-    study = load(tmp_path)
-    frame = tables.main(study)
-    lines = frame.set_index("name")
-    assert "the paper's numbers" in lines.loc["SCOPE paper", "marks"]
-    assert tables.dagger(lines.loc["SCOPE paper"]) == "†§"  # its thresholds are estimated
-    assert tables.dagger(lines.loc["SCOPE fast"]) == "†¶" and tables.dagger(lines.loc["Original"]) == ""
-    notes = " ".join(tables.notes(study, frame))
-    assert "§ the paper's numbers" in notes
+    report = read(tmp_path)
+    lines = named(report)
+    assert lines["SCOPE paper"].marked(Kind.PAPER)
+    assert lines["SCOPE paper"].signs == "†§"  # its thresholds are estimated
+    assert lines["SCOPE fast"].signs == "†¶" and lines["Original"].signs == ""
+    said = " ".join(notes(report))
+    assert "§ the paper's numbers" in said
     tuned = "SCOPE fast on skyreels_tiny (max_skip, predictor)"
-    assert f"¶ tuned on calibration prompts of the model itself: {tuned}" in notes
-    assert lines.loc["SCOPE paper", "paper_speedup"] == 4.73  # SCOPE-fast is the paper's core configuration
+    assert f"¶ tuned on calibration prompts of the model itself: {tuned}" in said
+    assert lines["SCOPE paper"].published["speedup"] == 4.73  # SCOPE-fast is the paper's core configuration
     assert "\\S{}" in formats.escape("SCOPE paper§")

@@ -7,10 +7,9 @@ import subprocess
 import numpy as np
 import pytest
 
-from reports import ablations, formats, intervals, paper, scaling, strips, trajectory
+from reports import ablations, formats, intervals, paper, read, scaling, strips, trajectory
 from reports.paper_figures import ARTEFACTS
-from reports.records import headline, load
-from reports.tables import main
+from reports.records import headline
 from tests.synthetic import CELLS, FRAMES, PROMPTS, make_store
 
 ORIGINAL, FAST = ("original", None), ("scope", "fast")
@@ -18,7 +17,7 @@ LENGTHS = {17: (1.0, 0.4), 65: (4.0, 1.0)}  # frames: seconds of denoising, Orig
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
+def report(tmp_path_factory):
     root = tmp_path_factory.mktemp("paper")
     base = {key: CELLS[key] for key in (ORIGINAL, FAST)} | {("reduced_steps", None): (0.5, 0.25, 0.06)}
     make_store(root, cells=base, prompts=PROMPTS[:2])
@@ -38,12 +37,17 @@ def study(tmp_path_factory):
             frames=frames,
             peak_memory={"allocated": frames * 10**8, "reserved": 10**10},
         )
-    return load(root)
+    return read(root)
 
 
 @pytest.fixture(scope="module")
-def frame(study):
-    return main(study)
+def study(report):
+    return report.study
+
+
+@pytest.fixture(scope="module")
+def frame(report):
+    return report.numbers
 
 
 def test_a_record_says_how_it_departs_and_the_plain_point_keeps_its_name(frame):
@@ -84,11 +88,11 @@ def test_memory_is_of_the_own_and_the_longest_length_alone(study):
     ]
 
 
-def test_the_ablation_table_holds_each_setting_with_its_own_value_marked(study, frame, tmp_path):
-    found = ablations.write(study, frame, tmp_path)
-    skips = found[found["setting"] == "most skipped steps in a row"]
-    assert dict(zip(skips["value"], skips["own"], strict=True)) == {"5": True, "1": False, "8": False}
-    assert set(found["setting"]) == {"most skipped steps in a row", "selective computation"}
+def test_the_ablation_table_holds_each_setting_with_its_own_value_marked(report, tmp_path):
+    found = ablations.write(report, tmp_path)
+    skips = [part for part in found if part.setting == "most skipped steps in a row"]
+    assert {part.value: part.own for part in skips} == {"5": True, "1": False, "8": False}
+    assert {part.setting for part in found} == {"most skipped steps in a row", "selective computation"}
     text = (tmp_path / "ablations.md").read_text()
     assert "5*" in text and "none" in text and "the point's own value" in text
 
@@ -139,16 +143,16 @@ def test_the_saving_of_prediction_is_worked_by_hand_and_can_be_a_loss():
 
 def test_the_strip_of_fewer_steps_wants_a_row_of_fewer_steps(tmp_path):
     make_store(tmp_path, cells={key: CELLS[key] for key in (ORIGINAL, FAST)}, prompts=PROMPTS[:1])
-    study = load(tmp_path)
-    drawn = {a.name: a.draw(study, main(study)) for a in ARTEFACTS if a.name in ("fig5", "reduced_steps")}
+    report = read(tmp_path)
+    drawn = {a.name: a.draw(report.study, report.numbers) for a in ARTEFACTS if a.name in ("fig5", "reduced_steps")}
     assert drawn["fig5"] is not None and drawn["reduced_steps"] is None
 
 
 def test_one_length_is_no_series_however_often_it_was_made(tmp_path):
     make_store(tmp_path, cells={FAST: CELLS[FAST]}, prompts=PROMPTS[:1], videos=False, frames=FRAMES)
     make_store(tmp_path, cells={FAST: CELLS[FAST]}, prompts=PROMPTS[:1], videos=False, changed={"model.frames": FRAMES})
-    study = load(tmp_path)
-    assert scaling.series(study, main(study), "skyreels_tiny", ("scope", "fast"), scaling.LENGTH).empty
+    report = read(tmp_path)
+    assert scaling.series(report.study, report.numbers, "skyreels_tiny", ("scope", "fast"), scaling.LENGTH).empty
 
 
 def test_strips_show_the_same_prompt_under_every_row(study):
@@ -168,20 +172,20 @@ def test_a_folder_of_many_rows_keeps_slow_and_fast_in_its_figures(study):
 
 
 def test_what_cannot_be_drawn_is_not_and_needs_no_records(tmp_path):
-    empty = load(tmp_path)
-    assert [artefact.draw(empty, main(empty)) for artefact in ARTEFACTS] == [None] * len(ARTEFACTS)
-    assert ablations.write(empty, main(empty), tmp_path).empty and not list(tmp_path.iterdir())
+    empty = read(tmp_path)
+    assert [artefact.draw(empty.study, empty.numbers) for artefact in ARTEFACTS] == [None] * len(ARTEFACTS)
+    assert ablations.write(empty, tmp_path) == [] and not list(tmp_path.iterdir())
 
 
 # Tables as LaTeX
 
 
 @pytest.fixture(scope="module")
-def documents(study, frame, tmp_path_factory):
+def documents(report, tmp_path_factory):
     folder = tmp_path_factory.mktemp("documents")
-    paper.write(study, frame, folder)
-    ablations.write(study, frame, folder / "tables")
-    formats.write(study, frame, folder / "tables")
+    paper.write(report, folder)
+    ablations.write(report, folder / "tables")
+    formats.write(report, folder / "tables")
     return sorted((folder / "tables").glob("*.tex"))
 
 

@@ -6,11 +6,10 @@ import warnings
 import numpy as np
 import pytest
 
-from reports import curves, figures, formats
+from reports import curves, figures, formats, read
 from reports.build import draw
 from reports.records import load
 from reports.style import LONGEST_NAME
-from reports.tables import main
 from store import Store
 from tests.synthetic import CELLS, make_store
 
@@ -35,12 +34,11 @@ def edit(root, method, change, first=True):
 
 
 def test_figures_keep_their_axes_where_names_are_long(root):
-    study = load(root)
-    frame = main(study)
-    assert max(map(len, frame["name"])) > 80
+    report = read(root)
+    assert max(len(line.name) for line in report.lines) > 80
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        drawn = [(kind, figure) for kind, _, _, figure in draw(study, frame) if figure is not None]
+        drawn = [(kind, figure) for kind, _, _, figure in draw(report) if figure is not None]
         for kind, figure in drawn:
             figure.draw_without_rendering()
             width = figure.get_size_inches()[0]
@@ -78,20 +76,17 @@ def test_invalid_videos_have_no_say_in_the_radar_and_are_counted_in_every_table(
             }
         ),
     )
-    study = load(root)
-    frame = main(study)
-    group = next(g for row, g in study.rows(MODEL) if row["method"] == "teacache")
-    assert figures._adherence(study, group) == 1.0
-    line = frame[frame["method"] == "teacache"].iloc[0]
-    assert (line["videos"], line["invalid"], line["failed"]) == (count - 1, 1, 0)
-    lines = [[cell.strip() for cell in text.split("|")] for text in formats.markdown(study, frame).splitlines()]
+    report = read(root)
+    line = next(line for line in report.lines if line.method == "teacache")
+    assert figures._adherence(report.study, line.records) == 1.0
+    assert line.counts() == {"videos": count - 1, "invalid": 1, "failed": 0, "diverged": 0}
+    lines = [[cell.strip() for cell in text.split("|")] for text in formats.markdown(report).splitlines()]
     assert any(cells[2:4] == ["videos", "invalid"] for cells in lines)
     assert next(cells for cells in lines if "TeaCache fast" in cells)[2:4] == [str(count - 1), "1"]
-    assert f"TeaCache fast & {count - 1} & 1 &" in formats.latex(study, frame)
+    assert f"TeaCache fast & {count - 1} & 1 &" in formats.latex(report)
 
 
 def test_the_latex_table_is_never_wider_than_the_page(root):
-    study = load(root)
-    text = formats.latex(study, main(study))
+    text = formats.latex(read(root))
     assert text.startswith("\\begin{table*}") and "\\resizebox{\\ifdim\\width>\\textwidth" in text
     assert text.count("{") == text.count("}")

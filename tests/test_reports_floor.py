@@ -7,8 +7,12 @@ import pandas as pd
 import pytest
 
 from baselines.original_seed import OriginalSeed
-from reports import floor, formats, page, paired, paper, tables
-from reports.records import load
+from reports import floor, formats, page, paired, paper, read
+from reports.line import Line, shown
+from reports.metric import BY_NAME
+from reports.notes import notes
+from reports.paired import Finding
+from reports.statistics import Estimate
 from reports.terminal_table import print_main
 from store import Store
 from tests.synthetic import CELLS, make_store
@@ -22,7 +26,7 @@ FLOORS = {
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
+def report(tmp_path_factory):
     """Rows at each floor and one between, and what the Original's mp4 loses."""
     root = tmp_path_factory.mktemp("floors")
     cells = FLOORS | {
@@ -35,16 +39,11 @@ def study(tmp_path_factory):
     for n, record in enumerate(r for r in Store(root).records() if r.run["method"] == "original"):
         loss = {"psnr": 40.0 + 0.1 * n, "ssim": 0.98, "lpips": 0.004}
         record.write_json("quality.json", record.quality | {"preview": loss})
-    return load(root)
+    return read(root)
 
 
-@pytest.fixture(scope="module")
-def main(study):
-    return tables.main(study).set_index("name", drop=False)
-
-
-def test_a_row_is_marked_with_the_nearest_floor_that_it_does_not_leave(main):
-    reached = {name: floor.shown(marks) for name, marks in main["marks"].items()}
+def test_a_row_is_marked_with_the_nearest_floor_that_it_does_not_leave(report):
+    reached = {line.name: floor.reached(line) for line in report.lines}
     assert reached == {
         "Original": "",
         "Original, repeated": "",
@@ -56,19 +55,19 @@ def test_a_row_is_marked_with_the_nearest_floor_that_it_does_not_leave(main):
     }
 
 
-def test_the_floors_stand_under_the_table_in_numbers_and_every_mark_is_explained(study, main):
-    text = formats.markdown(study, main)
+def test_the_floors_stand_under_the_table_in_numbers_and_every_mark_is_explained(report):
+    text = formats.markdown(report)
     line = next(line for line in text.splitlines() if line.startswith("Floors of skyreels_tiny"))
     for words in ("run twice LPIPS 0.00", "as its mp4 preview LPIPS 0.0040, SSIM 0.9800, PSNR 40.20 [", "another seed"):
         assert words in line
-    for mark, meaning in floor.MARKS.items():
-        assert f"{mark}: {meaning}." in text and any(mark in row for row in text.splitlines() if row.startswith("| "))
+    for kind, meaning in floor.MEANING.items():
+        assert f"{kind.value}: {meaning}." in text
+        assert any(kind.value in row for row in text.splitlines() if row.startswith("| "))
 
 
 def test_floors_that_were_not_measured_are_named_with_what_measures_them(tmp_path):
     make_store(tmp_path, cells={("original", None): (2, 1, 0), ("scope", "fast"): (0.6, 0.3, 0)}, videos=False)
-    study = load(tmp_path)
-    said = " ".join(tables.notes(study, tables.main(study)))
+    said = " ".join(notes(read(tmp_path)))
     assert "not measured on skyreels_tiny: method=original_repeat, method=original_seed, python -m eval" in said
 
 
@@ -78,77 +77,57 @@ def test_the_original_of_another_seed_is_the_original_with_another_noise():
         OriginalSeed(offset=0)
 
 
-def made(values: dict[str, np.ndarray], prompts: list[str]) -> tuple[object, pd.DataFrame]:
-    """A study of made-up LPIPS per method, and its main table."""
+def line_of(method: str, values: np.ndarray, prompts: list[str], originals: str = "o") -> Line:
+    """A line of made-up LPIPS, a video per prompt."""
     videos = [
-        {
-            "model": "m",
-            "method": method,
-            "speed": "",
-            "variant": "",
-            "status": "ok",
-            "prompt": prompt,
-            "seed": 0,
-            "reference": f"o{n}",
-            "lpips": value,
-        }
-        for method, own in values.items()
-        for n, (prompt, value) in enumerate(zip(prompts, own, strict=True))
+        {"status": "ok", "prompt": prompt, "reference": f"{originals}{n}", "lpips": value}
+        for n, (prompt, value) in enumerate(zip(prompts, values, strict=True))
     ]
-    rows = [
-        {
-            "model": "m",
-            "method": method,
-            "speed": "",
-            "variant": "",
-            "name": method,
-            "videos": len(own),
-            "lpips": own.mean(),
-        }
-        for method, own in values.items()
-    ]
-    return type("Study", (), {"videos": pd.DataFrame(videos)})(), pd.DataFrame(rows)
+    estimates = {"lpips": Estimate(float(values.mean()), np.nan, np.nan)}
+    return Line("m", method, "", "", method, pd.DataFrame(videos), estimates, {}, {}, "", {})
+
+
+LPIPS = [BY_NAME["lpips"]]
 
 
 def test_better_is_said_of_a_paired_difference_that_the_means_intervals_hide():
     rng = np.random.default_rng(0)
     shared = rng.gamma(2, 0.1, 24)  # what the prompts do is far larger than what the methods do
-    study, frame = made(
-        {
-            "near": shared,
-            "far": shared + 0.01 + 0.005 * rng.normal(size=24),
-            "same": shared + 0.005 * rng.normal(size=24),
-        },
-        [f"p{n}" for n in range(24)],
+    prompts = [f"p{n}" for n in range(24)]
+    near, far, same = (
+        line_of(name, values, prompts)
+        for name, values in (
+            ("near", shared),
+            ("far", shared + 0.01 + 0.005 * rng.normal(size=24)),
+            ("same", shared + 0.005 * rng.normal(size=24)),
+        )
     )
-    metric = [tables.BY_NAME["lpips"]]
-    pairs = paired.compare(study, frame, metric).set_index("against")
-    assert pairs.loc["far", "verdict"] == "better" and pairs.loc["far", "difference"] < -0.005
-    assert pairs.drop("far")["verdict"].tolist() == ["not told apart"]
-    assert set(paired.best(frame, pairs.reset_index())) == {""}
-    only = paired.compare(study, frame[frame["name"] != "same"], metric)
-    assert paired.best(frame, only).tolist() == ["lpips", "", ""]
-    said = paired.lines(pairs.reset_index(), metric)[0]
-    assert "24 pairs" in said and said.endswith(f"{pairs.drop('far')['videos_needed'].iloc[0]:.0f} wanted.")
+    pairs = paired.compare([near, far, same], LPIPS)
+    against = {pair.other.name: pair for pair in pairs}
+    assert against["far"].finding is Finding.BETTER and against["far"].difference.value < -0.005
+    (close,) = (pair for name, pair in against.items() if name != "far")
+    assert close.finding is Finding.OPEN
+    assert set(paired.best([near, far, same], pairs)) == {frozenset()}
+    assert paired.best([near, far, same], paired.compare([near, far], LPIPS)) == [{"lpips"}, set(), set()]
+    said = paired.notes(pairs)[0]
+    assert "24 pairs" in said and said.endswith(f"{close.videos_needed:.0f} wanted.")
 
 
 def test_rows_without_common_videos_or_with_one_prompt_are_not_told_apart():
-    study, frame = made({"a": np.array([0.1, 0.2]), "b": np.array([0.3, 0.5])}, ["p", "p"])
-    metric = [tables.BY_NAME["lpips"]]
-    assert paired.compare(study, frame, metric)["verdict"].tolist() == ["one prompt only"]
-    study.videos.loc[study.videos["method"] == "b", "reference"] = "elsewhere"
-    pairs = paired.compare(study, frame, metric)
-    assert pairs["verdict"].tolist() == ["no videos in common"] and set(paired.best(frame, pairs)) == {""}
-    assert "no videos in common" in paired.lines(pairs, metric)[0]
+    first, second = line_of("a", np.array([0.1, 0.2]), ["p", "p"]), line_of("b", np.array([0.3, 0.5]), ["p", "p"])
+    assert [pair.finding for pair in paired.compare([first, second], LPIPS)] == [Finding.ONE_PROMPT]
+    elsewhere = line_of("b", np.array([0.3, 0.5]), ["p", "p"], originals="x")
+    pairs = paired.compare([first, elsewhere], LPIPS)
+    assert [pair.finding for pair in pairs] == [Finding.NO_VIDEOS]
+    assert set(paired.best([first, elsewhere], pairs)) == {frozenset()}
+    assert "no videos in common" in paired.notes(pairs)[0]
 
 
-def test_few_prompts_are_said_under_the_table(study, tmp_path):
+def test_few_prompts_are_said_under_the_table(tmp_path):
     make_store(tmp_path / "few", cells=dict(list(FLOORS.items())[:1]), prompts=PROMPTS[:4], videos=False)
-    few = load(tmp_path / "few")
-    assert any(note.startswith("Few prompts (4)") for note in tables.notes(few, tables.main(few)))
+    assert any(note.startswith("Few prompts (4)") for note in notes(read(tmp_path / "few")))
     make_store(tmp_path / "many", cells=dict(list(FLOORS.items())[:1]), prompts=PROMPTS[:5], videos=False)
-    many = load(tmp_path / "many")
-    assert not any(note.startswith("Few prompts") for note in tables.notes(many, tables.main(many)))
+    assert not any(note.startswith("Few prompts") for note in notes(read(tmp_path / "many")))
 
 
 def test_an_interval_stays_within_what_a_metric_can_be(tmp_path):
@@ -156,14 +135,15 @@ def test_an_interval_stays_within_what_a_metric_can_be(tmp_path):
     repeats = [r for r in Store(tmp_path).records() if r.run["method"] == "original_repeat"]
     for record, lpips in zip(repeats, (0.001, 0.002, 0.004, 0.03, 1.4), strict=True):
         record.write_json("quality.json", record.quality | {"lpips": lpips, "ssim": 1 - lpips})
-    line = tables.main(load(tmp_path)).set_index("method").loc["original_repeat"]
-    assert 0 < line["lpips_low"] < line["lpips"] and line["lpips_high"] == np.inf
-    assert line["ssim_low"] == -1 and line["ssim_high"] < 1
-    assert ", ∞]" in tables.shown(line, tables.BY_NAME["lpips"], interval=True)
+    line = next(line for line in read(tmp_path).lines if line.method == "original_repeat")
+    value, low, high = line.estimates["lpips"]
+    assert 0 < low < value and high == np.inf
+    assert line.estimates["ssim"].low == -1 and line.estimates["ssim"].high < 1
+    assert ", ∞]" in shown(line, BY_NAME["lpips"], interval=True)
 
 
-def test_every_table_says_its_videos_prompts_metric_versions_and_vbench_protocol(study, main, capsys, tmp_path):
-    folder = study.root / "vbench" / "skyreels_tiny"
+def test_every_table_says_its_videos_prompts_metric_versions_and_vbench_protocol(report, capsys, tmp_path):
+    folder = report.study.root / "vbench" / "skyreels_tiny"
     folder.mkdir(parents=True, exist_ok=True)
     about = {
         "package": {"vbench": "0.1.5"},
@@ -174,14 +154,14 @@ def test_every_table_says_its_videos_prompts_metric_versions_and_vbench_protocol
         "prompts": {"kind": "custom", "used": 5, "of": None, "sha256": "ab" * 32},
     }
     (folder / "scope-fast.json").write_text(json.dumps(about))
-    formats.write(study, main, tmp_path)
-    paper.write(study, main, tmp_path)
-    print_main(study.root)
+    formats.write(report, tmp_path)
+    paper.write(report, tmp_path)
+    print_main(report)
     printed = " ".join(capsys.readouterr().out.split())
     texts = [(tmp_path / name).read_text() for name in ("main.md", "main.tex", "main_protocol.txt")]
     assert all("lossless" in text for text in [*texts, printed])
     texts += [(tmp_path / name).read_text() for name in ("tables/table1.md", "tables/table2.tex", "paper.html")]
-    for text in [*texts, printed, page.render(study, main, [])]:
+    for text in [*texts, printed, page.render(report, [])]:
         for words in (
             "35 videos, invalid 0, failed 0",
             "5 prompts, set ",

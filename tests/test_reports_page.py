@@ -3,9 +3,8 @@
 import pytest
 
 from benchmarks.browser import CHROMIUM, Browser
-from reports import build, tables
+from reports import build, read
 from reports.page import render
-from reports.records import load
 from tests.synthetic import CELLS, FPS, FRAMES, PROMPTS, make_store
 
 VIDEOS = "document.querySelector('.prompt').querySelectorAll('video')"
@@ -30,7 +29,7 @@ def browser(tmp_path_factory):
 def page(tmp_path_factory):
     root = tmp_path_factory.mktemp("store")
     make_store(root)
-    return build(root) / "index.html"
+    return build(read(root)) / "index.html"
 
 
 def test_a_prompt_with_markup_is_escaped_in_the_source(page):
@@ -41,7 +40,7 @@ def test_a_prompt_with_markup_is_escaped_in_the_source(page):
 
 def test_links_to_videos_are_relative_and_quoted(tmp_path):
     make_store(tmp_path, cells={("original", None): CELLS["original", None]}, model="my+model", videos=False)
-    text = (build(tmp_path) / "index.html").read_text()
+    text = (build(read(tmp_path)) / "index.html").read_text()
     assert '"../my%2Bmodel/original/' in text and str(tmp_path) not in text
 
 
@@ -105,10 +104,9 @@ def test_prompts_stay_text_and_nothing_is_fetched_from_elsewhere(browser, page):
 @needs_browser
 def test_four_hundred_videos_open_in_two_seconds(browser, tmp_path):
     make_store(tmp_path, prompts=[f"prompt {n}" for n in range(57)], videos=False)
-    study = load(tmp_path)
     page = tmp_path / "report" / "index.html"
     page.parent.mkdir()
-    page.write_text(render(study, tables.main(study), []))
+    page.write_text(render(read(tmp_path), []))
     browser.open(page)
     took = browser.until("performance.getEntriesByType('navigation')[0].loadEventEnd")
     assert browser.eval("document.querySelectorAll('.prompt').length") == 57
@@ -122,10 +120,9 @@ def test_departures_from_an_operating_point_are_shown_when_asked_for(browser, tm
     fast = {("scope", "fast"): CELLS["scope", "fast"]}
     for skip in range(11):
         make_store(tmp_path, cells=fast, prompts=PROMPTS[:1], videos=False, changed={"method.max_skip": skip})
-    study = load(tmp_path)
     page = tmp_path / "report" / "index.html"
     page.parent.mkdir()
-    page.write_text(render(study, tables.main(study), []))
+    page.write_text(render(read(tmp_path), []))
     browser.open(page)
     rows = "[...document.querySelectorAll('tbody tr')].filter((row) => row.offsetParent).length"
     assert browser.eval(rows) == len(CELLS)

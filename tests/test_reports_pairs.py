@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from reports import page, paired, tables
-from reports.metric import METRICS
+from reports import page, read
+from reports.paired import Finding
 from reports.records import load
 from store import Store
 from tests.synthetic import CELLS, PROMPTS, make_store
@@ -21,11 +21,11 @@ def test_a_speedup_is_over_the_original_that_the_record_names_or_blank(tmp_path)
         if record.run["method"] == "original" and record.run["frames"] == 17:
             told = record.run | {"status": "failed", "reason": "out of memory"}
             (record.path / "run.json").write_text(json.dumps(told))
-    main = tables.main(load(tmp_path)).set_index("name")
-    line = main.loc["SCOPE fast (frames=17)"]
-    assert line["videos"] == 3 and math.isnan(line["speedup"]) and math.isnan(line["flops_speedup"])
-    assert "speedup: the Original that the records name is missing, failed or invalid" in line["missing"]
-    assert main.loc["SCOPE fast", "flops_speedup"] == pytest.approx(1 / 0.28)
+    lines = {line.name: line for line in read(tmp_path).lines}
+    line = lines["SCOPE fast (frames=17)"]
+    assert len(line.valid) == 3 and math.isnan(line.value("speedup")) and math.isnan(line.value("flops_speedup"))
+    assert line.blanks["speedup"].startswith("the Original that the records name is missing, failed or invalid")
+    assert lines["SCOPE fast"].value("flops_speedup") == pytest.approx(1 / 0.28)
 
 
 def test_players_are_beside_the_original_that_they_name(tmp_path):
@@ -45,7 +45,6 @@ def test_records_that_name_no_original_are_compared_with_no_other_row(tmp_path):
     for record in Store(tmp_path).records():
         (record.path / "run.json").write_text(json.dumps({k: v for k, v in record.run.items() if k != "reference_key"}))
         (record.path / "quality.json").unlink(missing_ok=True)
-    study = load(tmp_path)
-    assert (study.videos["reference"] == "").all()
-    pairs = paired.compare(study, tables.main(study), METRICS)
-    assert set(pairs["verdict"]) == {"no videos in common"}
+    report = read(tmp_path)
+    assert (report.study.videos["reference"] == "").all()
+    assert {pair.finding for pair in report.pairs} == {Finding.NO_VIDEOS}

@@ -5,25 +5,26 @@ import math
 
 import pytest
 
-from reports import tables, verdicts
-from reports.paper import render
-from reports.records import load
+from reports import read, verdict
+from reports.paper import render, table
 from tests.synthetic import CELLS, PROMPTS, SIX, make_store, produced_by
 
 
 def judged(root, **store):
     make_store(root, videos=False, **store)
-    study = load(root)
-    lines = verdicts.judge(study, tables.main(study))
-    return lines.set_index(["table", "model", "row"])
+    return printed(root)
+
+
+def printed(root):
+    """The csv of the paper's rows, as a frame."""
+    return table(read(root).verdicts).set_index(["table", "model", "row"])
 
 
 def test_the_paper_has_thirty_five_rows_each_once(tmp_path):
     lines = judged(tmp_path)
     assert len(lines) == len(set(lines.index)) == 35
     assert set(lines["verdict"]) == {"not comparable", "not run"}
-    study = load(tmp_path)
-    page = render(lines.reset_index(), study, tables.main(study))
+    page = render(read(tmp_path))
     assert page.count('class="badge') == 35 and "35 published rows: 11 not comparable, 24 not run." in page
 
 
@@ -36,8 +37,7 @@ def test_the_papers_one_row_of_delta_dit_stands_beside_ours(tmp_path):
 def test_a_row_that_was_not_run_says_what_runs_it_and_a_table_where_it_was_printed(tmp_path):
     lines = judged(tmp_path)
     assert lines.loc["table12", "magi", "Original-20step"]["why"] == "python run.py experiment=table12"
-    study = load(tmp_path)
-    page = render(lines.reset_index(), study, tables.main(study))
+    page = render(read(tmp_path))
     assert page.count("Printed: arXiv 2604.02979") == 4 and "FLOPs of the denoiser, 2 per multiply-add" in page
 
 
@@ -93,8 +93,7 @@ def test_a_sweep_row_is_found_by_its_thresholds(tmp_path):
                 "produced_by": produced_by("skyreels", scope),
             }
         stage.record.write_json("quality.json", {"psnr": 10.0, "ssim": 0.66, "lpips": 0.25})
-    study = load(tmp_path)
-    lines = verdicts.judge(study, tables.main(study)).set_index(["table", "model", "row"])
+    lines = printed(tmp_path)
     row = lines.loc["table2", "skyreels", "5: 0.25, 0.55"]
     assert (row["verdict_speedup"], row["verdict_ssim"], row["verdict_lpips"]) == ("matches",) * 3
     assert (
@@ -104,11 +103,9 @@ def test_a_sweep_row_is_found_by_its_thresholds(tmp_path):
     assert lines.loc["table2", "skyreels", "2: ?, ?"]["why"] == "the paper does not state the thresholds"
 
 
-@pytest.mark.parametrize(
-    "ours, verdict", [(0.19, "matches"), (0.2099, "matches"), (0.2101, "differs: +0.0201 (+10.6%)")]
-)
-def test_a_tolerance_is_an_edge(ours, verdict):
-    assert verdicts.compare("lpips", ours, 0.19) == verdict
+@pytest.mark.parametrize("ours, said", [(0.19, "matches"), (0.2099, "matches"), (0.2101, "differs: +0.0201 (+10.6%)")])
+def test_a_tolerance_is_an_edge(ours, said):
+    assert str(verdict.compare("lpips", ours, 0.19)) == said
 
 
 def test_random_weights_have_speed_and_no_quality(tmp_path):

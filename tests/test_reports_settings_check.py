@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from reports import tables, verdicts
-from reports.records import load
+from reports import read
+from reports.paper import table
 from reports.text_claims import counts, others
+from reports.verdict import Outcome
 from tests.synthetic import SIX, make_store, produced_by
 
 ORIGINAL = {("original", None): (2.0, 1.0, 0.0)}
@@ -28,8 +29,7 @@ def add(root, model, method, setting=None, prompts=SIX, speed=None, seconds=0.5,
 
 
 def judged(root):
-    study = load(root)
-    return verdicts.judge(study, tables.main(study)).set_index(["table", "model", "row"])
+    return table(read(root).verdicts).set_index(["table", "model", "row"])
 
 
 def scope(root, setting=SCOPE, **more):
@@ -151,8 +151,8 @@ def test_a_dry_run_of_another_setting_is_no_count_of_the_papers(tmp_path):
     for frames, verdict in ((257, "matches"), (97, "not comparable: 97 frames where the paper has 257")):
         path.write_text(json.dumps({"flops_pf": {"dense": 245.0}, "settings": {"frames": frames}}))
         assert judged(tmp_path).loc["table1", "skyreels", "Original"]["verdict_flops_pf"] == verdict
-        line = next(line for line in counts(load(tmp_path)) if line.what == "skyreels: PFLOP")
-        assert line.verdict == verdict
+        line = next(line for line in counts(read(tmp_path).study) if line.what == "skyreels: PFLOP")
+        assert str(line.verdict) == verdict
 
 
 @pytest.mark.parametrize("frames, judged", [(257, True), (97, False)])
@@ -165,6 +165,6 @@ def test_peak_memory_is_judged_at_the_papers_frames_only(tmp_path, frames, judge
         videos=False,
         produced_by=produced_by("skyreels", frames=frames),
     )
-    study = load(tmp_path)
-    line = next(line for line in others(study, tables.main(study)) if "257 frames, Original" in line.what)
-    assert line.verdict.startswith("differs" if judged else "not comparable: 97 frames where the paper has 257")
+    verdict = next(line.verdict for line in others(read(tmp_path)) if "257 frames, Original" in line.what)
+    assert verdict.outcome is (Outcome.DIFFERS if judged else Outcome.NOT_COMPARABLE)
+    assert judged or verdict.reason == "97 frames where the paper has 257"

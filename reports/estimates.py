@@ -1,0 +1,93 @@
+"""The numbers of a line of the main table, and why it has none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from reports.line import INTERVALS
+from reports.metric import METRICS, SIMILARITIES, Metric
+from reports.records import Study
+from reports.statistics import NONE, Estimate, mean
+
+EXACT = {"lpips": 0.0, "ssim": 1.0}  # the Original against itself; its PSNR is infinite
+ALSO = {  # name: (column of Study.videos, scale, whether it is a ratio)
+    "speedup_denoise": ("speedup_denoise", 1.0, True),
+    "flops_pf_masked": ("flops_masked", 1e-15, False),
+    "peak_reserved_gb": ("memory_reserved", 1e-9, False),
+    "decode_s": ("decode_s", 1.0, False),
+}
+
+
+def estimates(
+    study: Study, row: Mapping[str, str], records: pd.DataFrame, random: bool
+) -> tuple[dict[str, Estimate], dict[str, str]]:
+    """Every metric of a line, and by metric why it has no value or what its value leaves out.
+
+    random: the weights are random, which say nothing of quality.
+    """
+    found, blanks = {}, {}
+    for metric in METRICS:
+        found[metric.name], why = _estimate(study, row, records, metric, random)
+        if why:
+            blanks[metric.name] = why
+    valid = records[records["status"] == "ok"]
+    if len(valid) and valid["prompt"].nunique() == 1:
+        blanks[INTERVALS] = "one prompt only"
+    return found, blanks
+
+
+def also(records: pd.DataFrame) -> dict[str, float]:
+    """The means of `ALSO` over the valid videos."""
+    valid = records[records["status"] == "ok"]
+    return {
+        name: mean(valid[source] * scale, valid["prompt"], geometric).value
+        for name, (source, scale, geometric) in ALSO.items()
+    }
+
+
+def _estimate(
+    study: Study, row: Mapping[str, str], records: pd.DataFrame, metric: Metric, random: bool
+) -> tuple[Estimate, str]:
+    valid = records[records["status"] == "ok"]
+    if not len(valid):
+        reasons = [reason for reason in records["reason"] if reason]
+        return NONE, f"no valid video ({reasons[0]})" if reasons else "no valid video"
+    if metric.quality and random:
+        return NONE, "random weights"
+    if metric.name == "vbench":
+        return _vbench(study, row)
+    itself = row["method"] == "original" and valid["reference"].isin(["", *valid["key"]]).all()
+    if itself and metric in SIMILARITIES:
+        exact = EXACT.get(metric.name)
+        return (NONE, "the reference itself") if exact is None else (Estimate(exact, np.nan, np.nan), "")
+    values = valid[metric.source] * metric.scale
+    infinite = np.isposinf(values)
+    if infinite.any() and not infinite.all():  # a mean of dB with infinities in it says nothing
+        estimate = mean(values[~infinite], valid["prompt"][~infinite], metric.geometric, metric.shape)
+        return estimate, f"{infinite.sum()} of {len(values)} videos are identical to the Original, not in the mean"
+    estimate = mean(values, valid["prompt"], metric.geometric, metric.shape)
+    if np.isnan(estimate.value):
+        return NONE, _lacks(study, valid, metric)
+    return Estimate(estimate.value, *np.clip(estimate[1:], metric.least, metric.most)), ""
+
+
+def _lacks(study: Study, valid: pd.DataFrame, metric: Metric) -> str:
+    """Why none of some valid videos has a value."""
+    if metric.geometric:  # a ratio to the Original
+        return "the Original that the records name is missing, failed or invalid, or they name none"
+    if metric.quality and not valid["scored"].any():
+        return "not scored yet, run python -m eval"
+    lacks = (study.record(valid.iloc[0]).quality or {}).get(f"{metric.name}_missing")
+    return str(lacks or "not recorded")
+
+
+def _vbench(study: Study, row: Mapping[str, str]) -> tuple[Estimate, str]:
+    """VBench's total in percent, which the evaluation gathers over a cell; it has no interval over prompts."""
+    report = study.cell_file("vbench", row)
+    if report.get("total"):
+        return Estimate(float(report["total"]["total"]), np.nan, np.nan), ""
+    lacks = len(report.get("total_lacks", ()))
+    return NONE, f"{16 - lacks} of 16 dimensions have a score" if report else "not computed"

@@ -1,0 +1,130 @@
+"""A line of the main table: a model with a method at an operating point, what was measured, marks and blanks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from reports import marks
+from reports.marks import Kind, Mark
+from reports.metric import BY_NAME, METRICS, Metric
+from reports.published import PRINTED
+from reports.records import CONTROLS, ROW
+from reports.statistics import NONE, Estimate
+
+ALSO = ("speedup_denoise", "flops_pf_masked", "peak_reserved_gb", "decode_s")  # numbers for the csv and the figures
+ENDS = ("low", "high")
+INTERVALS = "intervals"  # the key of `Line.blanks` that says why no number has an interval
+
+
+@dataclass(frozen=True)
+class Line:
+    """Videos that share model, method, operating point and settings, and what they say together."""
+
+    model: str
+    method: str
+    speed: str
+    variant: str
+    name: str  # as printed
+    records: pd.DataFrame  # its lines of Study.videos, of every status
+    estimates: Mapping[str, Estimate]  # by metric; NaN where there is none
+    also: Mapping[str, float]  # `ALSO`
+    published: Mapping[str, float]  # by metric; what the paper prints of this line
+    comparable: str  # whether the published numbers are ours to match, or why not
+    blanks: Mapping[str, str]  # by metric: why it has no value, or what the value leaves out
+    marks: tuple[Mark, ...] = ()
+    best: frozenset[str] = frozenset()  # metrics in which it is better than every other accelerated line
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """Its `ROW`: what no other line has."""
+        return self.model, self.method, self.speed, self.variant
+
+    @property
+    def row(self) -> dict[str, str]:
+        return dict(zip(ROW, self.key, strict=True))
+
+    @property
+    def valid(self) -> pd.DataFrame:
+        """The videos that its numbers are of."""
+        return self.records[self.records["status"] == "ok"]
+
+    @property
+    def changed(self) -> Mapping[str, Any]:
+        """The settings that depart from its operating point, by dotted name."""
+        return self.records["changed"].iloc[0]
+
+    @property
+    def accelerated(self) -> bool:
+        return self.method not in CONTROLS
+
+    @property
+    def signs(self) -> str:
+        return marks.signs(self.marks)
+
+    @property
+    def signed(self) -> str:
+        """Its name with its signs."""
+        return self.name + self.signs
+
+    def value(self, metric: str) -> float:
+        """Its number of a metric or of `ALSO`; NaN where there is none."""
+        return self.also[metric] if metric in ALSO else self.estimates.get(metric, NONE).value
+
+    def known(self, metric: str) -> bool:
+        """Whether it has a number of a metric."""
+        return not np.isnan(self.value(metric))
+
+    def marked(self, *kinds: Kind) -> list[Mark]:
+        """Its marks of some kinds, in their order."""
+        return [mark for mark in self.marks if mark.kind in kinds]
+
+    def counts(self) -> dict[str, int]:
+        """Videos that are valid, invalid, failed; and diverged, of the valid."""
+        status = self.records["status"]
+        found = {"videos": int((status == "ok").sum())}
+        found |= {name: int((status == name).sum()) for name in ("invalid", "failed")}
+        return found | {"diverged": int(self.valid["diverged"].sum())}
+
+    def reasons(self) -> list[str]:
+        """Its blanks as printed, `LPIPS: not scored yet`."""
+        return [f"{BY_NAME[name].title if name in BY_NAME else name}: {why}" for name, why in self.blanks.items()]
+
+
+def numbers(lines: Iterable[Line]) -> pd.DataFrame:
+    """What can be drawn of the lines: who they are, counts, and each metric with `_low`, `_high` and `paper_`."""
+    ends = [f"{name}_{end}" for name in BY_NAME for end in ENDS]
+    paper = [f"paper_{name}" for name in PRINTED]
+    columns = [*ROW, "name", "signed", "videos", "invalid", "failed", "diverged", *BY_NAME, *ends, *paper, *ALSO]
+    return pd.DataFrame([_numbers(line) for line in lines], columns=columns)
+
+
+def _numbers(line: Line) -> dict[str, Any]:
+    found: dict[str, Any] = {**line.row, "name": line.name, "signed": line.signed, **line.counts(), **line.also}
+    for metric in METRICS:
+        estimate = line.estimates.get(metric.name, NONE)
+        found |= dict(zip((metric.name, *(f"{metric.name}_{end}" for end in ENDS)), estimate, strict=True))
+    return found | {f"paper_{name}": value for name, value in line.published.items()}
+
+
+def status(line: Line) -> str:
+    """How many videos of a line count and how many do not, in words."""
+    counts = line.counts()
+    diverged = f", diverged {counts['diverged']}" * bool(counts["diverged"])
+    return f"{counts['videos']} videos, invalid {counts['invalid']}, failed {counts['failed']}{diverged}"
+
+
+def shown(line: Line, metric: Metric, interval: bool = False) -> str:
+    """A number as printed, `1.52× [1.48, 1.56]` with its interval; an en dash where there is none."""
+    value, low, high = line.estimates.get(metric.name, NONE)
+    if pd.isna(value):
+        return "–"
+    text = "∞" if np.isinf(value) else metric.show(value)
+    ends = [metric.show(low), "∞" if np.isinf(high) else metric.show(high)]
+    if not interval or pd.isna(low) or ends == [text, text]:
+        return text
+    return f"{text} [{', '.join(end.rstrip('×') for end in ends)}]"

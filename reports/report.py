@@ -1,0 +1,52 @@
+"""A report before it is written: made once of a store, and then printed as csv, markdown, LaTeX, page and terminal."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from reports import line, tables, verdicts
+from reports.line import Line
+from reports.paired import Pair
+from reports.records import Study, load
+from reports.verdicts import Judged
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a store says: its videos, the lines of the main table, their differences, and the paper's rows judged."""
+
+    study: Study
+    lines: tuple[Line, ...]
+    pairs: tuple[Pair, ...]
+    verdicts: tuple[Judged, ...]
+
+    @cached_property
+    def numbers(self) -> pd.DataFrame:
+        """What can be drawn of the lines (reports/line.py)."""
+        return line.numbers(self.lines)
+
+    def by_model(self) -> Iterator[tuple[str, list[Line]]]:
+        """The lines of each model."""
+        for model in self.study.models:
+            yield model, [one for one in self.lines if one.model == model]
+
+
+def read(results: str | os.PathLike) -> Report:
+    """The report of a results folder.
+
+    Raises:
+        StoreError: there is no such folder.
+    """
+    return make(load(Path(results)))
+
+
+def make(study: Study) -> Report:
+    """The report of a store that was read."""
+    lines, pairs = tables.main(study)
+    return Report(study, lines, pairs, tuple(verdicts.judge(study, lines)))

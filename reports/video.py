@@ -1,0 +1,152 @@
+"""A record as a line of `Study.videos`: what it is of, what came of it, and its numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from store import Record
+
+NUMBERS = (
+    "time_s",
+    "denoise_s",
+    "decode_s",
+    "text_s",
+    "flops",
+    "flops_masked",
+    "memory",
+    "memory_reserved",
+    "memory_denoise",
+    "forwards",
+    "iterations",
+    "frames",
+    "fps",
+    "psnr",
+    "ssim",
+    "lpips",
+)
+COLUMNS = [
+    "record",
+    "key",
+    "model",
+    "method",
+    "speed",
+    "variant",
+    "label",
+    "prompt_id",
+    "prompt",
+    "seed",
+    "status",
+    "reason",
+    "reference",
+    "weights",
+    "attention",
+    "estimated",
+    "of_paper",
+    "turned",
+    "identical",
+    "scored",
+    "device",
+    "changed",
+    "diverged",
+    *NUMBERS,
+]
+
+
+def line(record: Record, n: int) -> dict[str, Any]:
+    """`COLUMNS` of the n-th record, without its variant, which depends on the other records."""
+    quality = record.scores or {}
+    return {
+        "record": n,
+        "key": record.path.name,
+        **_identity(record, quality),
+        **_outcome(record, quality),
+        **_numbers(record.run, quality),
+    }
+
+
+def settings(record: Record) -> dict[str, Any]:
+    """What produced a video: `produced_by` of its run.json, or its config.yaml where an older version wrote it."""
+    return record.run.get("produced_by") or record.config
+
+
+def executed(run: Mapping[str, Any]) -> float:
+    """FLOPs of the attention that ran: masked where that was block-causal; dense where a record does not say."""
+    flops = run.get("flops") or {}
+    return number(flops.get("masked" if run.get("attention") == "block_causal" else "dense"))
+
+
+def number(value: Any) -> float:
+    """A float, NaN for what is absent or no number.
+
+    >>> number("3.5"), number(None)
+    (3.5, nan)
+    """
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def _identity(record: Record, quality: Mapping[str, Any]) -> dict[str, Any]:
+    """What the video is of: model, method and operating point, prompt, seed, Original, device."""
+    run = record.run
+    model, cell = record.path.parts[-3:-1]
+    environment, point = run.get("environment") or {}, run.get("point") or {}
+    return {
+        "model": run.get("model", model),
+        "method": run.get("method", cell),
+        "speed": run.get("speed") if run.get("speed") not in (None, "none") else "",
+        "label": run.get("method_label") or "",
+        "prompt_id": run.get("prompt_id", record.path.name),
+        "prompt": str(run.get("prompt", "")),
+        "seed": run.get("seed", 0),
+        "reference": run.get("reference_key") or quality.get("reference") or "",
+        "weights": run.get("weights") or "",
+        "attention": run.get("attention") or "",
+        "estimated": bool(run.get("estimated")),
+        "of_paper": bool(point.get("paper")),
+        "turned": tuple(point.get("turned") or ()),
+        "device": str(environment.get("gpu") or environment.get("cpu") or ""),
+        "changed": dict(run.get("changed") or {}),
+    }
+
+
+def _outcome(record: Record, quality: Mapping[str, Any]) -> dict[str, Any]:
+    """Whether the video counts, and why not. A diverged video counts: it has left its Original."""
+    validity, status = quality.get("validity") or {}, record.status
+    if status == "ok" and validity.get("status") == "invalid":
+        status = "invalid"
+    return {
+        "status": status,
+        "diverged": status == "ok" and validity.get("status") == "diverged",
+        "reason": record.run.get("reason") or "; ".join(map(str, validity.get("reasons") or ())),
+        "identical": bool(quality.get("identical")),
+        "scored": bool(quality),
+    }
+
+
+def _numbers(run: Mapping[str, Any], quality: Mapping[str, Any]) -> dict[str, float]:
+    """`NUMBERS`: seconds, FLOPs, bytes, counts and similarities; NaN where the record has none."""
+    seconds, memory, flops = (run.get(name) or {} for name in ("seconds", "peak_memory", "flops"))
+    return {
+        "time_s": _seconds(seconds),
+        **{f"{part}_s": number(seconds.get(part)) for part in ("denoise", "decode", "text")},
+        "flops": executed(run),
+        "flops_masked": number(flops.get("masked")),
+        "memory": number(memory.get("allocated")),
+        "memory_reserved": number(memory.get("reserved")),
+        "memory_denoise": number((run.get("peak_memory_denoise") or {}).get("allocated")),
+        "psnr": np.inf if quality.get("identical") else number(quality.get("psnr")),
+        **{name: number(quality.get(name)) for name in ("ssim", "lpips")},
+        **{name: number(run.get(name)) for name in ("forwards", "iterations", "frames", "fps")},
+    }
+
+
+def _seconds(seconds: Mapping[str, Any]) -> float:
+    """Denoising and decoding. Text is apart: only the first cell with a prompt encodes it. Older totals include it."""
+    parts = number(seconds.get("denoise")) + number(seconds.get("decode"))
+    return number(seconds.get("total")) if math.isnan(parts) else parts
