@@ -11,6 +11,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from sweep.loggers import log_report
 from sweep.make_videos import DeviceLost, out
 from sweep.run_cell import perform
 from sweep.supervisor import Supervisor
+from sweep.turns import grouped, named
 from terminal import tolerate
 
 QUICKSTART = "experiment=quickstart"
@@ -70,27 +72,32 @@ def multirun(arguments: Sequence[str]) -> None:
 
 
 def work(cells: Sequence[Cell], supervisor: Supervisor) -> list[str]:
-    """Run the cells one after another; returns one line per failure. An interrupt stops all processes."""
+    """Run the cells, those of a group in turn (sweep/turns.py); returns one line per failure. An interrupt stops all
+    processes."""
+    groups = grouped(cells)
+    cells = [cell for group in groups for cell in group]
+    for place, cell in enumerate(cells):
+        cell.order = replace(cell.order, place=place)
     with Display(out, outstanding(cells)) as display:
         try:
-            for cell in cells:
-                display.begin()
-                if cell.run.isolate:
-                    supervisor.do(cell.order, cell.label, display)
+            for group in groups:
+                display.begin(len(group))
+                if group[0].run.isolate:
+                    supervisor.do([(cell.label, cell.order) for cell in group], display)
                 else:
-                    perform_here(cell, display)
+                    perform_here(group, display)
             supervisor.close()
         finally:
             supervisor.close(kill=True)
     return display.failures
 
 
-def perform_here(cell: Cell, display: Display) -> None:
-    """Run the cell in this process. A crash then ends the whole command."""
+def perform_here(cells: Sequence[Cell], display: Display) -> None:
+    """Run a group of cells in this process. A crash then ends the whole command."""
     try:
-        perform(cell, display)
+        perform(cells, display)
     except DeviceLost as error:
-        display("failed", f"{cell.label}: its other videos are missing ({error})")
+        display("failed", f"{named(cells)}: the other videos are missing ({error})")
 
 
 def finish(cells: Sequence[Cell]) -> None:

@@ -1,4 +1,4 @@
-"""Copying small tables of numbers to the device."""
+"""Choosing the device of this process, and copying small tables of numbers to it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+
+def select(device: torch.device) -> None:
+    """Make `device` the current one, before anything is put on it: pinned memory, kernels and libraries that name no
+    device would otherwise open a context on the first GPU and take memory there."""
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
 
 
 def sent(values: Sequence[float], device: torch.device, dtype: torch.dtype | None = None) -> Tensor:

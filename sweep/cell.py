@@ -7,8 +7,9 @@ import math
 import os
 import sys
 from dataclasses import asdict, dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 import yaml
@@ -22,13 +23,20 @@ from engine.method import Method, Original
 from engine.weights import WeightsError
 from store import KEY_VERSION, fingerprint
 
+VIDEOS = "videos"  # the task of a cell that fills the store; others are in sweep/tasks.py
 COMMAND = "SCOPE_COMMAND"  # what was typed, for the jobs that other processes do
 
 
-@lru_cache(maxsize=2)
+_backbones: WeakValueDictionary[tuple[Any, str, str], Any] = WeakValueDictionary()  # those that are in use
+
+
 def backbone(kind: Any, settings: str, device: str) -> Any:
-    """One model in memory per setting, shared by the jobs of a sweep."""
-    return kind(kind.Settings(**json.loads(settings)), torch.device(device))
+    """One model in memory per setting, shared by all cells that use it, however many settings a sweep has."""
+    asked = (kind, settings, device)
+    found = _backbones.get(asked)
+    if found is None:
+        found = _backbones[asked] = kind(kind.Settings(**json.loads(settings)), torch.device(device))
+    return found
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,7 @@ class Order:
     name: str  # of the method on the menu
     speed: str | None  # of the operating point, if the menu has one of that name
     changed: dict[str, Any] = field(default_factory=dict)  # settings that are not the menu's, by dotted name
+    place: int = 0  # of the cell in its sweep, for whoever is told how it goes
 
     @classmethod
     def of(cls, config: DictConfig) -> Order:

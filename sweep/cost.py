@@ -15,9 +15,8 @@ from engine.ledger import flops, forwards, plan
 from engine.row import Row
 from engine.weights import WeightsError
 from store import Record, Store, StoreError
-from sweep.cell import Cell, Job
+from sweep.cell import VIDEOS, Cell, Job
 from sweep.make_videos import out, wanted
-from sweep.tasks import VIDEOS
 
 LOSSLESS = 0.5  # bytes that frames.mp4 takes per byte of frames, where the store has no video of the model yet
 GB = 1e9

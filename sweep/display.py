@@ -24,7 +24,8 @@ class Display:
         self.console, self.failures = console, list[str]()
         self._live = console.is_terminal and not shared
         self._labels, self._todo = [label for label, _ in cells], [todo for _, todo in cells]
-        self._now, self._made = -1, 0  # the cell at work; videos that have ended
+        self._first, self._next = 0, 0  # the cells at work are those from the first to before the next
+        self._place, self._made = 0, 0  # the cell of the video at work; videos that have ended
         self._seconds = dict[str, list[float]]()  # of a cell's label: of every video
         columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), "{task.fields[left]}")
         self._bars = Progress(*(TextColumn(c) if isinstance(c, str) else c for c in columns), console=console)
@@ -46,20 +47,22 @@ class Display:
         kind, *values = event
         getattr(self, f"_on_{kind}")(*values)
 
-    def begin(self) -> None:
-        """The next cell begins."""
-        self._now += 1
-        self._bars.update(self._cells, completed=self._now, description=f"cells, now {escape(self._labels[self._now])}")
+    def begin(self, count: int = 1) -> None:
+        """The next cells begin, so many at once."""
+        self._first, self._place, self._next = self._next, self._next, self._next + count
+        now = escape(self._labels[self._first]) + (f" and {count - 1} more in turn" if count > 1 else "")
+        self._bars.update(self._cells, completed=self._first, description=f"cells, now {now}")
 
-    def _on_cell(self, label: str, todo: int | None) -> None:
-        """`todo`: None for a cell whose task makes no videos."""
-        self._todo[self._now] = todo or 0
-        self._bars.update(self._videos, total=self._made + sum(self._todo[self._now :]))
+    def _on_cell(self, label: str, todo: int | None, place: int | None = None) -> None:
+        """`todo`: None for a cell that makes no videos of its own. `place`: of the cell; None: the first at work."""
+        self._todo[self._first if place is None else place] = todo or 0
+        self._bars.update(self._videos, total=self._made + sum(self._todo[self._first :]))
         if todo == 0:
             self.console.print(f"{label}: nothing to do, every video is in the store")
 
-    def _on_video(self, key: str, label: str, prompt: str, rows: int) -> None:
+    def _on_video(self, key: str, label: str, prompt: str, rows: int, place: int | None = None) -> None:
         self._label, self._prompt = label, prompt
+        self._place = self._first if place is None else place
         self._bars.reset(self._rows, total=rows, description=f"{escape(label)}: {escape(prompt[:40])}")
 
     def _on_row(self) -> None:
@@ -67,9 +70,9 @@ class Display:
 
     def _on_made(self, status: str, seconds: float | None) -> None:
         if seconds is not None:
-            self._seconds.setdefault(self._labels[self._now], []).append(seconds)
+            self._seconds.setdefault(self._labels[self._place], []).append(seconds)
         self._made += 1
-        self._todo[self._now] = max(0, self._todo[self._now] - 1)
+        self._todo[self._place] = max(0, self._todo[self._place] - 1)
         self._bars.advance(self._videos)
         self._bars.update(self._videos, left=self.left())
         if not self._live:
@@ -88,7 +91,7 @@ class Display:
         known = {label: sum(took) / len(took) for label, took in self._seconds.items()}
         if not known:
             return ""
-        mean, waiting = sum(known.values()) / len(known), slice(self._now, None)
+        mean, waiting = sum(known.values()) / len(known), slice(self._first, None)
         ahead = zip(self._labels[waiting], self._todo[waiting], strict=True)
         seconds = sum(known.get(label, mean) * todo for label, todo in ahead)
         return f"about {duration(seconds)} left" if seconds else ""

@@ -20,12 +20,11 @@ from conf.schema import ConfigError, nearest
 from conf.words import quoted
 from store import Store
 from sweep import gpus
-from sweep.cell import COMMAND, Cell, Job, Order, label
+from sweep.cell import COMMAND, VIDEOS, Cell, Job, Order, label
 from sweep.cost import found, open_jobs
 from sweep.display import Display
 from sweep.make_videos import out
 from sweep.supervisor import ROOT, Supervisor
-from sweep.tasks import VIDEOS
 from terminal import tolerate
 
 EXTRAS = {  # hydra/launcher=NAME -> the extra that brings it; its plugin is hydra_plugins.hydra_<extra>_launcher
@@ -175,7 +174,7 @@ def run_job(config: DictConfig) -> None:
     with Display(out, [(name, 0)], shared=True) as display:  # the worker counts the videos: models are imported there
         display.begin()
         try:
-            supervisor.do(order, name, display)
+            supervisor.do([(name, order)], display)
         except BaseException:
             supervisor.close(kill=True)
             raise

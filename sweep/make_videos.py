@@ -1,10 +1,12 @@
-"""The work of one cell: generate, encode and record every video that the store lacks."""
+"""The work of a group of cells: generate, encode and record every video that the store lacks."""
 
 from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any
 
@@ -14,9 +16,11 @@ import torch
 from conf.schema import Run
 from engine.ledger import write
 from engine.produce import account, forget, produce, warm_up
-from engine.resident import Resident
+from engine.resident import Resident, collect
+from engine.weights import WeightsError
 from store import FULL, STALE, Record, Store
 from sweep.cell import Cell, Job, identity, label
+from sweep.turns import Turn, turns
 from terminal import console
 
 out = console()
@@ -28,8 +32,9 @@ POLL = 1.0  # seconds between looks at videos that other processes are making
 TELL = 60.0  # seconds between lines on who is waited for
 
 Notify = Callable[..., None]
-"""Told what happens, as plain values so that another process can be told: "cell" label, videos to do; "video" key,
-label, prompt, rows; "row"; "made" status, seconds or None; "failed" a line; "say" a text."""
+"""Told what happens, as plain values so that another process can be told: "cell" label, videos to do (None: none of its
+own), place; "video" key, label, prompt, rows, place; "row"; "made" status, seconds or None; "failed" a line; "say" a
+text. A place is that of the cell in the sweep (sweep/cell.py, Order)."""
 
 
 class DeviceLost(RuntimeError):
@@ -40,74 +45,79 @@ def nobody(*event: Any) -> None:
     """Tells nobody."""
 
 
-def make(cell: Cell, store: Store, notify: Notify = nobody, lost: Mapping[str, str] | None = None) -> list[str]:
-    """Generate and record every video of the cell that the store lacks; returns what failed, a line each.
+def make(cells: Sequence[Cell], store: Store, notify: Notify = nobody, lost: Mapping[str, str] | None = None) -> None:
+    """Generate and record every video of the cells that the store lacks, in turn (sweep/turns.py).
 
     A video that another process is making is left for later, and waited for at the end.
 
     Args:
+        cells: of one model at one setting, on one device, for one store.
         lost: {key: reason} of videos that took an earlier process with them: recorded as failed and not tried again.
 
     Raises DeviceLost after a fault of the accelerator that no later video of this process would survive.
     """
-    lost, failures = lost or {}, []
-
-    def ended(job: Job, record: Record) -> None:
-        notify("made", record.status, record.run.get("seconds", {}).get("total"))
-        if record.status != "ok":
-            failures.append(f"{cell.model.name} {job.label} {job.key}: {record.run.get('reason')}")
-            notify("failed", failures[-1])
-
-    def known(job: Job) -> Record | None:
-        return store.find(cell.model.name, job.name, job.speed, job.key)
-
-    todo = []
-    for job in cell.jobs():
-        if job.key in lost:
-            bury(job, cell, store, lost[job.key])
-        elif wanted(known(job), cell.run):
-            todo.append(job)
-    notify("cell", cell.label, len(todo))
-    for name, speed in sorted({(job.name, job.speed) for job in todo}, key=str):
-        older = store.older(store.cell(cell.model.name, name, speed))
-        if older:
-            notify(
-                "say",
-                f"{cell.model.name} {label(name, speed)}: {older} records have keys of an older kind; they "
-                "are kept, and their videos are made again (docs/records.md)",
-            )
-    texts, seconds = prepare(todo, store) if todo else ({}, {})
+    todo = lacking(cells, store, notify, lost or {})
+    ready, todo = prepare(todo, store, notify)
     told = -TELL
     while todo:
         busy = []
-        for job in todo:
-            with store.claims.claim(store.cell(cell.model.name, job.name, job.speed), job.key) as ours:
+        for turn in todo:
+            with store.claims.claim(store.cell(*turn.place[:3]), turn.job.key) as ours:
                 if not ours:
-                    busy.append(job)
+                    busy.append(turn)
                     continue
-                notify("video", job.key, f"{cell.model.name} {job.label}", job.prompt, len(job.model.schedule()))
-                theirs = known(job)  # another job may have made it since
-                if theirs is not None and not wanted(theirs, cell.run):
-                    ended(job, theirs)
-                else:
-                    ended(job, video(job, cell, store, texts, seconds, lambda row: notify("row"), notify))
+                notify("video", turn.job.key, turn.label, turn.job.prompt, turn.rows, turn.cell.order.place)
+                theirs = store.find(*turn.place)  # another job may have made it since
+                if theirs is None or wanted(theirs, turn.cell.run):
+                    theirs = video(turn.job, turn.cell, store, ready, lambda row: notify("row"), notify)
+                tell(turn, theirs, notify)
         if len(busy) == len(todo):
-            told = waiting(busy, cell, store, told, notify)
+            told = waiting(busy, store, told, notify)
             time.sleep(POLL)
         todo = busy
-    return failures
 
 
-def waiting(busy: list[Job], cell: Cell, store: Store, told: float, notify: Notify) -> float:
+def lacking(cells: Sequence[Cell], store: Store, notify: Notify, lost: Mapping[str, str]) -> list[Turn]:
+    """The videos that are to be made, in their order; those that are lost are recorded as such."""
+    todo = []
+    for turn in turns(cells):
+        if turn.job.key in lost:
+            bury(turn.job, turn.cell, store, lost[turn.job.key])
+        elif wanted(store.find(*turn.place), turn.cell.run):
+            todo.append(turn)
+    missing = {turn.place for turn in todo}
+    for cell in cells:
+        own, left = sum(turn.cell is cell for turn in todo), missing & {Turn(cell, job).place for job in cell.jobs()}
+        count = own or (None if left else 0)  # None: they belong to earlier cells
+        notify("cell", cell.label, count, cell.order.place)
+    for model, name, speed in sorted({turn.place[:3] for turn in todo}, key=str):
+        older = store.older(store.cell(model, name, speed))
+        if older:
+            notify(
+                "say",
+                f"{model} {label(name, speed)}: {older} records have keys of an older kind; they are kept, and their "
+                "videos are made again (docs/records.md)",
+            )
+    return todo
+
+
+def tell(turn: Turn, record: Record, notify: Notify) -> None:
+    """Say how a video ended."""
+    notify("made", record.status, record.run.get("seconds", {}).get("total"))
+    if record.status != "ok":
+        notify("failed", f"{turn.label} {turn.job.key}: {record.run.get('reason')}")
+
+
+def waiting(busy: list[Turn], store: Store, told: float, notify: Notify) -> float:
     """Say who is waited for, unless that was said less than TELL seconds ago; when it was said last (monotonic)."""
     if time.monotonic() - told < TELL:
         return told
     first = busy[0]
-    holder = store.claims.holder(store.cell(cell.model.name, first.name, first.speed), first.key)
+    holder = store.claims.holder(store.cell(*first.place[:3]), first.job.key)
     notify(
         "say",
-        f"waiting for {len(busy)} videos that others are making; the first, {cell.model.name} {first.label} "
-        f"{first.key}, by {holder or 'a process that has just begun or ended'}. A process that gives no sign "
+        f"waiting for {len(busy)} videos that others are making; the first, {first.label} "
+        f"{first.job.key}, by {holder or 'a process that has just begun or ended'}. A process that gives no sign "
         f"of life for {STALE:.0f} s is replaced",
     )
     return time.monotonic()
@@ -132,28 +142,45 @@ def bury(job: Job, cell: Cell, store: Store, reason: str) -> None:
             (stage.path / "config.yaml").write_text(cell.yaml, encoding="utf-8")
 
 
-def prepare(todo: list[Job], store: Store) -> tuple[dict[str, Any], dict[str, float]]:
-    """Load the models, embed the prompts, warm up. Returns the embeddings, and seconds per prompt and of warm-up."""
-    models = {id(job.model): job.model for job in todo}
-    first = next(iter(models.values()))
-    begin = perf_counter()
-    texts = first.texts((job.prompt for job in todo), store.cache("text", "x").parent)
-    seconds = {"text": (perf_counter() - begin) / len({job.prompt for job in todo}), "warmup": 0.0}
-    for model in models.values():
-        resident.ready(model)
-        seconds["warmup"] += warm_up(model, model.conditioning(todo[0].prompt, texts))
-    return texts, seconds
+@dataclass
+class Ready:
+    """What the videos of a group need besides their models."""
+
+    texts: Any = None  # the embeddings of their prompts
+    text_seconds: float = 0.0  # per prompt
+    warm: dict[int, float] = field(default_factory=dict)  # id of a model: seconds of its warm-up
 
 
-def video(
-    job: Job, cell: Cell, store: Store, texts: Any, seconds: dict[str, float], on_row: Any, notify: Notify = nobody
-) -> Record:
+def prepare(todo: list[Turn], store: Store, notify: Notify) -> tuple[Ready, list[Turn]]:
+    """Embed the prompts, load the models, warm each up once. The videos of a model that cannot be warmed up are told as
+    failed and left out of the returned list: the others do not depend on it."""
+    if not todo:
+        return Ready(), todo
+    begin, models = perf_counter(), {id(turn.job.model): turn.job.model for turn in todo}
+    texts = todo[0].cell.base.texts((turn.job.prompt for turn in todo), store.cache("text", "x").parent)
+    ready = Ready(texts, (perf_counter() - begin) / len({turn.job.prompt for turn in todo}))
+    for number, model in models.items():
+        try:
+            resident.ready(model)
+            ready.warm[number] = warm_up(model, model.conditioning(todo[0].job.prompt, texts))
+        except WeightsError:
+            raise
+        except Exception as error:
+            notify("say", traceback.format_exc())
+            for name in dict.fromkeys(turn.label for turn in todo if turn.job.model is model):
+                notify("failed", f"{name}: {type(error).__name__}: {error}".splitlines()[0])
+        model.forget()
+        collect()
+    return ready, [turn for turn in todo if id(turn.job.model) in ready.warm]
+
+
+def video(job: Job, cell: Cell, store: Store, ready: Ready, on_row: Any, notify: Notify = nobody) -> Record:
     """One video into the store; what goes wrong in it is recorded and stops nothing else, but see DeviceLost."""
     from eval.video import read, write_lossless, write_preview
 
     model, broken = job.model, False
     with store.stage(model.name, job.name, job.speed, job.key) as stage:
-        stage.run |= identity(job, cell)
+        stage.run |= identity(job, cell) | {"began": datetime.now(UTC).isoformat(timespec="milliseconds")}
 
         def sink(batches: Any) -> None:
             frames = (batch.numpy() for batch in batches)
@@ -162,7 +189,7 @@ def video(
 
         try:
             resident.ready(model)
-            made = produce(model, job.method, model.conditioning(job.prompt, texts), job.seed, sink, on_row)
+            made = produce(model, job.method, model.conditioning(job.prompt, ready.texts), job.seed, sink, on_row)
         except Exception as error:
             full = next((e for e in _chain(error) if isinstance(e, OSError) and e.errno in FULL), None)
             if full:
@@ -173,8 +200,9 @@ def video(
             broken = isinstance(error, torch.AcceleratorError)  # out of memory is no such thing, and passes
         else:
             write(made.ledger, stage.path / "trace.jsonl")
-            spent = {"denoise": made.denoise.seconds, "decode": made.decode.seconds, **seconds}
-            spent["total"] = spent["denoise"] + spent["decode"]  # text apart: only the first cell encodes a prompt
+            spent = {"denoise": made.denoise.seconds, "decode": made.decode.seconds, "text": ready.text_seconds}
+            spent["warmup"] = ready.warm[id(model)]
+            spent["total"] = spent["denoise"] + spent["decode"]  # text apart: a prompt is encoded once
             peaks = {k: max(getattr(made.denoise, k), getattr(made.decode, k)) for k in ("allocated", "reserved")}
             stage.run |= account(model, made, cell.base) | {"seconds": spent, "peak_memory": peaks}
             stage.run["peak_memory_denoise"] = {k: getattr(made.denoise, k) for k in peaks}

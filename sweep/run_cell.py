@@ -1,36 +1,41 @@
-"""One cell in this process: the videos that the store lacks, or the measurement that its task names."""
+"""Cells in this process: the videos that the store lacks, or the measurement that their task names."""
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 
 from rich.console import Console
 
 from conf.schema import ConfigError
+from engine.to_device import select
 from engine.weights import WeightsError
 from store import Store, StoreError
-from sweep.cell import Cell
+from sweep.cell import VIDEOS, Cell
 from sweep.make_videos import DeviceLost, Notify, make
-from sweep.tasks import VIDEOS, task_of
+from sweep.tasks import task_of
+from sweep.turns import named
 
 
-def perform(cell: Cell, notify: Notify, lost: Mapping[str, str] | None = None) -> None:
-    """Do the cell's task. What fails is told as "failed" lines and never raised, but for DeviceLost and interrupts."""
+def perform(cells: Sequence[Cell], notify: Notify, lost: Mapping[str, str] | None = None) -> None:
+    """Do a group of cells (sweep/turns.py). What fails is told as "failed" lines and never raised, but for DeviceLost
+    and interrupts."""
+    if not cells:
+        return
     try:
-        store = Store(Path(cell.run.results).expanduser().absolute())
+        select(cells[0].model.device)
+        store = Store(Path(cells[0].run.results).expanduser().absolute())
         gone = store.sweep()
         if gone:
             notify("say", f"{len(gone)} half-written folders or claims of processes that died were removed")
-        if cell.run.task == VIDEOS:
-            make(cell, store, notify, lost)
-            mirror(cell, store, notify)
+        if cells[0].run.task == VIDEOS:
+            make(cells, store, notify, lost)
+            for cell in cells:
+                mirror(cell, store, notify)
         else:
-            notify("cell", cell.label, None)
-            for line in task_of(cell.run.task)(cell, store, notify):
-                notify("failed", line)
+            measure(cells[0], store, notify)
         store.remember()
     except (ConfigError, WeightsError, StoreError) as error:
         notify("failed", str(error))
@@ -38,7 +43,14 @@ def perform(cell: Cell, notify: Notify, lost: Mapping[str, str] | None = None) -
         raise
     except Exception as error:
         notify("say", traceback.format_exc())
-        notify("failed", f"{cell.label}: {type(error).__name__}: {error}".splitlines()[0])
+        notify("failed", f"{named(cells)}: {type(error).__name__}: {error}".splitlines()[0])
+
+
+def measure(cell: Cell, store: Store, notify: Notify) -> None:
+    """The task of a cell that makes no videos."""
+    notify("cell", cell.label, None, cell.order.place)
+    for line in task_of(cell.run.task)(cell, store, notify):
+        notify("failed", line)
 
 
 def mirror(cell: Cell, store: Store, notify: Notify) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from multiprocessing import Pipe
@@ -45,31 +46,42 @@ class Supervisor:
         theirs.close()
         told.close()
 
-    def do(self, order: Order, name: str, notify: Notify) -> None:
-        """See one cell through, over as many processes as it takes; `name` is what a failure calls it."""
-        lost: dict[str, str] = {}
+    def do(
+        self, cells: Sequence[tuple[str, Order]], notify: Notify, already_lost: Mapping[str, str] | None = None
+    ) -> None:
+        """See a group of cells through (sweep/turns.py), over as many processes as it takes.
+
+        `cells`: what a failure calls each, and its order. A process that dies outside any video may have died of one
+        cell of the group: each then gets a try of its own.
+        """
+        lost, orders = dict(already_lost or {}), [order for _, order in cells]
         while True:
-            video, status = self._try(order, lost, notify)
+            video, status = self._try(orders, lost, notify)
             if status == 0:
                 return
             if status == AGAIN:
                 continue
             why = f"its process {death(status)}"
+            if video is None and len(cells) > 1:
+                notify("say", f"{cells[0][0]} and {len(cells) - 1} more: {why} outside any video; now one by one")
+                for cell in cells:
+                    self.do([cell], notify, lost)
+                return
             if video is None:
-                notify("failed", f"{name}: {why} outside any video; the rest of it is missing")
+                notify("failed", f"{cells[0][0]}: {why} outside any video; the rest of it is missing")
                 return
             _, key, label, *_ = video
             lost[key] = why
             notify("made", "failed", None)
             notify("failed", f"{label} {key}: {why}")
 
-    def _try(self, order: Order, lost: dict[str, str], notify: Notify) -> tuple[tuple | None, int]:
-        """The video in which a process died, if it was in one, and its exit status; 0 when the cell is done."""
+    def _try(self, orders: Sequence[Order], lost: dict[str, str], notify: Notify) -> tuple[tuple | None, int]:
+        """The video in which a process died, if it was in one, and its exit status; 0 when the cells are done."""
         if self.process is None:
             self.start()
         video = None
         try:
-            self.orders.send((asdict(order), lost))
+            self.orders.send(([asdict(order) for order in orders], lost))
             while True:
                 event = self.events.recv()
                 if event[0] == "end":

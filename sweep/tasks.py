@@ -7,10 +7,9 @@ from importlib import import_module
 
 from conf.schema import ConfigError, nearest
 from store import Store
-from sweep.cell import Cell
+from sweep.cell import VIDEOS, Cell
 from sweep.make_videos import Notify
 
-VIDEOS = "videos"
 TASKS: dict[str, str] = {  # name -> module with run(cell, store, notify)
     "calibrate": "sweep.calibration.task",
     "plan": "sweep.plan_task",

@@ -1,8 +1,8 @@
-"""The process that does the cells of a sweep, one after another: `python -m sweep.worker ORDERS EVENTS`.
+"""The process that does the cells of a sweep, one group after another: `python -m sweep.worker ORDERS EVENTS`.
 
 It imports torch and what else never touches CUDA, computes nothing itself, and forks a child that takes orders from one
 pipe and tells the other what happens. The child imports the model, whose libraries ask for a GPU as they are imported:
-a process forked after that question can never use one. The child keeps its models between cells; when it dies, the
+a process forked after that question can never use one. The child keeps its models between groups; when it dies, the
 next is forked at once.
 """
 
@@ -76,13 +76,17 @@ def serve(orders: Connection, events: Connection) -> int:
         ordered = waiting.get()
         if ordered is None:
             return 0
-        order, lost = ordered
+        batch, lost = ordered
+        cells = []
+        for order in batch:
+            try:
+                cells.append(Cell.of(Order(**order)))
+            except (ConfigError, WeightsError) as error:  # right where it was ordered, but not on this machine
+                events.send(("failed", str(error)))
         try:
-            perform(Cell.of(Order(**order)), lambda *event: events.send(event), lost)
+            perform(cells, lambda *event: events.send(event), lost)
         except DeviceLost:
             return AGAIN
-        except (ConfigError, WeightsError) as error:  # right where it was ordered, but not on this machine
-            events.send(("failed", str(error)))
         events.send(("end",))
 
 

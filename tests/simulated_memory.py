@@ -19,13 +19,13 @@ class SimulatedMemory(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):
-            if isinstance(tensor, torch.Tensor) and tensor.device.type == "cpu":
+            if isinstance(tensor, torch.Tensor) and tensor.device.type in ("cpu", "meta"):
                 self._hold(tensor)
         return out
 
     def _hold(self, tensor):
         storage = tensor.untyped_storage()
-        place, size = storage.data_ptr(), storage.nbytes()
+        place, size = storage._cdata, storage.nbytes()  # not where its data are: those of "meta" tensors are nowhere
         if not self.holders[place]:
             self.sizes[place] = size
             self.live += size

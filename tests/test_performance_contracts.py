@@ -10,6 +10,7 @@ from unittest import mock
 import pytest
 import torch
 import torch.nn.functional as F
+from diffusers import SkyReelsV2Transformer3DModel
 
 from baselines.adacache import AdaCache
 from baselines.delta_dit import DeltaDiT
@@ -30,10 +31,12 @@ from engine.visit import Visit
 from models.magi1.backbone import Magi1Backbone
 from models.magi1.price import cache_bytes
 from models.skyreels.backbone import SkyReelsV2
-from models.skyreels.batch import MARGIN, activation_bytes
+from models.skyreels.batch import MARGIN, activation_bytes, joined, together
 from models.skyreels.branch import through
+from models.skyreels.forward import condition, forward, opening, read_text
 from scope.method import Scope
 from scope.predictors import ORDER
+from tests.simulated_memory import SimulatedMemory
 from tests.test_magi1_backbone import TINY as MAGI1
 from tests.tiny import ARCHITECTURE, LONG, TINY, build, texts_of, video
 
@@ -269,7 +272,7 @@ def test_branches_in_one_batch_are_the_branches_one_by_one(changes):
 
 
 def test_a_batch_that_would_not_fit_is_refused_before_it_is_tried(monkeypatch):
-    need = activation_bytes(ARCHITECTURE, 10 * 2 * 3, 2, 4)
+    need = activation_bytes(ARCHITECTURE, 10 * 2 * 3, 2, 4, TINY.text_length)
     monkeypatch.setattr("models.skyreels.batch.free_bytes", lambda device: int(need / MARGIN) - 10)
     with pytest.raises(ValueError, match=r"always: 2 branches of 60 tokens take 0\.00 GB .* use batch_guidance=auto"):
         build(batch_guidance="always")
@@ -279,11 +282,40 @@ def test_a_batch_that_would_not_fit_is_refused_before_it_is_tried(monkeypatch):
 
 
 def test_the_size_of_a_batch_is_that_of_its_widest_moment():
-    """By hand, w = 24 and f = 32: (5 x 4 + 12) 24 = 768 bytes a token in attention, 4 (2 x 24 + 2 x 32) = 448 inside
-    the feed-forward, (4 + 16) 24 = 480 in the modulation."""
-    assert activation_bytes(ARCHITECTURE, 60, 2, 4) == 2 * 60 * 768
-    full = {"num_attention_heads": 12, "attention_head_dim": 128, "ffn_dim": 8960}
-    assert activation_bytes(full, 51_000, 1, 2) == 51_000 * 2 * (2 * 1536 + 2 * 8960)  # 2.1 GB
+    """By hand, w = 24 and f = 32: (7 x 4 + 8) 24 = 864 bytes a token in attention, 4 (5 x 24 + 2 x 32) = 736 inside
+    the feed-forward; 48 for its rotation; 2 blocks with keys and values of 8 x 24 x 4 bytes, twice for each branch."""
+    assert activation_bytes(ARCHITECTURE, 60, 2, 4, 8) == 2 * 60 * 864 + 60 * 48 + 2 * 2 * 2 * 2 * 768
+    full = {"num_attention_heads": 12, "attention_head_dim": 128, "ffn_dim": 8960, "num_layers": 30}
+    assert activation_bytes(full, 51_000, 2, 2, 512) == pytest.approx(5.64e9, rel=0.01)  # counted without weights
+
+
+@pytest.mark.parametrize("ffn", [64, 640], ids=["attention is widest", "the feed-forward is widest"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("batched", [True, False], ids=["batched", "in turn"])
+def test_the_size_of_a_batch_is_what_a_forward_takes(batched, precision, ffn):
+    """A forward of the released class on tensors without data, every live byte counted."""
+    architecture = ARCHITECTURE | {"num_attention_heads": 4, "attention_head_dim": 32, "ffn_dim": ffn}
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    branches, slots, height, width, length = 1 + batched, 10, 32, 48, 16
+    with torch.device("meta"):
+        model = SkyReelsV2Transformer3DModel(**architecture).to(dtype)
+        latents = torch.empty(slots, 16, height, width, dtype=dtype)
+        embedding = torch.empty(1, length, architecture["text_dim"], dtype=dtype)
+        steps = torch.empty(slots)
+    with (
+        mock.patch.object(F, "scaled_dot_product_attention", lambda q, *_, **__: torch.empty_like(q)),  # as flash does
+        torch.inference_mode(),
+        SimulatedMemory() as memory,
+    ):
+        texts = [read_text(model, embedding) for _ in range(branches)]
+        when = condition(model, steps, 24, dtype)
+        begun = opening(model, latents, when, 0, ("cond", "uncond")[:branches])
+        if batched:
+            together(model, latents, when, joined(texts), 0, begun)
+        else:
+            forward(model, latents, when, texts[0], begun=begun)
+    need = activation_bytes(architecture, slots * height * width // 4, branches, dtype.itemsize, length)
+    assert 0.97 * need < memory.peak < need / MARGIN
 
 
 def test_free_memory_is_some_of_what_the_machine_has():

@@ -49,12 +49,14 @@ def test_a_segfault_costs_one_video_is_recorded_and_not_tried_again(menu, tmp_pa
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     results, mark = tmp_path / "results", tmp_path / "SIGSEGV-0-0"
     order, told, refused = composed(menu, results, ("mark", str(mark))), [], []
+    plain = yaml.safe_load(order.config) | {"method": {"_target_": "engine.method.Original"}}
+    beside = Order(yaml.safe_dump(plain), "original", None)  # takes turns with it; every video of its own is there
     supervisor = Supervisor()
     try:
-        supervisor.do(order, "tiny deadly", lambda *event: told.append(event))
-        supervisor.do(order, "tiny deadly", lambda *event: told.append(event))  # the failure is not tried again
+        supervisor.do([("tiny deadly", order), ("tiny original", beside)], lambda *event: told.append(event))
+        supervisor.do([("tiny deadly", order)], lambda *event: told.append(event))  # the failure is not tried again
         wrong = replace(order, config=order.config.replace("device: cpu", "device: abacus"))
-        supervisor.do(wrong, "tiny deadly", lambda *event: refused.append(event))
+        supervisor.do([("tiny deadly", wrong)], lambda *event: refused.append(event))
         family = [supervisor.process.pid, *(p.pid for p in psutil.Process(supervisor.process.pid).children())]
     finally:
         supervisor.close()
@@ -69,7 +71,7 @@ def test_a_segfault_costs_one_video_is_recorded_and_not_tried_again(menu, tmp_pa
     assert failed.run["reason"] == "its process was killed by SIGSEGV" and "produced_by" in failed.run
     lines = [event[1] for event in told if event[0] == "failed"]
     assert lines == [f"tiny deadly {failed.path.name}: its process was killed by SIGSEGV"]
-    assert [event[2] for event in told if event[0] == "cell"] == [4, 2, 0]
+    assert [event[2] for event in told if event[0] == "cell"] == [4, None, 2, None, 0]
     assert [event[0] for event in refused] == ["failed"] and "abacus" in refused[0][1]
     assert not any(psutil.pid_exists(pid) for pid in (*family, int(mark.read_text())))
     assert [p.name for p in (results / ".staging").iterdir()] == [".writable"]

@@ -22,18 +22,24 @@ from models.skyreels.settings import SPATIAL, SkyReels
 MARGIN = 0.9  # share of the free memory that a batch may take; raising it: more batches, higher risk to run out
 
 
-def activation_bytes(architecture: Mapping[str, Any], tokens: int, branches: int, itemsize: int) -> int:
-    """Peak bytes of the activations of a forward with `tokens` tokens per branch.
+def activation_bytes(
+    architecture: Mapping[str, Any], tokens: int, branches: int, itemsize: int, text_length: int = 0
+) -> int:
+    """Peak bytes that a forward with `tokens` tokens per branch holds beside the weights.
 
-    It is the largest of three moments in a block, with w the width of the block and f that of its feed-forward:
+    They are the rotations, the text's keys and values in every block, and the larger of two moments in a block, with w
+    the width of the block and f that of its feed-forward. Both moments hold 3 w: the block's input, the input of the
+    first block and, once for all branches, that before it was repeated and the first attention. To these come
 
-        feed-forward     h, z, and the inner layer before and after its activation      itemsize (2 w + 2 f)
-        attention        h, z, q, k, v; a rotation's pairs, float32, before and after   itemsize 5 w + 12 w
-        modulation       h; its float32 copy, norm, product and sum                     itemsize w + 16 w
+        feed-forward     the stream, z, and the inner layer before and after its activation   itemsize (2 w + 2 f)
+        attention        z, q, k, and a rotation's input; its pairs, float32, before and after    itemsize 4 w + 8 w
     """
     w = architecture["num_attention_heads"] * architecture["attention_head_dim"]
     f = architecture["ffn_dim"]
-    return branches * tokens * max(itemsize * (2 * w + 2 * f), (5 * itemsize + 12) * w, (itemsize + 16) * w)
+    block = branches * tokens * max(itemsize * (5 * w + 2 * f), (7 * itemsize + 8) * w)
+    rotations = tokens * architecture["attention_head_dim"] * 4  # complex numbers of two float32, one a pair
+    copies = branches if branches == 1 else 2 * branches  # a batch holds the texts joined, beside each by itself
+    return block + rotations + copies * 2 * architecture["num_layers"] * text_length * w * itemsize
 
 
 def batches(settings: SkyReels, architecture: Mapping[str, Any], device: torch.device) -> bool:
@@ -49,7 +55,8 @@ def batches(settings: SkyReels, architecture: Mapping[str, Any], device: torch.d
         for side, patch in zip((settings.height, settings.width), architecture["patch_size"][1:], strict=True)
     )
     tokens = max(segment.length for segment in settings.segments) * p * q
-    need = activation_bytes(architecture, tokens, branches, {"fp32": 4, "bf16": 2}[settings.precision])
+    itemsize = {"fp32": 4, "bf16": 2}[settings.precision]
+    need = activation_bytes(architecture, tokens, branches, itemsize, settings.text_length)
     free = free_bytes(device)
     if need <= MARGIN * free:
         return True
