@@ -1,8 +1,8 @@
 """Turns composed YAML into checked objects. The error for an unknown name suggests the most similar valid name.
 
 A YAML file in conf/model/ or conf/method/ registers a model or a method: its `_target_` names a class, and the
-dataclass of the class's settings is the schema of the other keys. Only subclasses of Method and classes with a
-`Settings` attribute are instantiated.
+dataclass of the class's settings is the schema of the other keys and holds their defaults (conf/menu.py). Only
+subclasses of Method and classes with a `Settings` attribute are instantiated.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from conf.errors import ConfigError, nearest
-from conf.suite import CONF, Prompts, read_prompts
+from conf.menu import CONF, GROUPS, in_full
+from conf.suite import Prompts, read_prompts
 from conf.words import literal
 from engine.method import Method
 
@@ -245,9 +246,8 @@ def options(group: str) -> list[str]:
 def _keys() -> list[str]:
     """The names of all settings that the command line can change."""
     known = [f.name for f in fields(Run)] + [f"prompts.{f.name}" for f in fields(Prompts)]
-    for group in ("model", "method"):
-        for path in (CONF / group).glob("*.yaml"):
-            known += [f"{group}.{key!s}" for key in OmegaConf.load(path)]
+    for group in GROUPS:
+        known += [f"{group}.{key}" for name in options(group) for key in in_full(group, name)]
     return known
 
 
@@ -273,19 +273,24 @@ def has_point(model: str, method: str, speed: str) -> bool:
 
 def departures(config: DictConfig) -> dict[str, Any]:
     """The settings of a composed run that differ from the menu, with their values: `{"method.max_skip": 1}`."""
-    choices = HydraConfig.get().runtime.choices
+    choices, folders = HydraConfig.get().runtime.choices, _folders()
     point = _on_menu(f"point/{choices['model']}/{choices['method']}_{config.get('speed')}")
     found: dict[str, Any] = {}
-    for group in ("model", "method"):
-        plain = _on_menu(f"{group}/{choices[group]}") | dict(point.get(group) or {})
+    for group in GROUPS:
+        plain = in_full(group, choices[group], folders) | dict(point.get(group) or {})
         own: Any = OmegaConf.to_container(config[group], resolve=True)
         found |= {f"{group}.{k}": v for k, v in own.items() if k not in NO_DEPARTURE and v != plain.get(k, _NOTHING)}
     return found
 
 
-def _on_menu(name: str) -> dict[str, Any]:
-    """The content of a menu file; a plug-in's file replaces ours. Empty if there is none."""
+def _folders() -> list[Path]:
+    """Where files of the menu lie, a plug-in's folder before ours."""
     plugged_in = [Path(source.path) for source in HydraConfig.get().runtime.config_sources if source.path]
-    path = next((path for folder in (*plugged_in, CONF) if (path := folder / f"{name}.yaml").is_file()), None)
+    return [*plugged_in, CONF]
+
+
+def _on_menu(name: str) -> dict[str, Any]:
+    """An operating point as its file has it; empty if there is none."""
+    path = next((path for folder in _folders() if (path := folder / f"{name}.yaml").is_file()), None)
     content: Any = OmegaConf.to_container(OmegaConf.load(path)) if path else {}
     return content or {}

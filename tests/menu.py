@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydra.utils import get_class
-from omegaconf import OmegaConf
 
 from baselines.shared.memory_account import SIZES, Size
-from conf.schema import CONF
+from conf.menu import in_full
 from engine.method import Method
 
 RATIOS = [1.0, 0.95, 0.97, 0.9, 0.98, 0.93, 0.95, 0.92, 0.97, 0.9, 0.95, 0.9]
@@ -125,9 +124,8 @@ def size_of(model: Any) -> Size:
 
 def make(name: str, changes: dict[str, Any]) -> Method:
     """The method `name` of the menu with `changes`."""
-    config = OmegaConf.to_container(OmegaConf.load(CONF / "method" / f"{name}.yaml"))
-    assert isinstance(config, dict)
+    config = in_full("method", name)
     kind = get_class(config.pop("_target_"))
-    made = kind(**{str(k): v for k, v in {**config, **changes}.items()})
+    made = kind(**{**config, **changes})
     assert isinstance(made, Method)
     return made

@@ -1,7 +1,7 @@
 """The menu: every choice composes, says what its dataclass says, and what cannot be run is refused in one line."""
 
 import math
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from conf.menu import in_full
 from conf.schema import CONF, ConfigError, Prompts, Run, device_of, explain, nearest, options, parse, read_prompts
 from engine.method import Method
 
@@ -48,7 +49,7 @@ def refused(*overrides):
 
 
 def loaded(group, option):
-    return OmegaConf.load(CONF / group / f"{option}.yaml")
+    return OmegaConf.create(in_full(group, option))
 
 
 # --- what is on the menu ----------------------------------------------------------------------------------------------
@@ -73,31 +74,6 @@ def test_every_method_composes_where_its_open_values_are_given(method):
     values = {key: "[1.0]" if types[key].startswith("list") else "0.1" for key in missing}
     _, _, _, made = checked(f"method={method}", *(f"method.{key}={value}" for key, value in values.items()))
     assert isinstance(made, Method)
-
-
-@pytest.mark.parametrize("method", options("method"))
-def test_a_methods_yaml_is_its_dataclass(method):
-    """The same names; the same values, or ??? where the operating point gives them."""
-    config = loaded("method", method)
-    kind = get_class(config["_target_"])
-    assert is_dataclass(kind)
-    known = {f.name: f for f in fields(kind)}
-    assert {str(key) for key in config} - {"_target_"} == set(known)
-    for name, own in known.items():
-        if OmegaConf.is_missing(config, name):
-            assert own.default is MISSING and own.default_factory is MISSING, name
-            continue
-        default = own.default_factory() if own.default_factory is not MISSING else own.default
-        if default is not MISSING:
-            assert config[name] == default, name
-
-
-@pytest.mark.parametrize("model", options("model"))
-def test_a_models_yaml_names_settings_of_its_backbone(model):
-    config = loaded("model", model)
-    kind = get_class(config["_target_"]).Settings
-    assert {str(key) for key in config} - {"_target_"} <= {f.name for f in fields(kind)}
-    assert {"name", "weights", "checkpoint", "frames", "height", "width", "steps"} <= {str(key) for key in config}
 
 
 @pytest.mark.parametrize("group", ["model", "method"])
