@@ -40,10 +40,14 @@ READ = {  # name: program that is timed; its arguments are the folder and the nu
 def record(n: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """The run.json and quality.json of the n-th video, with the size of real ones."""
     draw = random.Random(n)
+    return _run(n, draw), _quality(n, draw)
+
+
+def _run(n: int, draw: random.Random) -> dict[str, Any]:
     model = {f"setting_{i}": i / 7 for i in range(30)} | {"architecture": {f"part_{i}": i for i in range(20)}}
     method = {"class": "scope.method.Scope", "code": "0" * 12, **{f"knob_{i}": i / 3 for i in range(12)}}
     prompt = f"a video of {draw.random()}, described in about as many words as a prompt of a suite has, number {n}"
-    run = {
+    return {
         "status": "ok",
         "reason": "",
         "prompt": prompt,
@@ -72,8 +76,11 @@ def record(n: int) -> tuple[dict[str, Any], dict[str, Any]]:
         "decisions": {"cache": 50, "predict": 50, "recompute": 100},
         "command": "python run.py " + "word " * 10,
     }
+
+
+def _quality(n: int, draw: random.Random) -> dict[str, Any]:
     curves = {name: [draw.random() for _ in range(FRAMES)] for name in ("psnr", "ssim", "lpips")}
-    quality = {
+    return {
         "psnr": 30.0 + draw.random(),
         "ssim": draw.random(),
         "lpips": draw.random(),
@@ -84,7 +91,6 @@ def record(n: int) -> tuple[dict[str, Any], dict[str, Any]]:
         "metric_versions": {f"metric_{i}": "a few words on how it was measured" for i in range(7)},
         "per_frame": curves,
     }
-    return run, quality
 
 
 def fill(root: Path, records: int) -> None:

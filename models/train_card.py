@@ -5,6 +5,7 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -150,6 +151,26 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def shared_values(config: DictConfig, out: Path) -> dict[str, Any]:
+    """The values of a model card that both small models have."""
+    return {
+        "colours": ", ".join(COLOURS),
+        "shapes": ", ".join(SHAPES),
+        "directions": ", ".join(DIRECTIONS),
+        "backgrounds": ", ".join(BACKGROUNDS),
+        "size": config.size,
+        "videos": config.latents.videos,
+        "drop": config.flow.drop_text,
+        "memory": 1 / (1 - config.flow.decay),
+        "threads": config.threads,
+        "machine": processor(),
+        "torch": torch.__version__.split("+")[0],
+        "seed": config.seed,
+        "notes": config.notes and f" {config.notes}",
+        "adherence": adherence_text(out / "adherence.json"),
+    }
+
+
 def write_card(config: DictConfig, work: Path, out: Path) -> None:
     """Write README.md, losses.csv and losses.png into the model folder `out` from the checkpoints in `work`."""
     images = f"{config.vae.image_batch} frames, then {config.vae.video_batch} videos"
@@ -158,11 +179,7 @@ def write_card(config: DictConfig, work: Path, out: Path) -> None:
     write_curves(stages, out)
     width = config.transformer.heads * config.transformer.head_dim
     card = CARD.format(
-        colours=", ".join(COLOURS),
-        shapes=", ".join(SHAPES),
-        directions=", ".join(DIRECTIONS),
-        backgrounds=", ".join(BACKGROUNDS),
-        size=config.size,
+        **shared_values(config, out),
         width=width,
         layers=config.transformer.layers,
         flow_shift=config.flow_shift,
@@ -171,16 +188,7 @@ def write_card(config: DictConfig, work: Path, out: Path) -> None:
         vae_m=parameters(out / "vae" / "diffusion_pytorch_model.safetensors"),
         text_m=parameters(out / "text_encoder" / "model.safetensors"),
         stages=stage_rows(stages, batches),
-        videos=config.latents.videos,
         frames=config.latents.frames,
         causal=config.flow.causal,
-        drop=config.flow.drop_text,
-        memory=1 / (1 - config.flow.decay),
-        threads=config.threads,
-        machine=processor(),
-        torch=torch.__version__.split("+")[0],
-        seed=config.seed,
-        notes=config.notes and f" {config.notes}",
-        adherence=adherence_text(out / "adherence.json"),
     )
     (out / "README.md").write_text(card)

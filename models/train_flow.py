@@ -6,7 +6,7 @@ one, the staircase, in which each block lags behind the block before it, and bot
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -185,20 +185,17 @@ def train_flow(
     specs: list[Spec],
     *,
     frames: int,
-    steps: int,
     batch: int,
-    lr: float,
-    decay: float,
     causal: float,
     drop_text: float,
     bfloat16: bool,
     seed: int,
-    checkpoint_every: int,
-    work: Path,
+    **training: Any,
 ) -> None:
     """Train transformer and text encoder together, in place, on `latents` (N, 16, at least frames+1, h, w) of `specs`.
 
     `causal` is the share of batches with the block-causal mask, `drop_text` the share of empty prompts (for guidance).
+    `training` are steps, lr, decay, checkpoint_every and work, see `train_loop.fit`.
     """
 
     def loss_of(step: int) -> Tensor:
@@ -217,15 +214,5 @@ def train_flow(
         error = (found.float() - (sample - data)).square().mean((1, 3, 4))
         return (error * noise.weight).sum() / noise.weight.sum().clamp_min(1)
 
-    fit(
-        "flow",
-        {"transformer": transformer, "text_encoder": encoder},
-        loss_of,
-        steps=steps,
-        lr=lr,
-        warmup=100,
-        decay=decay,
-        weight_decay=0.01,
-        checkpoint_every=checkpoint_every,
-        work=work,
-    )
+    modules: dict[str, nn.Module] = {"transformer": transformer, "text_encoder": encoder}
+    fit("flow", modules, loss_of, warmup=100, weight_decay=0.01, **training)

@@ -9,8 +9,7 @@ from omegaconf import DictConfig
 
 from models.magi1.checkpoint import SINGLE
 from models.magi1.vae import WEIGHTS, load_vae
-from models.shapes import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES
-from models.train_card import adherence_text, parameters, processor, stage_rows, stages_of, write_curves
+from models.train_card import parameters, shared_values, stage_rows, stages_of, write_curves
 from models.train_magi1_vae import reconstruction
 
 CARD = """---
@@ -73,11 +72,7 @@ def write_card(config: DictConfig, work: Path, out: Path) -> None:
     write_curves(stages, out)
     runtime, shape = config.runtime, config.transformer
     card = CARD.format(
-        colours=", ".join(COLOURS),
-        shapes=", ".join(SHAPES),
-        directions=", ".join(DIRECTIONS),
-        backgrounds=", ".join(BACKGROUNDS),
-        size=config.size,
+        **shared_values(config, out),
         frames=runtime.num_frames,
         chunks=runtime.num_frames // (4 * runtime.chunk_width),
         transformer_m=parameters(out / SINGLE),
@@ -88,20 +83,11 @@ def write_card(config: DictConfig, work: Path, out: Path) -> None:
         steps=runtime.num_steps,
         window=runtime.window_size,
         stages=stage_rows(stages, batches),
-        videos=config.latents.videos,
         kl=config.vae.kl,
         jitter=config.vae.jitter,
         psnr=reconstruction(load_vae(out / "vae", dtype=torch.float32), config.size),
         fewer=config.flow.fewer_steps,
-        drop=config.flow.drop_text,
         guidance=config.flow.guidance,
         guided_from=config.flow.guided_from,
-        memory=1 / (1 - config.flow.decay),
-        threads=config.threads,
-        machine=processor(),
-        torch=torch.__version__.split("+")[0],
-        seed=config.seed,
-        notes=config.notes and f" {config.notes}",
-        adherence=adherence_text(out / "adherence.json"),
     )
     (out / "README.md").write_text(card)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -110,29 +110,21 @@ def train_flow(
     specs: list[Spec],
     runtime: RuntimeConfig,
     *,
-    steps: int,
     batch: int,
-    lr: float,
-    decay: float,
     fewer_steps: float,
     drop_text: float,
     guidance: float,
     guided_from: int,
     bfloat16: bool,
     seed: int,
-    checkpoint_every: int,
-    work: Path,
+    **training: Any,
 ) -> list[float]:
     """Train transformer and text encoder together, in place, on `latents` (N, chunks, C, chunk_width, h, w) of `specs`.
 
     `fewer_steps` is the share of batches on the grid of a run with half, a quarter or an eighth of the steps. It trains
     the second time embedding, the step length, for these runs. `drop_text` is the share of windows without a prompt.
-
-    From step `guided_from` on, a single pass learns the result of two passes with classifier-free guidance of scale
-    `guidance`; 1 turns this off (Model-guidance, arXiv:2502.12154). The target is v + w (v_text - v_none), with
-    w = 1 - 1 / guidance, for which the model converges to v_none + (v - v_none) / (1 - w).
-
-    Returns the loss of every step. Raises ValueError for a guidance below 1.
+    From step `guided_from` on, a single pass learns guidance of scale `guidance`, see `_guidance_term`. `training` are
+    steps, lr, decay, checkpoint_every and work, see `train_loop.fit`. Returns the loss of every step.
     """
     if guidance < 1:
         raise ValueError(f"got flow.guidance={guidance}; want 1 (none) or more, e.g. 2.5")
@@ -141,34 +133,13 @@ def train_flow(
     def loss_of(step: int) -> Tensor:
         drawn = _draw(plans, latents, specs, batch, fewer_steps, torch.Generator().manual_seed(seed * 1_000_003 + step))
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-            texts, null = embed_prompts(tokenizer, encoder, drawn.prompts), model.y_embedder.null_text
-            bare = (torch.rand(batch, generator=drawn.generator) < drop_text).tolist()
-            texts = [null if without else text for text, without in zip(texts, bare, strict=True)]
-            each = zip(drawn.forwards, drawn.latents, drawn.noise, texts, strict=True)
-            windows = [
-                window_of(forward, clean, noise, text, null, runtime.clean_t) for forward, clean, noise, text in each
-            ]
+            windows = _windows(model, encoder, tokenizer, drawn, runtime.clean_t, drop_text)
             found = velocities(model, windows, drawn.forwards[0].step_length)
-            push = torch.zeros(())
-            if guidance > 1 and step >= guided_from:
-                with torch.no_grad():
-                    unprompted = [replace(window, text=[null] * len(window.text)) for window in windows]
-                    push = (1 - 1 / guidance) * (found - velocities(model, unprompted, drawn.forwards[0].step_length))
-        return flow_loss(found, windows, push.detach().float())
+            push = _guidance_term(model, windows, drawn, found, guidance if step >= guided_from else 1.0)
+        return flow_loss(found, windows, push)
 
     modules: dict[str, nn.Module] = {"transformer": model, "text_encoder": encoder}
-    return fit(
-        "flow",
-        modules,
-        loss_of,
-        steps=steps,
-        lr=lr,
-        warmup=100,
-        decay=decay,
-        weight_decay=0.01,
-        checkpoint_every=checkpoint_every,
-        work=work,
-    )
+    return fit("flow", modules, loss_of, warmup=100, weight_decay=0.01, **training)
 
 
 @dataclass(frozen=True)
@@ -199,6 +170,39 @@ def _draw(
     noise = torch.randn(batch, *latents.shape[1:], generator=generator)
     prompts = [_worded(specs[i], wording) for i in chosen]
     return Drawn(forwards, [latents[i].float() for i in chosen], noise, prompts, generator)
+
+
+def _windows(
+    model: Magi1DiT,
+    encoder: T5EncoderModel,
+    tokenizer: PreTrainedTokenizerFast,
+    drawn: Drawn,
+    clean_t: float,
+    drop_text: float,
+) -> list[Window]:
+    """The windows of a batch; a share `drop_text` of them has no prompt."""
+    texts, null = embed_prompts(tokenizer, encoder, drawn.prompts), model.y_embedder.null_text
+    bare = (torch.rand(len(texts), generator=drawn.generator) < drop_text).tolist()
+    texts = [null if without else text for text, without in zip(texts, bare, strict=True)]
+    each = zip(drawn.forwards, drawn.latents, drawn.noise, texts, strict=True)
+    return [window_of(forward, clean, noise, text, null, clean_t) for forward, clean, noise, text in each]
+
+
+@torch.no_grad()
+def _guidance_term(
+    model: Magi1DiT, windows: Sequence[Window], drawn: Drawn, found: Tensor, guidance: float
+) -> Tensor | float:
+    """The term of the target with which one pass learns the result of classifier-free guidance of scale `guidance`.
+
+    The target is v + w (v_text - v_none) with w = 1 - 1 / guidance. The model then converges to
+    v_none + (v - v_none) / (1 - w) (Model-guidance, arXiv:2502.12154). 0 for a guidance of 1.
+    """
+    if guidance == 1:
+        return 0.0
+    null = model.y_embedder.null_text
+    unprompted = [replace(window, text=[null] * len(window.text)) for window in windows]
+    push = (1 - 1 / guidance) * (found - velocities(model, unprompted, drawn.forwards[0].step_length))
+    return push.float()
 
 
 def flow_loss(found: Tensor, windows: Sequence[Window], push: Tensor | float = 0.0) -> Tensor:

@@ -128,18 +128,18 @@ def autoencoder_loss(
 def train_vae(
     *,
     architecture: dict[str, Any],
-    steps: int,
     batch: int,
-    lr: float,
     kl: float,
     jitter: float,
     bfloat16: bool,
     seed: int,
     size: int,
-    checkpoint_every: int,
-    work: Path,
+    **training: Any,
 ) -> ViTVAE:
-    """Train a VAE on new tiles of 12 frames. Its latents have zero mean and unit variance in each channel."""
+    """Train a VAE on new tiles of 12 frames. Its latents have zero mean and unit variance in each channel.
+
+    `training` are steps, lr, checkpoint_every and work, see `train_loop.fit`.
+    """
     torch.manual_seed(seed)
     vae = ViTVAE(VaeConfig(**architecture))
     start_as_components(vae, *principal(vae.config, size, 20_000_000))
@@ -151,18 +151,7 @@ def train_vae(
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             return autoencoder_loss(vae, video, mask, generator, kl, jitter)
 
-    fit(
-        "vae",
-        {"vae": vae},
-        loss_of,
-        steps=steps,
-        lr=lr,
-        warmup=30,
-        decay=0.99,
-        weight_decay=0.0,
-        checkpoint_every=checkpoint_every,
-        work=work,
-    )
+    fit("vae", {"vae": vae}, loss_of, warmup=30, decay=0.99, weight_decay=0.0, **training)
     standardise(vae, size)
     return vae
 
@@ -170,23 +159,20 @@ def train_vae(
 def refine_decoder(
     vae: ViTVAE,
     *,
-    steps: int,
     batch: int,
-    lr: float,
     jitter: float,
     edges: float,
     bfloat16: bool,
     seed: int,
     size: int,
-    checkpoint_every: int,
-    work: Path,
+    **training: Any,
 ) -> None:
     """Train only the decoder, in place, so that errors of generated latents are less visible.
 
     `jitter` is the standard deviation of the noise on the latents, which have unit variance. Generated latents have an
     independent error in every patch, which is visible as blocks. The error has nine times the weight on the shape and
     in three pixels around it. `edges` is the weight of the absolute error of differences between adjacent pixels, which
-    is large at the borders of patches.
+    is large at the borders of patches. `training` are steps, lr, checkpoint_every and work, see `train_loop.fit`.
     """
     vae.decoder.requires_grad_(True)
 
@@ -205,18 +191,7 @@ def refine_decoder(
         steep = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
         return ((error.square() + 0.2 * error.abs()) * weight).mean() / weight.mean() + edges * steep
 
-    fit(
-        "decoder",
-        {"decoder": vae.decoder},
-        loss_of,
-        steps=steps,
-        lr=lr,
-        warmup=20,
-        decay=0.99,
-        weight_decay=0.0,
-        checkpoint_every=checkpoint_every,
-        work=work,
-    )
+    fit("decoder", {"decoder": vae.decoder}, loss_of, warmup=20, decay=0.99, weight_decay=0.0, **training)
 
 
 @torch.no_grad()

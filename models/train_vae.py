@@ -4,6 +4,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan
@@ -100,15 +101,16 @@ def train_vae(
     video_steps: int,
     video_batch: int,
     frames: int,
-    lr: float,
     kl: float,
     jitter: float,
     seed: int,
     size: int,
-    checkpoint_every: int,
-    work: Path,
+    **training: Any,
 ) -> AutoencoderKLWan:
-    """Train a VAE on new single frames first, then on new videos of `frames` frames. See `autoencoder_loss`."""
+    """Train a VAE on new single frames first, then on new videos of `frames` frames. See `autoencoder_loss`.
+
+    `training` are lr, checkpoint_every and work, see `train_loop.fit`.
+    """
     torch.manual_seed(seed)
     vae = new_vae(base_dim)
 
@@ -119,38 +121,26 @@ def train_vae(
         video, mask = render_batch([sample(s) for s in seeds], 1 if images else frames, size)
         return autoencoder_loss(vae, video, mask, generator, kl, jitter)
 
-    fit(
-        "vae",
-        {"vae": vae},
-        loss_of,
-        steps=image_steps + video_steps,
-        lr=lr,
-        warmup=20,
-        decay=0.99,
-        weight_decay=0.0,
-        checkpoint_every=checkpoint_every,
-        work=work,
-    )
+    steps = image_steps + video_steps
+    fit("vae", {"vae": vae}, loss_of, steps=steps, warmup=20, decay=0.99, weight_decay=0.0, **training)
     return vae
 
 
 def refine_decoder(
     vae: AutoencoderKLWan,
     *,
-    steps: int,
     batch: int,
     frames: int,
-    lr: float,
     jitter: float,
     seed: int,
     size: int,
-    checkpoint_every: int,
-    work: Path,
+    **training: Any,
 ) -> None:
     """Train only the decoder, in place, for sharp outlines. The encoder and the latents do not change.
 
     The squared and absolute error have nine times the weight on the shape and in three pixels around it, where a circle
     differs from a square. `jitter` is the relative noise on the latents, as in `autoencoder_loss`.
+    `training` are steps, lr, checkpoint_every and work, see `train_loop.fit`.
     """
 
     def loss_of(step: int) -> Tensor:
@@ -166,18 +156,8 @@ def refine_decoder(
         error = decode(vae, z) - target
         return ((error.square() + 0.2 * error.abs()) * weight).mean() / weight.mean()
 
-    fit(
-        "decoder",
-        {"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv},
-        loss_of,
-        steps=steps,
-        lr=lr,
-        warmup=20,
-        decay=0.99,
-        weight_decay=0.0,
-        checkpoint_every=checkpoint_every,
-        work=work,
-    )
+    modules: dict[str, nn.Module] = {"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv}
+    fit("decoder", modules, loss_of, warmup=20, decay=0.99, weight_decay=0.0, **training)
 
 
 @torch.no_grad()

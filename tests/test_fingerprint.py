@@ -66,7 +66,7 @@ WORDING = [  # file, old, new
     ("engine/loop.py", "Decision, Mode, Row", "Decision, Row\nfrom engine.row import Mode"),
     ("engine/staircase.py", '"""', '"""Reworded. '),
     ("models/skyreels/unipc.py", '"""', '"""Reworded. '),
-    ("models/skyreels/backbone.py", "WAITING = 999", "WAITING: int = 999"),
+    ("models/skyreels/timesteps.py", "WAITING = 999", "WAITING: int = 999"),
     ("models/skyreels/backbone.py", '"""The embedding of each guidance branch."""', '"""One each."""'),
     ("models/skyreels/backbone.py", "return [1 + 4 * (s.first", "return [2 + 4 * (s.first"),  # only describes the video
     ("models/skyreels/settings.py", "is one of {', '.join(allowed)}, got", "wants {' or '.join(allowed)}, has"),
@@ -86,7 +86,7 @@ COMPUTING = [  # whose code, file, old, new
     ("SkyReelsV2", "engine/staircase.py", "return ", "return 0 or "),
     ("SkyReelsV2", "models/skyreels/backbone.py", "self.settings.guidance * (v", "0.5 * self.settings.guidance * (v"),
     ("SkyReelsV2", "models/skyreels/overlap.py", "level = 0.001", "level = 0.002"),
-    ("SkyReelsV2", "models/skyreels/backbone.py", "WAITING = 999", "WAITING = 998"),
+    ("SkyReelsV2", "models/skyreels/timesteps.py", "WAITING = 999", "WAITING = 998"),
     ("SkyReelsV2", "models/skyreels/attention.py", "return ", "return -1 * "),
     ("SkyReelsV2", "models/skyreels/forward.py", "FPS_ID = {", "FPS_ID = {0: 1, "),
     ("SkyReelsV2", "models/skyreels/vae.py", "/ 2 + 0.5", "/ 2 + 0.4"),

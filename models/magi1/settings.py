@@ -37,9 +37,7 @@ class Magi1:
     clean_kv_range: int = 1  # chunks that a finished chunk attends to at its refresh; unused with kv_range []
     clean_t: float = 0.9999  # time at which finished chunks are computed again
     clean_refresh: bool = True  # compute finished chunks again; false: their keys are those of their last step
-    kv_capacity: int = (
-        0  # size of the key-value cache in chunks, 0 for all; raising it: more memory, fewer keys dropped
-    )
+    kv_capacity: int = 0  # size of the key-value cache in chunks, 0 for all; raising it: more memory
     kv_queries: str = "frame"  # token | frame | chunk: last queries of the newest chunk, which rank the keys to keep
     nearly_clean: float = 0.3  # time from which the oldest chunk also runs without its past; 1 turns this off
     shortcut: str = "8,16,16"  # which quarter of a 12-step grid has the long step; or "16,16,8"

@@ -32,10 +32,9 @@ from models.skyreels.overlap import noised_overlap
 from models.skyreels.price import Price
 from models.skyreels.settings import SPATIAL, SkyReels
 from models.skyreels.signals import Signals
+from models.skyreels.timesteps import WAITING, timesteps_of
 from models.skyreels.unipc import UniPC
 from models.skyreels.vae import decode
-
-WAITING = 999  # the timestep of a frame that has not started, as in the official schedule
 
 
 class SkyReelsV2(Holder):
@@ -273,17 +272,7 @@ class SkyReelsV2(Holder):
         return sent(self._steps(row), self.device)
 
     def _steps(self, row: Row) -> list[int]:
-        """The integer timestep of every slot: WAITING before its start, 0 when finished, `addnoise` on the overlap."""
-        segment = self.settings.segments[row.segment]
-        steps = []
-        for slot, k, active in zip(row.slots, row.step, row.active, strict=True):
-            if slot - segment.first < segment.prefix:
-                steps.append(self.settings.addnoise)
-            elif k == row.steps:
-                steps.append(0)
-            else:
-                steps.append(self.timesteps[k] if active else WAITING)
-        return steps
+        return timesteps_of(row, self.settings, self.timesteps)
 
     def advance(self, latents: Tensor, row: Row, velocity: Tensor) -> Tensor:
         updating = row.updating

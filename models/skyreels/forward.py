@@ -178,7 +178,13 @@ def forward(
     same latents. `view` names the slots and those they attend to; its store keeps their keys and values.
     """
     begun = begun or opening(model, latents, cond, causal_block, view=view)
-    h, blocks = begun.hidden, model.blocks if depth is None else model.blocks[:depth]
+    blocks = model.blocks if depth is None else model.blocks[:depth]
+    h = _through_blocks(blocks, begun, text, visit, branch)
+    return _head(model, h, cond.time, latents.shape)
+
+
+def _through_blocks(blocks: Sequence[Any], begun: Opening, text: Text, visit: Visit | None, branch: str) -> Tensor:
+    """The hidden states after all `blocks`. With `visit`, each span of blocks that its method names is a site."""
 
     def run(i: int, h: Tensor, frames: Frames, visit: Visit | None) -> Tensor:
         table = modulation(blocks[i], frames.cond.blocks)
@@ -187,7 +193,7 @@ def forward(
             h = attend_to_video(blocks[i], i, h, table, frames, visit, (branch,))
         return finish_block(blocks[i], i, h, table, text, visit, branch, own)
 
-    i = 0
+    h, i = begun.hidden, 0
     while i < len(blocks):
         stop = visit.stop("blocks", i) if visit else None
         if visit is None or stop is None:
@@ -205,7 +211,7 @@ def forward(
 
         h = visit(Site("blocks", span, branch), h, compute)
         i = stop
-    return _head(model, h, cond.time, latents.shape)
+    return h
 
 
 def attend_to_video(
