@@ -274,7 +274,7 @@ def test_branches_in_one_batch_are_the_branches_one_by_one(changes):
 def test_a_batch_that_would_not_fit_is_refused_before_it_is_tried(monkeypatch):
     need = activation_bytes(ARCHITECTURE, 10 * 2 * 3, 2, 4, TINY.text_length)
     monkeypatch.setattr("models.skyreels.batch.free_bytes", lambda device: int(need / MARGIN) - 10)
-    with pytest.raises(ValueError, match=r"always: 2 branches of 60 tokens take 0\.00 GB .* use batch_guidance=auto"):
+    with pytest.raises(ValueError, match=r"always: 2 branches of 60 tokens need 0\.00 GB .* use batch_guidance=auto"):
         build(batch_guidance="always")
     assert not build(batch_guidance="auto")._batched
     monkeypatch.setattr("models.skyreels.batch.free_bytes", lambda device: int(need / MARGIN) + 10)

@@ -144,7 +144,7 @@ def test_signals_are_what_the_forward_itself_computes_first():
     kept = model.probe("latent", latents, row)
     latents += 1
     assert torch.equal(kept + 1, latents[row.slots.start : row.slots.stop])  # a copy, not a view
-    with pytest.raises(ValueError, match="no signal 'sound'; this backbone offers latent, patch_embedding"):
+    with pytest.raises(ValueError, match="unknown signal 'sound'; this backbone offers latent, patch_embedding"):
         model.probe("sound", latents, row)
 
 
