@@ -1,22 +1,22 @@
 """AdaCache (Kahatapitiya et al., ICCV 2025, arXiv 2411.02397, Sec. 3): the measured change sets how long to reuse.
 
     c = mean|r_now - r_then| / mean|r_then| / gap     r: attention output of block `measured`, last computed steps
-    c <- c (1 + motion m),  m = mean|r_{j+1} - r_j| / mean|r_j|            between neighbouring latents: moving content
-    the codebook maps c to a rate: compute again after so many steps, and reuse the branches' outputs until then
+    c <- c (1 + motion m),  m = mean|r_{j+1} - r_j| / mean|r_j|            between adjacent latents: motion
+    the codebook maps c to a rate: compute again after this number of steps, and reuse the branches' outputs until then
 
 The released 30-step codebook of Open-Sora ("fast") is the default. As released, one block is measured (13) and the
-last two steps are always computed: nearly constant features leave 8 of 30 steps computed. Outputs before the gate are
-reused.
+last two steps are always computed: with nearly constant features 8 of 30 steps are computed. The reused outputs are
+those before the gate.
 
 Site: self-attention, cross-attention and feed-forward of every block.
 Signal: the attention output of one block at the last two computed steps; depends on the content.
-Memory: 3 L hidden tensors per guidance branch (2 L where the attention branch holds cross-attention too).
+Memory: 3 L hidden tensors per guidance branch (2 L if the attention branch includes cross-attention).
 Released: the steps that are computed, yes; what is stored differs; shown by
 tests/test_probing_methods.py::test_adacache_computes_8_of_30_steps_where_features_hardly_change_the_last_two_among_them.
-Changed: the release keeps two residuals per block, attention and the sum of cross-attention and feed-forward; here
-these two are sites of their own, before their gates, hence 3 L where the backbone has both. c is measured per latent
-slot over the updating ones and the largest decides; the motion term is a plain ratio instead of the paper's score and
-its gradient, and off by default. A model of fewer blocks measures its last one.
+Changed: the release keeps two residuals per block, attention and the sum of cross-attention and feed-forward. Here
+these two are separate sites, before their gates, hence 3 L if the backbone has both. c is measured per updating latent
+slot, and the largest decides. The motion term is a plain ratio instead of the paper's score and its gradient, and off
+by default. A model with fewer blocks measures its last one.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ KINDS = ("attention", "cross_attention", "feed_forward")
 @dataclass
 class AdaCache(Method):
     codebook: list[float] = field(default_factory=lambda: [0.08, 0.16, 0.24, 0.32, 0.40])  # rising bounds of c
-    rates: list[int] = field(default_factory=lambda: [6, 5, 4, 3, 2, 1])  # one more; raising them: faster, drifts more
-    scale: float = 1.0  # of the codebook's bounds; raising it: longer reuse, faster; 0 computes every step
-    motion: float = 0.0  # weight of motion; raising it: moving content is recomputed sooner, slower
-    warmup: int = 1  # first steps of a slot that are always computed; raising it: slower, safer start
+    rates: list[int] = field(default_factory=lambda: [6, 5, 4, 3, 2, 1])  # one rate more than bounds; raising: faster
+    scale: float = 1.0  # factor on the codebook's bounds; raising it: longer reuse, faster; 0 computes every step
+    motion: float = 0.0  # weight of motion; raising it: moving content is recomputed earlier, slower
+    warmup: int = 1  # first steps of a slot that are always computed; raising it: slower, smaller errors
     cooldown: int = 2  # last steps of a slot that are always computed; raising it: slower, sharper
     measured: int = 13  # the block whose attention is measured; raising it: a later block; costs the same
 
@@ -70,7 +70,7 @@ class AdaCache(Method):
 
     def reset(self) -> None:
         self.cadence, self.past = Cadence(), Memory()
-        self.changes: dict[int, list[Tensor]] = {}  # per slot, of the last computed row, in each guidance branch
+        self.changes: dict[int, list[Tensor]] = {}  # per slot, c in the last computed row, for each guidance branch
         self.row, self.block = -1, self.measured
 
     def decide(self, part: Row, probe: Probe, branch: str = "") -> Decision:
@@ -88,7 +88,7 @@ class AdaCache(Method):
         return Decision(Mode.CACHE, change)
 
     def rate(self, change: float) -> int:
-        """Steps until the next computed one, for a measured change."""
+        """The number of steps until the next computed one, for a measured change."""
         if not self.scale or not math.isfinite(change):
             return 1
         return self.rates[bisect_right(self.codebook, change / self.scale)]

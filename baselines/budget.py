@@ -1,18 +1,18 @@
-"""The control: the best fixed schedule of a given cost, found by search (BudCache, arXiv 2606.13496).
+"""A control: the best fixed schedule of a given cost, found by search (BudCache, arXiv 2606.13496).
 
     M_u = the steps of AR unit u that are computed, |M_u| = the budget                    the same for every prompt
     v(s) = v0 + (s - s0) (v0 - v1) / (s0 - s1)        in between: Newton's line through the last two computed ones
     M    = argmin mean over calibration prompts of ||z_M - z||^2 / ||z||^2                z: the final latents
 
-It looks at no content: what an adaptive rule of the same cost is worth is its distance from this row. BudCache searches
-one mask for all frames by annealing, then by exchanges, and hands back the last output. `experiment=search_schedule`
-does so for every AR unit of a segment; units beyond the last list follow the last list. `computed: []` computes every
-step and is the Original.
+The schedule does not depend on the content. So the gain of an adaptive rule is its difference from this control at the
+same cost. BudCache searches one mask for all frames by annealing, then by exchanges, and reuses the last output.
+`experiment=search_schedule` does the same for every AR unit of a segment; units after the last list use the last list.
+`computed: []` computes every step and is the Original.
 
 Site: velocity.
 Signal: none, a fixed schedule.
 Memory: order + 1 latents.
-Changed: the mask is one per AR unit, since units are at different steps in the same row; velocities are extrapolated
+Changed: there is one mask per AR unit, since units are at different steps in the same row; velocities are extrapolated
 instead of reused; a schedule that was made for another model, length or number of steps is refused.
 """
 
@@ -36,10 +36,10 @@ NEEDS = {"none": frozenset[str](), "prefix": frozenset({"narrow"}), "exact": fro
 
 @dataclass
 class Budget(Method):
-    computed: list[list[int]] = field(default_factory=list)  # steps per AR unit; more of them: slower, nearer
-    order: int = 1  # of the stand-in; raising it: follows a smooth trajectory better, amplifies noise more
-    selective: str = "none"  # what a forward covers: none | prefix (no waiting frames) | exact (block-causal only)
-    made_for: dict[str, Any] = field(default_factory=dict)  # settings of the model searched on; others are refused
+    computed: list[list[int]] = field(default_factory=list)  # computed steps per AR unit; more: slower, smaller errors
+    order: int = 1  # order of the extrapolation; raising it: better on a smooth trajectory, amplifies noise more
+    selective: str = "none"  # slots that a forward covers: none | prefix (no waiting frames) | exact (block-causal)
+    made_for: dict[str, Any] = field(default_factory=dict)  # settings of the searched model; others are refused
 
     def __post_init__(self) -> None:
         check_steps("computed", self.computed)
@@ -98,5 +98,5 @@ class Budget(Method):
 
 
 def _active(part: Row) -> tuple[int, int]:
-    """Where the updating slots lie in the part's tensors."""
+    """The positions [a, b) of the updating slots in the part's tensors."""
     return part.updating[0] - part.slots.start, part.updating[-1] + 1 - part.slots.start

@@ -1,22 +1,22 @@
-"""BWCache (ICLR 2026, arXiv 2509.13789): once blocks barely change, reuse in a fixed pattern until near the end.
+"""BWCache (ICLR 2026, arXiv 2509.13789): after blocks change little, reuse in a fixed pattern until near the end.
 
-    I_k = mean over blocks l of  mean|h_l(k) - h_l(k-1)| / mean|h_l(k-1)|           h_l: what enters block l
+    I_k = mean over blocks l of  mean|h_l(k) - h_l(k-1)| / mean|h_l(k-1)|           h_l: the input of block l
     first I_k < threshold:  from step k + 1 on  R steps reuse, one is computed, R reuse, ...;  I is not measured again
     last k / 2 steps:       computed                                                R = `reuse` * steps
     a reused step:          x_out = x_in + (x_out - x_in of the last computed step), over the whole block stack
 
-Changes of block features form a U over the denoising: its flat middle is reused. Thresholds as published: 0.15, 0.20
-and 0.25 for slow, middle and fast, R = 10 % of the steps.
+The changes of block features are large at the start and the end of the denoising and small in between, where the method
+reuses. Published thresholds are 0.15, 0.20 and 0.25 for slow, middle and fast, with R = 10 % of the steps.
 
 Site: every block, for its input; the whole stack is reused.
 Signal: block inputs of the last two computed steps, until the trigger; depends on the content.
 Memory: 1 hidden tensor per block for the indicator and 1 for the residual, per guidance branch.
 Released: no code was found; the rule as described; shown by
 tests/test_probing_methods.py::test_bwcache_triggers_once_and_then_repeats_a_fixed_pattern_until_the_last_half_k_steps.
-Changed: no code was found, the rule is from notes about the paper. The paper compares the modulated attention input of
-each block, here it is the stream before its norm and modulation. The trigger is kept per latent slot; a row is reused
-when every updating slot has triggered and is before its last k / 2 steps, and the pattern counts rows. Both guidance
-branches decide together.
+Changed: no code was found; the rule is from notes about the paper. The paper compares the modulated attention input of
+each block; here the hidden state before norm and modulation is compared. The trigger is kept per latent slot. A row is
+reused if every updating slot has triggered and is before its last k / 2 steps. The pattern counts rows. There is one
+decision for both guidance branches.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from engine.row import Decision, Mode, Row, Site
 
 @dataclass
 class BWCache(Method):
-    threshold: float  # on the indicator; raising it: reuse begins earlier and ends later; faster, and drifts more
-    reuse: float = 0.1  # of a slot's steps, the length of a run of reuse; raising it: faster, and drifts more
-    warmup: int = 0  # first steps of a slot that are always computed; raising it: slower, safer start
+    threshold: float  # limit of the indicator; raising it: reuse starts earlier and ends later; faster, larger errors
+    reuse: float = 0.1  # number of consecutive reused steps, as a share of all; raising it: faster, larger errors
+    warmup: int = 0  # first steps of a slot that are always computed; raising it: slower, smaller errors
     cooldown: int = 0  # last steps of a slot that are always computed, if more than k / 2; raising it: slower, sharper
 
     knobs = (Knob("threshold", 1e-4, 10.0), Knob("reuse", 0.1, 0.9))
@@ -56,8 +56,8 @@ class BWCache(Method):
 
     def reset(self) -> None:
         self.cadence, self.inputs, self.residual = Cadence(), Memory(), Memory()
-        self.entered: dict[str, Tensor] = {}  # what entered the stack in this row, by branch
-        self.moved: dict[int, list[Tensor]] = {}  # per slot, what each block's input of its last computed row moved by
+        self.entered: dict[str, Tensor] = {}  # input of the block stack in this row, by branch
+        self.moved: dict[int, list[Tensor]] = {}  # per slot, the change of each block's input in its last computed row
         self.trigger: dict[int, int] = {}  # per slot, the step k
         self.row, self.depth = -1, 0
 
@@ -78,7 +78,7 @@ class BWCache(Method):
         return Decision(Mode.CACHE, score)
 
     def _measure(self, part: Row) -> float | None:
-        """The largest indicator of the slots that have not triggered; triggers those below the threshold."""
+        """The largest indicator of the slots that have not triggered. Those below the threshold trigger."""
         waiting = [(slot, k) for slot, k in self._own(part) if slot not in self.trigger and self.moved.get(slot)]
         if not waiting:
             return None

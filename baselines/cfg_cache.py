@@ -1,24 +1,24 @@
 """FasterCache's CFG cache (Lv et al., ICLR 2025, arXiv 2410.19355, Sec. 3.3): rebuild the unconditional branch.
 
     D = v_uncond - v_cond, split into low and high spatial frequencies        at calls  c mod `interval` = 0
-    v_uncond = v_cond + D_low + D_high                                        in between, with the v_cond of now
+    v_uncond = v_cond + D_low + D_high                                        in between, with the present v_cond
     before each of these  D_low <- (1 + boost) D_low   while  k <= low_until * steps
                           D_high <- (1 + boost) D_high  from  k >= high_from * steps  on
 
-The branches differ in low frequencies early and in high ones late. The boost is applied to the stored D, so it
-compounds: 1.1, 1.21, 1.331, 1.4641 in four steps in a row. Between the two bounds (steps 30 and 40 of 50 in the
-release) both bands are boosted. Low is what lies within min(H, W) // 5 indices of frequency zero. From `begin` of a
-slot's steps on; only the unconditional forwards are saved, so at most half of all.
+The branches differ in low frequencies at early steps and in high frequencies at late steps. The boost is applied to the
+stored D, so it compounds: 1.1, 1.21, 1.331, 1.4641 in four consecutive steps. Between the two bounds (steps 30 and 40
+of 50 in the release) both bands are boosted. The low band is within min(H, W) // 5 indices of frequency zero. The
+method starts at the share `begin` of a slot's steps. It skips only unconditional forwards, so at most half of all.
 
 Site: the velocity of each further guidance branch, before guidance.
 Signal: none, a fixed interval.
 Memory: 2 latents (D, and the conditional velocity of the present row).
-Released: the guidance part, yes, where all frames are denoised together; shown by
+Released: the guidance part, yes, if all frames are denoised together; shown by
 tests/test_block_methods.py::test_the_boost_compounds_until_both_branches_are_computed_again.
 Changed: the released code and diffusers' hook need both branches in one batch; here they are separate forwards. D is
-kept per latent slot, and stages are counted in a slot's own steps (where it begins: those of the least denoised
-updating slot), while calls count rows. Where an outer part of a composite skips calls, both branches are computed after
-`interval` rows at the latest. FasterCache's reuse of attention is not here.
+kept per latent slot. Stages are counted in a slot's own steps, `begin` in those of the least denoised updating slot,
+and calls in rows. If an outer part of a composite skips calls, both branches are computed after `interval` rows at the
+latest. FasterCache's reuse of attention is not included.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ from engine.row import Decision, Mode, Row, Site
 
 @dataclass
 class CfgCache(Method):
-    interval: int = 5  # both branches every so many steps; raising it: faster, and drifts more
-    begin: float = 0.33  # of a slot's steps, where it begins; raising it: slower, safer start
-    low_until: float = 0.8  # of a slot's steps, the last at which low frequencies are boosted; raising it: longer
-    high_from: float = 0.6  # of a slot's steps, the first at which high frequencies are boosted; raising it: later
-    boost: float = 0.1  # at each reuse; raising it: stronger guidance in the boosted bands; 0: plain reuse of D
-    band: float = 0.2  # radius of the low band, of the shorter side; raising it: more counts as low
+    interval: int = 5  # both branches are computed once in this number of steps; raising it: faster, larger errors
+    begin: float = 0.33  # start of the method, as a share of a slot's steps; raising it: slower, smaller errors
+    low_until: float = 0.8  # end of the boost of low frequencies, as a share of a slot's steps; raising it: later
+    high_from: float = 0.6  # start of the boost of high frequencies, as a share of a slot's steps; raising it: later
+    boost: float = 0.1  # increase at each reuse; raising it: stronger guidance in the boosted bands; 0: plain reuse
+    band: float = 0.2  # radius of the low band, as a share of the shorter side; raising it: a larger low band
 
     knobs = (Knob("interval", 1, 10, whole=True), Knob("begin", 1.0, 0.02))
 
@@ -70,13 +70,15 @@ class CfgCache(Method):
         check_interval(model, "interval", self.interval)
         if len(model.branches) < 2:
             raise ValueError(
-                f"{model.name} runs without guidance, so there is no branch to save; set model.guidance > 1"
+                f"{model.name} runs without guidance, so there is no branch to skip; set model.guidance > 1"
             )
 
     def reset(self) -> None:
         self.cadence, self.apart = Cadence(), Memory(dtype=torch.float32)
         self.cond: Tensor | None = None
-        self.boosts: dict[tuple[str, int], tuple[int, int]] = {}  # of the low and the high band of a slot's D
+        self.boosts: dict[
+            tuple[str, int], tuple[int, int]
+        ] = {}  # number of boosts of the low and high band of a slot's D
 
     def decide(self, part: Row, probe: Probe, branch: str = "") -> Decision:
         if branch == "cond":
@@ -122,7 +124,7 @@ class CfgCache(Method):
 def low_frequencies(x: Tensor, band: float = 0.2) -> Tensor:
     """The part of (..., H, W) within int(band min(H, W)) indices of frequency zero, in a circle of the index plane.
 
-    In index units a side of 120 has 60 cycles at most, so on 68 x 120 with band 0.2 (radius 13) 14 cycles are high.
+    The largest index of a side of 120 is 60. On 68 x 120 with band 0.2 the radius is 13, so index 14 is high.
     """
     height, width = x.shape[-2:]
     radius = int(band * min(height, width) + 1e-9)

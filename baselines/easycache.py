@@ -1,19 +1,19 @@
-"""EasyCache (Zhou et al. 2025, "Less is Enough", arXiv 2507.02860, Sec. 3): the model's own gain foretells its change.
+"""EasyCache (Zhou et al. 2025, "Less is Enough", arXiv 2507.02860, Sec. 3): the input's change estimates the output's.
 
     k    = ||v_n - v_m|| / ||x_n - x_m||               over the last two computed steps m < n: nearly constant   (Eq. 3)
     e_i  = k ||x_i - x_{i-1}|| / ||v_n||               estimated relative change of the output in one step       (Eq. 4)
     E   += e_i;  reuse while E < threshold, else compute and E = 0                                               (Eq. 5)
     v_i  = x_i + (v_n - x_n)                           the reused transformation                                 (Eq. 6)
 
-x is the latent, v the velocity after guidance, norms are means of absolute values. Needs nothing of the model but its
-input and output.
+x is the latent and v the velocity after guidance; norms are means of absolute values. The method uses only the input
+and the output of the model.
 
 Site: velocity.
 Signal: the latent; depends on the content.
 Memory: 3 latents (the last input, the last computed input and output).
-Changed: k, E and the norms are kept per latent slot, and the largest E of the updating slots decides for the row; one
-decision for both guidance branches is taken on the guided velocity, where the released code looks at the conditional
-branch. Warm-up is counted in a slot's own steps.
+Changed: k, E and the norms are kept per latent slot, and the largest E of the updating slots decides for the row. One
+decision for both guidance branches uses the guided velocity; the released code uses the conditional branch. Warm-up is
+counted in a slot's own steps.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from engine.row import VELOCITY, Decision, Mode, Row, Site
 
 @dataclass
 class EasyCache(Method):
-    threshold: float  # raising it: more steps reuse; faster, and drifts more
-    warmup: int = 10  # first steps of a slot that are always computed; raising it: slower, safer start
+    threshold: float  # raising it: more steps reuse; faster, larger errors
+    warmup: int = 10  # first steps of a slot that are always computed; raising it: slower, smaller errors
     cooldown: int = 1  # last steps of a slot that are always computed; raising it: slower, sharper
 
     knobs = (Knob("threshold", 1e-4, 10.0), Knob("warmup", 20, 1, whole=True))

@@ -1,19 +1,19 @@
-"""First-block cache (ParaAttention, diffusers) and DBCache (cache-dit): the first blocks probe the rest.
+"""First-block cache (ParaAttention, diffusers) and DBCache (cache-dit): the first blocks decide about the others.
 
     R = x_out - x_in                         of the first `front` blocks, which always run
     change = mean|R - R'| / mean|R'|         R' at the last full step
-    change <= threshold:  x <- x + T         T: what blocks front .. depth - back added at the last full step
-    otherwise:            run them, refresh R' and T
+    change <= threshold:  x <- x + T         T: the residual of blocks front .. depth - back at the last full step
+    otherwise:            run them, update R' and T
 
-The last `back` blocks always run too. front 1, back 0 is the first-block cache; cache-dit's DBCache defaults to
+The last `back` blocks always run too. front 1, back 0 is the first-block cache. The defaults of cache-dit's DBCache are
 front 8, back 0, threshold 0.08, warm-up 8. Every guidance branch decides for itself, as in both libraries.
 
 Site: blocks front .. depth - back.
 Signal: the first blocks' residual; depends on the content and costs front / depth of a forward.
 Memory: 2 hidden tensors per guidance branch.
 Released: yes, as diffusers' hook; shown by tests/test_probing_methods.py::test_first_block_cache_is_diffusers_hook.
-Changed: `pool: slot` compares per latent slot and lets the largest change decide, where the libraries take one mean
-over the window, idle frames included; warm-up and cool-down count a slot's own steps.
+Changed: with `pool: slot` the change is measured per latent slot and the largest decides. The libraries take one mean
+over the window, idle frames included. Warm-up and cool-down count a slot's own steps.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from engine.row import Decision, Mode, Row, Site
 
 @dataclass
 class FirstBlockCache(Method):
-    threshold: float  # raising it: more steps reuse; faster, and drifts more
-    front: int = 1  # blocks that always run and probe (Fn); raising it: a better informed decision, slower
-    back: int = 0  # last blocks that always run (Bn); raising it: slower, closer
-    warmup: int = 0  # first steps of a slot that are always full; raising it: slower, safer start
+    threshold: float  # raising it: more steps reuse; faster, larger errors
+    front: int = 1  # first blocks, which always run and decide (Fn); raising it: a more exact decision, slower
+    back: int = 0  # last blocks, which always run (Bn); raising it: slower, smaller errors
+    warmup: int = 0  # first steps of a slot that are always full; raising it: slower, smaller errors
     cooldown: int = 0  # last steps of a slot that are always full; raising it: slower, sharper
-    max_skip: int = 1000  # steps without a full forward; raising it: faster, and drifts more
-    pool: str = "row"  # "row": one mean over the window, as released; "slot": the largest of the updating slots'
-    decide_per: str = "row"  # "unit": a decision per chunk, where the backbone can forward a part of a row
+    max_skip: int = 1000  # largest number of steps without a full forward; raising it: faster, larger errors
+    pool: str = "row"  # "row": one mean over the window, as released; "slot": the largest change of an updating slot
+    decide_per: str = "row"  # "unit": a decision per chunk, if the backbone can forward a part of a row
 
     knobs = (Knob("threshold", 1e-4, 10.0), Knob("warmup", 20, 0, whole=True))
 
@@ -75,7 +75,7 @@ class FirstBlockCache(Method):
 
     def reset(self) -> None:
         self.probe, self.tail = Memory(), Memory()
-        self.fresh: dict[tuple[str, int], tuple[Site, Tensor]] = {}  # the probe of this row
+        self.fresh: dict[tuple[str, int], tuple[Site, Tensor]] = {}  # residual of the first blocks in this row
         self.verdict: dict[tuple[str, int], Decision] = {}
         self.skipped: dict[tuple[str, int], int] = {}
 
@@ -98,7 +98,7 @@ class FirstBlockCache(Method):
         if site.span.start == 0:
             return Decision(Mode.RECOMPUTE)
         key = site.branch.partition("+")[0], part.slots.start
-        if "+" not in site.branch:  # a copy of some slots follows them
+        if "+" not in site.branch:  # a second pass of some slots uses the decision of their first
             head, now = self.fresh[key]
             score = self._change(part, now, self.probe.last(head, part))
             cached = score <= self.threshold and self.threshold > 0

@@ -3,19 +3,20 @@
     kind k is computed at call c  where  c mod range_k = 0  or  not end < t < begin        c counts rows, t timesteps
     otherwise  o_k(t) = o_k(last computed)
 
-t is the timestep of the trained schedule, 1000 for noise and 0 for a clean latent. The released models broadcast in
-[100, 850] or, for Open-Sora, [450, 930]. On a shifted grid that is late: [100, 850] are steps 30 to 49 of the 50 of
-SkyReels-V2. Differences between steps form a U over the denoising, and are smaller for cross-attention than for
-self-attention, whose range is therefore shorter. Outputs before the gate are reused, so they meet today's gate.
+t is the timestep as in training, 1000 for noise and 0 for a clean latent. The released models reuse in [100, 850] or,
+for Open-Sora, [450, 930]. On a shifted grid that is late: [100, 850] are steps 30 to 49 of the 50 of SkyReels-V2. The
+differences between steps are large at the start and the end. They are smaller for cross-attention than for
+self-attention, so self-attention has the shorter range. The reused outputs are those before the gate, so the present
+gate is applied.
 
 Site: self-attention, cross-attention and, if asked for, feed-forward of every block.
 Signal: none, fixed ranges.
 Memory: 1 hidden tensor per block and kind and guidance branch.
-Released: windows and rhythm, yes, where all frames are denoised together; shown by
+Released: windows and intervals, yes, if all frames are denoised together; shown by
 tests/test_block_methods.py::test_pabs_windows_are_the_authors_timesteps.
-Changed: a staircase has no common timestep; a row is inside the window when all its updating slots are. Spatial and
-temporal attention are one here. On a backbone whose attention branch holds cross-attention too (MAGI-1), only
-`attention` counts.
+Changed: a staircase has no common timestep, so a row is inside the window if all its updating slots are. Spatial and
+temporal attention are one here. If the attention branch of a backbone includes cross-attention (MAGI-1), only
+`attention` applies.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ KINDS = ("attention", "cross_attention", "feed_forward")
 
 @dataclass
 class PAB(Method):
-    attention: int = 2  # compute self-attention every so many steps; raising it: faster, and drifts more
+    attention: int = 2  # self-attention is computed once in this number of steps; raising it: faster, larger errors
     cross_attention: int = 6  # the same for cross-attention; 6 in every released model
     feed_forward: int = 1  # the same for feed-forward; 1 never reuses
-    begin: float = 850.0  # the timestep below which broadcasting begins; raising it: broadcasts earlier, faster
-    end: float = 100.0  # the timestep down to which it goes on; raising it: slower, sharper
+    begin: float = 850.0  # timestep below which reuse starts; raising it: earlier reuse, faster
+    end: float = 100.0  # timestep at which reuse ends; raising it: slower, sharper
 
     knobs = (Knob("attention", 1, 10, whole=True), Knob("feed_forward", 1, 10, whole=True))
 

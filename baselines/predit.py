@@ -2,25 +2,25 @@
 
     predict   v(s) = v0 + h [(1 + w/2) f0 - w/2 f1],  h = s - s0,  w = h / (s0 - s1)          two-step Adams-Bashforth
     correct   f0 = d + c (d - f1),  d = (v0 - v1) / (s0 - s1)                   slope at s0, after a real evaluation
-              c = 1: the trapezoid rule (Adams-Moulton) solved for the slope at its end, so that it meets v0 exactly
+              c = 1: the trapezoid rule (Adams-Moulton) solved for the slope at s0, so that it gives v0 exactly
               c = 0: the plain backward difference
-              only where r >= `dynamics`: the paper corrects in regions of high dynamics
+              only if r >= `dynamics`: the paper corrects in regions of high dynamics
     horizon   J = floor(tau / (r + eps)^(1 / (p + 1))),  J <= 8,  r = mean|v0 - v1| / mean|v1|      steps predicted
 
-s is the noise level, f the slope of the velocity along it, p = 2 the order of the predictor, whose error over J steps
-grows like J^(p + 1). The faster the velocity changes, the sooner it is evaluated again: r > tau^3 evaluates every step,
-r = tau^3 / 8 allows two steps in between.
+s is the noise level, f the slope of the velocity along it, and p = 2 the order of the predictor. Its error over J steps
+grows like J^(p + 1). If the velocity changes faster, it is evaluated earlier: r > tau^3 evaluates every step, and
+r = tau^3 / 8 allows two predicted steps.
 
 Site: velocity.
 Signal: the change between the last two evaluations; depends on the content.
 Memory: 3 latents (one velocity, two slopes).
 Released: no code is public; the horizon as described; shown by
 tests/test_probing_methods.py::test_predits_horizon_is_the_tolerance_over_the_cube_root_of_the_change_and_at_most_eight.
-Changed: no code is public. The horizon is from notes about the paper, whose brackets are in doubt; the root of the
-whole quotient would be the same rule with another tau, which is stated for none of these models, so that ours is
-estimated. Coefficients for unequal gaps, `dynamics`, warm-up, cool-down and this corrector are ours. The corrector is
-off by default: it carries an error of the slope on with alternating sign (undamped at c = 1), and on a small partly
-trained model every c > 0 tried was worse than 0 at equal settings, and c = 1 diverged.
+Changed: no code is public. The formula of the horizon is from notes about the paper, and its brackets are uncertain.
+The root of the whole quotient would be the same rule with another tau. The paper states no tau for these models, so
+ours is estimated. Coefficients for unequal gaps, `dynamics`, warm-up, cool-down and this corrector are ours. The
+corrector is off by default: an error of the slope returns with alternating sign (undamped at c = 1). On a small partly
+trained model every tested c > 0 was worse than 0 at equal settings, and c = 1 diverged.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ EPS = 1e-12
 
 @dataclass
 class PrediT(Method):
-    tolerance: float  # tau; raising it: longer horizons, faster, and drifts more; 0 evaluates every step
-    max_horizon: int = 8  # steps predicted in a row at most; raising it: faster, and drifts more
-    corrector: float = 0.0  # c; raising it to 1: slopes of second order that amplify errors; 0: backward differences
-    dynamics: float = 0.0  # the change r from which it corrects; raising it: only where the velocity changes fast
-    warmup: int = 3  # first steps of a slot that are always computed; raising it: slower, safer start
+    tolerance: float  # tau; raising it: longer horizons; faster, larger errors; 0 evaluates every step
+    max_horizon: int = 8  # largest number of consecutive predicted steps; raising it: faster, larger errors
+    corrector: float = 0.0  # c; raising it to 1: slopes of second order, which amplify errors; 0: backward differences
+    dynamics: float = 0.0  # smallest change r that is corrected; raising it: corrects only fast changes
+    warmup: int = 3  # first steps of a slot that are always computed; raising it: slower, smaller errors
     cooldown: int = 1  # last steps of a slot that are always computed; raising it: slower, sharper
 
     knobs = (Knob("tolerance", 1e-2, 10.0), Knob("max_horizon", 1, 10, whole=True))
@@ -80,11 +80,11 @@ class PrediT(Method):
         return Decision(Mode.PREDICT, rate)
 
     def horizon(self, rate: float) -> int:
-        """Steps that may be predicted after an evaluation that changed the velocity by `rate`."""
+        """The number of steps that are predicted after an evaluation, if the velocity changed by `rate` in it."""
         if not math.isfinite(rate):
             return 0
         reach = self.tolerance / (rate + EPS) ** (1 / (ORDER + 1))
-        return math.floor(min(reach + 1e-6, self.max_horizon))  # a root that is whole but for rounding counts as whole
+        return math.floor(min(reach + 1e-6, self.max_horizon))  # 1e-6: rounding must not lower a whole number
 
     def settle(self, part: Row, decision: Decision, branch: str = "") -> None:
         fresh = decision.mode is Mode.RECOMPUTE
@@ -110,7 +110,7 @@ class PrediT(Method):
         slots, at = part.updating, _levels(part)
         reach = [level - self.velocity.levels[slot][-1] for slot, level in zip(slots, at, strict=True)]
         h = torch.tensor(reach, device=x.device).view(-1, *[1] * (x.dim() - 1))
-        # the average of the slope over the step: the straight line through f1 and f0, read half-way to the target
+        # the mean slope over the step: the value of the line through f1 and f0 half-way to the target
         halfway = [level - step / 2 for level, step in zip(at, reach, strict=True)]
         slope = self.slope.predict(slots, _line, halfway, [min(1, self.slope.count(slot) - 1) for slot in slots])
         out = torch.zeros_like(x)  # idle frames are not stepped, so their velocity is never read

@@ -3,25 +3,25 @@
     F_0 = y,  F_{k+1} = (F_k - F_k of the last full step) / gap         at every full step, gap in step indices (Eq. 3)
     y(t) = sum_{k <= order} F_k d^k / k!,  d = steps since the full step                                      (Eq. 4)
 
-The release takes differences from the last of the `warmup` steps on, against the step before it; earlier steps enter
-no forecast. With warmup 3, order 2 and y = 0, 1, 4 the forecast of step 3 is 4 + 3 = 7.
+The release computes the first difference at the last of the `warmup` steps, against the step before it. Earlier steps
+are not used in a forecast. With warmup 3, order 2 and y = 0, 1, 4 the forecast of step 3 is 4 + 3 = 7.
 
 `variant: full` forecasts the output of every attention, cross-attention and feed-forward before its gate, so the
-residual path is recomputed under today's modulation. `variant: lite` forecasts the last block's output only and skips
-all blocks; the authors report little loss for a small share of the memory. One step in `interval` is full.
+present modulation is applied on the residual path. `variant: lite` forecasts only the last block's output and skips all
+blocks; the authors report a small loss of quality at a small share of the memory. One step in `interval` is full.
 
-Two counters. `counter: slot` (ours): a slot is full in its own first `warmup` steps, and only the anchors of its own
-denoising enter its forecast. `counter: segment`: one count of rows for all slots, as a wrapper around the whole window
-keeps it; a frame that has just begun is then forecast from features of when it was waiting noise. SCOPE's Table 1 has
-TaylorSeer at LPIPS 0.68 for interval 2-3, which suggests the latter.
+There are two counters. `counter: slot` (ours): the first `warmup` steps of each slot are full, and only values from its
+own denoising are used in its forecast. `counter: segment`: one count of rows for all slots, as in a wrapper around the
+whole window; a frame that has just started is then forecast from features of its noise while it was waiting. SCOPE's
+Table 1 gives TaylorSeer LPIPS 0.68 at interval 2-3, which suggests `counter: segment`.
 
 Site: every branch of every block, or the whole block stack.
 Signal: none, a fixed interval.
 Memory: 3 L (order + 1) hidden tensors per guidance branch (full), order + 1 (lite).
 Released: the recursion and the steps of the warm-up, yes; memory and counters differ; shown by
 tests/test_block_methods.py::test_taylorseer_takes_differences_from_the_last_step_of_the_warm_up_on.
-Changed: values are kept instead of factors, from which the same recursion follows; the formula can be exchanged; the
-interval may be a mean, since whole ones do not reach the shares of FLOPs that SCOPE's Table 1 has for this method.
+Changed: values are stored instead of factors, which gives the same recursion; the formula can be exchanged; the
+interval may be fractional (a mean), since whole intervals do not reach the shares of FLOPs in SCOPE's Table 1.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ BRANCHES = ("attention", "cross_attention", "feed_forward")
 
 @dataclass
 class TaylorSeer(Method):
-    interval: float  # one step in `interval` is full; raising it: faster, and drifts more; 2.5 alternates 3 and 2
-    order: int = 1  # of the expansion, 0 reuses; raising it: follows smooth features, amplifies noise, more memory
-    variant: str = "full"  # "lite": forecast the last block's output only
-    counter: str = "slot"  # "segment": one count for all slots, as a wrapper around the window would keep it
-    warmup: int = 1  # first full steps ("first enhance"); raising it: slower, safer start
-    cooldown: int = 0  # last full steps; raising it: slower, sharper
-    formula: str = "taylorseer"  # newton | taylor | hicache | foca | adams_bashforth
-    decide_per: str = "row"  # "unit": a decision per chunk, where the backbone can forward a part of a row
+    interval: float  # one step in `interval` is full; raising it: faster, larger errors; 2.5 alternates 3 and 2
+    order: int = 1  # order of the expansion, 0 reuses; raising it: better on smooth features, more noise and memory
+    variant: str = "full"  # "lite": forecast only the last block's output
+    counter: str = "slot"  # "segment": one count for all slots, as in a wrapper around the window
+    warmup: int = 1  # number of full steps at the start ("first enhance"); raising it: slower, smaller errors
+    cooldown: int = 0  # number of full steps at the end; raising it: slower, sharper
+    formula: str = "taylorseer"  # taylorseer | newton | taylor | hicache | foca | adams_bashforth
+    decide_per: str = "row"  # "unit": a decision per chunk, if the backbone can forward a part of a row
 
     knobs = (Knob("interval", 1.0, 10.0), Knob("warmup", 24, 1, whole=True))
 
@@ -64,7 +64,7 @@ class TaylorSeer(Method):
         one_of("formula", self.formula, *FORECASTERS)
         one_of("decide_per", self.decide_per, "row", "unit")
         if self.counter == "segment" and self.decide_per == "unit":
-            raise ValueError("counter=segment counts rows for all slots; it goes with decide_per=row")
+            raise ValueError("counter=segment counts rows for all slots; set decide_per=row or counter=slot")
         self.reset()
 
     @property
@@ -73,7 +73,7 @@ class TaylorSeer(Method):
 
     @property
     def ignored(self) -> int:
-        """First steps whose values enter no forecast: differences begin with the last step of the warm-up."""
+        """The number of first steps that no forecast uses: differences start at the last step of the warm-up."""
         return max(self.warmup - 2, 0)
 
     @property
@@ -89,9 +89,9 @@ class TaylorSeer(Method):
     def reset(self) -> None:
         self.cadence = Cadence()
         self.past = Memory(self.order + 1)
-        self.born: dict[int, int] = {}  # the row in which a slot's denoising began
+        self.born: dict[int, int] = {}  # first row of each slot's denoising
         self.began: int | None = None  # the first row of the segment
-        self.orders: dict[tuple[int, range, str], list[int]] = {}  # of the forecasts of this row
+        self.orders: dict[tuple[int, range, str], list[int]] = {}  # orders of the forecasts of this row
 
     def decide(self, part: Row, probe: Probe, branch: str = "") -> Decision:
         count = self.cadence.count(part)
@@ -127,7 +127,7 @@ class TaylorSeer(Method):
         return self.past.predict(site, part, FORECASTERS[self.formula], self._orders(site, part))
 
     def _orders(self, site: Site, part: Row) -> list[int]:
-        """Of every slot's expansion, as far as its anchors reach: the same at all sites of a pass."""
+        """The order of every slot's expansion, by the number of its anchors; the same at all sites of a pass."""
         key = part.iteration, part.slots, site.branch
         if key not in self.orders:
             self.orders = {other: known for other, known in self.orders.items() if other[0] == part.iteration}
@@ -137,7 +137,7 @@ class TaylorSeer(Method):
         return self.orders[key]
 
     def _first(self, slot: int) -> int:
-        """The first row whose value enters the forecasts of `slot`: before its own denoising there is pure noise."""
+        """The first row whose value is used in forecasts of `slot`. Before its own denoising it is pure noise."""
         begin = self.born.get(slot) if self.counter == "slot" else self.began
         return -1 if begin is None else begin + self.ignored
 

@@ -1,4 +1,4 @@
-"""Fixed schedules: which steps of an AR unit are computed, and what a schedule was made for."""
+"""Fixed schedules: the computed steps of each AR unit, and the checks of a schedule against a model."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from engine.method import Capabilities
 from engine.row import Row
 
 Steps = Sequence[Sequence[int]]
-"""Computed steps, one rising list per AR unit of a segment; later units take the last. Empty: every step."""
+"""Computed steps, one rising list per AR unit of a segment; later units use the last list. Empty: every step."""
 
 
 def place(part: Row) -> int:
-    """Which AR unit of its segment `part` is, the ones that were given not counted.
+    """The index of the AR unit `part` in its segment, without units that were given.
 
     >>> row = Row(9, 0, range(4, 6), 8, (3, 3), (0.5, 0.5), (0.4, 0.4), (True, True), unit=2, given=2)
     >>> place(row)
@@ -32,14 +32,14 @@ def due(computed: Steps, part: Row) -> bool:
 
 
 def check_steps(name: str, computed: Steps) -> None:
-    """Raises ValueError unless every list rises from 0: nothing stands in for a unit's first step."""
+    """Raise ValueError unless every list rises from 0: a unit's first step must be computed."""
     for steps in computed:
         if not steps or steps[0] != 0 or any(b <= a for a, b in pairwise(steps)):
             raise ValueError(f"{name} is one rising list of steps per AR unit, each from 0 on, got {list(steps)}")
 
 
 def check_fits(name: str, computed: Steps, made_for: Mapping[str, Any], model: Capabilities) -> None:
-    """Raises ValueError for a model or a setting of it that the schedule was not made for."""
+    """Raise ValueError for a model, or a setting of it, for which the schedule was not made."""
     other = {key: getattr(model.settings, key, None) for key in made_for}
     differs = [f"{key}={value}" for key, value in other.items() if value != made_for[key]]
     if differs:
