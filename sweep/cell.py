@@ -1,4 +1,4 @@
-"""What a sweep is made of: cells (model x method x operating point) and, in each, one job for every video."""
+"""A sweep has cells (model x method x operating point). A cell has one job for each video."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from engine.weights import WeightsError
 from store import KEY_VERSION, fingerprint
 
 VIDEOS = "videos"  # the task of a cell that fills the store; others are in sweep/tasks.py
-COMMAND = "SCOPE_COMMAND"  # what was typed, for the jobs that other processes do
+COMMAND = "SCOPE_COMMAND"  # the typed command, for jobs in other processes
 
 
 _backbones: WeakValueDictionary[tuple[Any, str, str], Any] = WeakValueDictionary()  # those that are in use
@@ -41,17 +41,17 @@ def backbone(kind: Any, settings: str, device: str) -> Any:
 
 @dataclass(frozen=True)
 class Order:
-    """A composed cell as text, to hand to another process."""
+    """A composed cell as text, for another process."""
 
     config: str  # YAML, interpolations unresolved
-    name: str  # of the method on the menu
-    speed: str | None  # of the operating point, if the menu has one of that name
-    changed: dict[str, Any] = field(default_factory=dict)  # settings that are not the menu's, by dotted name
+    name: str  # name of the method on the menu
+    speed: str | None  # name of the operating point, if the menu has it
+    changed: dict[str, Any] = field(default_factory=dict)  # settings that differ from the menu, by dotted name
     place: int = 0  # of the cell in its sweep, for whoever is told how it goes
 
     @classmethod
     def of(cls, config: DictConfig) -> Order:
-        """What Hydra has just composed; read inside a job of its own, where it knows the choices."""
+        """The cell that Hydra has just composed. Call it inside a Hydra job, where Hydra knows the choices."""
         choices, speed = HydraConfig.get().runtime.choices, str(config.get("speed"))
         name = str(choices["method"])
         pointed = speed if has_point(str(choices["model"]), name, speed) else None
@@ -60,18 +60,18 @@ class Order:
 
 @dataclass
 class Cell:
-    """One row of a table: a model, a method and its operating point."""
+    """A unit of a sweep: a model, a method and its operating point."""
 
     order: Order
     run: Run
     model: Any
-    base: Any  # the same backbone as its own settings have it: what the reference is run with
+    base: Any  # the same backbone with the settings of the Original
     method: Method
     composed: dict[str, Any]
 
     @classmethod
     def of(cls, order: Order) -> Cell:
-        """Check all that can be checked before a model is built. Raises ConfigError, WeightsError."""
+        """Make all checks that need no model in memory. Raises ConfigError, WeightsError."""
         config = OmegaConf.create(order.config)
         assert isinstance(config, DictConfig)
         run, kind, settings, method = parse(config)
@@ -103,7 +103,7 @@ class Cell:
 
     @cached_property
     def yaml(self) -> str:
-        """The settings with every interpolation resolved, for people and for any reader of YAML."""
+        """The settings as YAML, with all interpolations resolved."""
         return yaml.safe_dump(self.composed, allow_unicode=True, sort_keys=False)
 
     @cached_property
@@ -111,7 +111,7 @@ class Cell:
         return read_prompts(self.run.prompts)
 
     def jobs(self) -> list[Job]:
-        """Every video of the cell's shard, each after the Original that it is compared with."""
+        """All videos of the cell's shard. The Original of a video comes before it."""
         found = []
         part, parts = self.run.part
         for seed in self.run.seeds:
@@ -127,7 +127,7 @@ class Cell:
 
 @dataclass
 class Job:
-    """One video: what produces it, and the Original it is paired with (None for an Original)."""
+    """One video: its inputs, and the Original it is compared with (None for an Original)."""
 
     model: Any
     method: Method
@@ -140,7 +140,7 @@ class Job:
 
     @cached_property
     def produced_by(self) -> dict[str, Any]:
-        """Everything that the frames depend on, and nothing else: no names, paths or dates (docs/records.md)."""
+        """All inputs that determine the frames, without names, paths or dates (docs/records.md)."""
         settings = {k: v for k, v in asdict(self.model.settings).items() if k not in ("name", "checkpoint")}
         model, kind = type(self.model), type(self.method)
         method = {"class": kind.__name__, "code": code_of(kind), **_parameters(self.method)}
@@ -167,8 +167,8 @@ def label(name: str, speed: str | None) -> str:
 
 
 def _parameters(method: Method) -> dict[str, Any]:
-    """A method's settings as JSON. Infinity is no JSON number: it is written as text, so that the key is well defined.
-    The place of a class is left out where the class's code is there."""
+    """A method's settings as JSON. JSON has no infinity, so it is written as text, which keeps the key well defined.
+    The module of a class is left out if the code of the class is included."""
     plain: dict[str, Any] = _plain(asdict(method))  # type: ignore[call-overload]
     return plain
 
@@ -180,13 +180,13 @@ def _plain(value: Any) -> Any:
 
 
 def _point(cell: Cell) -> dict[str, Any]:
-    """Where the method's numbers come from; nothing is said of a point from which the run departs."""
+    """The source of the method's numbers; empty if the run changes settings of the operating point."""
     departs = any(name.startswith("method.") for name in cell.order.changed)
     return {} if departs else {"paper": cell.run.point.paper, "turned": list(cell.run.point.turned)}
 
 
 def identity(job: Job, cell: Cell) -> dict[str, Any]:
-    """What the record says of itself before anything is run."""
+    """The values of run.json that are known before the run."""
     return {
         "prompt": job.prompt,
         "prompt_id": f"{job.number:04d}",

@@ -1,4 +1,4 @@
-"""What a sweep would cost, before anything is built or generated: forwards, FLOPs, GPU-hours, disk."""
+"""Estimates the cost of a sweep before anything is built or generated: forwards, FLOPs, GPU-hours, disk."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from store import Record, Store, StoreError
 from sweep.cell import VIDEOS, Cell, Job
 from sweep.make_videos import out, wanted
 
-LOSSLESS = 0.5  # bytes that frames.mp4 takes per byte of frames, where the store has no video of the model yet
+LOSSLESS = 0.5  # assumed bytes of frames.mp4 per byte of frames, until the store has a video of the model
 GB = 1e9
 
 
 def dry_run(cell: Cell) -> dict[str, Any]:
-    """What a video of this cell would cost if no step were skipped; frames left out by selective computation are."""
+    """The cost of a video of this cell without skipped steps, but without the frames that selective computation
+    omits."""
     model = cell.model
     rows = [cell.method.narrow(row) for row in model.schedule()]
     dense, masked, passes = planned(model, rows)
@@ -50,26 +51,26 @@ def planned(model: Any, rows: Sequence[Row]) -> tuple[float, float, int]:
 
 @dataclass
 class Line:
-    """The videos of one row of the table, each counted once in the whole sweep: Originals serve every method."""
+    """The videos of one line of the table. Each is counted once per sweep, because all methods share Originals."""
 
     model: str
     method: str
     videos: int = 0
     todo: int = 0
-    forwards: int = 0  # per video, as the two below
+    forwards: int = 0  # per video, like the next two
     pflop: float = 0.0
     seconds: float = 0.0
     disk: float = 0.0  # bytes
-    basis: str = ""  # where the seconds come from
+    basis: str = ""  # source of the seconds
 
 
 @dataclass
 class Past:
-    """What the store knows of seconds and bytes, by model and by row."""
+    """Measured seconds and bytes in the store, by model and by line."""
 
-    seconds: dict[str, list[float]] = field(default_factory=dict)  # of a row: of every video
-    rates: dict[str, list[float]] = field(default_factory=dict)  # of a model: seconds per executed PFLOP
-    sizes: dict[str, list[int]] = field(default_factory=dict)  # of a model: bytes of a video
+    seconds: dict[str, list[float]] = field(default_factory=dict)  # line: seconds of every video
+    rates: dict[str, list[float]] = field(default_factory=dict)  # model: seconds per executed PFLOP
+    sizes: dict[str, list[int]] = field(default_factory=dict)  # model: bytes of every video
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> Past:
@@ -89,7 +90,7 @@ class Past:
         return past
 
     def estimate(self, line: Line, job: Job, rate: float) -> None:
-        """Fill in seconds and bytes of a video of `line`; `rate`, PFLOP/s, is assumed where nothing was measured."""
+        """Set the seconds and bytes of a video of `line`. `rate` (PFLOP/s) is assumed if nothing was measured."""
         row, settings = f"{line.model}/{line.method}", job.model.settings
         if row in self.seconds:
             line.seconds, line.basis = _mean(self.seconds[row]), f"measured on {len(self.seconds[row])}"
@@ -103,12 +104,12 @@ class Past:
 
 
 def found(store: Store, job: Job) -> Record | None:
-    """The record of a job, by the sizes of its files."""
+    """The record of a job, or None. Only the sizes of its files are checked."""
     return store.find(job.model.name, job.name, job.speed, job.key, verify=False)
 
 
 def open_jobs(cell: Cell) -> Iterator[Job]:
-    """The jobs of a cell that the store lacks. StoreError: newer schema."""
+    """The jobs of a cell whose videos are not in the store. Raises StoreError for a newer schema."""
     root = Path(cell.run.results).expanduser().absolute()
     store = Store(root, create=False) if root.is_dir() else None
     for job in cell.jobs():
@@ -117,11 +118,11 @@ def open_jobs(cell: Cell) -> Iterator[Job]:
 
 
 def outstanding(cells: Iterable[Cell]) -> list[tuple[str, int]]:
-    """Label of each cell, and how many videos it will have to make if the cells are done one after another."""
+    """The label of each cell, and the number of videos that it will generate if the cells run one after another."""
     lacking, seen = [], set[tuple[str, str]]()
     for cell in cells:
         keys = set[tuple[str, str]]()
-        with suppress(StoreError):  # the cell itself will say it
+        with suppress(StoreError):  # the cell itself will report it
             if cell.run.task == VIDEOS:
                 keys = {(cell.run.results, job.key) for job in open_jobs(cell)} - seen
         lacking.append((cell.label, len(keys)))
@@ -130,7 +131,7 @@ def outstanding(cells: Iterable[Cell]) -> list[tuple[str, int]]:
 
 
 def survey(cells: Sequence[Cell], measured: bool = True) -> list[Line]:
-    """Every row of the sweep with what is to do for it. `measured`: look into the store for seconds and bytes."""
+    """The lines of the sweep with their remaining work. `measured`: use seconds and bytes from the store."""
     lines: dict[tuple[str, str], Line] = {}
     seen: set[tuple[Any, ...]] = set()
     for cell in cells:
@@ -156,7 +157,7 @@ def survey(cells: Sequence[Cell], measured: bool = True) -> list[Line]:
 
 
 def _key(job: Job) -> str | tuple[Any, ...]:
-    """The job's key, or without weights something that tells it from the others."""
+    """The job's key; without weights, another unique value."""
     try:
         return job.key
     except WeightsError:
@@ -169,17 +170,17 @@ def _past(root: Path) -> Past:
 
 
 def gpu_hours(lines: Iterable[Line]) -> float:
-    """Hours of one device for what is to do, if no step were skipped where nothing was measured."""
+    """Hours of one device for the remaining work. Without measurements, no step counts as skipped."""
     return sum(line.todo * line.seconds for line in lines) / 3600
 
 
 def disk_needed(lines: Iterable[Line]) -> float:
-    """Bytes of the videos that are to do."""
+    """Bytes of the remaining videos."""
     return sum(line.todo * line.disk for line in lines)
 
 
 def totals(lines: Sequence[Line]) -> dict[str, Any]:
-    """Of a cell with the Originals that it needs, for the line of JSON."""
+    """The totals of a cell and the Originals that it needs, for the line of JSON."""
     todo = sum(line.todo for line in lines)
     return {
         "done": sum(line.videos for line in lines) - todo,
@@ -195,11 +196,11 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def print_lines(lines: Sequence[Line], cells: int) -> None:
-    """The answer to dry_run=true for a sweep: a row per line and the sum."""
+    """Print the output of dry_run=true for a sweep: its lines and the sum."""
     columns = ("model", "method", "videos", "done", "to do", "forwards", "PFLOP", "GPU-hours", "disk, GB", "hours from")
     title = (
-        f"what it would cost: {cells} cells; forwards and PFLOP of a video if no step is skipped, "
-        "GPU-hours and disk for what is to do; the last row sums up what is to do"
+        f"estimated cost: {cells} cells; forwards and PFLOP of a video if no step is skipped, "
+        "GPU-hours and disk of the remaining videos; the last line is the sum"
     )
     table = Table(*columns, title=title, box=None, title_justify="left")
     for line in lines:

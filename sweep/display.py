@@ -1,4 +1,4 @@
-"""What a sweep says while it runs: one display on a terminal, plain lines in a log."""
+"""The progress of a sweep: progress bars on a terminal, plain lines in a log."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class Display:
-    """Shows the events of sweep/make_videos.py. Time left: that of the videos still to do, from those made.
+    """Shows the events of sweep/make_videos.py. The time left is estimated from the finished videos.
 
     `failures` collects every "failed" line.
     """
 
     def __init__(self, console: Console, cells: Sequence[tuple[str, int]], shared: bool = False) -> None:
-        """`cells`: label and number of videos to do of each cell, in the order in which they will begin.
+        """`cells`: label and number of remaining videos of each cell, in the order in which they start.
 
-        `shared`: other processes write to the same terminal, where bars would draw over each other: plain lines.
+        `shared`: other processes write to the same terminal, so print plain lines instead of progress bars.
         """
         self.console, self.failures = console, list[str]()
         self._live = console.is_terminal and not shared
         self._labels, self._todo = [label for label, _ in cells], [todo for _, todo in cells]
         self._first, self._next = 0, 0  # the cells at work are those from the first to before the next
         self._place, self._made = 0, 0  # the cell of the video at work; videos that have ended
-        self._seconds = dict[str, list[float]]()  # of a cell's label: of every video
+        self._seconds = dict[str, list[float]]()  # label of a cell: seconds of every video
         columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), "{task.fields[left]}")
         self._bars = Progress(*(TextColumn(c) if isinstance(c, str) else c for c in columns), console=console)
         add = self._bars.add_task
@@ -43,7 +43,7 @@ class Display:
             self._bars.stop()
 
     def __call__(self, *event: Any) -> None:
-        """One event: its name and its values."""
+        """Show one event: its name, then its values."""
         kind, *values = event
         getattr(self, f"_on_{kind}")(*values)
 
@@ -87,7 +87,7 @@ class Display:
         self.console.print(escape(text))
 
     def left(self) -> str:
-        """`about 3 min left`, "" before the first video; a cell without one yet counts as the mean of the others."""
+        """`about 3 min left`, or "" before the first video. A cell without a video counts as the mean of the others."""
         known = {label: sum(took) / len(took) for label, took in self._seconds.items()}
         if not known:
             return ""
@@ -98,7 +98,7 @@ class Display:
 
 
 def duration(seconds: float) -> str:
-    """A span in the two units that matter.
+    """A time span as text, in at most two units.
 
     >>> duration(7), duration(200), duration(8000), duration(200000)
     ('7 s', '3 min', '2 h 13 min', '2 d 8 h')

@@ -1,4 +1,4 @@
-"""What of this machine is ready to run a model, line by line, each with a remedy: `python -m sweep.doctor`."""
+"""Check whether this machine can run a model. Each line has a remedy: `python -m sweep.doctor`."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ OK, WARNING, MISSING = "ok", "warning", "missing"
 COLOURS = {OK: "green", WARNING: "yellow", MISSING: "bold red"}
 PYTHONS = ((3, 11), (3, 13))
 PEAKS = {"skyreels": 13.9, "magi1": 20.6}  # GB; docs/performance.md says how they were found
-ROOM = 20  # videos that the results folder should have room for
+ROOM = 20  # number of videos for which the results folder should have space
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line. Only `missing` keeps the model from running."""
+    """One line of the output. Only with the state `missing` the model cannot run."""
 
     what: str
     state: str
@@ -51,14 +51,14 @@ class Finding:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command line: words as run.py takes them. 0 if the model can run here, 1 if not, 2 for a wrong word."""
+    """Run the command line, with settings as for run.py. Returns 0 if the model can run, 1 if not, 2 for bad input."""
     tolerate()
     given = dict(word.partition("=")[::2] for word in arguments)
     unknown = [word for word in given if not word.startswith(("model", "results", "device", "method"))]
     if unknown or not all(given.values()):
         wrong = (unknown or list(given))[0]
         print(
-            f"error: {wrong} is no word for the doctor; want model=NAME, model.checkpoint=..., results=, device=",
+            f"error: {wrong} is not a setting here; want model=NAME, model.checkpoint=..., results=, device=",
             file=sys.stderr,
         )
         return 2
@@ -77,12 +77,12 @@ def main(arguments: Sequence[str]) -> int:
         out.print(f"[{colour}]{finding.state:8}[/] {finding.what:{width}}  {escape(finding.found)}{remedy}")
     able = not any(finding.state == MISSING for finding in findings)
     name = given.get("model", "skyreels_tiny")
-    out.print(f"model={name} can run here" if able else f"model={name} cannot run here: see what is missing")
+    out.print(f"model={name} can run here" if able else f"model={name} cannot run here; see the lines marked missing")
     return int(not able)
 
 
 def examine(arguments: Sequence[str] = ()) -> Iterator[Finding]:
-    """Every finding, in order; a check that breaks is a finding too."""
+    """All findings, in order. A check that raises an error gives a finding too."""
     checks: list[Callable[[], Iterator[Finding]]] = [
         _python,
         _torch,
@@ -96,7 +96,7 @@ def examine(arguments: Sequence[str] = ()) -> Iterator[Finding]:
     for check in checks:
         try:
             yield from check()
-        except Exception as error:  # whatever a broken installation does, the other lines are worth having
+        except Exception as error:  # a broken installation must not hide the other lines
             name = getattr(check, "__name__", "check").strip("_<>")
             what = f"{type(error).__name__}: {error}".splitlines()[0]
             yield Finding(name, MISSING, what, "pip install -c constraints.txt -e .")
@@ -136,14 +136,16 @@ def _gpu() -> Iterator[Finding]:
             "GPU",
             WARNING,
             f"driver {driver.splitlines()[0]}, but torch {torch.__version__} sees no GPU",
-            "install a torch build whose CUDA the driver knows, or unset CUDA_VISIBLE_DEVICES",
+            "install a torch build with a CUDA version that the driver supports, or unset CUDA_VISIBLE_DEVICES",
         )
     else:
-        yield Finding("GPU", WARNING, "none: the tiny models run on the CPU, the real ones need days a video")
+        yield Finding(
+            "GPU", WARNING, "none; the tiny models run on the CPU, the real ones need days per video on a CPU"
+        )
 
 
 def _model(arguments: Sequence[str]) -> Iterator[Finding]:
-    """Settings, weights, memory and room for the videos of the chosen model."""
+    """The settings, weights and memory of the chosen model, and the disk space for its videos."""
     try:
         cell = _composed(arguments)
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
@@ -171,29 +173,29 @@ def _model(arguments: Sequence[str]) -> Iterator[Finding]:
         "free disk",
         state,
         f"{free:.1f} GB at {root}; a video takes about {size:.2g} GB",
-        "" if state == OK else "free space, or give another results=FOLDER",
+        "" if state == OK else "free space, or choose another results=FOLDER",
     )
 
 
 def _memory(name: str, weights: float, there: float) -> Finding:
-    """Whether a GPU with `there` GB holds the model `name`, whose denoiser alone takes `weights` GB."""
+    """Whether a GPU with `there` GB is large enough for the model `name`, whose denoiser needs `weights` GB."""
     wanted = PEAKS.get(name, 1.5 * weights)
     told = (
         f"{wanted:.1f} GB for a video of the Original at the published setting, decoding included"
         if name in PEAKS
-        else f"about {wanted:.1f} GB, half as much again as the denoiser's weights"
+        else f"about {wanted:.1f} GB, 1.5 times the denoiser's weights"
     )
     enough = there >= wanted
     return Finding(
         "GPU memory",
         OK if enough else WARNING,
-        f"{there:.1f} GB; wanted: {told}",
-        "" if enough else "take a larger GPU or a smaller setting, e.g. fewer frames",
+        f"{there:.1f} GB; needed: {told}",
+        "" if enough else "use a larger GPU or a smaller setting, e.g. fewer frames",
     )
 
 
 def _composed(arguments: Sequence[str]) -> Cell:
-    """The cell that these words choose, of the Original."""
+    """The cell of the Original with these settings."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", overrides=words(arguments))
@@ -201,7 +203,7 @@ def _composed(arguments: Sequence[str]) -> Cell:
 
 
 def _codecs() -> Iterator[Finding]:
-    """Writes frames and reads them back: the lossless file has to give every byte again."""
+    """Write frames and read them back. The lossless file must return every byte."""
     import av
 
     frames = np.random.default_rng(0).integers(0, 256, (5, 48, 64, 3), np.uint8)
@@ -215,7 +217,7 @@ def _codecs() -> Iterator[Finding]:
         except (ValueError, OSError) as error:
             yield Finding("codecs", MISSING, f"{library}: {error}", "pip install -c constraints.txt -e .")
             return
-    found = "libx264rgb gives back every byte" if same else "libx264rgb does not give back what was written"
+    found = "libx264rgb is lossless" if same else "libx264rgb does not return the written bytes"
     yield Finding(
         "codecs", OK if same else MISSING, f"{library}: {found}", "" if same else "pip install -c constraints.txt -e ."
     )
@@ -229,9 +231,9 @@ def _evaluation() -> Iterator[Finding]:
     try:
         vbench_setup.interpreter()
     except vbench_setup.VBenchError as error:
-        yield Finding("VBench", WARNING, str(error))  # says what to do
+        yield Finding("VBench", WARNING, str(error))  # the message has the remedy
     else:
-        yield Finding("VBench", OK, str(vbench_setup.home()), "python -m eval.vbench doctor says what it lacks")
+        yield Finding("VBench", OK, str(vbench_setup.home()), "python -m eval.vbench doctor lists what is missing")
 
 
 def _logging() -> Iterator[Finding]:
@@ -239,11 +241,11 @@ def _logging() -> Iterator[Finding]:
         yield Finding("W&B", WARNING, "not installed", "pip install wandb")
         return
     mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
-    yield Finding("W&B", OK, f"{mode}" + ("" if mode != "offline" else ": no key; wandb sync sends runs later"))
+    yield Finding("W&B", OK, f"{mode}" + ("" if mode != "offline" else ": no key; send the runs later with wandb sync"))
 
 
 def _has_key() -> bool:
-    """Whether W&B would find a key; the key itself is not looked at."""
+    """Whether W&B would find a key. The key itself is not read."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     try:
@@ -253,7 +255,7 @@ def _has_key() -> bool:
 
 
 def _launchers() -> Iterator[Finding]:
-    """Of all these only the basic one is needed."""
+    """The launchers; only the basic one is necessary."""
     for extra in dict.fromkeys(EXTRAS.values()):
         there = find_spec("hydra_plugins") is not None and find_spec(f"hydra_plugins.hydra_{extra}_launcher")
         remedy = "" if there else f"for hydra/launcher={extra}: pip install -e '.[{extra}]'"
@@ -267,12 +269,12 @@ def _launchers() -> Iterator[Finding]:
         "SLURM",
         OK if accounting else WARNING,
         slurm + ("" if accounting else ", sacct does not work"),
-        "" if accounting else "without it a killed job is waited for for ever",
+        "" if accounting else "without it the command waits forever for a killed job",
     )
 
 
 def _said(*command: str) -> str | None:
-    """What a program prints; None if it is not there or fails."""
+    """The output of a program; None if it does not exist or fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):

@@ -1,13 +1,13 @@
-"""conf/experiment/NAME.yaml: the sweeps of one table or figure, for every model that is asked for.
+"""conf/experiment/NAME.yaml: the sweeps of one table or figure, for all requested models.
 
-    models: skyreels_tiny,magi1_tiny     what `model=` on the command line replaces
+    models: skyreels_tiny,magi1_tiny     replaced by `model=` on the command line
     includes: [table1, fig7]             other experiments, whose sweeps come first
     sweeps:                              each is one Hydra multirun, a product of its settings
       - {method: 'teacache,scope', speed: 'slow,fast'}
-      - {for: 'skyreels*', method: scope, method.selective: none}     only on models of that name
-      - {model: 'skyreels,magi1', task: plan}                        on these models, whatever is asked for
+      - {for: 'skyreels*', method: scope, method.selective: none}     only on models with this name
+      - {model: 'skyreels,magi1', task: plan}                        always on these models
 
-A file with neither `sweeps` nor `includes` is an ordinary Hydra option and is left to Hydra.
+A file with neither `sweeps` nor `includes` is an ordinary Hydra option, which Hydra handles.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ MULTIRUN = ("-m", "--multirun")
 
 
 def expanded(arguments: Sequence[str]) -> list[list[str]]:
-    """The command lines that `arguments` stand for: one per sweep of the experiment, or `arguments` themselves.
+    """One command line per sweep of the experiment; without an experiment, only `arguments`.
 
-    Settings given by hand replace those of the sweeps. Raises ConfigError for an experiment that is not there, or has
-    nothing for the models that are asked for.
+    Settings of the command line replace those of the sweeps. Raises ConfigError if the experiment does not exist or has
+    no sweep for the requested models.
     """
     given = {key: value for key, _, value in (a.partition("=") for a in arguments) if key in ("experiment", "model")}
     folders = _folders(arguments)
@@ -44,10 +44,10 @@ def expanded(arguments: Sequence[str]) -> list[list[str]]:
     models = given.get("model") or str(content["models"])
     found: list[list[str]] = []
     for line in _lines(name, models.split(","), rest, folders):
-        if line not in found:  # two figures of one sweep
+        if line not in found:  # two figures may use the same sweep
             found.append(line)
     if not found:
-        raise ConfigError(f"experiment={name} has no sweep for model={models}; it was written for {content['models']}")
+        raise ConfigError(f"experiment={name} has no sweep for model={models}; want one of {content['models']}")
     return found
 
 
@@ -65,7 +65,7 @@ def choices(line: Sequence[str]) -> dict[str, list[str]]:
 
 
 def read(name: str, folders: Sequence[Path] = (CONF,)) -> Mapping[str, Any]:
-    """What an experiment's file says. Raises ConfigError if there is none."""
+    """The content of an experiment's file. Raises ConfigError if there is none."""
     paths = [folder / "experiment" / f"{name}.yaml" for folder in folders]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
@@ -89,7 +89,7 @@ def _lines(name: str, models: Sequence[str], rest: list[str], folders: Sequence[
 
 
 def _folders(arguments: Sequence[str]) -> list[Path]:
-    """Where experiments may lie: in a plugged-in menu (--config-dir) before our own."""
+    """The folders of experiments: first a plug-in's menu (--config-dir), then our own."""
     found = []
     for argument, after in pairwise([*arguments, ""]):
         flag, _, value = argument.partition("=")

@@ -1,4 +1,4 @@
-"""One GPU for each process of this machine: a lock per device, held until the process ends."""
+"""One GPU for each process of this machine. A lock per device is kept until the process ends."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import IO
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-POLL = 1.0  # seconds between looks for a free device
-_held: dict[str, IO[str]] = {}  # device -> its lock; open until the process ends
+POLL = 1.0  # seconds between two checks for a free device
+_held: dict[str, IO[str]] = {}  # device: its lock file, open until the process ends
 
 
 def devices() -> list[str]:
-    """The GPUs that may be used, as CUDA_VISIBLE_DEVICES names them; found without starting CUDA."""
+    """The usable GPUs, with names as in CUDA_VISIBLE_DEVICES. This does not start CUDA."""
     named = os.environ.get(VISIBLE)
     if named is not None:
         return [name.strip() for name in named.split(",") if name.strip()]
@@ -26,9 +26,9 @@ def devices() -> list[str]:
 
 
 def hold(among: Sequence[str], folder: Path | None = None) -> str:
-    """Take a free device for good, waiting for one if need be, and make it the only one that CUDA will see here.
+    """Reserve a free device until the process ends, and make it the only visible one for CUDA. Waits if none is free.
 
-    To be called before CUDA starts in this process; a second call gives the device of the first.
+    Call it before CUDA starts in this process. A second call returns the same device.
     """
     if _held:
         return next(iter(_held))
@@ -47,6 +47,6 @@ def hold(among: Sequence[str], folder: Path | None = None) -> str:
             os.environ[VISIBLE] = device
             return device
         if not said:
-            print(f"waiting for a GPU: other processes hold {', '.join(among)}", flush=True)
+            print(f"waiting for a GPU: other processes use {', '.join(among)}", flush=True)
             said = True
         time.sleep(POLL)

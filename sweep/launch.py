@@ -1,5 +1,5 @@
-"""Sweeps by Hydra's launchers: joblib on one machine, SLURM, Ray. Here is what the command does before and after, and
-what every job does; the videos themselves, and which of them failed, are in the store."""
+"""Sweeps with Hydra's launchers: joblib on one machine, SLURM, Ray. This file has the work of the command before and
+after the jobs, and the work of a job. The videos and the failures are in the store."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from sweep.make_videos import out
 from sweep.supervisor import ROOT, Supervisor
 from terminal import tolerate
 
-EXTRAS = {  # hydra/launcher=NAME -> the extra that brings it; its plugin is hydra_plugins.hydra_<extra>_launcher
+EXTRAS = {  # hydra/launcher=NAME: the extra that installs it; its plugin is hydra_plugins.hydra_<extra>_launcher
     "joblib": "joblib",
     "submitit_local": "submitit",
     "submitit_slurm": "submitit",
     "ray": "ray",
 }
 THREADS = "OMP_NUM_THREADS"
-_kept: list[Supervisor] = []  # of a process that does several jobs, so that models stay loaded between them
+_kept: list[Supervisor] = []  # for a process with several jobs: keeps models loaded between jobs
 
 
 class JobFailed(RuntimeError):
-    """What failed in a job, a line each; raised for Hydra to count it, when all else of the job is done."""
+    """The failures of a job, one line each. Raised at the end of the job, so that Hydra counts it as failed."""
 
 
 def launcher_of(arguments: Sequence[str]) -> str:
-    """The launcher that a command line names. Raises ConfigError if it is none, or not installed."""
+    """The launcher that a command line names. Raises ConfigError if it is unknown or not installed."""
     named = [a.split("=", 1)[1] for a in arguments if a.lstrip("+").startswith("hydra/launcher=")]
     name = named[-1] if named else "basic"
     if name == "basic":
@@ -52,7 +52,9 @@ def launcher_of(arguments: Sequence[str]) -> str:
     if not _installed(f"hydra_plugins.hydra_{EXTRAS[name]}_launcher"):
         raise ConfigError(f"hydra/launcher={name} is not installed; pip install -e '.[{EXTRAS[name]}]'")
     if name == "submitit_slurm" and not shutil.which("sbatch"):
-        raise ConfigError("hydra/launcher=submitit_slurm needs sbatch on the PATH; start it on a login node")
+        raise ConfigError(
+            "hydra/launcher=submitit_slurm needs sbatch, which is not on the PATH; start the command on a login node"
+        )
     return name
 
 
@@ -64,18 +66,18 @@ def _installed(module: str) -> bool:
 
 
 def prepared(arguments: Sequence[str], launcher: str, cells: Sequence[Cell]) -> list[str]:
-    """The command line with what the launcher needs to know of this machine. Raises ConfigError."""
+    """The command line with the launcher's settings for this machine. Raises ConfigError."""
     path = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(path))  # jobs start elsewhere, with this environment
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(path))  # jobs inherit this environment
     if launcher == "submitit_slurm":
         _warn_without_accounting()
     if launcher.startswith("submitit") and not any(a.startswith("hydra.sweep.dir=") for a in arguments):
-        jobs = Path(cells[0].run.results).expanduser().absolute() / ".jobs"  # where every node sees it
+        jobs = Path(cells[0].run.results).expanduser().absolute() / ".jobs"  # visible to every node
         arguments = [*arguments, f"hydra.sweep.dir={quoted(str(jobs))}"]
     if launcher == "ray":
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         setting = "hydra.launcher.ray.init.runtime_env"
-        if not any(setting in argument for argument in arguments):  # workers have their node's environment, not ours
+        if not any(setting in argument for argument in arguments):  # Ray's workers have the environment of their node
             arguments = [*arguments, f"++{setting}.env_vars.PYTHONPATH={quoted(os.environ['PYTHONPATH'])}"]
     if launcher != "joblib" or not any(cell.model.device.type == "cuda" for cell in cells):
         return [*arguments]
@@ -87,7 +89,7 @@ def prepared(arguments: Sequence[str], launcher: str, cells: Sequence[Cell]) -> 
 
 
 def launch(run: Callable[[Sequence[str]], None], lines: Sequence[Sequence[str]], cells: Sequence[Cell]) -> list[str]:
-    """`run` every command line to its end; what failed, a line each: told by the store, whatever became of the jobs."""
+    """`run` every command line; returns the failures, one line each. The store, not the jobs, says what failed."""
     open_ = [(cell, list(open_jobs(cell))) for cell in cells if cell.run.task == VIDEOS]
     failures = []
     for line in lines:
@@ -106,9 +108,9 @@ def launch(run: Callable[[Sequence[str]], None], lines: Sequence[Sequence[str]],
 
 
 def end_children() -> None:
-    """End every process that this one started: some launchers leave theirs running when they are interrupted.
+    """End all processes that this one started, because some interrupted launchers leave their processes running.
 
-    All but resource trackers, which end with this process and are missed, loudly, if they end before it.
+    Resource trackers are left alone: they end with this process, and ending them earlier causes error messages.
     """
     children = [child for child in psutil.Process().children(recursive=True) if not _tracks_resources(child)]
     for child in children:
@@ -132,7 +134,7 @@ def _send(process: psutil.Process, what: str) -> None:
 
 
 def _judge(cell: Cell, jobs: Sequence[Job]) -> Iterator[str]:
-    """A line for every video that failed, and one for all that are missing."""
+    """One line for every failed video, and one for all missing videos."""
     store, missing = Store(Path(cell.run.results).expanduser().absolute()), 0
     for job in {job.key: job for job in jobs}.values():
         record = found(store, job)
@@ -140,11 +142,11 @@ def _judge(cell: Cell, jobs: Sequence[Job]) -> Iterator[str]:
         if record is not None and record.status != "ok":
             yield f"{cell.model.name} {job.label} {job.key}: {record.run.get('reason')}"
     if missing:
-        yield f"{cell.label}: {missing} videos are missing, their jobs ended before; the same command makes them"
+        yield f"{cell.label}: {missing} videos are missing, their jobs ended early; the same command generates them"
 
 
 def _warn_without_accounting() -> None:
-    """Without sacct the launcher never learns that a job was killed, and waits for it for ever."""
+    """Warn if sacct does not work. Without it, the launcher waits forever for a killed job."""
     if not shutil.which("sacct"):
         why = "it is not on the PATH"
     else:
@@ -152,8 +154,8 @@ def _warn_without_accounting() -> None:
         why = done.stderr.strip() or "it fails" if done.returncode else ""
     if why:
         out.print(
-            f"[yellow]warning:[/] sacct does not work here ({escape(why)}): if a job is killed, this command waits for "
-            "it for ever; stop it then, and give it again"
+            f"[yellow]warning:[/] sacct does not work here ({escape(why)}): if a job is killed, this command waits "
+            "forever; then stop it and start it again"
         )
 
 
@@ -161,24 +163,26 @@ def _warn_without_accounting() -> None:
 
 
 def run_job(config: DictConfig) -> None:
-    """One cell, or its shard, in a process of the launcher's. Raises JobFailed when it is done, if anything failed."""
+    """Run one cell, or its shard, in a process of the launcher. Raises JobFailed at the end if anything failed."""
     tolerate()
     launcher = str(HydraConfig.get().runtime.choices.get("hydra/launcher"))
     order = Order.of(config)
-    if launcher == "ray" or COMMAND not in os.environ:  # Ray's workers do one job after another, and may not inherit it
+    if launcher == "ray" or COMMAND not in os.environ:  # Ray's workers run several jobs and may not inherit it
         os.environ[COMMAND] = shlex.join(["python", "run.py", *HydraConfig.get().overrides.task])
     if launcher == "joblib":
         _share_machine(str(config.get("device")), int(HydraConfig.get().launcher.n_jobs))
     supervisor = _kept[0] if _kept else Supervisor()
     name = f"{config.model.name} {label(order.name, order.speed)}"
-    with Display(out, [(name, 0)], shared=True) as display:  # the worker counts the videos: models are imported there
+    with Display(
+        out, [(name, 0)], shared=True
+    ) as display:  # the worker counts the videos, because only it imports models
         display.begin()
         try:
             supervisor.do([(name, order)], display)
         except BaseException:
             supervisor.close(kill=True)
             raise
-    if launcher == "joblib":  # its processes do one job after another, and each has a device to itself
+    if launcher == "joblib":  # its processes run several jobs, each on its own device
         _kept[:] = [supervisor]
     else:
         supervisor.close()
@@ -187,7 +191,7 @@ def run_job(config: DictConfig) -> None:
 
 
 def _share_machine(device: str, jobs: int) -> None:
-    """Take a GPU of the pool, or a share of the cores, for the process that will do the work."""
+    """Reserve a GPU of the pool, or a share of the cores, for the process that does the work."""
     pool = gpus.devices() if device in ("auto", "cuda") else []
     if pool:
         gpus.hold(pool)

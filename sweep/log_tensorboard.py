@@ -1,4 +1,4 @@
-"""TensorBoard: event files in RESULTS/.logs/tensorboard/<run>, without videos, which it shows as GIFs only."""
+"""TensorBoard: event files in RESULTS/.logs/tensorboard/<run>. Without videos, because it can only show GIFs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""W&B: online where a key is set, else offline, in RESULTS/.logs/wandb (`wandb sync` sends it on). It never asks."""
+"""W&B: online if a key is set, else offline in RESULTS/.logs/wandb (send it later with `wandb sync`). Never prompts."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from urllib.parse import urlsplit
 from conf.schema import Logging
 from sweep.loggers import Told
 
-PATIENCE = 20  # seconds for a server to answer before the run is kept offline
+PATIENCE = 20  # seconds to wait for the server before the run is kept offline
 
 
 def send(told: Told, options: Logging, folder: Path) -> None:
     """Send one run and finish it."""
     wanted = mode(options)
     if wanted == "offline":
-        os.environ["WANDB_ERROR_REPORTING"] = "false"  # else it looks its own host up
+        os.environ["WANDB_ERROR_REPORTING"] = "false"  # otherwise it contacts its own server
     import wandb
 
     run = start(wandb, told, options, folder, wanted)
@@ -38,11 +38,11 @@ def send(told: Told, options: Logging, folder: Path) -> None:
         run.summary.update(told.summary)
     finally:
         run.finish()
-        wandb.teardown()  # which waits until the offline file is written whole
+        wandb.teardown()  # waits until the offline file is complete
 
 
 def mode(options: Logging) -> str:
-    """`online`, `offline` or `disabled`: as asked for, else online only where there is a key, so that nothing asks."""
+    """`online`, `offline` or `disabled`. With auto, it is online only if there is a key, so that W&B never prompts."""
     if options.mode != "auto":
         return options.mode
     if os.environ.get("WANDB_MODE"):
@@ -59,7 +59,7 @@ def _in_netrc() -> bool:
 
 
 def start(wandb: Any, told: Told, options: Logging, folder: Path, wanted: str) -> Any:
-    """The run, offline if the server does not answer or refuses the key."""
+    """Start the run; offline if the server does not answer or refuses the key."""
     for attempt in dict.fromkeys((wanted, "offline")):
         try:
             return wandb.init(

@@ -1,7 +1,7 @@
-"""Runs told to W&B, TensorBoard or trackio: one for every cell when its work is done, and one for the report.
+"""Sends runs to W&B, TensorBoard or trackio: one for every finished cell, and one for the report.
 
-The store is the record of truth and these are mirrors: whatever goes wrong with one is said and stops nothing. Each run
-has the composed settings, the share of each mode at every iteration, the headline numbers, a video and its timeline.
+The store has all data, and loggers get a copy: an error of a logger is printed and stops nothing. A run has the
+composed settings, the share of each mode at every iteration, the main numbers, a video and its timeline.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from store import Record, Store, fingerprint
 from sweep.cell import Cell
 
 COLOURS = {"cache": (223, 229, 234), "predict": (240, 179, 71), "recompute": (31, 90, 138)}  # light to dark
-PIXELS = 6  # of a slot and of an iteration in the timeline
+PIXELS = 6  # height of a slot and width of an iteration in the timeline
 BACKENDS = {"wandb": "sweep.log_wandb", "tensorboard": "sweep.log_tensorboard", "trackio": "sweep.log_trackio"}
 
 
 @dataclass
 class Told:
-    """What one run says, whoever it is said to."""
+    """The content of one run, for any logger."""
 
-    id: str  # the same for the same cell, so that a rerun is the same run where that is possible
+    id: str  # the same for the same cell, so that a logger can continue its run
     name: str
     group: str
     job: str  # "bench" or "report"
     tags: list[str]
     config: dict[str, Any]
-    history: list[dict[str, float]] = field(default_factory=list)  # a row per iteration
+    history: list[dict[str, float]] = field(default_factory=list)  # one mapping per iteration
     summary: dict[str, float | str] = field(default_factory=dict)
     pictures: dict[str, Path | np.ndarray] = field(default_factory=dict)  # files, or RGB (H, W, 3) uint8
     videos: dict[str, Path] = field(default_factory=dict)
@@ -41,18 +41,18 @@ class Told:
 
 
 class Backend(Protocol):
-    """A module that sends a run on and finishes it before it returns."""
+    """A module that sends one run to a logger and finishes it."""
 
     def send(self, told: Told, options: Logging, folder: Path) -> None: ...
 
 
 def log_cell(cell: Cell, store: Store, say: Callable[[str], None]) -> None:
-    """Tell of a cell whose work is done."""
+    """Send the run of a finished cell."""
     _send(cell.run.logger, store.root, say, lambda: of_cell(cell, store))
 
 
 def log_report(options: Logging, results: Path, say: Callable[[str], None]) -> None:
-    """Tell of the report of a whole folder: the table, the Pareto front and the radar of every model."""
+    """Send the report of a results folder: the table, and the Pareto front and the radar of every model."""
     _send(options, results, say, lambda: of_report(options, results))
 
 
@@ -65,11 +65,11 @@ def _send(options: Logging, results: Path, say: Callable[[str], None], told: Cal
         folder.mkdir(parents=True, exist_ok=True)
         backend.send(told(), options, folder)
     except Exception as error:
-        say(f"logger={options.name} has no record of this ({type(error).__name__}: {error}); the store has all of it")
+        say(f"logger={options.name} did not get this run ({type(error).__name__}: {error}); the store is complete")
 
 
 def of_cell(cell: Cell, store: Store) -> Told:
-    """Everything about the videos of a cell, its references apart."""
+    """The run of a cell: its videos without their Originals."""
     jobs = [job for job in cell.jobs() if job.name == cell.name]
     found = [store.find(cell.model.name, job.name, job.speed, job.key) for job in jobs]
     records = [record for record in found if record is not None]
@@ -117,7 +117,7 @@ def _group(options: Logging, results: Path) -> str:
 
 
 def history(traces: Iterable[Sequence[Mapping[str, Any]]]) -> list[dict[str, float]]:
-    """A row per iteration: the share of the decisions that fell on each mode, the mean score, the noise level."""
+    """One mapping per iteration: the share of each mode among its decisions, the mean score, the noise level."""
     rows: dict[int, list[Mapping[str, Any]]] = {}
     for trace in traces:
         for entry in trace:
@@ -133,7 +133,7 @@ def history(traces: Iterable[Sequence[Mapping[str, Any]]]) -> list[dict[str, flo
 
 
 def summary(records: Sequence[Record]) -> dict[str, float | str]:
-    """The headline numbers: means over the valid videos, and how many there are of each kind."""
+    """The main numbers: means over the valid videos, and the number of videos of each status."""
     told: dict[str, float | str] = {
         f"videos/{status}": sum(record.status == status for record in records) for status in ("ok", "invalid", "failed")
     }
@@ -162,11 +162,12 @@ NUMBERS: dict[str, Callable[[Record], float | None]] = {
 
 
 def timeline(trace: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """Slots (upwards) by iterations (rightwards) in the colours of the modes, RGB uint8; the dearest branch counts."""
+    """Slots (upwards) by iterations (rightwards) in the colours of the modes, RGB uint8. If branches differ, the most
+    expensive mode is shown."""
     slots = max((entry["active"][1] for entry in trace), default=1)
     grid = np.full((slots, 1 + max((entry["iteration"] for entry in trace), default=0)), -1)
     for entry in trace:
         cells = grid[slice(*entry["active"]), entry["iteration"]]
         np.maximum(cells, list(COLOURS).index(entry["mode"]), out=cells)
-    palette = np.array([*COLOURS.values(), (255, 255, 255)], np.uint8)  # the last for -1
+    palette = np.array([*COLOURS.values(), (255, 255, 255)], np.uint8)  # the last colour is for -1
     return np.kron(palette[grid[::-1]], np.ones((PIXELS, PIXELS, 1), np.uint8))

@@ -25,11 +25,11 @@ from terminal import console
 
 out = console()
 if not out.is_terminal:
-    out.width = 120  # a log file has no width of its own
+    out.width = 120  # a log file has no width
 
 resident = Resident()  # the weights that this process has in memory
-POLL = 1.0  # seconds between looks at videos that other processes are making
-TELL = 60.0  # seconds between lines on who is waited for
+POLL = 1.0  # seconds between two checks for videos that other processes are generating
+TELL = 60.0  # seconds between two messages about waiting
 
 Notify = Callable[..., None]
 """Told what happens, as plain values so that another process can be told: "cell" label, videos to do (None: none of its
@@ -38,7 +38,7 @@ text. A place is that of the cell in the sweep (sweep/cell.py, Order)."""
 
 
 class DeviceLost(RuntimeError):
-    """The accelerator's context of this process is broken: what comes next needs another process."""
+    """The accelerator's context of this process is broken. Further videos need another process."""
 
 
 def nobody(*event: Any) -> None:
@@ -67,7 +67,7 @@ def make(cells: Sequence[Cell], store: Store, notify: Notify = nobody, lost: Map
                     busy.append(turn)
                     continue
                 notify("video", turn.job.key, turn.label, turn.job.prompt, turn.rows, turn.cell.order.place)
-                theirs = store.find(*turn.place)  # another job may have made it since
+                theirs = store.find(*turn.place)  # another job may have generated it meanwhile
                 if theirs is None or wanted(theirs, turn.cell.run):
                     theirs = video(turn.job, turn.cell, store, ready, lambda row: notify("row"), notify)
                 tell(turn, theirs, notify)
@@ -109,7 +109,10 @@ def tell(turn: Turn, record: Record, notify: Notify) -> None:
 
 
 def waiting(busy: list[Turn], store: Store, told: float, notify: Notify) -> float:
-    """Say who is waited for, unless that was said less than TELL seconds ago; when it was said last (monotonic)."""
+    """Report which process generates the videos waited for, at most every TELL seconds.
+
+    `told` and the result are the time of the last report (seconds, monotonic).
+    """
     if time.monotonic() - told < TELL:
         return told
     first = busy[0]
@@ -124,7 +127,7 @@ def waiting(busy: list[Turn], store: Store, told: float, notify: Notify) -> floa
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, what it came of, and so on."""
+    """An error, its cause, the cause of that, and so on."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
@@ -135,7 +138,7 @@ def wanted(record: Record | None, run: Run) -> bool:
 
 
 def bury(job: Job, cell: Cell, store: Store, reason: str) -> None:
-    """Record a video whose process died, unless it is there: it may have died just after."""
+    """Record a video as failed because its process died. If the process had stored it before, nothing changes."""
     if wanted(store.find(cell.model.name, job.name, job.speed, job.key), cell.run):
         with store.stage(cell.model.name, job.name, job.speed, job.key) as stage:
             stage.run |= identity(job, cell) | {"status": "failed", "reason": reason}
@@ -175,7 +178,7 @@ def prepare(todo: list[Turn], store: Store, notify: Notify) -> tuple[Ready, list
 
 
 def video(job: Job, cell: Cell, store: Store, ready: Ready, on_row: Any, notify: Notify = nobody) -> Record:
-    """One video into the store; what goes wrong in it is recorded and stops nothing else, but see DeviceLost."""
+    """Generate one video into the store. An error is recorded and does not stop other videos, except DeviceLost."""
     from eval.video import read, write_lossless, write_preview
 
     model, broken = job.model, False
@@ -193,11 +196,11 @@ def video(job: Job, cell: Cell, store: Store, ready: Ready, on_row: Any, notify:
         except Exception as error:
             full = next((e for e in _chain(error) if isinstance(e, OSError) and e.errno in FULL), None)
             if full:
-                raise full from None  # that is the disk's fault, not the video's: nothing is recorded
+                raise full from None  # an error of the disk, not of the video: nothing is recorded
             notify("say", traceback.format_exc())
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             stage.run |= {"status": "failed", "reason": reason, "traceback": traceback.format_exc()}
-            broken = isinstance(error, torch.AcceleratorError)  # out of memory is no such thing, and passes
+            broken = isinstance(error, torch.AcceleratorError)  # out of memory is another error, which does not last
         else:
             write(made.ledger, stage.path / "trace.jsonl")
             spent = {"denoise": made.denoise.seconds, "decode": made.decode.seconds, "text": ready.text_seconds}
@@ -209,7 +212,9 @@ def video(job: Job, cell: Cell, store: Store, ready: Ready, on_row: Any, notify:
             stage.run |= {"memory_before": made.denoise.before, "load": psutil.getloadavg()}
             stage.run |= {"status": "invalid" if made.reason else "ok", "reason": made.reason}
         if not broken:
-            forget(model, job.method)  # after a failure too, so that an out-of-memory costs one video
+            forget(
+                model, job.method
+            )  # also after a failure, so that after an out-of-memory error only one video is lost
         (stage.path / "config.yaml").write_text(cell.yaml, encoding="utf-8")
     assert stage.record is not None
     if broken:

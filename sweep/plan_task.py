@@ -1,4 +1,4 @@
-"""`task=plan`: RESULTS/plan/<model>/<cell>.json, what a video would forward and cost, counted without weights."""
+"""`task=plan`: RESULTS/plan/<model>/<cell>.json, the forwards and the cost of a video, counted without weights."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ SETTINGS = (
     "attention",
     "distill",
     "kv_range",
-)  # what the count depends on, of either model
+)  # the settings of both models that determine the count
 
 
 def run(cell: Cell, store: Store, notify: Notify = nobody) -> list[str]:
-    """Write the dry run of the cell, and of every iteration the slots forwarded and updated, as [first, last + 1)."""
+    """Write the dry run of the cell and, per iteration, the forwarded and the updated slots as [first, last + 1)."""
     rows = [cell.method.narrow(row) for row in cell.model.schedule()]
     matrix = [[row.slots.start, row.slots.stop, row.updating[0], row.updating[-1] + 1] for row in rows]
     stated = asdict(cell.model.settings)

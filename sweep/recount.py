@@ -1,4 +1,4 @@
-"""FLOPs of a finished record counted again, from what produced it and its trace."""
+"""Counts the FLOPs of a finished record again, from its settings and its trace."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from engine.weights import WeightsError
 from store import Record
 
 FUNCTIONS_OF_THE_TRACE = ("flops", "forwards", "iterations", "segments", "decisions")
-EXACT = 1e-9  # share by which a sum may differ between machines
+EXACT = 1e-9  # allowed relative difference of a sum between machines
 
 
 def recount(record: Record) -> tuple[str, str]:
-    """(what is wrong, why it could not be counted); both "" where all is right or nothing was counted."""
+    """(what is wrong, why it could not be counted); both are "" if the count is right or the record has none."""
     run = record.run
     if not run.get("flops") or record.status != "ok":
         return "", ""
     if "counted_by" not in run:
-        return "", "an older version did not say which code counted them"
+        return "", "an older version did not record which code counted them"
     try:
         target, wanted, base = _settings(record)
         kind = get_class(target)
@@ -41,17 +41,17 @@ def recount(record: Record) -> tuple[str, str]:
     except (TypeError, ValueError, KeyError) as error:
         return f"its FLOPs cannot be counted again: {' '.join(str(error).split())}", ""
     wrong = [name for name in FUNCTIONS_OF_THE_TRACE if name in run and not _alike(run[name], found[name])]
-    return (f"{', '.join(wrong)} in run.json is not what its trace gives" if wrong else ""), ""
+    return (f"{', '.join(wrong)} in run.json: the trace gives another count" if wrong else ""), ""
 
 
 def entry(line: Mapping[str, Any]) -> Entry:
-    """A line of trace.jsonl as it was before it was written."""
+    """The ledger entry of a line of trace.jsonl."""
     plain = {name: _tuples(value) for name, value in line.items()}
     return Entry(**{**plain, "mode": Mode(plain["mode"])})
 
 
 def _settings(record: Record) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """The backbone's class, the settings that the video was made with, and those of its Original."""
+    """The backbone's class, the settings of the video, and those of its Original."""
     base = dict(record.config["model"])
     target = str(base.pop("_target_"))
     made = record.run["produced_by"]["model"]

@@ -29,7 +29,7 @@ def perform(cells: Sequence[Cell], notify: Notify, lost: Mapping[str, str] | Non
         store = Store(Path(cells[0].run.results).expanduser().absolute())
         gone = store.sweep()
         if gone:
-            notify("say", f"{len(gone)} half-written folders or claims of processes that died were removed")
+            notify("say", f"{len(gone)} unfinished folders or claims of ended processes were removed")
         if cells[0].run.task == VIDEOS:
             make(cells, store, notify, lost)
             for cell in cells:
@@ -54,7 +54,7 @@ def measure(cell: Cell, store: Store, notify: Notify) -> None:
 
 
 def mirror(cell: Cell, store: Store, notify: Notify) -> None:
-    """Tell the logger that was asked for; scores first, since they are its headline."""
+    """Send the cell to the chosen logger. It is scored before, because the logger shows the scores."""
     if cell.run.logger.name == "none":
         return
     from eval.__main__ import score_store

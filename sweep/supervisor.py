@@ -1,4 +1,4 @@
-"""Gives cells to a process of their own, and another where one dies: a segfault or a kill costs one video."""
+"""Runs cells in a worker process. If it dies (segmentation fault, kill), one video fails and a new worker continues."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from sweep.make_videos import Notify
 from sweep.worker import AGAIN
 
 ROOT = Path(__file__).resolve().parents[1]
-PATIENCE = 10.0  # seconds that a process gets to end by itself
+PATIENCE = 10.0  # seconds that a process gets to end normally
 
 
 class Supervisor:
-    """At most one worker, started when first needed or ahead of that by `start`."""
+    """Has at most one worker, started by `start` or when it is first needed."""
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[bytes] | None = None
@@ -32,7 +32,7 @@ class Supervisor:
         self.events: Connection
 
     def start(self) -> None:
-        """Start the worker (sweep/worker.py); its imports run beside whatever this process does next."""
+        """Start the worker (sweep/worker.py). Its imports run in parallel with this process."""
         theirs, self.orders = Pipe(duplex=False)
         self.events, told = Pipe(duplex=False)
         path = os.pathsep.join(dict.fromkeys([*filter(None, sys.path), str(ROOT)]))
@@ -95,7 +95,7 @@ class Supervisor:
             return video, self._bury() or 1
 
     def _bury(self) -> int:
-        """The exit status of the process that forks the others, once it has ended."""
+        """Wait for the worker that forks the others; returns its exit status."""
         assert self.process is not None
         try:
             status = self.process.wait(PATIENCE)
@@ -108,14 +108,14 @@ class Supervisor:
         return status
 
     def close(self, kill: bool = False) -> None:
-        """End the worker and what it started: when it is idle, or at once."""
+        """End the worker and its child processes: when it is idle, or at once with `kill`."""
         if self.process is None:
             return
         family = psutil.Process(self.process.pid).children(recursive=True) if self.process.poll() is None else []
         if kill:
             self.process.kill()
         else:
-            with suppress(OSError):  # it has ended by itself
+            with suppress(OSError):  # it has already ended
                 self.orders.send(None)
         self._bury()
         for process in family:
@@ -124,7 +124,7 @@ class Supervisor:
 
 
 def death(status: int) -> str:
-    """How a process ended, in words.
+    """The exit status of a process as text.
 
     >>> death(-9), death(3)
     ('was killed by SIGKILL (out of memory?)', 'ended with status 3')

@@ -1,4 +1,4 @@
-"""What a cell may do instead of filling the store with videos: `task=NAME`, usually set by an experiment."""
+"""Tasks that a cell may run instead of generating videos: `task=NAME`, usually set by an experiment."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TASKS: dict[str, str] = {  # name -> module with run(cell, store, notify)
 }
 
 Task = Callable[[Cell, Store, Notify], list[str]]
-"""Does its work in the store's folder and tells how it goes; returns what failed, a line each."""
+"""Runs in the store's folder, reports progress, and returns the failures, one line each."""
 
 
 def task_of(name: str) -> Task:

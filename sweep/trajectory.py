@@ -1,14 +1,15 @@
-"""Figure 2: what reuse and prediction would have handed back, against the velocity that was computed.
+"""Figure 2: reused and predicted velocities, compared with the computed velocity.
 
     python run.py experiment=fig2 [model=skyreels_tiny]
 
-The Original runs on `prompts.limit` prompts; every velocity that it computes is compared with what its own past would
-have given: the one of k steps before (reuse), and Newton's polynomial of first and second order through it and its one
-or two predecessors (SCOPE's Eq. 6 and 7), for k = 1 to 6. Nothing is fed back, so the errors are of single steps. Over
-the last six steps of one frame the mean absolute deviations are summed: the paper reports 72 % less for prediction.
+The Original runs on `prompts.limit` prompts. Each computed velocity is compared with values from earlier steps, for k =
+1 to 6: the velocity of k steps before (reuse), and Newton's polynomials of first and second order through this velocity
+and its one or two predecessors (SCOPE's Eq. 6 and 7). These values do not influence the video, so the errors are those
+of single steps. Over the last six steps of one frame the mean absolute deviations are summed: the paper reports 72 %
+less for prediction.
 
-RESULTS/trajectory/<model>/original.json holds it all; nothing is measured again as long as weights, settings, prompts
-and seed are the same.
+RESULTS/trajectory/<model>/original.json holds all results. They are measured again only if weights, settings, prompts
+or seed change.
 """
 
 from __future__ import annotations
@@ -29,20 +30,20 @@ from store import Store, fingerprint, writing
 from sweep.cell import Cell
 from sweep.make_videos import Notify, nobody, out
 
-HORIZONS = 6  # steps since the last forward; raising it: longer runs without one are looked at
-STAND_INS = ("reuse", "taylor1", "newton2")  # by their order: 0, 1, 2
-SLOT = 13  # the frame that the paper looks at, or the last where there are fewer
+HORIZONS = 6  # most steps since the last forward; raising it: longer runs of skipped steps
+STAND_INS = ("reuse", "taylor1", "newton2")  # polynomials of order 0, 1, 2
+SLOT = 13  # the paper's frame, or the last one of a shorter video
 
 
 class Watch(Method):
-    """The Original, watched: `errors[step][horizon]` per stand-in, summed over slots, and one slot's own course."""
+    """Runs the Original and measures `errors[step, k]` per stand-in, summed over slots, and the course of one slot."""
 
     def __init__(self, slot: int) -> None:
         self.slot = slot
         self.levels: dict[int, float] = {}
         self.errors: dict[tuple[int, int], Tensor] = {}
         self.counts: dict[tuple[int, int], int] = defaultdict(int)
-        self.course: dict[tuple[int, int], Tensor] = {}  # of the slot: deviations, then root mean squares
+        self.course: dict[tuple[int, int], Tensor] = {}  # one slot: deviations, then root mean squares
         self.reset()
 
     def reset(self) -> None:
@@ -81,12 +82,12 @@ class Watch(Method):
 
 
 def run(cell: Cell, store: Store, notify: Notify = nobody) -> list[str]:
-    """Measure what is missing into the store's folder."""
+    """Run the Original and write the errors to the store's folder, unless they are there."""
     model, seed = cell.model, cell.run.seeds[0]
     path = store.root / "trajectory" / model.name / "original.json"
     identity = fingerprint({"key": [job.produced_by for job in cell.jobs()], "horizons": HORIZONS, "slot": SLOT})
     if path.exists() and json.loads(path.read_text()).get("identity") == identity:
-        out.print(f"{model.name} trajectory: nothing to do, it is in the store")
+        out.print(f"{model.name} trajectory: nothing to do, the result is in the store")
         return []
     model.load()
     texts = model.texts(cell.prompts, store.cache("text", "x").parent)
@@ -113,15 +114,15 @@ def run(cell: Cell, store: Store, notify: Notify = nobody) -> list[str]:
 
 
 def _told(watch: Watch) -> dict[str, Any]:
-    """One video: `errors[stand-in][k - 1][step]` relative to the velocity's size, null where the past is too short;
-    `course`: of the chosen slot's last steps, the sizes and absolute deviations of truth and stand-ins."""
+    """One video. `errors[stand-in][k - 1][step]` is relative to the velocity's size, null with too few earlier steps;
+    `course` has the sizes and absolute deviations of truth and stand-ins in the last steps of the chosen slot."""
     steps = len(watch.levels)
     means = {at: (total / watch.counts[at]).tolist() for at, total in watch.errors.items()}
     errors = {
         name: [[means[s, k][n] if (s, k) in means else None for s in range(steps)] for k in range(1, HORIZONS + 1)]
         for n, name in enumerate(STAND_INS)
     }
-    window = [(steps - HORIZONS + k, k + 1) for k in range(HORIZONS)]  # one run of steps after the last forward
+    window = [(steps - HORIZONS + k, k + 1) for k in range(HORIZONS)]  # consecutive steps after the last forward
     course = [watch.course[at].tolist() for at in window if at in watch.course]
     n = len(STAND_INS)
     return {

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import signal
 
-if __name__ == "__main__":  # before anything else is imported, which takes seconds
+if __name__ == "__main__":  # before the other imports, which take seconds
     for _number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(_number, signal.SIG_IGN)  # sent to the whole group, or by a scheduler to the whole step: the
-        #                                         process that started this one decides what becomes of it
+        signal.signal(_number, signal.SIG_IGN)  # a terminal or a scheduler sends them to the whole group;
+        #                                         the process that started this one decides when it ends
 
 import os
 import sys
@@ -25,14 +25,14 @@ from typing import Any
 
 from terminal import tolerate
 
-AGAIN = 75  # exit status of a child: it is spent, the cell wants another
-GONE = 76  # exit status of a child: whoever gave the orders is gone
-PRELOAD = ("sweep.run_cell", "eval.video")  # imported before the fork; a test holds that none of it touches CUDA
-AFRESH = "--afresh"  # a child that was executed instead of forked
+AGAIN = 75  # exit status of a child: it cannot continue, the cell needs a new child
+GONE = 76  # exit status of a child: the process that gave the orders has ended
+PRELOAD = ("sweep.run_cell", "eval.video")  # imported before the fork; a test checks that they do not touch CUDA
+AFRESH = "--afresh"  # a child that was started by exec instead of fork
 
 
 def main(orders: Connection, events: Connection) -> int:
-    """Fork one child after another until the orders end; the exit status."""
+    """Fork one child after another until the orders end; returns the exit status."""
     for module in PRELOAD:
         import_module(module)
     while True:
@@ -54,7 +54,7 @@ def main(orders: Connection, events: Connection) -> int:
 
 
 def renew(orders: Connection, events: Connection) -> None:
-    """Execute this child afresh if its parent touched CUDA after all, in a user's start-up file, say."""
+    """Restart this child by exec if its parent has touched CUDA, for example in a user's start-up file."""
     import torch
 
     if torch.cuda._is_in_bad_fork():
@@ -63,7 +63,7 @@ def renew(orders: Connection, events: Connection) -> None:
 
 
 def serve(orders: Connection, events: Connection) -> int:
-    """Do what is ordered until the orders end; the exit status."""
+    """Run the ordered cells until the orders end; returns the exit status."""
     from conf.schema import ConfigError
     from engine.weights import WeightsError
     from sweep.cell import Cell, Order
@@ -81,7 +81,10 @@ def serve(orders: Connection, events: Connection) -> int:
         for order in batch:
             try:
                 cells.append(Cell.of(Order(**order)))
-            except (ConfigError, WeightsError) as error:  # right where it was ordered, but not on this machine
+            except (
+                ConfigError,
+                WeightsError,
+            ) as error:  # valid for the process that ordered it, but not on this machine
                 events.send(("failed", str(error)))
         try:
             perform(cells, lambda *event: events.send(event), lost)
@@ -91,7 +94,7 @@ def serve(orders: Connection, events: Connection) -> int:
 
 
 def _read(orders: Connection, waiting: Queue[Any]) -> None:
-    """Pass orders on; None is the last. If the pipe ends without it, whoever ordered is gone: so is this process."""
+    """Put orders into the queue; None is the last. If the pipe ends without it, this process ends too."""
     ordered: Any = ...
     while ordered is not None:
         try:

@@ -66,7 +66,7 @@ def test_a_rising_quantity_is_met_in_the_other_direction():
 def test_what_an_integer_misses_a_second_knob_meets():
     """1/interval gives 1/2 and 1/3 only; 0.01 per warm-up step above the first fills the gap: 1/3 + 0.07."""
     cost = lambda s: 1 / s["interval"] + 0.01 * (s.get("warmup", 1) - 1)  # noqa: E731
-    with pytest.raises(Unreachable, match=r"moves in steps, and the nearest are 0\.3333 and 0\.5"):
+    with pytest.raises(Unreachable, match=r"changes in steps, and the nearest values are 0\.3333 and 0\.5"):
         Search(cost, 0.404, rises=False).run([INTERVAL], {"interval": 3})
     settings, reached = Search(cost, 0.404, rises=False).run([INTERVAL, WARMUP], {"interval": 3, "warmup": 1})
     assert settings == {"interval": 3, "warmup": 8} and reached == pytest.approx(1 / 3 + 0.07)
@@ -85,7 +85,7 @@ def test_settings_that_follow_keep_their_share():
     assert settings["tau_cache"] == pytest.approx(0.4 * settings["tau_predict"], rel=1e-3)
 
 
-@pytest.mark.parametrize("target, words", [(0.05, "reach 0.2 to 1; the target lies outside"), (0.9, "moves in steps")])
+@pytest.mark.parametrize("target, words", [(0.05, "reach 0.2 to 1; the target is outside"), (0.9, "changes in steps")])
 def test_what_cannot_be_reached_is_refused_with_the_range(target, words):
     with pytest.raises(Unreachable, match=words):
         knob = Knob("interval", 1, 5, whole=True)
@@ -282,8 +282,8 @@ def test_a_method_that_looks_at_the_content_is_searched_in_real_videos_into_a_fo
     "overrides, words",
     [
         (["method=uniform", "target=flops:0.01"], r"target=flops:0.01 cannot be reached: interval from 1 to 50 reach"),
-        (["method=teacache"], "no published row for teacache at speed=fast on tiny: say what is wanted with target"),
-        (["method=original", "target=flops:0.5"], "method=original has no knob to turn"),
+        (["method=teacache"], "the paper has no value for teacache at speed=fast on tiny; set a target, e.g. target"),
+        (["method=original", "target=flops:0.5"], "method=original has no knobs"),
         (["method=uniform", "speed=none", "target=flops:0.5"], "speed=none names no operating point"),
         (
             ["method=uniform", "target=flop:0.5"],
@@ -309,7 +309,7 @@ def test_what_cannot_be_calibrated_is_refused_in_one_line(menu, tmp_path, overri
 
 def test_the_papers_own_point_is_not_tuned():
     run = Run(speed="paper", point=Point(paper=True))
-    with pytest.raises(ConfigError, match="paper's own numbers, which are not tuned; want speed=slow or speed=fast"):
+    with pytest.raises(ConfigError, match="paper's numbers, which must not be tuned; want speed=slow or speed=fast"):
         knobs_of(SimpleNamespace(name="scope", method=Uniform(2.0), run=run))
 
 

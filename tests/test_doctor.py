@@ -36,7 +36,11 @@ def test_missing_weights_come_with_the_command_that_gets_them(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "words,said",
-    [(["model=skyreel"], "mean skyreels"), (["prompts=2"], "prompts is no word"), (["model"], "model is no word")],
+    [
+        (["model=skyreel"], "mean skyreels"),
+        (["prompts=2"], "prompts is not a setting"),
+        (["model"], "model is not a setting"),
+    ],
 )
 def test_a_wrong_word_is_status_2(words, said, capsys):
     assert main(words) == 2 and said in capsys.readouterr().err

@@ -76,7 +76,7 @@ def test_an_unknown_experiment_and_a_model_without_sweeps_are_refused(tmp_path):
     )
     plugged = ["--config-dir", str(tmp_path), "experiment=own"]
     assert expanded(plugged) == [["-m", "model=skyreels", "method=scope", *plugged[:2]]]
-    with pytest.raises(ConfigError, match=r"experiment=own has no sweep for model=magi1; it was written for skyreels"):
+    with pytest.raises(ConfigError, match=r"experiment=own has no sweep for model=magi1; want one of skyreels"):
         expanded([*plugged, "model=magi1"])
 
 

@@ -109,7 +109,7 @@ def test_every_process_gets_a_gpu_of_its_own_and_the_next_one_waits(tmp_path):
     lines = sorted(job.stdout.readline() for job in (first, second))
     assert lines == ["3 3\n", "GPU-8/x GPU-8/x\n"]
     third = start()
-    assert third.stdout.readline().startswith("waiting for a GPU: other processes hold 3, GPU-8/x")
+    assert third.stdout.readline().startswith("waiting for a GPU: other processes use 3, GPU-8/x")
     first.kill()
     assert third.stdout.readline() in lines
     for job in (first, second, third):
@@ -159,7 +159,7 @@ def test_failures_of_a_launched_sweep_are_read_from_the_store(tmp_path):
     assert launch.launch(launcher, [["-m"]], [Launched]) == [
         "RuntimeError: Batch job submission failed: Invalid partition name specified",
         "tiny m a: OutOfMemoryError: 7 GiB",
-        "tiny m: 2 videos are missing, their jobs ended before; the same command makes them",
+        "tiny m: 2 videos are missing, their jobs ended early; the same command generates them",
     ]
 
 

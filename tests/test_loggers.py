@@ -165,7 +165,7 @@ def test_what_goes_wrong_is_said_and_stops_nothing(tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr(loggers, "of_report", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     loggers.log_report(Logging("wandb"), tmp_path, said.append)
-    assert said == ["logger=wandb has no record of this (OSError: disk full); the store has all of it"]
+    assert said == ["logger=wandb did not get this run (OSError: disk full); the store is complete"]
     loggers.log_report(Logging("none"), tmp_path, said.append)
     assert len(said) == 1
 

@@ -219,7 +219,7 @@ def test_flops_and_counts_follow_from_the_trace(counted, capsys):
 )
 def test_counts_that_do_not_follow_from_the_trace_are_noticed_though_sealed(counted, capsys, run, what):
     status, said = verified(counted(run), capsys)
-    assert status == 1 and f"{what} is not what its trace gives" in said
+    assert status == 1 and f"{what}: the trace gives another count" in said
 
 
 def test_another_trace_is_noticed_though_sealed(counted, capsys):
@@ -227,7 +227,7 @@ def test_another_trace_is_noticed_though_sealed(counted, capsys):
         return [*ledger[:-1], replace(ledger[-1], mode=Mode.CACHE, sites=("velocity",))]
 
     status, said = verified(counted(ledger=skip), capsys)
-    assert status == 1 and "flops, forwards, decisions in run.json is not what its trace gives" in said
+    assert status == 1 and "flops, forwards, decisions in run.json: the trace gives another count" in said
 
 
 def test_flops_that_other_code_counted_are_left_and_said_so(counted, capsys):

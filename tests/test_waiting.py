@@ -19,7 +19,7 @@ def test_who_is_waited_for_is_said_at_once_and_every_minute(tmp_path, monkeypatc
             told = work.waiting([job], cell, store, told, lambda *event: said.append(event))
             now[0] += 1
     assert [kind for kind, _ in said] == ["say"] * 3
-    assert "1 videos that others are making; the first, tiny scope-fast k, by process" in said[0][1]
+    assert "1 videos that other processes are generating; the first is tiny scope-fast k, by process" in said[0][1]
     assert " since 20" in said[0][1] and "replaced" in said[0][1] and "\n" not in said[0][1]
 
 
@@ -31,7 +31,7 @@ def test_a_claim_that_is_being_written_is_waited_for_too(tmp_path, content):
     cell = SimpleNamespace(model=SimpleNamespace(name="tiny"))
     job = SimpleNamespace(name="scope", speed=None, label="scope", key="k")
     work.waiting([job], cell, store, -work.TELL, lambda *event: said.append(event))
-    assert "has just begun or ended" in said[0][1]
+    assert "has just started or ended" in said[0][1]
 
 
 def test_a_sweep_says_which_records_of_an_older_key_it_does_not_use(tmp_path):

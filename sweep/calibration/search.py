@@ -1,4 +1,5 @@
-"""Turn a method's knobs until what they do to a run meets a wanted value. Knows nothing of models or videos."""
+"""Searches values of a method's knobs for which a measured quantity meets a target. Independent of models and
+videos."""
 
 from __future__ import annotations
 
@@ -8,33 +9,33 @@ from dataclasses import dataclass, field
 
 from engine.knob import Knob
 
-CLOSE = 0.01  # relative error at which the search is content
-WITHIN = 0.03  # and at which its best find still counts
-BRANCHES = 3  # values of a knob from which the next one is turned
+CLOSE = 0.01  # relative error at which the search stops
+WITHIN = 0.03  # largest relative error of an accepted result
+BRANCHES = 3  # number of values of a knob for which the next knob is varied
 
 Settings = Mapping[str, float]
 
 
 class Unreachable(ValueError):
-    """No setting that was tried comes near enough; says the range that can be had."""
+    """No tried setting is close enough to the target. The message gives the range that was reached."""
 
 
 @dataclass
 class Search:
-    """Settings tried, in order, with what was measured; NaN where a setting could not be run, which counts as too
-    cheap. The same search tries the same settings."""
+    """The settings that were tried, in order, and the measured values. NaN means that a setting could not be run; it
+    counts as too cheap. The search is deterministic."""
 
     measure: Callable[[dict[str, float]], float]
     target: float
-    rises: bool  # whether less computation raises what is measured (a speedup, a distance), or lowers it (FLOPs)
-    budget: int = 200  # settings tried at most
+    rises: bool  # True if less computation raises the quantity (speedup, LPIPS), False if it lowers it (FLOPs)
+    budget: int = 200  # most settings to try
     tried: dict[tuple[tuple[str, float], ...], float] = field(default_factory=dict)
 
     def run(self, knobs: Sequence[Knob], begin: Mapping[str, float]) -> tuple[dict[str, float], float]:
-        """The settings nearest to the target and what they give. `begin`: the value of every knob to begin with.
+        """The settings nearest to the target and their measured value. `begin`: the start value of every knob.
 
-        First the main knob is turned alone; where its steps are too coarse, a second from the nearest values of the
-        first, then a third. Raises Unreachable.
+        First only the first knob is varied. If its steps are too coarse, the second knob is varied for the best values
+        of the first, and then the third. Raises Unreachable.
         """
         fixed = {knob.name: knob.held(begin[knob.name]) for knob in knobs}
         for depth in range(1, len(knobs) + 1):
@@ -48,11 +49,12 @@ class Search:
 
     @property
     def best(self) -> tuple[tuple[str, float], ...]:
-        """The settings nearest to the target; of equals the first tried."""
+        """The settings nearest to the target; among equals, the first one."""
         return min(self.tried, key=lambda settings: self._error(self.tried[settings]))
 
     def _turn(self, knobs: Sequence[Knob], fixed: Settings, chosen: dict[str, float]) -> None:
-        """Try values of the first knob, with `chosen` for those before it; then turn the others from the nearest."""
+        """Try values of the first knob, with `chosen` for the knobs before it. Then vary the others at the best
+        values."""
         knob, *finer = knobs
         errors = self._line(knob, fixed[knob.name], chosen)
         if finer:
@@ -62,11 +64,11 @@ class Search:
                 self._turn(finer, fixed, chosen | knob.at(value))
 
     def _line(self, knob: Knob, begin: float, chosen: dict[str, float]) -> dict[float, float]:
-        """Walk from `begin` towards the target in growing steps, halve the last one. Value -> its error."""
+        """Go from `begin` towards the target in growing steps, then bisect the last one. Returns {value: error}."""
         found: dict[float, float] = {}
 
         def at(value: float) -> float:
-            """Above 0 where too much is computed."""
+            """The signed error; above 0 if too much is computed."""
             measured = self._try(chosen | knob.at(value))
             found[value] = self._error(measured)
             return (self.target - measured if self.rises else measured - self.target) if measured == measured else -1.0
@@ -91,7 +93,7 @@ class Search:
         return self.tried[key]
 
     def _error(self, measured: float) -> float:
-        """Relative to the target; infinite where nothing was measured."""
+        """The error relative to the target; infinite if nothing was measured."""
         return abs(measured - self.target) / self.target if measured == measured else math.inf
 
     @property
@@ -108,8 +110,8 @@ class Search:
         low, high = min(values), max(values)
         near = sorted({f"{value:.4g}" for value in values}, key=lambda value: self._error(float(value)))[:2]
         why = (
-            f"it moves in steps, and the nearest are {' and '.join(near)}"
+            f"the value changes in steps, and the nearest values are {' and '.join(near)}"
             if low <= self.target <= high
-            else "the target lies outside"
+            else "the target is outside this range"
         )
         return f"{ranges} reach {low:.4g} to {high:.4g}; {why}. Choose another target or change the method's settings"

@@ -1,17 +1,18 @@
-"""Find the operating point of a method: the setting of its knobs that meets a wanted cost, and write it down.
+"""Find the operating point of a method (values of its knobs that meet a target cost) and write it to a file.
 
     python run.py experiment=calibrate model=skyreels_tiny method=scope speed=fast
     python run.py experiment=calibrate method=teacache speed=slow target=flops:0.447      # or speedup:2.1, lpips:0.05
     python run.py -m experiment=calibrate model=skyreels_tiny,magi1_tiny speed=slow,fast \\
         method=delta_dit,teacache,taylorseer,flowcache,scope
 
-Without a target, the executed share of the Original's FLOPs in the paper's row of that method and speed. Everything but
-the knobs (`Method.knobs`) stays as the present operating point or the command line has it. The prompts are a split of
-their own, none of which is reported on. Where decisions do not depend on the content, the search runs in a rehearsal
-whose forwards are free; what it finds is checked by real videos, and searched again in such if they disagree.
+The default target is the executed share of the Original's FLOPs in the paper's line of this method and speed. All
+settings except the knobs (`Method.knobs`) keep their values from the current operating point or the command line. The
+calibration prompts are never used in reports. If decisions do not depend on the content, the search runs without
+forwards (a rehearsal). Real videos then check the result; if they disagree, the search is repeated with real videos.
 
-conf/point/<model>/<method>_<speed>.yaml holds the point and its evidence (with random weights or a read-only menu:
-RESULTS/calibration, see `into`); RESULTS/calibration/<model>/<method>_<speed>.json all that was tried.
+conf/point/<model>/<method>_<speed>.yaml gets the point and the measured values. With random weights or a read-only
+menu, the file is in RESULTS/calibration (see `into`). RESULTS/calibration/<model>/<method>_<speed>.json lists all tried
+settings.
 """
 
 from __future__ import annotations
@@ -38,15 +39,15 @@ from sweep.calibration.trial import QUANTITIES, Trial
 from sweep.cell import Cell
 from sweep.make_videos import Notify, nobody, out
 
-REAL = 24  # settings tried at most where each costs real videos
-FOLDER = "calibration"  # below the results
-SHOWN = 12  # rows of the printed table
+REAL = 24  # most settings to try if each needs real videos
+FOLDER = "calibration"  # below the results folder
+SHOWN = 12  # lines of the printed table
 UNITS = {"flops": "of the Original's FLOPs", "speedup": "times the Original's speed", "lpips": "LPIPS"}
 
 
 @dataclass
 class Goal:
-    """What is searched for, and who says so."""
+    """The target of a search, and its source."""
 
     quantity: str
     value: float
@@ -54,7 +55,7 @@ class Goal:
 
 
 def run(cell: Cell, store: Store, notify: Notify = nobody) -> list[str]:
-    """Search one operating point and write it; returns why not, if not. Raises ConfigError."""
+    """Search one operating point and write it. Returns the failures, one line each. Raises ConfigError."""
     goal, knobs, name = goal_of(cell), knobs_of(cell), f"{cell.name}_{cell.run.speed}"
     check_apart(cell.prompts, store)
     notify("say", f"{cell.model.name} {name}: {goal.quantity} {goal.value:.4g} ({goal.source})")
@@ -96,7 +97,7 @@ def run(cell: Cell, store: Store, notify: Notify = nobody) -> list[str]:
 def found(
     trial: Trial, goal: Goal, knobs: list[Knob], begin: Mapping[str, float]
 ) -> tuple[Search, dict[str, float], float, bool]:
-    """The search, the settings it ended with, what they give in real videos, and whether it was rehearsed."""
+    """The search, its result, the measured values in real videos, and whether it was rehearsed."""
     rises = QUANTITIES[goal.quantity]
     if goal.quantity == "flops" and trial.agrees(trial.turned({})):
         search = Search(trial.rehearsed, goal.value, rises)
@@ -111,7 +112,7 @@ def found(
 
 
 def goal_of(cell: Cell) -> Goal:
-    """The target of the command line, else the paper's. Raises ConfigError if there is neither."""
+    """The target of the command line, or else that of the paper. Raises ConfigError if there is neither."""
     if cell.run.target:
         quantity, value = read_target(cell.run.target)
         if quantity not in QUANTITIES:
@@ -122,25 +123,25 @@ def goal_of(cell: Cell) -> Goal:
     whole = cells({**row, "method": "original", "speed": ""})
     if not own or not whole:
         raise ConfigError(
-            f"no published row for {cell.name} at speed={cell.run.speed} on {cell.model.name}: say what is wanted with "
-            "target=flops:0.4, target=speedup:2 or target=lpips:0.05"
+            f"the paper has no value for {cell.name} at speed={cell.run.speed} on {cell.model.name}; set a target, "
+            "e.g. target=flops:0.4, target=speedup:2 or target=lpips:0.05"
         )
     pair = f"{own['flops_pf']:g} of {whole['flops_pf']:g} PFLOP"
     return Goal("flops", own["flops_pf"] / whole["flops_pf"], f"SCOPE, Table 1: {pair}")
 
 
 def knobs_of(cell: Cell) -> list[Knob]:
-    """The method's knobs, what follows them at its present share. Raises ConfigError for a method without any."""
+    """The method's knobs. Dependent settings keep their ratio to the knob. Raises ConfigError if there are no knobs."""
     if not cell.method.knobs:
         raise ConfigError(
-            f"method={cell.name} has no knob to turn: nothing sets its cost, or its parts do; calibrate those, or set "
-            "it by hand"
+            f"method={cell.name} has no knobs: its cost is fixed or depends on its parts; calibrate the parts, or "
+            "choose its settings by hand"
         )
     if cell.run.speed == "none":
         raise ConfigError("speed=none names no operating point to write; want speed=slow or speed=fast")
     if cell.run.point.paper:
         raise ConfigError(
-            f"speed={cell.run.speed} holds the paper's own numbers, which are not tuned; want speed=slow or speed=fast"
+            f"speed={cell.run.speed} has the paper's numbers, which must not be tuned; want speed=slow or speed=fast"
         )
     return [_with_present_share(knob, cell.method) for knob in cell.method.knobs]
 
@@ -152,12 +153,12 @@ def _with_present_share(knob: Knob, method: Method) -> Knob:
 
 
 def _at(method: Method, knob: Knob) -> dict[str, Any]:
-    """The settings that `knob` turns, as `method` has them."""
+    """The settings that `knob` changes, with the values of `method`."""
     return {name: getattr(method, name) for name in (knob.name, *knob.follows)}
 
 
 def show(search: Search, goal: Goal, name: str) -> None:
-    """The settings nearest to the goal among those tried."""
+    """Print the tried settings nearest to the goal."""
     near = sorted(search.tried.items(), key=lambda pair: abs(pair[1] - goal.value))[:SHOWN]
     table = Table("setting", goal.quantity, "off by", title=f"{name}: {len(near)} of {len(search.tried)} tried")
     for settings, value in near:
@@ -167,7 +168,7 @@ def show(search: Search, goal: Goal, name: str) -> None:
 
 
 def place(cell: Cell, store: Store) -> Path:
-    """The menu to write to. Settings found on random weights are nobody's operating point and stay in the results."""
+    """The file to write. Settings found on random weights are not operating points and stay in the results folder."""
     if cell.run.into:
         return Path(cell.run.into).expanduser().absolute()
     ours = cell.model.settings.weights == "pretrained" and os.access(CONF / "point", os.W_OK)
@@ -175,7 +176,7 @@ def place(cell: Cell, store: Store) -> Path:
 
 
 def settings_of(method: Method) -> dict[str, Any]:
-    """What `method` has that its class does not have by itself."""
+    """The settings of `method` that differ from the defaults of its class."""
     own = {}
     for field in fields(method):  # type: ignore[arg-type]
         default = _default(field)
@@ -186,7 +187,7 @@ def settings_of(method: Method) -> dict[str, Any]:
 
 
 def turned(cell: Cell, method: Mapping[str, Any]) -> list[str]:
-    """Settings that `method` leaves other than the same point of the full-size model has them."""
+    """The settings of `method` that differ from the same operating point of the full-size model."""
     full = CONF / "point" / cell.model.name.removesuffix("_tiny") / f"{cell.name}_{cell.run.speed}.yaml"
     published = yaml.safe_load(full.read_text(encoding="utf-8"))["method"] if full.exists() else {}
     plain = {field.name: _default(field) for field in fields(cell.method)}  # type: ignore[arg-type]
@@ -195,7 +196,7 @@ def turned(cell: Cell, method: Mapping[str, Any]) -> list[str]:
 
 
 def _default(field: Field[Any]) -> Any:
-    """MISSING where a dataclass gives none."""
+    """The default of a dataclass field; MISSING if it has none."""
     return field.default_factory() if field.default_factory is not MISSING else field.default
 
 
@@ -209,7 +210,7 @@ def text_of(
     count: int,
     free: bool,
 ) -> str:
-    """The YAML of the operating point, with what speaks for it."""
+    """The YAML of the operating point, with the measurements in comments."""
     weights = "" if cell.model.settings.weights == "pretrained" else ", random weights"
     unit = UNITS[goal.quantity]
     how = "rehearsed, then checked in real videos" if free else "in real videos"

@@ -1,4 +1,4 @@
-"""What one setting of a method costs or does to the calibration prompts: FLOPs, speed or LPIPS against the Original."""
+"""Measures one setting of a method on the calibration prompts: FLOPs, speedup or LPIPS relative to the Original."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from eval import lpips_weights
 from eval.metrics import lpips
 from sweep.make_videos import Notify, nobody
 
-QUANTITIES = {"flops": False, "speedup": True, "lpips": True}  # and whether less computation raises them
-SEED = 10_000  # of the first prompt; nothing that is reported on has such
+QUANTITIES = {"flops": False, "speedup": True, "lpips": True}  # quantity: whether less computation raises it
+SEED = 10_000  # seed of the first prompt; reports never use such seeds
 
 
 class Trial:
@@ -32,13 +32,14 @@ class Trial:
 
     def __init__(self, model: Any, base: Any, method: Method, quantity: str, notify: Notify = nobody) -> None:
         self.model, self.base, self.method, self.quantity = model, base, method, quantity
-        self.notify, self.number = notify, 0  # who is told of every video and row; settings measured so far
+        self.notify, self.number = notify, 0  # receives events; number of measured settings
         self.turning = "as it is"  # the settings being measured
-        self.values: list[float] = []  # of the last setting measured, one per prompt
+        self.values: list[float] = []  # values of the last measured setting, one per prompt
         self.by_settings: dict[tuple[tuple[str, float], ...], list[float]] = {}
 
     def prepare(self, prompts: Sequence[str], cache: Path) -> None:
-        """Load what is needed and embed the prompts. Raises ConfigError if LPIPS is wanted and has no weights."""
+        """Load the models and embed the prompts. Raises ConfigError if LPIPS is the target and its weights are
+        missing."""
         if self.quantity == "lpips":
             _ = self.network
         for model in {id(m): m for m in (self.base, self.model)}.values():
@@ -50,7 +51,7 @@ class Trial:
             warm_up(self.base, self.texts[0])
 
     def turned(self, settings: Mapping[str, float]) -> Method:
-        """The method with some settings changed. Raises ValueError where they do not go together."""
+        """The method with changed settings. Raises ValueError if they cannot be combined."""
         turned: Method = replace(self.method, **settings)  # type: ignore[type-var]
         turned.check(self.model)
         return turned
@@ -58,18 +59,18 @@ class Trial:
     # --- the rehearsal -------------------------------------------------------------------------------------------
 
     def agrees(self, method: Method) -> bool:
-        """Whether a rehearsal decides as the first prompt's video does."""
+        """Whether a rehearsal makes the same decisions as the video of the first prompt."""
         return _decided(rehearse(self.model, method, self.texts[0])) == _decided(self._video(0, method)[1])
 
     def rehearsed(self, settings: dict[str, float]) -> float:
-        """The share of the Original's FLOPs that the settings execute, without running a forward; NaN if refused."""
+        """The executed share of the Original's FLOPs, computed without forwards; NaN if the settings are refused."""
         method = self._allowed(settings)
         return self._share(rehearse(self.model, method, self.texts[0])) if method else math.nan
 
     # --- real videos ---------------------------------------------------------------------------------------------
 
     def measured(self, settings: dict[str, float]) -> float:
-        """The quantity over all prompts (a speedup: the geometric mean); NaN if refused or no video came of it."""
+        """The mean of the quantity over all prompts (geometric for a speedup); NaN if refused or without a video."""
         method = self._allowed(settings)
         if not method:
             return math.nan
@@ -112,7 +113,7 @@ class Trial:
         return self._share(self._video(number, method)[1])
 
     def _speedup(self, number: int, method: Method) -> float:
-        """Original, method, Original, method: a machine that slows down does so to both."""
+        """Runs Original, method, Original, method, so that a slower machine affects both."""
         seconds = {True: 0.0, False: 0.0}
         for accelerated in (False, True, False, True):
             model, chosen = (self.model, method) if accelerated else (self.base, Original())
@@ -156,7 +157,7 @@ class Trial:
 
     @cached_property
     def network(self) -> torch.nn.Module:
-        """LPIPS's network. Raises ConfigError where its weights are missing."""
+        """The network of LPIPS. Raises ConfigError if its weights are missing."""
         try:
             return lpips_weights.load("alex", lpips_weights.find("alex")).to(self.model.device)
         except lpips_weights.MissingWeights as error:
