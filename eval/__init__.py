@@ -1,1 +1,1 @@
-"""Evaluation: how close a video is to its Original, whether it is a video at all, and how it moves."""
+"""Evaluation: similarity of a video to its Original, validity, and motion."""

@@ -1,8 +1,9 @@
-"""Score what a results folder lacks scores for: `python -m eval RESULTS`. Records and lossless frames are all it needs.
+"""Score the videos of a results folder that have no scores: `python -m eval RESULTS`.
 
-It may be stopped and started again, and run on another machine than the one that generated: each quality.json is
-written whole, and one that is there is left alone unless something it lacked (LPIPS weights, the Original) has come.
-Only files that are those that were sealed are read, and an error never takes the place of scores that are there.
+It needs only the records and the lossless frames, so it can run on another machine. It can be stopped and started
+again: each quality.json is written as a whole. An existing quality.json is written again only if something that was
+missing (LPIPS weights, the Original) is now available. Only files that are unchanged since they were sealed are read.
+An error never replaces existing scores.
 """
 
 import argparse
@@ -24,19 +25,19 @@ from eval import kept, lpips_weights
 from eval.score import score_record, wants_preview
 from store import Record, Store, StoreError
 
-NO_VIDEO = "is itself no valid video"  # a verdict on an Original, not a failure to read it
+NO_VIDEO = "is itself no valid video"  # a verdict on the Original, not a reading error
 
 
 @dataclass
 class Pairing:
-    """Which Original each record is compared with."""
+    """Finds the Original with which a record is compared."""
 
     root: Path
     originals: dict[tuple, list[Record]] = field(default_factory=lambda: defaultdict(list))
 
     @classmethod
     def of(cls, root: Path, records: Iterable[Record]) -> "Pairing":
-        """Collects the Originals among the records."""
+        """Collect the Originals among the records."""
         pairing = cls(root)
         for record in records:
             if is_original(record):
@@ -46,7 +47,7 @@ class Pairing:
         return pairing
 
     def find(self, record: Record) -> tuple[Path | None, str | None]:
-        """The folder of a record's Original; or None and, unless it is an Original itself, why there is none."""
+        """(folder of the record's Original, None), or (None, the reason); for an Original, (None, None)."""
         if is_original(record):
             return None, None
         model, key = record.run.get("model"), record.run.get("reference_key")
@@ -69,12 +70,12 @@ class Pairing:
 
 
 def is_original(record: Record) -> bool:
-    """True for a reference, False for every other method and for the Original's repeat."""
+    """Whether a record is an Original, and not its repeat or another method."""
     return record.run.get("method") == "original" and not record.run.get("reference_key")
 
 
 def quality_of(record: Record) -> dict[str, Any] | None:
-    """quality.json, or None where it is missing or damaged and so must be made."""
+    """quality.json, or None if it is missing or damaged and must be written."""
     try:
         return record.quality
     except ValueError:
@@ -82,7 +83,7 @@ def quality_of(record: Record) -> dict[str, Any] | None:
 
 
 def lacks_scores(quality: dict[str, Any] | None, reference: Path | None, lpips_net: str) -> bool:
-    """Whether scoring would add something that quality.json has not."""
+    """Whether scoring would add values to quality.json."""
     if quality is None or "validity" not in quality or quality.get("unreadable"):
         return True
     if reference and quality.get("reference_missing") and quality.get("psnr_frame_mean") is None:
@@ -98,16 +99,16 @@ def score_store(
     console: Console | None = None,
     only: Collection[str] | None = None,
 ) -> dict[str, int]:
-    """Scores what lacks scores and returns how many records were {"scored", "kept", "invalid", "failed", "errors"}.
+    """Score the records without scores. Returns the numbers of {"scored", "kept", "invalid", "failed", "errors"}.
 
-    Originals come first: the verdict on one decides whether others may be compared with it. `only`: the keys of the
-    records to score, all if None.
+    Originals come first, because other videos are compared only with valid Originals. `only`: the keys of the records
+    to score; None: all.
     """
     console = console or terminal.console(stderr=True)
     records = sorted(store.records(), key=lambda record: not is_original(record))
     pairing = Pairing.of(store.root, records)
     counts = dict.fromkeys(("scored", "kept", "invalid", "failed", "errors"), 0)
-    whole = cache(store.whole)  # an Original stands beside many
+    whole = cache(store.whole)  # many videos have the same Original
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console) as progress:
         wanted = [record for record in records if only is None or record.path.name in only]
@@ -138,19 +139,19 @@ def _score_one(
         return "kept"
 
     def refuse(why: object) -> str:
-        still = "; its scores are kept as they were" if quality else ""
+        still = "; its scores are kept" if quality else ""
         console.print(f"[red]error[/] {escape(str(record.path))}: {escape(str(why))}{still}")
         return "errors"
 
     for folder in filter(None, (record.path, reference)):
         if not whole(folder):
             return refuse(
-                f"the files in {folder} are not those that were sealed; the run.py command that made the "
-                "video makes it again"
+                f"the files in {folder} were changed after they were sealed; the run.py command of the "
+                "video generates it again"
             )
     try:
         fresh = score_record(record.path, reference, record.run, lpips_net, device)
-    except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: torch's, out of memory too
+    except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: from torch, also out of memory
         return refuse(error)
     if missing:
         fresh["reference_missing"] = missing
@@ -165,7 +166,7 @@ def _score_one(
 
 
 def _lacks_preview(record: Record, quality: dict[str, Any] | None, lpips_net: str) -> bool:
-    """Whether what an Original's mp4 loses is still to be measured, in all or in LPIPS."""
+    """Whether the loss of an Original's mp4 is not measured yet, or measured without LPIPS."""
     if not wants_preview(record.path, record.run):
         return False
     lost = (quality or {}).get("preview") or {}
@@ -182,10 +183,10 @@ def _weights_here(net: str) -> bool:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; 0, 1 if a record could not be scored, 2 if there is nothing to work on."""
+    """Run the command line. Returns 0, 1 if a record could not be scored, or 2 if there are no records."""
     terminal.tolerate()
     parser = argparse.ArgumentParser(prog="python -m eval", description=__doc__.splitlines()[0].replace("`", ""))
-    parser.add_argument("results", type=Path, help="the folder that run.py wrote to")
+    parser.add_argument("results", type=Path, help="results folder of run.py")
     parser.add_argument("--redo", action="store_true", help="score everything again")
     parser.add_argument("--lpips-net", choices=(*lpips_weights.NETS, "none"), default="alex")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -204,7 +205,7 @@ def main(arguments: list[str] | None = None) -> int:
     except StoreError as error:
         return _stop(error)
     for folder, why in store.damaged.items():
-        console.print(f"[yellow]{escape(str(folder))}[/] does not count: {escape(why)}")
+        console.print(f"[yellow]{escape(str(folder))}[/] is ignored: {escape(why)}")
     if not sum(counts.values()):
         return _stop(f"no records in {options.results}; generate some with python run.py results={options.results}")
     console.print(", ".join(f"{name} {number}" for name, number in counts.items()))

@@ -1,7 +1,7 @@
-"""Does a video of the small model show what its prompt says: colour, shape and direction of motion?
+"""Checks whether a video of a tiny model shows the colour, the shape and the direction of motion of its prompt.
 
-Classical image processing, nothing learned. The background is fitted as a smooth surface; what differs from it is the
-object; positions are circular means, because shapes leave on one side and enter on the other.
+It uses classical image processing without learned parts. The background is fitted as a smooth surface, and the object
+is the difference from it. Positions are circular means, because shapes leave on one side and enter on the other.
 """
 
 import re
@@ -21,25 +21,25 @@ COLOURS = {  # RGB in 0..255, equal to the table in models/shapes.py
 }
 SHAPES = ("circle", "square", "triangle")
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}  # (x, y), y points down
-MIN_CONTRAST = 0.12  # of full scale; higher calls more faint objects absent
-MIN_AREA, MAX_AREA = 0.015, 0.35  # of the frame; the object must lie between
-MIN_SPEED = 0.15  # pixels a frame at a width of 64; higher calls more slow motion standing still
-LAG = 4  # frames between two compared positions; higher is steadier and needs longer videos
+MIN_CONTRAST = 0.12  # share of full scale; raising it: faint objects count as absent
+MIN_AREA, MAX_AREA = 0.015, 0.35  # limits of the object's area, as a share of the frame
+MIN_SPEED = 0.15  # pixels per frame at a width of 64; raising it: slow motion counts as no motion
+LAG = 4  # frames between two compared positions; raising it: more stable, needs longer videos
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Adherence:
-    """What the checker saw. A part is None where the prompt does not name it."""
+    """The result of the check. A field is None if the prompt does not name it."""
 
     colour: bool | None
     shape: bool | None
     direction: bool | None
-    frames_present: int  # frames in which there is an object of a sensible size
+    frames_present: int  # frames with an object of plausible size
     frames: int  # all frames
-    jumps: int  # frames at which the object moves more than a tenth of the width at once
-    seen: tuple[str, str, str]  # colour, shape and direction as seen; "" where nothing was seen
+    jumps: int  # frames at which the object moves by more than a tenth of the width
+    seen: tuple[str, str, str]  # detected colour, shape and direction; "" if not detected
 
 
 def named(prompt: str) -> tuple[str | None, str | None, str | None]:
@@ -51,7 +51,7 @@ def named(prompt: str) -> tuple[str | None, str | None, str | None]:
 
 
 def fit_background(video: Array) -> Array:
-    """A smooth surface (H, W, 3): a polynomial of degree 3 through the median over time, blind to outliers."""
+    """A smooth surface (H, W, 3): a polynomial of degree 3 fitted to the median over time, robust to outliers."""
     _, height, width, _ = video.shape
     y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
     basis = np.stack([x**i * y**j for i in range(4) for j in range(4 - i)], -1).reshape(height * width, -1)
@@ -77,13 +77,13 @@ def centre(mask: Array) -> Array:
 
 
 def isolate(soft: Array) -> tuple[Array, Array] | None:
-    """The largest object of a soft mask (H, W), moved to the middle, and its position; None when there is none."""
+    """The largest object of a soft mask (H, W), moved to the middle, and its position; None if there is no object."""
     height, width = soft.shape
     if soft.sum() < MIN_AREA * soft.size:
         return None
     place = centre(soft)
     middle = np.array([width // 2, height // 2])
-    for _ in range(2):  # twice: the first position may be pulled by specks elsewhere
+    for _ in range(2):  # twice, because small spots elsewhere shift the first position
         move = middle - np.round(place).astype(int)
         moved = np.roll(soft, (move[1], move[0]), (0, 1))
         labels, count = ndimage.label(moved > 0.5)
@@ -120,12 +120,13 @@ def nearest_shape(mask: Array) -> str:
 
 
 def wrapped(step: Array, size: Array) -> Array:
-    """A difference of positions on the torus, brought to the shortest of its values."""
+    """The shortest difference of two positions on the torus."""
     return (step + size / 2) % size - size / 2
 
 
 def heading(places: Array, size: Array, scale: float) -> str:
-    """The direction of a track (T, 2) that may hold NaN: "" when it stands still, slants or changes its mind."""
+    """The direction of a track (T, 2), which may contain NaN; "" for no motion, diagonal motion or a change of
+    direction."""
     steps = wrapped(places[LAG:] - places[:-LAG], size) / LAG
     steps = steps[~np.isnan(steps).any(1)]
     if len(steps) == 0:
@@ -141,9 +142,9 @@ def heading(places: Array, size: Array, scale: float) -> str:
 def adherence(frames: NDArray[np.uint8], prompt: str) -> Adherence | None:
     """Compare a video with its prompt.
 
-    `frames` is uint8 (T, H, W, 3). Returns None when the prompt names no colour, shape or direction that is known here.
-    An object that is absent from half of the frames or more has no colour, shape or direction.
-    Raises ValueError for another shape or type of `frames`.
+    `frames` is uint8 (T, H, W, 3). Returns None if the prompt names no known colour, shape or direction. If the object
+    is absent from half of the frames or more, it has no colour, shape or direction. Raises ValueError for another shape
+    or type of `frames`.
     """
     frames = np.asarray(frames)
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or len(frames) <= LAG:

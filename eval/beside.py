@@ -1,7 +1,8 @@
-"""What a video is beside its Original: measures of both, frame by frame, that say how the one has left the other.
+"""Measures of how a video differs from its Original, computed frame by frame from both.
 
-PSNR and SSIM say how far; these say in what: tint, brightness, flicker, detail, motion, order in time, orientation.
-Both videos are looked at as grids of up to 16×16 mean colours a frame, so that texture and noise count for little.
+PSNR and SSIM measure the size of the difference. These measure its kind: tint, brightness, flicker, detail, motion,
+order in time, orientation. Each frame is reduced to a grid of up to 16×16 mean colours, so that texture and noise have
+little effect.
 """
 
 from itertools import permutations
@@ -11,22 +12,22 @@ import numpy as np
 from eval.measures import luma_of
 
 CELLS = 16
-PARTS = 6  # the steepness of the picture is gathered in 6×6 parts, and compared in halves and thirds of it
-NEAR, FAR = 3, 6  # frames: a method may be this late; from here on it shows another moment
+PARTS = 6  # gradients are summed in 6×6 parts and compared in halves and thirds of the picture
+NEAR, FAR = 3, 6  # frames: allowed delay of a method; smallest distance of another moment
 FLOOR = 4.0  # squared levels below which a difference is rounding
-PICTURE_RATIO, TIME_RATIO = 0.3, 0.1  # error left by the better explanation, of the error as it stands
-STILL = 0.15  # of the Original's change in the same step, below which a video stands still while the Original moves
+PICTURE_RATIO, TIME_RATIO = 0.3, 0.1  # error of the better explanation relative to the actual error
+STILL = 0.15  # share of the Original's change in a step; with a smaller change the video stands still
 
 
 class Beside:
-    """Gathers what is needed batch by batch: `update` with the same frames of both, uint8 (T, H, W, 3), in order."""
+    """Collects data batch by batch: call `update` with the same frames of both, uint8 (T, H, W, 3), in order."""
 
     def __init__(self) -> None:
         self._grids: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
         self._steep = np.zeros((2, 2, PARTS, PARTS))  # of the Original and the video, along x and y
 
     def update(self, original: np.ndarray, video: np.ndarray) -> None:
-        """Takes the next frames into account."""
+        """Add the next frames."""
         for which, frames in enumerate((original, video)):
             self._grids[which].append(_areas(frames.astype(np.float32), CELLS))
             luma = luma_of(frames)
@@ -36,18 +37,19 @@ class Beside:
                     self._steep[which, 2 - axis] += _areas(steps[..., None], PARTS)[..., 0].sum(0)
 
     def measures(self) -> dict[str, float]:
-        """The measures, by name; levels are of 0–255, shares in [0, 1].
+        """The measures by name. Levels are 0–255, shares are in [0, 1].
 
-        tint, brightness: mean over time of the colour's and the luma's offset, in levels.
-        flicker: what is left of the offsets of the channels' and the luma's mean when their average over about a
-            second is taken away, RMS over time of the largest, in levels.
-        turned: share of frames that the Original's frame explains better as a negative, mirrored, with channels
-            exchanged or without its colours.
-        displaced, displaced_run: share, and longest run, of frames that show another moment of the Original.
-        stands: the most steps in a row in which it stands still and the Original moves.
-        detail: steepness of the picture, along x or y, relative to the Original's, in the blurriest half or third.
-        motion: correlation of what changes over time; 1 where nothing moves.
-        explained: share of the Original's variation within frames that is met; 0 is what one colour a frame meets.
+        tint, brightness: mean over time of the offset of the colour and of the luma, in levels.
+        flicker: the offsets of the mean channels and of the mean luma, minus their average over about a second; the RMS
+            over time of the largest one, in levels.
+        turned: share of frames that are closer to the Original's frame if that is inverted, mirrored, without colours
+        or
+            has its channels exchanged.
+        displaced, displaced_run: share and longest run of frames that show another moment of the Original. stands: the
+        longest run of steps in which the video stands still while the Original moves. detail: gradients along x or y
+        relative to those of the Original, in the blurriest half or third. motion: correlation of the changes over time;
+        1 if nothing moves. explained: share of the Original's variation within frames that the video reproduces; 0 for
+        one colour per frame.
         """
         original, video = (np.concatenate(grids) for grids in self._grids)
         count = len(video)
@@ -77,7 +79,7 @@ class Beside:
             for start in range(0, PARTS, width)
             for part in (self._steep[:, :, start : start + width], self._steep[:, :, :, start : start + width])
         ]
-        # 0.05 levels on both sides: where the Original is smooth too, nothing is missing
+        # plus 0.05 levels on both sides: if the Original is smooth too, no detail is missing
         original, video = (np.stack(strips) / count + 0.05).transpose(1, 0, 2)
         return float((video / original).min())
 
@@ -96,7 +98,7 @@ def _areas(frames: np.ndarray, parts: int) -> np.ndarray:
 
 
 def _flicker(offsets: np.ndarray) -> float:
-    """RMS over time of the largest column of (T, C) after its moving average over 25 frames is taken away."""
+    """The RMS over time of the largest column of (T, C) minus its moving average over 25 frames."""
     width = min(25, len(offsets) - 1 + len(offsets) % 2)
     around = np.pad(offsets, ((width // 2, width // 2), (0, 0)), mode="reflect")
     slow = np.stack([np.convolve(column, np.full(width, 1 / width), "valid") for column in around.T], 1)
@@ -104,7 +106,7 @@ def _flicker(offsets: np.ndarray) -> float:
 
 
 def _turned(original: np.ndarray, video: np.ndarray, error: np.ndarray) -> np.ndarray:
-    """Which frames the Original's explains better when it is changed in some way than as it is: (T,) of bool."""
+    """Which frames are closer to a changed frame of the Original (e.g. mirrored) than to the frame: (T,) of bool."""
     others = [255 - original, original[:, ::-1], original[:, :, ::-1], original[:, ::-1, ::-1]]
     others.append(np.broadcast_to(luma_of(original)[..., None], original.shape))
     others += [original[..., list(order)] for order in permutations(range(3)) if order != (0, 1, 2)]
@@ -113,7 +115,7 @@ def _turned(original: np.ndarray, video: np.ndarray, error: np.ndarray) -> np.nd
 
 
 def _elsewhere(original: np.ndarray, video: np.ndarray) -> np.ndarray:
-    """Which frames look like a moment of the Original at least FAR frames away and unlike all near: (T,) of bool."""
+    """Which frames show a moment of the Original at least FAR frames away, and no near moment: (T,) of bool."""
     distance = (video**2).sum(1)[:, None] + (original**2).sum(1)[None] - 2 * video @ original.T
     distance = np.maximum(distance / video.shape[1], 0)
     lag = np.abs(np.subtract.outer(np.arange(len(video)), np.arange(len(video))))
@@ -123,7 +125,7 @@ def _elsewhere(original: np.ndarray, video: np.ndarray) -> np.ndarray:
 
 
 def _stands(original: np.ndarray, video: np.ndarray) -> np.ndarray:
-    """Which steps change nothing in the video and something in the Original: (T - 1,) of bool."""
+    """In which steps the Original changes and the video does not: (T - 1,) of bool."""
     moves, own = (np.abs(np.diff(grid, axis=0)).mean(1) for grid in (original, video))
     usual = float(np.median(moves)) if len(moves) else 0.0
     return (own < STILL * np.minimum(moves, usual)) & (moves > 0.02)

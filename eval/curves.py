@@ -1,7 +1,7 @@
-"""What a mean over a video hides: error by chunk, jumps where segments meet, drift along the video's time.
+"""Changes of a metric over the time of a video: mean per chunk, jumps at segment borders, drift.
 
-A curve is one value per frame, as `quality.json` keeps under `per_frame`: PSNR in dB (None for a frame without any
-error), SSIM or LPIPS. All functions return values in the curve's own unit.
+A curve has one value per frame, as in `per_frame` of `quality.json`: PSNR in dB (None for a frame without error), SSIM
+or LPIPS. All functions return values in the unit of the curve.
 """
 
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ Curve = Sequence[float | None]
 
 
 def by_chunk(curve: Curve, borders: Sequence[int]) -> list[float]:
-    """The mean of each chunk. `borders` are the first frames of the chunks after the first, rising, within (0, T)."""
+    """The mean of each chunk. `borders` are the first frames of all chunks but the first, increasing, in (0, T)."""
     _checked(curve, borders)
     return [float(part.mean()) for part in np.split(_values(curve), list(borders))]
 
 
 def border_jumps(curve: Curve, borders: Sequence[int]) -> list[float]:
-    """How far the curve steps at each border beyond its usual step: |c[b] - c[b-1]| minus the median step elsewhere.
+    """The step at each border minus the usual step: |c[b] - c[b-1]| minus the median step elsewhere.
 
-    About 0 where the seam cannot be told from its surroundings; negative where the curve is calmer than elsewhere.
+    It is about 0 if the border does not stand out, and negative if the curve changes less there than elsewhere.
     """
     _checked(curve, borders)
     steps = np.abs(np.diff(_values(curve)))
@@ -33,8 +33,9 @@ def border_jumps(curve: Curve, borders: Sequence[int]) -> list[float]:
 
 
 def drift(curve: Curve) -> dict[str, float]:
-    """{"slope": the least-squares change over the whole video, "last_minus_first": the last quarter's mean minus the
-    first's}. Signs are the metric's: a negative PSNR drift and a positive LPIPS drift both mean getting worse."""
+    """{"slope": least-squares change over the whole video, "last_minus_first": mean of the last quarter minus that of
+    the first}. The sign is that of the metric: a negative drift of PSNR and a positive drift of LPIPS are both
+    worse."""
     values = _values(curve)
     quarter = max(1, len(values) // 4)
     slope = float(np.polyfit(np.linspace(0, 1, len(values)), values, 1)[0]) if len(values) > 1 else 0.0
@@ -50,4 +51,4 @@ def _values(curve: Curve) -> np.ndarray:
 def _checked(curve: Curve, borders: Sequence[int]) -> None:
     inside = all(0 < border < len(curve) for border in borders)
     if not inside or any(a >= b for a, b in pairwise(borders)):
-        raise ValueError(f"borders {list(borders)} must rise within 1 … {len(curve) - 1}")
+        raise ValueError(f"borders {list(borders)} must increase and be in 1 … {len(curve) - 1}")

@@ -1,16 +1,16 @@
-"""What of a record's earlier scores stays when it is scored again: an error never takes the place of a number."""
+"""Merges earlier and new scores of a record. An error never replaces a number."""
 
 from collections.abc import Mapping
 from typing import Any
 
-NOTES = ("reference_missing", "lpips_missing", "unreadable")  # what was lacking then, said anew each time
-CURVES = ("per_frame", "drift", "by_segment", "border_jumps")  # of quality.json, each with an entry per metric
+NOTES = ("reference_missing", "lpips_missing", "unreadable")  # notes on missing things, written again each time
+CURVES = ("per_frame", "drift", "by_segment", "border_jumps")  # names in quality.json, each with one entry per metric
 
 
 def lost(earlier: Mapping[str, Any], fresh: Mapping[str, Any]) -> str | None:
-    """Why `fresh` may not replace `earlier`: it lacks, because of an error, a number that is there. None if it may.
+    """Why `fresh` must not replace `earlier`: an error removed a number that `earlier` has. None if it may.
 
-    That the Original was found to be no valid video is no error, but a finding: it takes the comparison with it.
+    An Original that was found invalid is not an error. In this case the comparison is removed.
     """
     if fresh.get("unreadable") and "validity" in earlier and not earlier.get("unreadable"):
         return str(fresh["unreadable"])
@@ -22,8 +22,8 @@ def lost(earlier: Mapping[str, Any], fresh: Mapping[str, Any]) -> str | None:
 
 
 def merged(earlier: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of quality.json: `fresh`, and of `earlier` what `fresh` does not say: others' scores, and LPIPS
-    where its weights have gone since and the frames are the same."""
+    """The content of quality.json: `fresh`, and values of `earlier` that `fresh` does not have. These are scores of
+    other programs, and LPIPS if its weights are missing now and the frames are the same."""
     both = {name: value for name, value in earlier.items() if name not in NOTES} | dict(fresh)
     same = all(earlier.get(name) == fresh.get(name) for name in ("psnr_frame_mean", "ssim", "frames", "reference"))
     if same and fresh.get("lpips") is None and earlier.get("lpips") is not None:

@@ -1,8 +1,8 @@
-"""Whether a video file holds exactly the RGB bytes that were encoded: evidence from its data, not from its name.
+"""Checks whether a video file contains exactly the RGB bytes that were encoded, from its data and not from its name.
 
-H.264 and VP9 are lossless where every block of every frame has the quantiser 0 (in H.264 also the sequence's flag that
-this means "no transform"), which the decoder reports. Some codecs are lossless by construction and some can never be.
-For all others there is no evidence that could be read, and the answer is "unknown".
+H.264 and VP9 are lossless if the decoder reports the quantiser 0 for every block of every frame. H.264 also needs the
+sequence flag that this means "no transform". Some codecs are always lossless and some are never lossless. For all other
+codecs the answer is "unknown".
 """
 
 import struct
@@ -14,23 +14,23 @@ import av
 import numpy as np
 from av.sidedata.sidedata import Type
 
-RGB_FORMATS = {"gbrp", "rgb24", "bgr24", "bgr0", "rgb0", "0rgb", "0bgr"}  # decoded without a change of colour space
+RGB_FORMATS = {"gbrp", "rgb24", "bgr24", "bgr0", "rgb0", "0rgb", "0bgr"}  # decoded without a colour conversion
 ALWAYS = {"ffv1", "huffyuv", "ffvhuff", "utvideo", "magicyuv", "rawvideo", "png", "apng", "qtrle", "lagarith", "zlib"}
 NEVER = {"mpeg1video", "mpeg2video", "mpeg4", "mjpeg", "vp8", "theora", "prores", "h263", "flv1", "wmv1", "wmv2"}
 NO_TRANSFORM = (244, 44)  # the H.264 profiles that may leave blocks untransformed
 
 
 def lossless(path: str | Path) -> bool | None:
-    """True: nothing was lost since the RGB frames were encoded; False: something was; None: the file does not tell.
+    """True: the encoding was lossless. False: it was lossy. None: unknown.
 
-    Whether an earlier, lossy life precedes the encoding cannot be seen. Decodes the whole file.
+    An earlier lossy encoding of the same frames cannot be detected. Decodes the whole file.
     """
     with av.open(f"file:{path}") as container:
         stream: Any = container.streams.best("video")
         if stream is None:
             return None
         codec, pixels = stream.codec_context.name, stream.codec_context.pix_fmt
-        if pixels not in RGB_FORMATS:  # RGB was converted to other colours, which rounds
+        if pixels not in RGB_FORMATS:  # RGB was converted to another colour space, with rounding
             return False
         codec = "vp9" if codec == "libvpx-vp9" else codec
         if codec in ALWAYS or codec in NEVER:
@@ -43,11 +43,11 @@ def lossless(path: str | Path) -> bool | None:
 
 
 def told(paths: Iterable[str | Path]) -> tuple[bool | None, list[str]]:
-    """What holds of all files together, and a note on each kind of file that is not known to be lossless."""
+    """The common answer for all files, and a note on each kind of file that is lossy or unknown."""
     known = {str(path): lossless(path) for path in paths}
     kinds = {
-        False: "went through a lossy format; these are not the numbers of the frames that were generated.",
-        None: "does not tell whether it is lossless.",
+        False: "has a lossy format; these numbers are not those of the generated frames.",
+        None: "may be lossy; its format does not tell.",
     }
     notes = [
         f"{' and '.join(names)} {text}"
@@ -58,7 +58,7 @@ def told(paths: Iterable[str | Path]) -> tuple[bool | None, list[str]]:
 
 
 def _all_zero(container: Any, stream: Any) -> bool | None:
-    """Whether all quantisers of all frames are 0; None where the decoder does not report one."""
+    """Whether all quantisers of all frames are 0; None if the decoder does not report them."""
     stream.codec_context.options = {"export_side_data": "venc_params"}
     seen = 0
     try:
@@ -69,13 +69,13 @@ def _all_zero(container: Any, stream: Any) -> bool | None:
             if _coarsest(bytes(found)):
                 return False
             seen += 1
-    except ValueError:  # side data of a kind that PyAV does not know, or a stream that does not decode
+    except ValueError:  # side data unknown to PyAV, or a stream that cannot be decoded
         return None
     return True if seen else None
 
 
 def _coarsest(data: bytes) -> int:
-    """The largest quantiser in an AVVideoEncParams, or of its planes' offsets: 0 if none is above 0."""
+    """The largest quantiser in an AVVideoEncParams, plane offsets included; 0 if none is above 0."""
     blocks, start, size = struct.unpack_from("<I4xQQ", data)
     base, *offsets = struct.unpack_from("<9i", data, 28)
     table = np.frombuffer(data, np.uint8, blocks * size, start).reshape(blocks, size)
@@ -84,12 +84,12 @@ def _coarsest(data: bytes) -> int:
 
 
 def _known_flag(extradata: bytes) -> bool | None:
-    """False where the headers are there and say that blocks are transformed, None where they are not there."""
+    """False if the headers say that blocks are transformed; None if there are no headers."""
     return False if _sequence(extradata) else None
 
 
 def _untransformed(extradata: bytes) -> bool:
-    """Whether H.264's sequence header says that quantiser 0 stands for "no transform"."""
+    """Whether H.264's sequence header says that quantiser 0 means "no transform"."""
     sequence = _sequence(extradata)
     if not sequence or sequence[0] not in NO_TRANSFORM:
         return False
@@ -102,10 +102,10 @@ def _untransformed(extradata: bytes) -> bool:
         at += 2 * zeros + 1
         return int(bits[at - zeros - 1 : at], 2) - 1
 
-    unsigned()  # the sequence's number
+    unsigned()  # id of the sequence parameter set
     if unsigned() == 3:  # 4:4:4
-        at += 1  # planes apart
-    unsigned(), unsigned()  # bits of luma and chroma
+        at += 1  # flag: separate colour planes
+    unsigned(), unsigned()  # bit depths of luma and chroma
     return bits[at] == "1"
 
 

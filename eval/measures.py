@@ -1,7 +1,7 @@
-"""Measures of one video alone that need no network. They are not VBench's, whatever they resemble.
+"""Measures of a single video that need no neural network. They differ from VBench's measures with similar names.
 
-Luma is 0.299 R + 0.587 G + 0.114 B in levels 0–255. A cell is the mean luma of one of 16×16 areas of the frame, so
-that the measures do not depend on resolution and noise of single pixels counts for little.
+Luma is 0.299 R + 0.587 G + 0.114 B in levels 0–255. The mean luma of each of 16×16 areas of the frame is used, so that
+the measures do not depend on the resolution and noise of single pixels has little effect.
 """
 
 from collections.abc import Iterable
@@ -13,16 +13,16 @@ VERSION = "1"
 
 
 def measures(batches: Iterable[np.ndarray]) -> dict[str, float | None]:
-    """The measures below for a video given as uint8 batches (T, H, W, 3); None where it has too few frames.
+    """The measures of a video given as uint8 batches (T, H, W, 3). A measure is None if there are too few frames.
 
-    brightness_flicker: mean |second difference| of the frame's mean luma, in levels; 0 is steady. Fades and steady
-        brightening count for nothing, a lamp that flickers for much.
-    frame_change: mean absolute difference of consecutive frames' pixels, in levels: how much happens at all.
+    brightness_flicker: mean |second difference| of the frame's mean luma, in levels; 0 is steady. Fades and even
+        brightening give 0, a flickering lamp gives large values.
+    frame_change: mean absolute difference of the pixels of consecutive frames, in levels.
     smoothness_by_differences: 1 - mean |c[t+1] - 2 c[t] + c[t-1]| / (|c[t+1] - c[t]| + |c[t] - c[t-1]|), both summed
-        over cells c: 1 where every cell changes evenly, 0 where each change is taken back in the next frame.
-        None for a still video.
-    motion_by_cells: mean over time of the 5 % largest changes of a cell from frame to frame, in levels: a stand-in
-        for "how dynamic"; it sees contrast where optical flow would see distance.
+        over areas c: 1 if every area changes evenly, 0 if each change is reversed in the next frame. None for a still
+        video.
+    motion_by_cells: mean over time of the 5 % largest changes of an area between frames, in levels. It approximates the
+        degree of motion, but depends on contrast, while optical flow measures distance.
     """
     cells, changes, previous = [], [], None
     for batch in batches:
@@ -48,12 +48,12 @@ def measures(batches: Iterable[np.ndarray]) -> dict[str, float | None]:
 
 
 def luma_of(batch: np.ndarray) -> np.ndarray:
-    """Luma of uint8 frames (T, H, W, 3): float32 (T, H, W) in levels 0–255."""
+    """The luma of uint8 frames (T, H, W, 3): float32 (T, H, W) in levels 0–255."""
     return batch.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def _cells(luma: np.ndarray) -> np.ndarray:
-    """The mean luma of up to 16×16 areas of each frame: float64 (T, cells)."""
+    """The mean luma of up to 16×16 areas of each frame: float64 (T, areas)."""
     rows, columns = (np.linspace(0, size, min(CELLS, size) + 1).astype(int) for size in luma.shape[1:])
     sums = np.add.reduceat(np.add.reduceat(luma.astype(np.float64), rows[:-1], axis=1), columns[:-1], axis=2)
     return (sums / np.outer(np.diff(rows), np.diff(columns))).reshape(len(luma), -1)

@@ -1,10 +1,11 @@
-"""How far one video is from another: PSNR, SSIM and LPIPS as pure functions of two stacks of frames.
+"""PSNR, SSIM and LPIPS as pure functions of two stacks of frames.
 
     python -m eval.metrics REFERENCE VIDEO        # any two video files; the last line is one JSON object
 
-Frames are (T, H, W, 3) RGB, uint8 or float in [0, 1]; all else is refused, because wrong numbers come from here:
-uint8 differences that wrap, [0, 255] given to LPIPS, a data range guessed from the pictures. Every function returns a
-value per frame; a video's is their mean, PSNR's is pooled (below). Recordings must have as many frames of one size.
+Frames are (T, H, W, 3) RGB, uint8 or float in [0, 1]. Other input is refused, because it often gives wrong numbers:
+uint8 differences that wrap, LPIPS of [0, 255], a data range guessed from the pictures. Every function returns one value
+per frame. The value of a video is their mean; PSNR is pooled (below). Both videos must have the same size and number of
+frames.
 """
 
 import argparse
@@ -26,73 +27,74 @@ from eval import lossless, lpips_weights, video, winograd
 from terminal import tolerate
 
 Frames = np.ndarray | Tensor
-PSNR_CAP = 100.0  # dB a frame without any error counts for in a mean over frames; exact uint8 errors stay below
+PSNR_CAP = 100.0  # dB of a frame without error in a mean over frames; the smallest uint8 error is below it
 
 
 @dataclass(frozen=True)
 class Convention:
-    """What a published number means; the strict one is ours, the others reproduce a source's from the same frames."""
+    """How a metric is computed. `strict` is our convention; the others reproduce published numbers of a source."""
 
-    psnr: str = "pooled"  # or "frame_mean": kinder to videos whose error grows, by 1.5 to 4 dB
+    psnr: str = "pooled"  # or "frame_mean": 1.5 to 4 dB higher if the error grows over time
     ssim_border: str = "reflect"  # or "valid": the map without the 5 pixels next to each border
-    lpips_spatial: bool = False  # True averages the map after up-sampling it; moves the value by 1e-5
-    lpips_rescale: bool = True  # False gives the network [0, 1] where it was trained on [-1, 1]
+    lpips_spatial: bool = False  # True averages the upsampled map; changes the value by 1e-5
+    lpips_rescale: bool = True  # False gives the network [0, 1], although it was trained on [-1, 1]
 
 
 CONVENTIONS = {
     "strict": Convention(),
     "flowcache": Convention(lpips_spatial=True),  # FlowCache and EasyCache, tools/video_metrics.py
     "teacache": Convention("frame_mean", "valid", lpips_spatial=True),  # TeaCache and VideoSys, eval/
-    "lpips_default": Convention(lpips_rescale=False),  # lpips.LPIPS()(a, b) on frames in [0, 1], nothing else said
+    "lpips_default": Convention(lpips_rescale=False),  # lpips.LPIPS()(a, b) on frames in [0, 1]
 }
 
 
 class MismatchError(ValueError):
-    """Two videos that cannot be compared frame by frame."""
+    """The two videos cannot be compared frame by frame."""
 
 
 @dataclass(frozen=True)
 class Similarity:
-    """One video against its reference. PSNR in dB, higher is closer; SSIM at most 1; LPIPS 0 is closest."""
+    """A video compared with its reference. PSNR in dB, higher is better; SSIM at most 1; LPIPS from 0, lower is
+    better."""
 
-    psnr: float | None  # None where the whole video is identical: the value is infinite
+    psnr: float | None  # None if the videos are identical: the value is infinite
     psnr_frame_mean: float
     ssim: float
-    lpips: float | None  # None where the network's weights are not on this machine
+    lpips: float | None  # None if the network's weights are not on this machine
     frames: int
     identical: bool
     per_frame: dict[str, list[float | None]]
     lpips_missing: str | None = None
 
     def to_json(self, per_frame: bool = True) -> dict:
-        """A dictionary for json.dump; `lpips_missing` only where LPIPS is."""
+        """A dictionary for json.dump. It has `lpips_missing` only if LPIPS is missing."""
         hidden = set() if per_frame else {"per_frame"}
         hidden |= set() if self.lpips_missing else {"lpips_missing"}
         return {name: value for name, value in vars(self).items() if name not in hidden}
 
 
 def mse(frames: Frames, reference: Frames) -> np.ndarray:
-    """Mean squared error of each frame on the scale of [0, 1], float64 (T,); exact for uint8 frames."""
+    """The mean squared error of each frame, of values in [0, 1], float64 (T,). Exact for uint8 frames."""
     a, b = _pair(frames, reference)
     if a.dtype == b.dtype == torch.uint8:
-        # float32 holds a byte's difference and its square exactly, and float64 their sum: integers all the way
+        # exact: float32 represents differences of bytes and their squares, and float64 their sum
         squares = [(x.float() - y.float()).square_().sum(dtype=torch.float64) for x, y in zip(a, b, strict=True)]
         return torch.stack(squares).cpu().numpy() / (255.0**2 * a[0].numel())
     return (_unit(a, torch.float64) - _unit(b, torch.float64)).square().flatten(1).mean(1).cpu().numpy()
 
 
 def psnr(error: np.ndarray) -> float | None:
-    """Pooled PSNR in dB of a video from the `mse` of its frames; None (infinite) where the video is identical.
+    """Pooled PSNR in dB of a video from the `mse` of its frames; None (infinite) if the videos are identical.
 
-    -10 log10 of the mean over all pixels, channels and frames: FlowCache's convention (tools/video_metrics.py).
-    Finite unless the whole video is identical, and never kinder to a video that drifts than to one that does not.
+    -10 log10 of the mean over all pixels, channels and frames: FlowCache's convention (tools/video_metrics.py). It is
+    finite unless the videos are identical, and does not favour a video whose error grows over time.
     """
     pooled = float(np.mean(error))
     return -10 * math.log10(pooled) if pooled > 0 else None
 
 
 def psnr_per_frame(error: np.ndarray, cap: float = PSNR_CAP) -> np.ndarray:
-    """PSNR in dB of each frame from its `mse`, at most `cap`, float64 (T,). Its mean is TeaCache's PSNR (eval/)."""
+    """The PSNR in dB of each frame from its `mse`, at most `cap`, float64 (T,). The mean is TeaCache's PSNR (eval/)."""
     return np.minimum(-10 * np.log10(np.maximum(error, 10 ** (-cap / 10))), cap)
 
 
@@ -100,8 +102,9 @@ def ssim(frames: Frames, reference: Frames, border: str = "reflect") -> np.ndarr
     """SSIM of each frame, float64 (T,), at most 1. Wang et al. 2004: Gaussian window 11×11 of sigma 1.5,
     K1 = 0.01, K2 = 0.03, data range 1, population variances; the map is averaged over pixels and RGB channels.
 
-    border="reflect": the whole map, of frames mirrored at the border; torchmetrics 1.5 and later, so FlowCache.
-    border="valid": only where the window fits; scikit-image with gaussian_weights, older torchmetrics, TeaCache.
+    border="reflect": the whole map of frames mirrored at the border, as in torchmetrics from 1.5 on and in FlowCache.
+    border="valid": only positions where the window fits, as in scikit-image with gaussian_weights, older torchmetrics
+    and TeaCache.
     """
     a, b = _pair(frames, reference)
     if min(a.shape[1:3]) < 11:
@@ -113,14 +116,14 @@ def ssim(frames: Frames, reference: Frames, border: str = "reflect") -> np.ndarr
         planes = _unit(torch.cat([x, y]).permute(0, 3, 1, 2).contiguous(), torch.float64)
         if border == "reflect":
             planes = F.pad(planes, (5, 5, 5, 5), mode="reflect")
-        channels = zip(*(half.unbind(1) for half in planes.chunk(2)), strict=True)  # one at a time stay in the cache
+        channels = zip(*(half.unbind(1) for half in planes.chunk(2)), strict=True)  # one channel fits into the cache
         values.append(torch.stack([_mean_ssim(*pair) for pair in channels]).mean(0))
     return torch.cat(values).cpu().numpy()
 
 
 def _mean_ssim(x: Tensor, y: Tensor) -> Tensor:
-    """The mean of the map of two planes (..., H, W): (...,). A CPU goes through bands that its cache holds, which is
-    twice as fast for a frame of 544×960; every value of the map is the same."""
+    """The mean of the SSIM map of two planes (..., H, W): (...,). On a CPU it is computed in bands that fit into the
+    cache, which is twice as fast for a frame of 544×960. The values of the map do not change."""
     height, width = x.shape[-2] - 10, x.shape[-1] - 10
     band = height if x.is_cuda else max(16, 2**16 // width)
     parts = [
@@ -134,12 +137,15 @@ def _ssim_map(x: Tensor, y: Tensor) -> Tensor:
     """The SSIM of each window of two planes (..., H, W) in [0, 1]: (..., H - 10, W - 10)."""
     c1, c2 = 0.01**2, 0.03**2
     mean_x, mean_y = _blur(x), _blur(y)
-    covariance, variances = _blur(x * y), _blur(x.square().add_(y.square()))  # of both, added; means still in them
+    covariance, variances = (
+        _blur(x * y),
+        _blur(x.square().add_(y.square())),
+    )  # summed; the means are subtracted below
     product = mean_x * mean_y
     squares = mean_x.square_().add_(mean_y.square_())
     covariance.sub_(product)
     variances.sub_(squares).clamp_(min=0)
-    above = product.mul_(2).add_(c1).mul_(covariance.mul_(2).add_(c2))  # in place: half of the time is memory's
+    above = product.mul_(2).add_(c1).mul_(covariance.mul_(2).add_(c2))  # in place: memory takes half of the time
     return above.div_(squares.add_(c1).mul_(variances.add_(c2)))
 
 
@@ -147,7 +153,8 @@ _WINDOW = [math.exp(-(offset**2) / (2 * 1.5**2)) for offset in range(-5, 6)]
 
 
 def _blur(plane: Tensor) -> Tensor:
-    """The Gaussian window along both axes, as sums of shifted planes: several times a depthwise convolution's speed."""
+    """The Gaussian window along both axes, as sums of shifted planes; several times as fast as a depthwise
+    convolution."""
     for axis in (-2, -1):
         size = plane.shape[axis] - 10
         total = plane.narrow(axis, 0, size) * (_WINDOW[0] / sum(_WINDOW))
@@ -158,12 +165,13 @@ def _blur(plane: Tensor) -> Tensor:
 
 
 def lpips(frames: Frames, reference: Frames, network: torch.nn.Module, rescale: bool = True) -> np.ndarray:
-    """LPIPS of each frame, float64 (T,), from 0 up (noise exceeds 1). Zhang et al. 2018, linear heads v0.1.
+    """The LPIPS of each frame, float64 (T,), from 0 (noise exceeds 1). Zhang et al. 2018, linear heads v0.1.
 
     Args:
-        network: `lpips_weights.load("alex" | "vgg")`, on the device to use; made with spatial=True it returns maps,
-            which are averaged here.
-        rescale: take the frames from [0, 1] to the network's [-1, 1]. False only to reproduce others' numbers.
+        network: `lpips_weights.load("alex" | "vgg")`, on the device to use. With spatial=True it returns maps, which
+        are
+            averaged here.
+        rescale: map the frames from [0, 1] to [-1, 1], as the network expects. False only to reproduce other numbers.
     """
     a, b = _pair(frames, reference)
     if min(a.shape[1:3]) < 32:
@@ -172,7 +180,7 @@ def lpips(frames: Frames, reference: Frames, network: torch.nn.Module, rescale: 
     values = []
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         for x, y in zip(a.split(_chunk(a)), b.split(_chunk(a)), strict=True):
-            x, y = (_unit(z.to(device), torch.float32).permute(0, 3, 1, 2) for z in (x, y))  # channels last already
+            x, y = (_unit(z.to(device), torch.float32).permute(0, 3, 1, 2) for z in (x, y))  # channels last in memory
             x, y = (2 * x - 1, 2 * y - 1) if rescale else (x, y)
             values.append(network(x, y).flatten(1).mean(1))
     return torch.cat(values).double().cpu().numpy()
@@ -188,18 +196,18 @@ def compare(
     batch: int = 8,
     look: Callable[[np.ndarray, np.ndarray], None] | None = None,
 ) -> Similarity:
-    """All metrics of a video file against its reference, read in lock step: memory holds `batch` frames of each.
+    """All metrics of a video file compared with its reference. At any time, memory holds `batch` frames of each.
 
     Args:
-        net: "alex" or "vgg" (thirty times the time), or "none" to leave LPIPS out.
-        compat: whose convention `psnr`, `ssim` and `lpips` follow, a name of CONVENTIONS.
-        weights: an explicit backbone file for LPIPS; otherwise where `lpips_weights.find` looks.
-        look: is shown every batch of both, the reference's first.
+        net: "alex", "vgg" (takes thirty times as long), or "none" to omit LPIPS.
+        compat: the convention of `psnr`, `ssim` and `lpips`, a name in CONVENTIONS.
+        weights: a backbone file for LPIPS; default: the file that `lpips_weights.find` finds.
+        look: called with every batch: frames of the reference, frames of the video.
 
-    Raises MismatchError where sizes or frame counts differ, video.VideoError where a file cannot be read.
+    Raises MismatchError if sizes or frame counts differ, video.VideoError if a file cannot be read.
     """
     if compat not in CONVENTIONS:
-        raise ValueError(f"compat={compat} is none of {', '.join(CONVENTIONS)}")
+        raise ValueError(f"compat={compat} is unknown; want {', '.join(CONVENTIONS)}")
     convention = CONVENTIONS[compat]
     network: torch.nn.Module | None = None
     missing: str | None = "not asked for"
@@ -222,7 +230,7 @@ def compare(
 
 
 def summarise(rows: dict[str, np.ndarray], convention: Convention, lpips_missing: str | None = None) -> Similarity:
-    """The values of a video from those of its frames: `error` (see `mse`), `ssim` and perhaps `lpips`, each (T,)."""
+    """The values of a video from those of its frames: `error` (see `mse`), `ssim` and optionally `lpips`, each (T,)."""
     error, frame_psnr = rows["error"], psnr_per_frame(rows["error"])
     mean = float(frame_psnr.mean())
     curves = {
@@ -243,14 +251,16 @@ def summarise(rows: dict[str, np.ndarray], convention: Convention, lpips_missing
 
 
 def lock_step(reference: str | Path, candidate: str | Path, batch: int = 8) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Equal batches of both files' shown frames; MismatchError before the first where sizes or counts differ, and at
-    the end of the shorter where a file's list of frames was wrong."""
+    """Batches of the shown frames of both files, with equal lengths.
+
+    Raises MismatchError before the first batch if sizes or frame counts differ, and later if a file has fewer frames
+    than it declares."""
     a, b = video.probe(reference), video.probe(candidate)
     if (a.height, a.width) != (b.height, b.width) or a.frames != b.frames:
         raise MismatchError(
             f"{candidate} has {b.frames} frames of {b.width}×{b.height} and its reference "
-            f"{reference} {a.frames} of {a.width}×{a.height}; generate both with one number of "
-            "frames and one size."
+            f"{reference} has {a.frames} of {a.width}×{a.height}; generate both with the same "
+            "number of frames and the same size."
         )
     for x, y in zip_longest(video.read(reference, batch), video.read(candidate, batch)):
         if x is None or y is None or len(x) != len(y):
@@ -265,15 +275,15 @@ def _network(net: str, weights: Path, modified: int, spatial: bool, device: str)
 
 
 def _chunk(frames: Tensor) -> int:
-    """Frames at a time: eight on a GPU or if they are small, one by one where a CPU's caches hold no more."""
+    """The number of frames per batch: eight on a GPU or if they are small, else one, because of the CPU's cache."""
     return 8 if frames.is_cuda else max(1, min(8, 2**16 // (frames.shape[1] * frames.shape[2])))
 
 
 def _pair(frames: Frames, reference: Frames) -> tuple[Tensor, Tensor]:
     if tuple(frames.shape) != tuple(reference.shape):
         raise MismatchError(
-            f"frames are {tuple(frames.shape)} and their reference {tuple(reference.shape)}; "
-            "equal (T, H, W, 3) are wanted"
+            f"frames have the shape {tuple(frames.shape)} and their reference {tuple(reference.shape)}; "
+            "want equal shapes (T, H, W, 3)"
         )
     if frames.ndim != 4 or frames.shape[-1] != 3 or len(frames) == 0:
         raise ValueError(f"frames must be (T, H, W, 3) RGB with T > 0, got {tuple(frames.shape)}")
@@ -285,7 +295,7 @@ def _tensor(frames: Frames) -> Tensor:
 
 
 def _unit(frames: Tensor, dtype: torch.dtype) -> Tensor:
-    """Frames as floats in [0, 1]: the one place where bytes become numbers."""
+    """The frames as floats in [0, 1]. Bytes are converted to floats only here."""
     if frames.dtype == torch.uint8:
         return frames.to(dtype).div_(255)
     if not frames.dtype.is_floating_point or not (frames.min() >= 0 and frames.max() <= 1):
@@ -297,19 +307,19 @@ def _unit(frames: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line of this file; 0, or 2 where the two files cannot be compared."""
+    """Run the command line. Returns 0, or 2 if the two files cannot be compared."""
     tolerate()
     parser = argparse.ArgumentParser(prog="python -m eval.metrics", description=__doc__.splitlines()[0])
     parser.add_argument("reference", type=Path)
     parser.add_argument("video", type=Path)
     parser.add_argument("--net", choices=("alex", "vgg", "none"), default="alex", help="LPIPS backbone")
-    parser.add_argument("--compat", choices=tuple(CONVENTIONS), default="strict", help="whose convention to follow")
+    parser.add_argument("--compat", choices=tuple(CONVENTIONS), default="strict", help="convention of the metrics")
     parser.add_argument("--weights", type=Path, help="LPIPS backbone file (safetensors or torchvision's .pth)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--per-frame", action="store_true", help="add the curves")
     options = parser.parse_args(
         [
-            f"--{w}" if w.startswith(("compat=", "net=", "device=")) else w  # as run.py spells it
+            f"--{w}" if w.startswith(("compat=", "net=", "device=")) else w  # the syntax of run.py
             for w in (sys.argv[1:] if arguments is None else arguments)
         ]
     )

@@ -1,7 +1,7 @@
-"""Reading a video file: the frames that a player shows, upright, whole and unharmed, or an error that names the file.
+"""Reads the frames of a video file as a player shows them. Raises an error that names the file if it is damaged.
 
-What counts is decoded and shown frames: an edit list may hide some, a codec may hold frames that are never shown, and
-a decoder conceals what it could not decode. None of that can be seen from the number of packets.
+Only decoded and shown frames count: an edit list may hide frames, a codec may contain frames that are never shown, and
+a decoder hides its errors. The number of packets shows none of this.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,18 +17,18 @@ import numpy as np
 from eval.lossless import lossless
 from eval.upright import matrix_of, upright
 
-STILL_FORMATS = ("image2", "_pipe", "tty")  # demuxers that would open a picture or a text file as one frame
-CHECKS = {"err_detect": "crccheck+bitstream+buffer"}  # what a decoder looks for besides: FFV1's checksums, say
-NAMED = 10  # damaged frames that an error lists
+STILL_FORMATS = ("image2", "_pipe", "tty")  # demuxers that open a picture or a text file as one frame
+CHECKS = {"err_detect": "crccheck+bitstream+buffer"}  # additional checks of the decoder, e.g. FFV1's checksums
+NAMED = 10  # most damaged frames that an error lists
 
 
 class VideoError(ValueError):
-    """A video file that cannot be read or written as asked; the message names the file."""
+    """A video file cannot be read or written. The message names the file."""
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a file holds. `frames`, `height` and `width` are as shown: after its edit list and its display matrix."""
+    """The properties of a file. `frames`, `height`, `width`: as shown, with edit list and display matrix applied."""
 
     frames: int
     height: int
@@ -40,13 +40,13 @@ class VideoInfo:
 
     @property
     def lossless(self) -> bool | None:
-        """Whether it holds exactly the RGB bytes that were encoded, None where that cannot be told. Decodes it all."""
+        """Whether the file has exactly the encoded RGB bytes; None if unknown. Decodes the whole file."""
         return lossless(self.path)
 
 
 @dataclass
 class _Read:
-    """What was met while a file was read."""
+    """Counts and errors while a file is read."""
 
     shown: int = 0
     packets: int = 0
@@ -54,10 +54,10 @@ class _Read:
 
 
 def read(path: str | Path, batch: int = 8) -> Iterator[np.ndarray]:
-    """Yields the frames of a file as shown, in order, as uint8 (up to `batch`, H, W, 3).
+    """Yield the frames of a file as shown, in order, as uint8 (up to `batch`, H, W, 3).
 
-    Raises VideoError for a file that is no video, that stops before the number of frames it declares, whose pixels are
-    grey or carry an alpha channel, or, at its end, that holds damaged frames: their numbers are in the message.
+    Raises VideoError if the file is not a video, has fewer frames than it declares, or has grey pixels or an alpha
+    channel. Damaged frames raise VideoError after the last frame; the message lists their numbers.
     """
     path, pending, count = Path(path), [], _Read()
     with _opened(path) as (container, stream):
@@ -69,7 +69,7 @@ def read(path: str | Path, batch: int = 8) -> Iterator[np.ndarray]:
             if picture.shape != size:
                 raise VideoError(
                     f"{path}: frame {count.shown - 1} is {picture.shape[1]}×{picture.shape[0]} in a video "
-                    f"of {size[1]}×{size[0]}; one size is wanted throughout. Write it again."
+                    f"of {size[1]}×{size[0]}; all frames must have one size. Write it again."
                 )
             pending.append(picture)
             if len(pending) == batch:
@@ -79,25 +79,25 @@ def read(path: str | Path, batch: int = 8) -> Iterator[np.ndarray]:
         yield np.stack(pending)
     if count.damaged:
         raise VideoError(
-            f"{path}: {_frames(sorted(count.damaged))} damaged (the decoder met errors there, and what "
-            "follows from them is wrong too). Copy or generate it again."
+            f"{path}: {_frames(sorted(count.damaged))} damaged (the decoder reported errors; frames that "
+            "depend on them are wrong too). Copy or generate it again."
         )
     if count.shown == 0 or count.packets < packets or count.shown < declared:
         raise VideoError(
-            f"{path}: {count.shown} frames decode of the {max(declared, count.shown)} it declares; the "
-            "file is cut short. Copy or generate it again."
+            f"{path}: only {count.shown} of {max(declared, count.shown)} declared frames can be decoded; the "
+            "file is truncated. Copy or generate it again."
         )
 
 
 def read_all(path: str | Path) -> np.ndarray:
-    """All frames at once, uint8 (T, H, W, 3): for short videos; 257 frames of 544×960 are 0.4 GB."""
+    """All frames as one array, uint8 (T, H, W, 3). For short videos: 257 frames of 544×960 are 0.4 GB."""
     return np.concatenate(list(read(path)))
 
 
 def probe(path: str | Path) -> VideoInfo:
-    """Size, frame count, rate and codec as a player sees them; raises VideoError as `read` does.
+    """Size, frame count, rate and codec as a player sees them. Raises VideoError like `read`.
 
-    An mp4 or mov lists its frames; those of other files are counted by decoding them.
+    An mp4 or mov lists its frames. Frames of other files are counted by decoding them.
     """
     path, count = Path(path), _Read()
     with _opened(path) as (container, stream):
@@ -114,9 +114,9 @@ def probe(path: str | Path) -> VideoInfo:
 
 
 def _pictures(path: Path, container: Any, stream: Any, count: _Read) -> Iterator[np.ndarray]:
-    """The upright pictures (H, W, 3) of a stream; errors of the decoder are noted in `count` and passed over."""
+    """The upright pictures (H, W, 3) of a stream. Errors of the decoder are noted in `count` and not raised."""
     stream.codec_context.options = CHECKS
-    if stream.codec_context.name == "ffv1":  # what its threads would log could not be caught
+    if stream.codec_context.name == "ffv1":  # log messages of its threads could not be caught
         stream.codec_context.thread_count = 1
     for packet in container.demux(stream):
         count.packets += packet.size > 0
@@ -140,7 +140,7 @@ def _pictures(path: Path, container: Any, stream: Any, count: _Read) -> Iterator
 
 
 def _decoded(packet: Any, codec: str) -> tuple[list[Any], bool]:
-    """The frames of a packet, and whether one had a checksum that is wrong, which FFV1's decoder only logs."""
+    """The frames of a packet, and whether a checksum was wrong, which FFV1's decoder only logs."""
     if codec != "ffv1":
         return packet.decode(), False
     level = av.logging.get_level()
@@ -154,7 +154,7 @@ def _decoded(packet: Any, codec: str) -> tuple[list[Any], bool]:
 
 
 def _number(packet: Any, stream: Any, count: _Read) -> int:
-    """The number of a packet's frame among those shown, as its time tells it."""
+    """The number of a packet's frame among the shown frames, from its time stamp."""
     rate = stream.average_rate or stream.guessed_rate
     if packet.pts is None or not rate:
         return count.shown
@@ -162,10 +162,10 @@ def _number(packet: Any, stream: Any, count: _Read) -> int:
 
 
 def _declared(container: Any, stream: Any) -> tuple[int, int]:
-    """Packets and shown frames that the file lists; 0 and 0 where it lists none, or not the shown ones."""
+    """The numbers of packets and of shown frames that the file lists; 0 and 0 if it does not list them."""
     if "mov" not in container.format.name or not stream.frames:
         return 0, 0
-    entries = stream.index_entries  # with the edit list applied: what it hides is marked
+    entries = stream.index_entries  # the edit list is applied: hidden frames are marked
     return len(entries), sum(not entry.is_discard for entry in entries)
 
 
@@ -174,26 +174,25 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     if not path.is_file():
         raise VideoError(f"{path}: no such file")
     try:
-        with av.open(f"file:{path}") as container:  # without "file:" a colon in the name would pass for a protocol
+        with av.open(f"file:{path}") as container:  # without "file:", a colon in the name means a protocol
             stream = container.streams.best("video")
             if stream is None or any(name in container.format.name for name in STILL_FORMATS):
                 raise VideoError(
-                    f"{path}: holds no video stream (format {container.format.name}); "
-                    "an mp4, mkv, mov, webm or avi is wanted."
+                    f"{path}: has no video stream (format {container.format.name}); want an mp4, mkv, mov, webm or avi."
                 )
             yield container, stream
     except (av.FFmpegError, EOFError) as error:
-        raise VideoError(f"{path}: not a readable video, or cut short ({error}). Copy or generate it again.") from error
+        raise VideoError(f"{path}: not a readable video, or truncated ({error}). Copy or generate it again.") from error
 
 
 def _checked_pixels(path: Path, stream: Any) -> None:
     pixels = stream.codec_context.format
     if pixels is None:
-        raise VideoError(f"{path}: declares no pixel format; the file is damaged. Copy or generate it again.")
+        raise VideoError(f"{path}: has no pixel format; the file is damaged. Copy or generate it again.")
     if len(pixels.components) != 3:
         kind = {1: "grey", 2: "grey with alpha", 4: "colour with alpha"}.get(len(pixels.components), "unknown")
         raise VideoError(
-            f"{path}: pixel format {pixels.name} ({kind}); three colour channels are wanted. Convert it to RGB first."
+            f"{path}: pixel format {pixels.name} ({kind}); want three colour channels. Convert it to RGB first."
         )
 
 

@@ -1,4 +1,4 @@
-"""One record's scores: read its lossless frames, judge them, compare with the Original, and say how."""
+"""Computes the scores of one record from its lossless frames and those of its Original."""
 
 import importlib.util
 import json
@@ -19,8 +19,8 @@ from eval.beside import Beside
 from eval.signals import Signals, Watch
 
 FRAMES, PREVIEW = "frames.mp4", "video.mp4"
-ADHERENCE_BYTES = 64 * 2**20  # the prompts' checker wants all frames at once; large videos are not its own
-OTHER_NOISE = "original_seed"  # the floor that is another video on purpose: to call it diverged would say nothing
+ADHERENCE_BYTES = 64 * 2**20  # larger videos are not checked, because the prompt checker needs all frames at once
+OTHER_NOISE = "original_seed"  # another video on purpose, so it is never called diverged
 
 
 def score_record(
@@ -31,21 +31,21 @@ def score_record(
     device: str = "cpu",
     thresholds: gate.Thresholds | None = None,
 ) -> dict[str, Any]:
-    """The content of quality.json for the record in `folder`; writes nothing.
+    """The content of quality.json for the record in `folder`. Writes nothing.
 
     Args:
-        folder: holds frames.mp4, run.json and perhaps config.yaml; a record still being written will do.
-        reference: the folder of the Original of the same prompt and noise; None for an Original, or where none is.
-        run: the content of run.json where it is not written yet. Read: `reference_key, prompt, method, decisions,
-            flops, status, reason`, what was asked for as `frames, height, width, fps`, and `frame_borders`, the first
-            frame of each segment after the first, where it is known.
+        folder: has frames.mp4, run.json and optionally config.yaml. The record may be incomplete.
+        reference: the folder of the Original of the same prompt and noise; None for an Original, or if there is none.
+        run: the content of run.json if it is not written yet. Used: `reference_key, prompt, method, decisions, flops,
+            status, reason`, the requested `frames, height, width, fps`, and, if known, `frame_borders`: the first frame
+            of each segment but the first.
 
-    An Original with a `video.mp4` also gets `preview`: how far that copy for people is from its lossless frames, which
-    is the difference that an encoder alone makes.
+    An Original with a `video.mp4` also gets `preview`: the similarity of this lossy copy to the lossless frames, which
+    shows the effect of the encoder alone.
 
-    A video that cannot be read gives `validity.status == "invalid"` with a reason that names the file, not an error;
-    the reason is also there as `unreadable`.
-    Raises ValueError for frames too small to compare, or a damaged file of LPIPS weights.
+    If a video cannot be read, there is no error. The result has `validity.status == "invalid"` with a reason that names
+    the file, and the same reason as `unreadable`.
+    Raises ValueError for frames that are too small to compare, or for a damaged file of LPIPS weights.
     """
     folder, reference = Path(folder), Path(reference) if reference else None
     run = run if run is not None else json.loads((folder / "run.json").read_bytes())
@@ -80,7 +80,7 @@ def score_record(
         *(run.get(name) or (getattr(original, name) if original else None) for name in ("frames", "height", "width"))
     )
     verdicts = [_recorded(run), gate.judge_decisions(run, _max_skip(folder), bool(quality["identical"]), thresholds)]
-    if run.get("weights") != "random":  # untrained weights draw noise, which says nothing of what it cost
+    if run.get("weights") != "random":  # with random weights the frames are noise, and quality has no meaning
         verdicts[1:1] = [gate.judge(seen, original, expected, fps, thresholds), verdict]
     quality["validity"] = gate.Verdict(
         *(
@@ -92,21 +92,21 @@ def score_record(
 
 
 def wants_preview(folder: Path, run: Mapping[str, Any]) -> bool:
-    """Whether this is an Original, once, with a copy for people beside its lossless frames."""
+    """Whether this is an Original, not its repeat, that has a lossy copy."""
     return run.get("method") == "original" and not run.get("reference_key") and (folder / PREVIEW).is_file()
 
 
 def _preview(folder: Path, lpips_net: str, device: str) -> dict[str, Any]:
-    """The similarity of an Original's mp4 with its own frames, or why there is none."""
+    """The similarity of an Original's lossy copy to its own frames, or why there is none."""
     try:
         similarity = metrics.compare(folder / FRAMES, folder / PREVIEW, lpips_net, device=device)
-    except (video.VideoError, metrics.MismatchError) as error:  # odd sizes gain a row or column in the preview
+    except (video.VideoError, metrics.MismatchError) as error:  # odd sizes get one more pixel in the lossy copy
         return {"missing": str(error)}
     return {name: getattr(similarity, name) for name in ("psnr", "ssim", "lpips")}
 
 
 def versions(lpips_net: str) -> dict[str, str]:
-    """How each number was measured, for the foot of every table."""
+    """How each number was measured, for the notes under tables."""
     backbone = "not measured"
     try:
         if lpips_net != "none":
@@ -142,7 +142,7 @@ def _empty(run: Mapping[str, Any], lpips_net: str) -> dict[str, Any]:
 
 
 def _watch(path: Path) -> tuple[Signals, dict[str, float | None], list[np.ndarray]]:
-    """Signals and measures from one reading, and the frames themselves if they are few and small."""
+    """Signals and measures from one pass over the file; also the frames themselves, if they are small enough."""
     watch = Watch()
     kept: list[np.ndarray] = []
 
@@ -161,7 +161,7 @@ def _watch(path: Path) -> tuple[Signals, dict[str, float | None], list[np.ndarra
 
 @lru_cache(maxsize=64)
 def _reference_signals(path: Path, modified: int) -> Signals:
-    """An Original is read once for all the videos that stand beside it; `modified` tells a rewritten file."""
+    """The signals of an Original. It is read once for all its videos; `modified` changes if the file is rewritten."""
     return _watch(path)[0]
 
 
@@ -171,7 +171,7 @@ def _fingerprint(path: Path, net: str) -> str:
 
 
 def _adherence(batches: list[np.ndarray], prompt: str | None) -> Any:
-    """What the checker of the tiny presets' prompts says; None for other prompts, and without the checker."""
+    """The result of the prompt checker; None for prompts that it does not know."""
     if not batches or not prompt or importlib.util.find_spec("eval.adherence") is None:
         return None
     answer = importlib.import_module("eval.adherence").adherence(np.concatenate(batches), prompt)
@@ -179,7 +179,7 @@ def _adherence(batches: list[np.ndarray], prompt: str | None) -> Any:
 
 
 def _along_time(similarity: metrics.Similarity, borders: list[int] | None) -> dict[str, Any]:
-    """Drift of each metric over the video and, where the segments are known, its mean in each and jump between."""
+    """The drift of each metric. If the segments are known, also the mean per segment and the jumps at borders."""
     known = {name: curve for name, curve in similarity.per_frame.items() if curve}
     found: dict[str, Any] = {"drift": {name: curves.drift(curve) for name, curve in known.items()}}
     if borders:
@@ -189,7 +189,7 @@ def _along_time(similarity: metrics.Similarity, borders: list[int] | None) -> di
 
 
 def _recorded(run: Mapping[str, Any]) -> gate.Verdict:
-    """What the run itself found, such as latents that were not finite."""
+    """The verdict of the run itself, e.g. on latents that were not finite."""
     if run.get("status") == "invalid" and run.get("reason"):
         return gate.Verdict(tuple(str(run["reason"]).split("; ")))
     return gate.Verdict()

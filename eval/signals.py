@@ -1,4 +1,4 @@
-"""What the validity gate looks at: a few numbers per frame of a video, gathered while it is read once."""
+"""The signals of the validity gate: a few numbers per frame, computed in one pass over the video."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,18 +7,18 @@ import numpy as np
 
 from eval.measures import luma_of
 
-BLACK_LEVEL = 16.0  # luma, of 255, from which a pixel is not black
+BLACK_LEVEL = 16.0  # luma (0-255) from which a pixel is not black
 
 
 @dataclass(frozen=True)
 class Signals:
-    """What the gate looks at: arrays with one value per frame (T,), or per pair of consecutive frames (T - 1,)."""
+    """The signals: arrays with one value per frame (T,), or per pair of consecutive frames (T - 1,)."""
 
     height: int
     width: int
     luma: np.ndarray  # mean luma, (T,)
     bright: np.ndarray  # share of pixels not black, (T,)
-    spread: np.ndarray  # spatial standard deviation of the liveliest channel, (T,)
+    spread: np.ndarray  # spatial standard deviation of the channel with the largest one, (T,)
     clipped: np.ndarray  # share of samples at most 1 or at least 254, (T,)
     correlation: np.ndarray  # of horizontal and vertical neighbours, 1 for flat frames, (T,)
     detail: np.ndarray  # variance of the Laplacian, (T,)
@@ -33,7 +33,7 @@ class Signals:
 
 
 class Watch:
-    """Gathers the signals of a video batch by batch: `update` with uint8 (T, H, W, 3) in order, then `signals`."""
+    """Collects the signals batch by batch: call `update` with uint8 (T, H, W, 3) in order, then `signals`."""
 
     def __init__(self) -> None:
         self._rows: list[tuple[float, ...]] = []
@@ -43,7 +43,7 @@ class Watch:
         self._size = (0, 0)
 
     def update(self, batch: np.ndarray) -> None:
-        """Takes the next frames into account."""
+        """Add the next frames."""
         self._size = batch.shape[1:3]
         columns, rows = np.zeros(self._size[1] - 1), np.zeros(self._size[0] - 1)
         for frame, luma in zip(batch, luma_of(batch), strict=True):
@@ -57,7 +57,7 @@ class Watch:
         self._gradients.append(np.concatenate([columns, rows]))
 
     def signals(self) -> Signals:
-        """All that was seen; ValueError before the first frame."""
+        """The signals of all frames so far. Raises ValueError before the first frame."""
         if not self._rows:
             raise ValueError("a video of no frames cannot be judged")
         gradient = np.sum(self._gradients, axis=0) / len(self._rows)
@@ -89,17 +89,17 @@ def _frame_signals(frame: np.ndarray, luma: np.ndarray) -> tuple[float, ...]:
         float((luma >= BLACK_LEVEL).mean()),
         float(frame.std((0, 1)).max()),
         float(((frame <= 1) | (frame >= 254)).mean()),
-        1 - roughness / (2 * variance) if variance > 4 else 1.0,  # of a stationary field: E[d²] = 2 var (1 - r)
+        1 - roughness / (2 * variance) if variance > 4 else 1.0,  # for a stationary field, E[d²] = 2 var (1 - r)
         float(laplacian.var()) if inner.size else 0.0,
     )
 
 
 def _blockiness(columns: np.ndarray, rows: np.ndarray) -> float:
-    """How much steeper a picture is at every 8th or 16th pixel border than elsewhere; about 1 where nothing shows.
+    """The gradient at every 8th or 16th pixel border relative to that elsewhere; about 1 without visible blocks.
 
     `columns` (W - 1,) and `rows` (H - 1,) are the mean absolute luma steps between neighbours. The lower quartile of
-    the borders counts, since an object's edges may lie on some of them but hardly on most; and the geometric mean of
-    both directions, since blocks show in both.
+    the borders is used, because edges of an object may lie on some borders but not on most. The result is the geometric
+    mean of both directions, because blocks are visible in both.
     """
     return max(float(np.sqrt(_steeper(columns, period) * _steeper(rows, period))) for period in (8, 16))
 
@@ -108,5 +108,5 @@ def _steeper(gradient: np.ndarray, period: int) -> float:
     on_grid = np.arange(1, len(gradient) + 1) % period == 0
     if on_grid.sum() < 3:
         return 1.0
-    # one level more in both, as rounding a soft gradient to bytes puts steps of one level at regular distances
+    # plus one level in both, because a soft gradient rounded to bytes has regular steps of one level
     return float((np.quantile(gradient[on_grid], 0.25, method="lower") + 1) / (np.median(gradient[~on_grid]) + 1))

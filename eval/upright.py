@@ -1,7 +1,7 @@
-"""Frames as a player shows them: turned and mirrored as the file's display matrix says.
+"""Rotates and mirrors frames by the display matrix of the file, as players do.
 
-A phone stores what its sensor saw and notes beside it how the picture is to be turned. Players do so; frames that were
-not turned would be compared with a reference that lies on its side.
+A phone stores the picture of its sensor, with the rotation as metadata. Without this rotation, frames would be compared
+with a reference of another orientation.
 """
 
 from typing import Any
@@ -11,14 +11,14 @@ from av.sidedata.sidedata import Type
 
 
 def matrix_of(frame: Any) -> tuple[int, int, int, int] | None:
-    """The directions (a, b, c, d), each -1, 0 or 1, of a decoded frame's display matrix; None where it has none.
+    """The directions (a, b, c, d), each -1, 0 or 1, of a decoded frame's display matrix; None if there is none.
 
-    A pixel at (x, y) of the stored frame is shown at (a x + c y, b x + d y), moved so that the picture begins at 0.
-    Raises ValueError for a matrix that does not turn by a multiple of 90 degrees.
+    The pixel (x, y) of the stored frame is shown at (a x + c y, b x + d y), shifted so that the picture starts at 0.
+    Raises ValueError if the rotation is not a multiple of 90 degrees.
     """
     try:
         found = frame.side_data.get(Type.DISPLAYMATRIX)
-    except ValueError:  # beside a kind of side data that PyAV does not know it lists none, yet reads the angle
+    except ValueError:  # with unknown side data PyAV lists none, but it still reads the angle
         quarter = round(frame.rotation / 90) % 4
         return ((1, 0, 0, 1), (0, -1, 1, 0), (-1, 0, 0, -1), (0, 1, -1, 0))[quarter] if quarter else None
     if found is None:
@@ -27,18 +27,18 @@ def matrix_of(frame: Any) -> tuple[int, int, int, int] | None:
     largest = max(map(abs, (a, b, c, d)))
     if not largest:
         return None
-    # players turn by whole quarters; what remains beside them is the rounding of a sine
+    # players rotate by multiples of 90 degrees; small remainders are the rounding of a sine
     directions = tuple(round(value / largest) if abs(value) > 0.01 * largest else 0 for value in (a, b, c, d))
     if sorted(map(abs, directions)) != [0, 0, 1, 1] or abs(directions[0]) != abs(directions[3]):
-        raise ValueError("its display matrix turns it by no multiple of 90 degrees; write it again upright")
+        raise ValueError("its display matrix does not rotate it by a multiple of 90 degrees; write it again upright")
     return directions  # type: ignore[return-value]
 
 
 def upright(picture: np.ndarray, matrix: tuple[int, int, int, int] | None) -> np.ndarray:
-    """A stored picture (H, W, 3) as it is shown; (W, H, 3) where it is turned by 90 degrees."""
+    """A stored picture (H, W, 3) as it is shown; (W, H, 3) after a rotation by 90 degrees."""
     if matrix is None:
         return picture
     a, b, c, d = matrix
-    if not a:  # x and y change places
+    if not a:  # x and y are exchanged
         picture, a, d = picture.transpose(1, 0, 2), c, b
     return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]

@@ -1,9 +1,9 @@
-"""Is it a video at all? The gate that keeps a broken video's numbers out of every mean, and says why.
+"""The validity gate: broken videos are excluded from all means, with a reason.
 
-`judge` compares the signals of a video (eval/signals.py) with the thresholds and, where there is one, with the
-Original of the same prompt and noise: a still picture is legitimate where the Original stands still too. A reason
-makes the video invalid and keeps it out of every mean. A video that has left its Original (eval/divergence.py) is
-`diverged`: it stays in the means, and is counted and marked. A warning is shown and changes nothing.
+`judge` compares the signals of a video (eval/signals.py) with the thresholds and, if there is one, with the Original of
+the same prompt and noise: for example, a still video is valid if the Original stands still too. A video with a reason
+is invalid and excluded from all means. A video that no longer follows its Original (eval/divergence.py) is `diverged`:
+the means include it, and it is counted and marked. A warning is shown and has no effect.
 """
 
 from collections.abc import Mapping
@@ -16,40 +16,40 @@ from eval.beside import longest
 from eval.signals import Signals
 
 VERSION = "3"
-CONTROLS = ("original", "reduced_steps", "external_diffusers_none")  # rows that are to skip nothing
+CONTROLS = ("original", "reduced_steps", "external_diffusers_none")  # methods that must not skip anything
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Where a video stops being one. Luma and changes are in levels 0–255, shares in [0, 1]."""
+    """The limits of a valid video. Luma and changes are in levels 0–255, shares in [0, 1]."""
 
     black_mean: float = 8.0  # mean luma below which a frame may be black; raising it refuses dark scenes
     black_bright: float = 0.01  # ... if this share of its pixels or less has any light; raising it refuses night skies
-    flat_std: float = 2.0  # spatial deviation of the liveliest channel below which a frame is blank; raising: fog
-    bad_frames: float = 0.05  # share of black, flat or noisy frames from which the video is; raising lets more pass
+    flat_std: float = 2.0  # largest spatial deviation of a channel below which a frame is blank; raising it refuses fog
+    bad_frames: float = 0.05  # share of black, flat or noisy frames of an invalid video; raising it accepts more
     still_change: float = 0.1  # mean change below which two frames are the same; raising refuses slow motion
-    still_share: float = 0.5  # share of still pairs from which a video is frozen; raising lets more stand still
+    still_share: float = 0.5  # share of still pairs from which a video is frozen; raising it accepts more
     still_excess: float = 0.25  # ... and how far above the Original's share; raising trusts the Original more
-    still_seconds: float = 1.0  # a pause as long as this, and twice the Original's longest, is frozen too
-    noise_correlation: float = 0.5  # correlation of neighbouring pixels below which a frame is noise; raising: texture
-    noise_ratio: float = 10.0  # times the Original's fine detail from which it is noise; raising lets more noise pass
-    noise_detail: float = 500.0  # ... if the Laplacian's variance is at least this; raising excuses smooth Originals
-    flash_ratio: float = 8.0  # times the median change from which a step is a jump; raising allows rougher motion
-    flash_change: float = 20.0  # ... if it is at least this large; raising allows weaker flashes
-    flash_area: float = 0.5  # ... over this share of the frame: an object that jumps is not a flash
-    flash_seconds: float = 0.5  # a jump that comes back within this time is a flash, another may be a cut
-    saturated: float = 0.5  # share of samples at the ends of the scale; raising allows harder contrast
+    still_seconds: float = 1.0  # a pause of this length and twice the Original's longest is frozen too
+    noise_correlation: float = 0.5  # correlation of neighbours below which a frame is noise; raising it refuses texture
+    noise_ratio: float = 10.0  # times the Original's fine detail from which it is noise; raising it accepts noise
+    noise_detail: float = 500.0  # ... if the Laplacian's variance is at least this; raising it accepts smooth Originals
+    flash_ratio: float = 8.0  # times the median change from which a step is a jump; raising it accepts rougher motion
+    flash_change: float = 20.0  # ... if it is at least this large; raising it accepts weaker flashes
+    flash_area: float = 0.5  # ... over this share of the frame; a jumping object is not a flash
+    flash_seconds: float = 0.5  # a jump that is reversed within this time is a flash, another may be a cut
+    saturated: float = 0.5  # share of samples at the ends of the scale; raising it accepts stronger contrast
     saturated_excess: float = 0.2  # ... and how far above the Original's; raising trusts the Original more
-    blockiness: float = 1.6  # gradient at block borders over the one inside, above which blocks show; raising: mosaics
+    blockiness: float = 1.6  # gradient at block borders over that inside; raising it accepts mosaics
     blockiness_ratio: float = 1.4  # ... and times the Original's; raising trusts the Original more
-    blockiness_alone: float = 2.4  # ... without an Original: mosaics of 8 pixels reach 2.5, faint blocks of a decoder 2
-    runaway: float = 0.98  # share of skipped decisions from which a policy has stopped deciding; 1 switches it off
-    refuse_inert: bool = True  # False lets a method pass that skipped nothing and equals the Original
+    blockiness_alone: float = 2.4  # ... without an Original; mosaics of 8 pixels reach 2.5, weak blocks of a decoder 2
+    runaway: float = 0.98  # share of skipped decisions from which a method is runaway; 1: no check
+    refuse_inert: bool = True  # False accepts a method that skipped nothing and equals the Original
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What was asked for; None where nobody knows."""
+    """The requested properties of the video; None if unknown."""
 
     frames: int | None = None
     height: int | None = None
@@ -58,11 +58,11 @@ class Expected:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The gate's answer: invalid if there is any reason, diverged if it has only left its Original."""
+    """The result: invalid if there is any reason, otherwise diverged if `diverged` is not empty, otherwise ok."""
 
     reasons: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    diverged: tuple[str, ...] = ()  # in what it has left its Original
+    diverged: tuple[str, ...] = ()  # how it differs from its Original
 
     @property
     def status(self) -> str:
@@ -70,7 +70,7 @@ class Verdict:
         return "invalid" if self.reasons else "diverged" if self.diverged else "ok"
 
     def to_json(self) -> dict[str, Any]:
-        """{"status", "reasons", "warnings"}, and "diverged" where it has."""
+        """{"status", "reasons", "warnings"}, and "diverged" if it is not empty."""
         found = {"status": self.status, "reasons": list(self.reasons), "warnings": list(self.warnings)}
         return found | ({"diverged": list(self.diverged)} if self.diverged else {})
 
@@ -86,8 +86,8 @@ def judge(
 
     Args:
         original: the signals of the Original of the same prompt and noise. Without it (or for the Original itself)
-            only a video whose frames are all equal is frozen, and a single cut is a warning.
-        fps: frames per second, to tell a pause from a stop.
+            a video is frozen only if all frames are equal, and a single cut is a warning.
+        fps: frames per second, to convert the length of a pause.
     """
     limits = thresholds or Thresholds()
     reasons = _wrong_size(seen, expected or Expected())
@@ -103,8 +103,8 @@ def judge_decisions(
     """The verdict on how often a method skipped, from run.json's `decisions`, `method` and `flops`.
 
     Args:
-        max_skip: the longest run of skips that the method allows, if it has such a bound.
-        identical: the video equals the Original bit for bit.
+        max_skip: the longest run of skips that the method allows; None without such a limit.
+        identical: whether the video equals the Original bit for bit.
     """
     limits = thresholds or Thresholds()
     decisions = run.get("decisions") or {}
@@ -113,10 +113,10 @@ def judge_decisions(
         return Verdict()
     if skipped == 0:
         saved = 1 - ((run.get("flops") or {}).get("executed_fraction") or 1)
-        why = f"inert: none of {total} decisions skipped anything; raise the method's thresholds"
-        acted = saved > 1e-3 and not identical  # selective computation saves without skipping
+        why = f"inert: the method skipped nothing in {total} decisions; raise its thresholds"
+        acted = saved > 1e-3 and not identical  # selective computation saves FLOPs without skipping
         return Verdict() if acted else Verdict((why,)) if limits.refuse_inert else Verdict((), (why,))
-    # a run of max_skip, then one fresh result; the margin is for a run that the video's end cuts off
+    # a run of max_skip skips, then one computed step; the margin is for a run at the end of the video
     bound = limits.runaway if max_skip is None else min(limits.runaway, 1 - 1 / (max_skip + 1) + 0.02)
     if skipped / total > bound:
         return Verdict(
@@ -128,9 +128,9 @@ def judge_decisions(
 def _wrong_size(seen: Signals, expected: Expected) -> list[str]:
     reasons = []
     if expected.frames not in (None, seen.frames):
-        reasons.append(f"wrong count: {seen.frames} frames, {expected.frames} asked for")
+        reasons.append(f"wrong count: {seen.frames} frames, {expected.frames} requested")
     if (expected.height or seen.height, expected.width or seen.width) != (seen.height, seen.width):
-        reasons.append(f"wrong size: {seen.width}×{seen.height}, {expected.width}×{expected.height} asked for")
+        reasons.append(f"wrong size: {seen.width}×{seen.height}, {expected.width}×{expected.height} requested")
     return reasons
 
 
@@ -159,16 +159,16 @@ def _noise(seen: Signals, original: Signals | None, limits: Thresholds) -> list[
 
 
 def _blocks(seen: Signals, original: Signals | None, limits: Thresholds) -> list[str]:
-    """Saturation and blockiness: how the pixels of all frames lie, beyond the Original's."""
+    """Reasons about saturation and blockiness, relative to the Original."""
     reasons = []
     clipped, usual = float(seen.clipped.mean()), float(original.clipped.mean()) if original else 0.0
     if clipped > limits.saturated and clipped > usual + limits.saturated_excess:
-        reasons.append(f"saturated: {clipped:.0%} of the samples lie at an end of the scale")
+        reasons.append(f"saturated: {clipped:.0%} of the samples are at an end of the scale")
     bound = limits.blockiness_alone
     if original:
         bound = max(limits.blockiness, limits.blockiness_ratio * original.blockiness)
     if seen.blockiness > bound:
-        reasons.append(f"blocky: the picture is {seen.blockiness:.1f} times as steep at block borders as inside")
+        reasons.append(f"blocky: gradients at block borders are {seen.blockiness:.1f} times those inside")
     return reasons
 
 
@@ -178,7 +178,7 @@ def _frozen(seen: Signals, original: Signals | None, fps: float, limits: Thresho
         return [], []
     still = seen.change < limits.still_change
     share, pause = float(still.mean()), longest(still)
-    what = f"{still.sum()} of {len(still)} steps change nothing, the longest pause is {pause / fps:.1f} s"
+    what = f"{still.sum()} of {len(still)} steps have no change, the longest pause is {pause / fps:.1f} s"
     if original is None or not len(original.change):
         if np.all(seen.change == 0):
             return [f"frozen: all {seen.frames} frames are equal"], []
@@ -186,7 +186,7 @@ def _frozen(seen: Signals, original: Signals | None, fps: float, limits: Thresho
     usual = original.change < limits.still_change
     stopped = share >= limits.still_share and share > float(usual.mean()) + limits.still_excess
     paused = pause >= limits.still_seconds * fps and pause > 2 * longest(usual)
-    return [f"frozen: {what}; not so in the Original"] if stopped or paused else [], []
+    return [f"frozen: {what}; the Original moves"] if stopped or paused else [], []
 
 
 def _flash(seen: Signals, original: Signals | None, fps: float, limits: Thresholds) -> tuple[list[str], list[str]]:
@@ -196,7 +196,7 @@ def _flash(seen: Signals, original: Signals | None, fps: float, limits: Threshol
         own = _jumps(original, limits)
         jumps = [at for at in jumps if not any(abs(at - other) <= 2 for other in own)]
     near = max(2, round(limits.flash_seconds * fps))
-    ends = {1, seen.frames - 1}  # a first or last frame unlike its only neighbour is no cut
+    ends = {1, seen.frames - 1}  # a jump at the first or last frame is not a cut
     flashes = [
         at for at in jumps if original is not None or at in ends or any(0 < abs(at - other) <= near for other in jumps)
     ]
@@ -208,7 +208,7 @@ def _flash(seen: Signals, original: Signals | None, fps: float, limits: Threshol
 
 
 def _jumps(seen: Signals, limits: Thresholds) -> list[int]:
-    """The frames before which most of the picture changes by far more than usual."""
+    """The frames at which most of the picture changes by much more than usual."""
     usual = float(np.median(seen.change)) if len(seen.change) else 0.0
     large = (seen.change > limits.flash_change) & (seen.change > limits.flash_ratio * usual)
     return (1 + np.flatnonzero(large & (seen.area > limits.flash_area))).tolist()

@@ -162,7 +162,7 @@ def test_videos_that_left_their_originals_are_counted_and_stay_in_the_means(tmp_
                 "status": "diverged",
                 "reasons": [],
                 "warnings": [],
-                "diverged": ["tint: colours are off by 30 levels"],
+                "diverged": ["tint: colours differ by 30 levels"],
             }
         },
     )
