@@ -1,12 +1,12 @@
-"""VBench (Huang et al. 2024), the real package in an environment of its own.
+"""VBench (Huang et al. 2024): runs the original package in a separate environment.
 
-python -m eval.vbench setup             build that environment (about 7 GB)
-python -m eval.vbench doctor            which of the 16 dimensions can be scored, and what the others lack
-python -m eval.vbench prompts FILE.json [videos=400] [seed=0]
+python -m eval.vbench setup             build that environment (about 7 GB) python -m eval.vbench doctor            list
+which of the 16 dimensions can be scored, and what is missing for the others python -m eval.vbench prompts FILE.json
+[videos=400] [seed=0]
                                         write a declared subset of VBench's prompts over all 16 dimensions
 python -m eval.vbench score RESULTS [dimensions=[a,b]] [protocol=standard|long] [device=auto] [suite=FILE.json]
-                                        score the stored videos that have no score yet
-python -m eval.vbench total FILE.csv    quality, semantic and total of published rows, in percent
+                                        score the stored videos without scores
+python -m eval.vbench total FILE.csv    quality, semantic and total of published results, in percent
 """
 
 import argparse
@@ -27,7 +27,7 @@ NUMBERS = ("videos", "seed")
 
 
 def settings(words: Sequence[str], allowed: Sequence[str]) -> dict:
-    """`name=value` words as a mapping: [a,b] is a list, videos and seed are numbers. VBenchError for any other word.
+    """`name=value` words as a mapping; [a,b] is a list, videos and seed are numbers. VBenchError for other words.
 
     >>> settings(["dimensions=[color, scene]", "seed=3"], ["dimensions", "seed"])
     {'dimensions': ['color', 'scene'], 'seed': 3}
@@ -49,7 +49,7 @@ def settings(words: Sequence[str], allowed: Sequence[str]) -> dict:
 
 
 def doctor() -> int:
-    """Print what can be scored, what is lacking and where to get it; 1 if VBench is not installed."""
+    """Print what can be scored, what is missing and where to get it. Returns 1 if VBench is not installed, else 0."""
     try:
         found, code = vbench_setup.probe(), 0
         versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
@@ -64,11 +64,11 @@ def doctor() -> int:
         print(f"{dimension:<24}{_availability(lacks, dimension, installed=not code)}")
     print()
     for weight in weights.values():
-        state = weight.problem or f"there, verified by {weight.verified}"
+        state = weight.problem or f"present, verified by {weight.verified}"
         print(f"{weight.name:<44}{vbench_setup.human(weight.size):>8}  {state}")
     if wanted := dict.fromkeys(item for items in lacks["long"].values() for item in items):
         sizes = {weight.name: weight.size or 0 for weight in weights.values() if weight.problem}
-        print(f"\nto fetch, {vbench_setup.human(sum(sizes.values()))} in all:")
+        print(f"\nto fetch, {vbench_setup.human(sum(sizes.values()))} in total:")
         print("".join(f"    {item}\n" for item in wanted), end="")
     return code
 
@@ -83,14 +83,14 @@ def _availability(lacks: dict[str, dict[str, list[str]]], dimension: str, instal
 
 
 def setup() -> int:
-    """Build the environment, then say what it is and what remains to be fetched."""
+    """Build the environment, then print its state and what is still to be fetched."""
     vbench_setup.setup()
     print(f"VBench is ready in {vbench_setup.home()}\n")
     return doctor()
 
 
 def write_prompts(file: Path, videos: int = 400, seed: int = 0) -> None:
-    """Write a declared subset: FILE.json for `score suite=`, and FILE.txt, one prompt a line, to generate from."""
+    """Write a declared subset: FILE.json for `score suite=`, and FILE.txt with one prompt per line for run.py."""
     entries = vbench_suite.subset(vbench_suite.load(vbench_setup.full_info()), videos, seed)
     prompts = vbench_suite.prompts(entries)
     for path, text in ((file, json.dumps(entries, indent=1)), (file.with_suffix(".txt"), "\n".join(prompts) + "\n")):
@@ -106,7 +106,7 @@ def write_prompts(file: Path, videos: int = 400, seed: int = 0) -> None:
 
 
 def print_scores(reports: dict[str, dict], results: Path, dimensions: Sequence[str] | None = None) -> int:
-    """Print the dimensions that were asked for, cell by cell; 1 if one of them failed."""
+    """Print the requested dimensions, cell by cell. Returns 1 if one of them failed, else 0."""
     failed = False
     for cell, report in reports.items():
         used, versions = report["prompts"], report["package"]
@@ -125,14 +125,14 @@ def print_scores(reports: dict[str, dict], results: Path, dimensions: Sequence[s
         print(f"    {'total':<24}{json.dumps(report['total']) if report['total'] else lacks}")
         print("".join(f"    note: {note}\n" for note in report["notes"]), end="")
     print(
-        f"\nin full: {results}/vbench/<model>/<method>.json; what is missing and where to get it: "
+        f"\nall values: {results}/vbench/<model>/<method>.json; to list what is missing and where to get it: "
         "python -m eval.vbench doctor"
     )
     return int(failed)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; the exit status."""
+    """Run one command, e.g. `setup`; returns the exit status."""
     tolerate()
     parser = argparse.ArgumentParser(
         prog="python -m eval.vbench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -160,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 rows = totals_of_file(given.what)
                 print(json.dumps([{name: round(value, 4) for name, value in row.items()} for row in rows]))
         return 0
-    except BrokenPipeError:  # the reader of our lines has gone, as in `doctor | head`
+    except BrokenPipeError:  # the reader of stdout has ended, as in `doctor | head`
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for the flush at exit)
         return 1
     except (VBenchError, StoreError, OSError) as error:

@@ -1,10 +1,10 @@
-"""Run by the interpreter of the isolated environment, which has VBench and nothing of this project.
+"""Runs in the isolated environment, which has VBench and nothing of this project.
 
     python vbench_runner.py probe          one JSON line: versions, modules found, whether there is a GPU
-    python vbench_runner.py PLAN.json      one JSON line per job as it ends; all that VBench prints goes to plan["log"]
+    python vbench_runner.py PLAN.json      one JSON line per finished job; VBench's output goes to plan["log"]
 
 VBench's own command line is not used: it needs CUDA and NCCL even for one process on a CPU, and returns 0 on failure.
-A job is one dimension over one folder of videos, so a dimension that fails takes no other with it.
+A job is one dimension over one folder of videos, so a failure affects only one dimension.
 """
 
 import importlib
@@ -37,10 +37,10 @@ def probe():
 
 
 def long_settings(folder, clip_seconds):
-    """The keyword arguments of VBench-Long's defaults (in-clip score alone, no scene split, no static filter).
+    """The keyword arguments of VBench-Long's defaults (only the in-clip score, no scene split, no static filter).
 
-    The wheel lacks the files these name, so we write them. The mapping table only serves the clip-to-clip score, whose
-    weight is 0 by default: any table gives the same result.
+    The wheel does not contain the files that they name, so we write them. The mapping table is only used for the
+    clip-to-clip score. Its weight is 0 by default, so any table gives the same result.
     """
     lengths, table, slow_fast = folder / "clip_seconds.json", folder / "identity.yaml", folder / "slow_fast.json"
     lengths.write_text(json.dumps(clip_seconds))
@@ -66,8 +66,8 @@ def long_settings(folder, clip_seconds):
 def long_evaluator(job, device, out):
     """A VBenchLong that finds the clips of our videos by their folders.
 
-    Its own search takes the suffix of whatever the folder lists first, which may be its own `split_clip`, and in custom
-    mode takes the file name for the prompt.
+    Its own search uses the suffix of the first name in the folder, which may be its own `split_clip`. In custom mode it
+    uses the file name as the prompt.
     """
     base: Any = importlib.import_module("vbench2_beta_long").VBenchLong
 
@@ -86,7 +86,7 @@ def long_evaluator(job, device, out):
 
 
 def evaluate(job, device, out):
-    """VBench's result of one dimension: (score, one entry per video)."""
+    """VBench's result for one dimension: (score, one entry per video)."""
     name, dimension = job["id"], job["dimension"]
     common = {"videos_path": job["folder"], "name": name, "dimension_list": [dimension], "local": True}
     if job["protocol"] == "long":
@@ -104,7 +104,7 @@ def evaluate(job, device, out):
 
 
 def weight(entry, dimension, frames):
-    """How much a video counts in the mean of its dimension, which VBench takes over frames in some."""
+    """The weight of a video in the mean of its dimension. For some dimensions VBench averages over frames."""
     if "cnt_per_video" in entry:
         return entry["cnt_per_video"]
     if "frame_count" in entry:
@@ -127,8 +127,8 @@ def shape(path):
 def by_video(job, entries):
     """{file: {"value", "weight", "frames", "fps"}}.
 
-    VBench-Long lists every clip under the name of its video, and takes its mean over clips, so a video weighs what
-    its clips weigh together.
+    VBench-Long lists every clip under the name of its video and averages over clips, so the weight of a video is the
+    sum of the weights of its clips.
     """
     unit = 100 if job["dimension"] == "imaging_quality" else 1
     grouped = {}  # type: dict
@@ -150,14 +150,14 @@ def run(job, device, out):
     try:
         score, entries = evaluate(job, device, out)
         videos = by_video(job, entries)
-    except Exception as error:  # VBench raises anything; the parent reports it, and the next job runs
+    except Exception as error:  # VBench may raise anything; the parent reports it and the next job runs
         traceback.print_exc()
         return {"id": job["id"], "error": f"{type(error).__name__}: {error}"[:500]}
     return {"id": job["id"], "score": float(score), "videos": videos, "seconds": round(time.perf_counter() - start, 3)}
 
 
 def main(argument):
-    channel = os.fdopen(os.dup(1), "w", buffering=1)  # VBench prints to stdout; the parent's line is kept apart
+    channel = os.fdopen(os.dup(1), "w", buffering=1)  # VBench prints to stdout, so our messages need another channel
 
     def say(message):
         channel.write(json.dumps(message) + "\n")

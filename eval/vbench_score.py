@@ -1,8 +1,8 @@
-"""Score stored videos with VBench: plan what is lacking, run the real package as a child process, write what it says.
+"""Scores stored videos with VBench: plan the missing scores, run VBench as a child process, write its values.
 
-A record's quality.json receives `vbench` (or `vbench_long`): {dimension: value in [0, 1]}; RESULTS/vbench/<cell>.json
-holds the dimensions of a cell and, if all 16 exist, its total. What has a score is not scored again. A dimension
-without its weights, without videos or with only some of them has no score, and says why: never a 0.
+A record's quality.json gets `vbench` (or `vbench_long`): {dimension: value in [0, 1]}. RESULTS/vbench/<cell>.json has
+the dimensions of a cell and, if all 16 have scores, the total. Existing scores are not computed again. If a dimension
+has no weights, no videos or only some of its videos, it gets a reason instead of a score, never a 0.
 """
 
 import json
@@ -22,22 +22,22 @@ from eval.vbench_suite import Video
 from eval.vbench_total import DIMENSIONS, FACTS, VBenchError, missing, total
 from store import Record, Store, writing
 
-PROTOCOLS = {"standard": "vbench", "long": "vbench_long"}  # and the name of their values in quality.json
-LONG_FROM = 5.0  # seconds; VBench's FAQ wants VBench-Long for videos of this length or more
+PROTOCOLS = {"standard": "vbench", "long": "vbench_long"}  # protocol: name of its values in quality.json
+LONG_FROM = 5.0  # seconds; VBench's FAQ recommends VBench-Long from this length on
 
 
 @dataclass
 class Cell:
-    """The videos of one row of the main table, and what became of each dimension."""
+    """The videos of one line of the main table, and the errors of its dimensions."""
 
     name: str
     own_prompts: bool
     videos: list[Video]
     left_out: Counter[str]
-    problems: dict[str, str] = field(default_factory=dict)  # dimension -> why its run failed
+    problems: dict[str, str] = field(default_factory=dict)  # dimension: why its run failed
 
     def wanted(self, dimension: str, entries: Sequence[dict]) -> list[Video]:
-        """The videos that count in a dimension: those of its prompts, or all where VBench's prompts are not used."""
+        """The videos of a dimension: those of its prompts, or all videos if they do not have VBench's prompts."""
         if not self.own_prompts:
             return [] if DIMENSIONS[dimension].get("own_prompts") else self.videos
         of_dimension = set(vbench_suite.prompts(entries, dimension))
@@ -46,7 +46,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Job:
-    """One dimension over some videos of one cell."""
+    """One dimension for some videos of one cell."""
 
     cell: Cell
     dimension: str
@@ -60,16 +60,17 @@ def score(
     device: str = "auto",
     suite: str | Path | None = None,
 ) -> dict[str, dict]:
-    """Score what lacks a score; {cell: report}, as written to RESULTS/vbench/<cell>.json.
+    """Compute the missing scores. Returns {cell: report}, as written to RESULTS/vbench/<cell>.json.
 
-    `suite` names the full_info file of a declared subset, every prompt of which must then have a video; without one the
-    subset is what is there. VBenchError if VBench is not installed, a setting is unknown or there is nothing to score.
+    `suite` is the full_info file of a declared subset; every prompt of it must have a video. Without a suite, the
+    subset is the existing videos. VBenchError if VBench is not installed, a setting is unknown or there is nothing to
+    score.
     """
     for name, given, choices in (("protocol", protocol, PROTOCOLS), ("device", device, ("auto", "cpu", "cuda"))):
         if given not in choices:
-            raise VBenchError(f"{name}={given}; choose {' or '.join(choices)}")
+            raise VBenchError(f"{name}={given} is unknown; want {' or '.join(choices)}")
     if unknown := set(dimensions or ()) - set(DIMENSIONS):
-        raise VBenchError(f"no dimension {', '.join(sorted(unknown))}; VBench has {', '.join(DIMENSIONS)}")
+        raise VBenchError(f"unknown dimension {', '.join(sorted(unknown))}; VBench has {', '.join(DIMENSIONS)}")
     store, names = Store(results, create=False), list(dimensions or DIMENSIONS)
     found = vbench_setup.probe()
     lack = vbench_setup.lacking(vbench_setup.examine(), found["modules"], protocol)
@@ -88,7 +89,7 @@ def score(
 
 
 def _cells(store: Store, entries: Sequence[dict], declared: bool) -> list[Cell]:
-    """The cells of a store, their videos named for VBench; VBenchError if it has no video that can be scored."""
+    """The cells of a store, with VBench's names for their videos. VBenchError if no video can be scored."""
     grouped: dict[str, list[Record]] = {}
     for record in store.records():
         grouped.setdefault("/".join(record.path.parts[-3:-1]), []).append(record)
@@ -111,13 +112,13 @@ def _cells(store: Store, entries: Sequence[dict], declared: bool) -> list[Cell]:
 
 
 def _state(record: Record) -> str:
-    """ok, invalid or failed; the evaluation may have found a video invalid that the run took for good."""
+    """ok, invalid or failed. The evaluation can find a video invalid although its run was ok."""
     found = ((record.quality or {}).get("validity") or {}).get("status")
     return "invalid" if record.status == "ok" and found == "invalid" else record.status
 
 
 def _run(store: Store, jobs: Sequence[Job], entries: Sequence[dict], protocol: str, device: str) -> str:
-    """Run the jobs in one child process and write each result as it comes; the device it ran on."""
+    """Run the jobs in one child process and write each result when it arrives. Returns the device that was used."""
     log = store.root / "vbench" / "vbench.log"
     log.parent.mkdir(exist_ok=True)
     log.write_text("")
@@ -154,7 +155,7 @@ def _run(store: Store, jobs: Sequence[Job], entries: Sequence[dict], protocol: s
 
 
 def _plan(stage: Path, jobs: Sequence[Job], entries: Sequence[dict], protocol: str) -> Iterator[dict]:
-    """One mapping per job for the runner; jobs over the same videos share a folder, and its clips."""
+    """One mapping per job for the runner. Jobs with the same videos share a folder and its clips."""
     seconds = {name: FACTS["clip_seconds"].get(name, FACTS["clip_seconds"]["default"]) for name in DIMENSIONS}
     folders: dict[tuple, Path] = {}
     for number, job in enumerate(jobs):
@@ -188,22 +189,22 @@ def _link(videos: Sequence[Video], folder: Path) -> None:
         source = video.record.path / "frames.mp4"
         try:
             os.link(source, folder / video.file)
-        except OSError:  # a file system without hard links
+        except OSError:  # the file system has no hard links
             shutil.copyfile(source, folder / video.file)
 
 
 def _take(job: Job, message: dict, protocol: str) -> None:
-    """Write one job's values into the records; note in the cell what went wrong."""
+    """Write the values of one job into the records, and its error, if any, into the cell."""
     problem, values = message.get("error", ""), message.get("videos", {})
     absent = [video for video in job.videos if video.file not in values]
-    if job.dimension == "color" and not problem:  # VBench leaves out a video in which it does not find the object
+    if job.dimension == "color" and not problem:  # VBench omits a video if it does not find the object
         values |= {video.file: {"value": None, "weight": 0} for video in absent}
         absent = []
     if absent and not problem:
         paths = ", ".join(str(video.record.path / "frames.mp4") for video in absent[:3])
-        problem = f"VBench passed over {len(absent)} of {len(job.videos)} videos, the first {paths}"
+        problem = f"VBench omitted {len(absent)} of {len(job.videos)} videos, the first {paths}"
     if not problem and not math.isclose(ours := _mean(values.values()), message["score"], rel_tol=1e-5, abs_tol=1e-7):
-        problem = f"our mean over the videos, {ours:.6f}, is not VBench's {message['score']:.6f}"
+        problem = f"our mean over the videos, {ours:.6f}, differs from VBench's {message['score']:.6f}"
     if problem:
         job.cell.problems[job.dimension] = problem
     for video in job.videos:
@@ -214,7 +215,7 @@ def _take(job: Job, message: dict, protocol: str) -> None:
 
 
 def _mean(values: Sequence[dict]) -> float:
-    """VBench's mean of a dimension: over videos, or over frames where it counts those."""
+    """VBench's mean of a dimension: over videos, or over frames for some dimensions."""
     weights = sum(value["weight"] for value in values)
     return sum(v["value"] * v["weight"] for v in values if v["weight"]) / weights if weights else math.nan
 
@@ -234,7 +235,7 @@ def _values(record: Record, protocol: str) -> dict[str, dict]:
 
 def _write(record: Record, dimension: str, value: dict, protocol: str) -> None:
     name, kept = PROTOCOLS[protocol], _values(record, protocol) | {dimension: value}
-    quality = record.quality or {}  # read again: the other metrics are written to the same file
+    quality = record.quality or {}  # read again, because other metrics are written to the same file
     about = quality.get(f"{name}_about", {}) | {
         "package": FACTS["version"],
         "weights": {d: v["weight"] for d, v in kept.items()},
@@ -248,7 +249,7 @@ def _write(record: Record, dimension: str, value: dict, protocol: str) -> None:
 def _report(
     store: Store, cell: Cell, entries: Sequence[dict], lack: dict[str, list[str]], about: dict, suite: str | Path | None
 ) -> dict:
-    """Gather a cell from its records and write RESULTS/vbench/<cell>.json."""
+    """Collect the scores of a cell from its records and write RESULTS/vbench/<cell>.json."""
     asked, shown = vbench_suite.prompts(entries), {video.prompt for video in cell.videos}
     found = {name: _dimension(cell, name, entries, lack[name], about["protocol"], suite) for name in DIMENSIONS}
     scores = {name: fact.get("score") for name, fact in found.items()}
@@ -280,15 +281,15 @@ def _report(
 def _dimension(
     cell: Cell, name: str, entries: Sequence[dict], lack: list[str], protocol: str, suite: str | Path | None
 ) -> dict:
-    """{"status", "videos", "of"} with "score" if the status is ok, and "reason" if it is anything else."""
+    """{"status", "videos", "of"}, with "score" if the status is ok and with "reason" otherwise."""
     wanted = cell.wanted(name, entries)
     values = [_values(v.record, protocol)[name] for v in wanted if _has(v.record, name, protocol)]
     counts = {"videos": len(values), "of": len(wanted)}
     if not wanted:
         why = (
-            "it judges VBench's own prompts only, and this cell has others"
+            "it needs VBench's own prompts, and this cell has others"
             if not cell.own_prompts
-            else "no video of this cell has a prompt of it"
+            else "no video of this cell has one of its prompts"
         )
         return {"status": "unavailable", "reason": why, **counts}
     if name in cell.problems:
@@ -303,7 +304,7 @@ def _dimension(
             }
         return {
             "status": "incomplete" if values else "not scored",
-            "reason": f"{len(wanted) - len(values)} of {len(wanted)} videos are not scored",
+            "reason": f"{len(wanted) - len(values)} of {len(wanted)} videos have no score",
             **counts,
         }
     absent = set(vbench_suite.prompts(entries, name)) - {v.prompt for v in wanted} if suite else set()
@@ -317,15 +318,17 @@ def _notes(cell: Cell, protocol: str) -> list[str]:
     about = f"{PROTOCOLS[protocol]}_about"
     lengths = [((video.record.quality or {}).get(about) or {}).get("seconds") or 0 for video in cell.videos]
     if protocol == "standard" and max(lengths, default=0) >= LONG_FROM:
-        return [f"videos of up to {max(lengths):.1f} s: VBench's FAQ wants protocol=long from {LONG_FROM:.0f} s"]
+        return [f"videos of up to {max(lengths):.1f} s: VBench's FAQ recommends protocol=long from {LONG_FROM:.0f} s"]
     if protocol == "long":
-        return ["VBench-Long cuts the videos into clips, encoded again: lossy, and not the same twice to the last bit"]
+        return [
+            "VBench-Long cuts the videos into clips and encodes them again: lossy, and not bit-identical on each run"
+        ]
     return []
 
 
 @contextmanager
 def _staging(store: Store) -> Iterator[Path]:
-    """A folder on the store's own file system, so that links work; `Store.sweep` removes it if we are killed."""
+    """A folder on the store's file system, so that links work. If this process is killed, `Store.sweep` removes it."""
     path = (store.staging / f"vbench.{socket.gethostname()}.{os.getpid()}.0").resolve()
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)

@@ -1,8 +1,9 @@
-"""The isolated environment that runs VBench, and what is there of the weights its dimensions need.
+"""The isolated environment that runs VBench, and the weights that its dimensions need.
 
-VBench 0.1.5 pins transformers 4.33.2 and numpy 1 and wants Python 3.11 or older, so it cannot live beside this project.
-The environment is built in $SCOPE_VBENCH (default ~/.cache/scope-harness/vbench) and counts once `installed.json` is
-there, which is written last. Weights stay where VBench itself looks for them: $VBENCH_CACHE_DIR, $TORCH_HOME, $HF_HOME.
+VBench 0.1.5 requires transformers 4.33.2, numpy 1 and Python 3.11 or older, so it needs another environment than this
+project. The environment is built in $SCOPE_VBENCH (default ~/.cache/scope-harness/vbench). It is complete when
+`installed.json` exists, which is written last. Weights stay where VBench searches them: $VBENCH_CACHE_DIR, $TORCH_HOME,
+$HF_HOME.
 """
 
 import fcntl
@@ -20,8 +21,8 @@ from eval.vbench_total import DIMENSIONS, FACTS, VBenchError
 from store import writing
 
 RUNNER = Path(__file__).with_name("vbench_runner.py")
-PYTHONS = ("3.11", "3.10", "3.9")  # no wheel of the pinned tokenizers for a later one
-NEEDED_GB = 7  # of disk, most of it the CUDA libraries that torch brings
+PYTHONS = ("3.11", "3.10", "3.9")  # the pinned tokenizers has no wheel for later versions
+NEEDED_GB = 7  # GB of disk space, mostly for torch's CUDA libraries
 
 
 def home() -> Path:
@@ -30,7 +31,7 @@ def home() -> Path:
 
 
 def caches() -> dict[str, Path]:
-    """Where VBench, torch.hub and the Hugging Face libraries keep weights: {"vbench", "torch", "hf"}."""
+    """The folders of weights of VBench, torch.hub and the Hugging Face libraries: {"vbench", "torch", "hf"}."""
     cache = Path.home() / ".cache"
     named = {"vbench": "VBENCH_CACHE_DIR", "torch": "TORCH_HOME", "hf": "HF_HOME"}
     default = {"vbench": cache / "vbench", "torch": cache / "torch", "hf": cache / "huggingface"}
@@ -38,12 +39,12 @@ def caches() -> dict[str, Path]:
 
 
 def interpreter() -> Path:
-    """The Python of the isolated environment; VBenchError if `setup` has not finished for these requirements."""
+    """The Python of the isolated environment. VBenchError if `setup` has not finished with these requirements."""
     marker = home() / "installed.json"
     if not marker.exists():
         raise VBenchError(
             f"VBench is not installed in {home()}; run `python -m eval.vbench setup` "
-            f"(about {NEEDED_GB} GB) or name the folder of a finished setup in SCOPE_VBENCH"
+            f"(about {NEEDED_GB} GB) or set SCOPE_VBENCH to the folder of a finished setup"
         )
     if json.loads(marker.read_text())["requirements"] != FACTS["requirements"]:
         raise VBenchError(f"{home()} was set up with other requirements; run `python -m eval.vbench setup` again")
@@ -57,7 +58,7 @@ def full_info() -> Path:
 
 
 def child_environment() -> dict[str, str]:
-    """The variables for a process in the isolated environment: our caches, and no download behind our back."""
+    """The environment variables of a process in the isolated environment: our caches, and no downloads."""
     places = caches()
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     dropped = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
@@ -72,13 +73,13 @@ def child_environment() -> dict[str, str]:
 def runner(argument: str | Path) -> list[str]:
     """The command that runs `vbench_runner.py` in the isolated environment.
 
-    -I keeps the script's own folder off the path, where our `vbench.py` would be found in the place of the package.
+    -I removes the script's folder from the path, because it has our `vbench.py`, which would hide the package.
     """
     return [str(interpreter()), "-I", str(RUNNER), str(argument)]
 
 
 def probe() -> dict:
-    """What the isolated interpreter has: {"python", "versions", "modules", "cuda"}."""
+    """The state of the isolated interpreter: {"python", "versions", "modules", "cuda"}."""
     done = subprocess.run(runner("probe"), capture_output=True, text=True, check=False, env=child_environment())
     if done.returncode:
         raise VBenchError(
@@ -89,11 +90,11 @@ def probe() -> dict:
 
 
 def setup() -> dict:
-    """Build the isolated environment unless it is there; `probe` of it. VBenchError says why it could not be built."""
+    """Build the isolated environment if it does not exist; returns its `probe`. VBenchError if it cannot be built."""
     place, marker = home(), home() / "installed.json"
     place.mkdir(parents=True, exist_ok=True)
     with open(place / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # a second setup waits, then finds it done
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a second setup waits and then finds it finished
         try:
             interpreter()
         except VBenchError:
@@ -110,7 +111,7 @@ def setup() -> dict:
 def _build(venv: Path) -> None:
     free = shutil.disk_usage(venv.parent).free / 1e9
     if free < NEEDED_GB:
-        raise VBenchError(f"{free:.1f} GB are free in {venv.parent} and VBench needs {NEEDED_GB}; set SCOPE_VBENCH")
+        raise VBenchError(f"{venv.parent} has {free:.1f} GB free, but VBench needs {NEEDED_GB}; set SCOPE_VBENCH")
     uv = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
     if uv:
         create = [uv, "venv", "--python", PYTHONS[0], str(venv)]
@@ -123,8 +124,8 @@ def _build(venv: Path) -> None:
         done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False, env=child_environment())
         if done.returncode:
             raise VBenchError(
-                f"`{' '.join(command[:4])} …` failed: {_tail(done.stderr)}. Nothing is half installed; "
-                "run setup again when that is mended"
+                f"`{' '.join(command[:4])} …` failed: {_tail(done.stderr)}. Nothing was installed; "
+                "correct the cause and run setup again"
             )
 
 
@@ -132,11 +133,11 @@ def _old_python() -> str:
     for version in PYTHONS:
         if path := shutil.which(f"python{version}"):
             return path
-    raise VBenchError(f"VBench needs Python {' or '.join(PYTHONS)}, and neither that nor uv is on the PATH")
+    raise VBenchError(f"VBench needs Python {' or '.join(PYTHONS)}; install one of these or uv, none is on the PATH")
 
 
 def _place_copies() -> None:
-    """Put CLIP's vocabulary, which openai-clip brings, where ViCLIP looks for it, and DINO where torch.hub does."""
+    """Copy CLIP's vocabulary (from openai-clip) to where ViCLIP searches it, and DINO to where torch.hub does."""
     here = examine()
     bpe, dino, hub = here["bpe"], here["dino"], here["dino_hub"]
     pairs = [(full_info().parents[1] / "clip" / bpe.path.name, bpe.path)]
@@ -150,13 +151,13 @@ def _place_copies() -> None:
 
 @dataclass(frozen=True)
 class Weight:
-    """One file that a dimension needs; `problem` is empty when it is there and whole."""
+    """A file that a dimension needs; `problem` is empty if the file exists and is complete."""
 
     name: str
     path: Path
-    size: int | None  # bytes it should have
+    size: int | None  # expected bytes
     problem: str
-    verified: str  # by what it was found whole: "name", "size", "sha256" or "sha256 prefix"
+    verified: str  # how it was verified: "name", "size", "sha256" or "sha256 prefix"
     source: str
 
     def __str__(self) -> str:
@@ -165,12 +166,12 @@ class Weight:
 
 
 def examine(hashes: bool = False, places: Mapping[str, Path] | None = None) -> dict[str, Weight]:
-    """Every weight file by its short name, its size checked, and its sha256 where one is known if `hashes`."""
+    """Every weight file by its short name. Sizes are checked, and with `hashes` also each known sha256."""
     return {name: _examine(fact, places or caches(), hashes) for name, fact in FACTS["weights"].items()}
 
 
 def lacking(weights: Mapping[str, Weight], modules: Mapping[str, bool], protocol: str) -> dict[str, list[str]]:
-    """What each dimension lacks under `protocol`, in words; an empty list for one that can be scored."""
+    """What is missing for each dimension under `protocol`; an empty list if it can be scored."""
     lists: dict[str, list[str]] = {}
     for dimension, fact in DIMENSIONS.items():
         wanted = fact.get("modules", []) + (fact.get("long_modules", []) if protocol == "long" else [])
@@ -180,12 +181,12 @@ def lacking(weights: Mapping[str, Weight], modules: Mapping[str, bool], protocol
 
 
 def short(items: list[str]) -> str:
-    """What `lacking` says, without sources and places: the names and sizes."""
+    """The items of `lacking` without sources and paths: the names and sizes."""
     return ", ".join(item.split("; ")[0].replace(", missing", "") + ")" for item in items)
 
 
 def human(size: int | None) -> str:
-    """A number of bytes for people: 4.5 GB, 344 MB, 4 kB, or - if it is not known."""
+    """A number of bytes as text: 4.5 GB, 344 MB, 4 kB, or - if it is unknown."""
     if size is None:
         return "-"
     for unit, scale in (("GB", 1e9), ("MB", 1e6)):
@@ -222,4 +223,4 @@ def _first(pattern: str) -> Path:
 
 
 def _tail(text: str, lines: int = 3) -> str:
-    return " | ".join(text.strip().splitlines()[-lines:])[-400:] or "it printed no reason"
+    return " | ".join(text.strip().splitlines()[-lines:])[-400:] or "it printed no error message"

@@ -1,8 +1,8 @@
-"""VBench's total: each dimension scaled to its published range, weighted, 4 : 1 quality against semantic.
+"""VBench's total: each dimension is scaled to its published range and weighted; quality to semantic is 4 : 1.
 
-The ranges and weights are the leaderboard's (Huang et al. 2024, `scripts/constant.py`) and reproduce published rows
-within their rounding. The leaderboard's own script puts 0 for a dimension it does not find, which the scaling turns
-negative, and prints a total all the same; here a total exists only when all 16 dimensions do.
+The ranges and weights are those of the leaderboard (Huang et al. 2024, `scripts/constant.py`) and reproduce published
+totals within their rounding. The leaderboard's script uses 0 for a missing dimension, which becomes negative by the
+scaling, and still prints a total. Here the total exists only if all 16 dimensions have scores.
 """
 
 import csv
@@ -17,7 +17,7 @@ QUALITY_SHARE, SEMANTIC_SHARE = 4.0, 1.0
 
 
 class VBenchError(ValueError):
-    """VBench cannot be run, or its scores cannot be used; the message says what is missing and what to do."""
+    """VBench cannot run, or its scores cannot be used. The message says what is missing and what to do."""
 
 
 def missing(scores: Mapping[str, float | None]) -> list[str]:
@@ -28,21 +28,21 @@ def missing(scores: Mapping[str, float | None]) -> list[str]:
 def total(scores: Mapping[str, float | None]) -> dict[str, float]:
     """{"quality", "semantic", "total"} in percent, from the 16 dimension scores in [0, 1].
 
-    The scaled scores are not clipped, as on the leaderboard. VBenchError if a dimension is missing or out of range.
+    Scaled scores are not clipped; the leaderboard does the same. VBenchError if a dimension is missing or out of range.
     """
     if absent := missing(scores):
         raise VBenchError(f"no total without {', '.join(absent)}: {16 - len(absent)} of 16 dimensions have a score")
     if outside := [name for name in DIMENSIONS if not 0 <= scores[name] <= 1]:  # type: ignore[operator]
-        raise VBenchError(f"{', '.join(outside)} must lie in [0, 1]; percent belong in the file that `total` reads")
+        raise VBenchError(f"{', '.join(outside)} must be in [0, 1]; only the file that `total` reads has percent")
     parts = {part: _weighted_mean(scores, part) for part in ("quality", "semantic")}
     both = QUALITY_SHARE * parts["quality"] + SEMANTIC_SHARE * parts["semantic"]
     return {**parts, "total": both / (QUALITY_SHARE + SEMANTIC_SHARE)}
 
 
 def totals_of_file(path: str | Path) -> list[dict[str, float]]:
-    """`total` of each row of a CSV file whose columns are named like the dimensions, in percent.
+    """The `total` of each line of a CSV file, in percent. Its columns have the names of the dimensions.
 
-    VBenchError names every row that lacks a dimension, by its number and its `model` column.
+    The VBenchError lists every line with a missing dimension, by its number and its `model` column.
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
@@ -50,7 +50,7 @@ def totals_of_file(path: str | Path) -> list[dict[str, float]]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise VBenchError(f"{path} is not a CSV file in UTF-8: {error}") from error
     if not rows:
-        raise VBenchError(f"{path} has no rows; want a header with the 16 dimensions and one row per model")
+        raise VBenchError(f"{path} has no lines; want a header with the 16 dimensions and one line per model")
     results, refused = [], []
     for number, row in enumerate(rows, start=1):
         try:

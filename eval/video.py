@@ -1,8 +1,8 @@
-"""Video files: a lossless one to measure, a small one to watch, and reading them back (eval/reading.py).
+"""Writes video files: a lossless one for metrics and a small lossy one to watch. eval/reading.py reads them.
 
-Frames are uint8 RGB arrays (T, H, W, 3). The lossless file is H.264 with 4:4:4 RGB planes and quantiser 0, which
-PyAV, OpenCV and decord decode to the same bytes that were written; browsers do not play it, so people get a
-second, lossy 4:2:0 copy. Metrics read only the lossless one: at crf 18 two identical videos measure 44 dB apart.
+Frames are uint8 RGB arrays (T, H, W, 3). The lossless file is H.264 with 4:4:4 RGB planes and quantiser 0; PyAV, OpenCV
+and decord decode it to the written bytes. Browsers cannot play it, so there is a second, lossy 4:2:0 copy. Metrics read
+only the lossless file: at crf 18, a video and its lossy copy differ by 44 dB.
 """
 
 import os
@@ -22,7 +22,7 @@ __all__ = ["VideoError", "VideoInfo", "probe", "read", "read_all", "write_lossle
 Frames = np.ndarray | Tensor
 
 LOSSLESS = {"qp": "0", "preset": "ultrafast"}
-# asm=avx2: with AVX-512 the encoder's macroblock tree gives other bytes from run to run for the same frames.
+# asm=avx2: with AVX-512 the encoder's macroblock tree gives different bytes on each run for the same frames.
 PREVIEW = {
     "crf": "18",
     "preset": "medium",
@@ -31,10 +31,10 @@ PREVIEW = {
 
 
 def write_lossless(path: str | Path, frames: Frames | Iterable[Frames], fps: float = 24) -> int:
-    """Writes frames bit for bit and returns how many they were.
+    """Write frames bit for bit and return their number.
 
     Args:
-        path: the .mp4 to write; it appears under this name only once it is whole.
+        path: the .mp4 to write. The file gets this name only when it is complete.
         frames: uint8 (T, H, W, 3), array or tensor, or an iterable of such batches (one size throughout).
         fps: frames per second, above 0.
     """
@@ -42,9 +42,9 @@ def write_lossless(path: str | Path, frames: Frames | Iterable[Frames], fps: flo
 
 
 def write_preview(path: str | Path, frames: Frames | Iterable[Frames], fps: float = 24) -> int:
-    """Writes a copy that every browser plays (H.264 4:2:0, crf 18, index in front) and returns its frame count.
+    """Write a copy that every browser plays (H.264 4:2:0, crf 18, index first) and return its frame count.
 
-    Arguments as for `write_lossless`. Odd sizes gain one repeated row or column: 4:2:0 needs even ones.
+    Arguments as for `write_lossless`. 4:2:0 needs even sizes, so odd sizes get one repeated line or column of pixels.
     """
     return _write(Path(path), frames, fps, "libx264", "yuv420p", PREVIEW)
 
@@ -80,7 +80,7 @@ def _encode(
     size = _checked(path, first).shape[1:3]
     even = tuple(side + side % 2 for side in size) if codec == "libx264" else size
     count = 0
-    index_first = {"movflags": "+faststart"} if codec == "libx264" else {}  # a browser starts before it has it all
+    index_first = {"movflags": "+faststart"} if codec == "libx264" else {}  # a browser can start early
     with av.open(f"file:{staging}", "w", format="mp4", options=index_first) as container:
         stream = cast(av.VideoStream, container.add_stream(codec, rate=rate, options=options))
         stream.height, stream.width = even
@@ -89,7 +89,7 @@ def _encode(
         while first is not None:
             for array in _padded(_checked(path, first, size), even):
                 frame = av.VideoFrame.from_ndarray(array, format="rgb24")
-                if pixel_format != "rgb24":  # browsers take untagged small videos for BT.601; say which it is
+                if pixel_format != "rgb24":  # browsers assume BT.601 for small videos without this tag
                     frame = frame.reformat(format=pixel_format, dst_colorspace="ITU709", dst_color_range="MPEG")
                 frame.pts, frame.time_base = count, 1 / rate
                 container.mux(stream.encode(frame))
@@ -103,12 +103,12 @@ def _checked(path: Path, batch: np.ndarray, size: tuple[int, int] | None = None)
     if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[-1] != 3:
         raise VideoError(
             f"{path}: frames must be uint8 (T, H, W, 3), got {batch.dtype} {tuple(batch.shape)}; "
-            "scale floats by 255 and round, repeat a grey channel three times, drop an alpha channel."
+            "multiply floats by 255 and round, repeat a grey channel three times, remove an alpha channel."
         )
     if size is not None and batch.shape[1:3] != size:
         raise VideoError(
             f"{path}: a batch of {batch.shape[2]}×{batch.shape[1]} follows one of {size[1]}×{size[0]}; "
-            "one size is wanted throughout."
+            "all frames must have one size."
         )
     return np.ascontiguousarray(batch)
 

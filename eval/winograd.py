@@ -1,8 +1,9 @@
-"""LPIPS on a CPU in half the time: its convolutions in fewer multiplications, its distances without large copies.
+"""LPIPS on a CPU in half the time: convolutions with fewer multiplications, and distances without large copies.
 
-A convolution of stride 1 with an r×r kernel makes m×m outputs from (m + r - 1)² products instead of (m r)²: Winograd's
-minimal filtering (Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016), with the
-Cook-Toom points 0, ±1, ±2, ±1/2. Values differ from the direct convolution's by 3e-6 of the largest, LPIPS by 1e-7.
+A convolution of stride 1 with an r×r kernel computes m×m outputs with (m + r - 1)² products instead of (m r)². This is
+Winograd's minimal filtering (Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016), with the
+Cook-Toom points 0, ±1, ±2, ±1/2. Relative to the direct convolution, values differ by 3e-6 of the largest, LPIPS by
+1e-7.
 """
 
 import copy
@@ -15,14 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 POINTS = [Fraction(*point) for point in ((0, 1), (1, 1), (-1, 1), (2, 1), (-2, 1), (1, 2), (-1, 2))]
-OUTPUTS = 4  # m: outputs of a tile along an axis; raising it: fewer products, larger rounding errors
-TILES = 256  # tiles transformed at a time; more: better matrix products, worse use of the cache
-SMALL = 2**16  # pixels below which the library's own way is quicker: the kernels outweigh the few tiles
+OUTPUTS = 4  # m: outputs of a tile per axis; raising it: fewer products, larger rounding errors
+TILES = 256  # tiles transformed at once; raising it: larger matrix products, more cache misses
+SMALL = 2**16  # pixels below which torch's own convolution is faster, because there are few tiles
 EPSILON = 1e-10  # added to a feature's norm, as the lpips package does
 
 
 def quicken(network: Any) -> nn.Module:
-    """The same LPIPS network (lpips_weights.load) for large pictures on a CPU; one that returns maps stays as it is."""
+    """The LPIPS network (lpips_weights.load), faster for large pictures on a CPU. With spatial=True it is unchanged."""
     return network if network.spatial else Distances(network)
 
 
@@ -43,7 +44,7 @@ class Distances(nn.Module):
             distances: Tensor = self.plain(x, y)
             return distances
         totals = []
-        for pair in zip(x, y, strict=True):  # each picture goes the same way, so that equal ones are at distance 0
+        for pair in zip(x, y, strict=True):  # the same computation for both, so that equal pictures have distance 0
             maps = (self.net(self.plain.scaling_layer(picture[None])) for picture in pair)
             layers = [_distance(*layer) for layer in zip(self.heads, *maps, strict=True)]
             totals.append(torch.stack(layers).sum())
@@ -51,8 +52,8 @@ class Distances(nn.Module):
 
 
 def _distance(head: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """The mean over positions of the weighted squared difference of two (1, C, H, W), each position of norm 1."""
-    places = [features.permute(0, 2, 3, 1).flatten(0, 2).split(2048) for features in (a, b)]  # 2048 stay in the cache
+    """The mean over positions of the weighted squared difference of two (1, C, H, W), with unit norm per position."""
+    places = [features.permute(0, 2, 3, 1).flatten(0, 2).split(2048) for features in (a, b)]  # 2048 fit into the cache
     total = torch.zeros((), dtype=torch.float64)
     for parts in zip(*places, strict=True):
         x, y = (part / (torch.linalg.vector_norm(part, dim=1, keepdim=True) + EPSILON) for part in parts)
@@ -61,7 +62,7 @@ def _distance(head: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 
 class Winograd(nn.Module):
-    """A convolution of stride 1 with a square kernel, on (1, C, H, W) whose channels lie last in memory."""
+    """A convolution of stride 1 with a square kernel, for (1, C, H, W) with channels last in memory."""
 
     def __init__(self, layer: nn.Conv2d) -> None:
         super().__init__()
@@ -96,7 +97,7 @@ class Winograd(nn.Module):
 
 
 def _both_axes(matrix: Tensor, tiles: Tensor) -> Tensor:
-    """A (k, n) matrix along both axes of tiles given as (n, n · rest): (k, k, rest)."""
+    """Apply a (k, n) matrix along both axes of tiles given as (n, n · rest); returns (k, k, rest)."""
     k, n = matrix.shape
     return matrix @ (matrix @ tiles).view(k, n, -1)
 
@@ -104,7 +105,7 @@ def _both_axes(matrix: Tensor, tiles: Tensor) -> Tensor:
 def matrices(outputs: int, taps: int) -> tuple[Tensor, Tensor, Tensor]:
     """A, B, G, float64: A ((G g) * (B d)) is the correlation of n = outputs + taps - 1 data d with `taps` taps g.
 
-    Shapes (outputs, n), (n, n), (n, taps): Cook and Toom's evaluation at n - 1 points and at infinity.
+    The shapes are (outputs, n), (n, n), (n, taps). Cook-Toom algorithm: evaluation at n - 1 points and at infinity.
     """
     n = outputs + taps - 1
     points = POINTS[: n - 1]

@@ -145,7 +145,7 @@ def test_a_row_with_a_missing_dimension_is_refused_and_named(tmp_path, capsys, h
 
 
 def test_percent_and_fractions_are_not_mixed_up(tmp_path):
-    with pytest.raises(VBenchError, match=r"must lie in \[0, 1\]"):
+    with pytest.raises(VBenchError, match=r"must be in \[0, 1\]"):
         total(dict.fromkeys(DIMENSIONS, 55.0))
     with pytest.raises(VBenchError, match="temporal_flickering is 981; want percent"):
         row = ["50"] * 16
@@ -175,8 +175,8 @@ def test_a_subset_takes_equally_of_every_dimension_and_is_always_the_same(entrie
         ("not json", "not a full_info file"),
         ('{"a": 1}', "not a full_info file"),
         ('[{"prompt_en": "x", "dimension": ["colour"]}]', "names colour"),
-        ('[{"prompt_en": "a/b", "dimension": ["color"]}]', "no file can be named"),
-        (json.dumps([{"prompt_en": "é" * 130, "dimension": ["color"]}]), "no file can be named"),
+        ('[{"prompt_en": "a/b", "dimension": ["color"]}]', "expects the impossible file name"),
+        (json.dumps([{"prompt_en": "é" * 130, "dimension": ["color"]}]), "expects the impossible file name"),
     ],
 )
 def test_a_suite_that_vbench_could_not_use_is_refused(tmp_path, content, message):
@@ -314,7 +314,7 @@ def test_other_prompts_are_scored_where_vbench_can_judge_them(bench):
     unavailable = {name for name, fact in DIMENSIONS.items() if fact.get("own_prompts")}
     assert states == {name: "unavailable" if name in unavailable else "ok" for name in DIMENSIONS}
     assert found["prompts"]["kind"] == "custom" and found["total"] is None and set(found["total_lacks"]) == unavailable
-    assert "VBench's own prompts only" in found["dimensions"]["color"]["reason"]
+    assert "VBench's own prompts, and" in found["dimensions"]["color"]["reason"]
 
 
 def test_a_total_exists_when_all_sixteen_do(bench):
@@ -360,8 +360,8 @@ def test_invalid_videos_are_counted_and_left_out(bench):
     [
         ("error", "failed", "RuntimeError: out of memory"),
         ("crash", "failed", "ended early (exit 9)"),
-        ("skip", "failed", "passed over 1 of 2 videos"),
-        ("other mean", "failed", "is not VBench's"),
+        ("skip", "failed", "omitted 1 of 2 videos"),
+        ("other mean", "failed", "differs from VBench's"),
     ],
 )
 def test_a_dimension_that_fails_says_why_and_takes_no_other_with_it(bench, how, status, reason):
@@ -393,7 +393,7 @@ def test_a_file_that_is_no_table_is_refused(tmp_path, capsys):
     for name in ("video.mp4", "empty.csv", "gone.csv"):
         assert vbench.main(["total", str(tmp_path / name)]) == 1
     said = capsys.readouterr().err
-    assert "UTF-8" in said and "empty.csv has no rows" in said and "gone.csv" in said
+    assert "UTF-8" in said and "empty.csv has no lines" in said and "gone.csv" in said
     assert vbench.main(["prompts", str(tmp_path / "x.json"), "videos=many"]) == 1
     assert "want a whole number" in capsys.readouterr().err
 
@@ -401,9 +401,9 @@ def test_a_file_that_is_no_table_is_refused(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["protocol=short"], "choose standard or long"),
-        (["device=tpu"], "choose auto or cpu or cuda"),
-        (["dimensions=[colour]"], "no dimension colour"),
+        (["protocol=short"], "want standard or long"),
+        (["device=tpu"], "want auto or cpu or cuda"),
+        (["dimensions=[colour]"], "unknown dimension colour"),
         (["dimension=color"], "is not a setting here"),
         (["suite=nowhere.json"], "not a full_info file"),
         ([], "no complete, valid video"),

@@ -79,7 +79,7 @@ def test_the_preview_is_what_browsers_play_close_to_the_frames_and_the_same_ever
         ("grey", "uint8"),
         ("one channel", "uint8"),
         ("alpha", "alpha"),
-        ("floats", "scale floats"),
+        ("floats", "multiply floats"),
         ("nothing", "no frames"),
         ("no batches", "no frames"),
         ("another size", "one size"),
