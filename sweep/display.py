@@ -101,7 +101,7 @@ def duration(seconds: float) -> str:
     """A time span as text, in at most two units.
 
     >>> duration(7), duration(200), duration(8000), duration(200000)
-    ('7 s', '3 min', '2 h 13 min', '2 d 8 h')
+    ('7 s', '3 min', '2 h 13 min', '2 d 7 h')
     """
     minutes = round(seconds / 60)
     if seconds < 100:

@@ -165,7 +165,7 @@ def test_a_subset_takes_equally_of_every_dimension_and_is_always_the_same(entrie
     assert vbench_suite.subset(entries, 400, seed=1) != chosen
     larger = vbench_suite.prompts(vbench_suite.subset(entries, 600, seed=0))
     assert set(vbench_suite.prompts(chosen)) < set(larger)
-    with pytest.raises(VBenchError, match="there are 946 prompts"):
+    with pytest.raises(VBenchError, match="VBench has 946 prompts"):
         vbench_suite.subset(entries, 947)
 
 
