@@ -217,9 +217,9 @@ def text_of(
     begun = " ".join(f"method.{name}={value}" for knob in knobs for name, value in _at(cell.method, knob).items())
     lines = [
         f"Searched on {datetime.date.today()} for {goal.value:.4g} {unit} ({goal.source}).",
-        f"Reached {reached:.4g}: {' '.join(f'{v:.4g}' for v in trial.values)} on {len(trial.values)} prompts that are "
-        f"not reported on{weights}.",
-        "Turned " + ", ".join(f"{k.name} ({k.dear:g} to {k.cheap:g})" for k in knobs) + f"; {count} settings, {how}.",
+        f"Reached {reached:.4g} ({' '.join(f'{v:.4g}' for v in trial.values)}) on {len(trial.values)} calibration "
+        f"prompts{weights}.",
+        "Varied " + ", ".join(f"{k.name} ({k.dear:g} to {k.cheap:g})" for k in knobs) + f"; {count} settings, {how}.",
         f"python run.py experiment=calibrate model={cell.model.name} method={cell.name} speed={cell.run.speed}"
         + (f" target={cell.run.target}" if cell.run.target else "")
         + f" {begun}",
