@@ -230,7 +230,7 @@ def test_curves_by_segment_border_and_time():
     assert curves.border_jumps(curve[:7], [3]) == [6.0]
     assert curves.border_jumps([30.0, 29.0, 28.0, 27.0], [2]) == [0.0]
     assert curves.drift([30.0, 28.0, 26.0, 24.0]) == pytest.approx({"slope": -6.0, "last_minus_first": -6.0})
-    with pytest.raises(ValueError, match="rise"):
+    with pytest.raises(ValueError, match="must increase"):
         curves.by_chunk(curve, [5, 3])
     with pytest.raises(ValueError, match="no frames"):
         curves.drift([])
