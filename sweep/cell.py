@@ -23,15 +23,15 @@ from engine.method import Method, Original
 from engine.weights import WeightsError
 from store import KEY_VERSION, fingerprint
 
-VIDEOS = "videos"  # the task of a cell that fills the store; others are in sweep/tasks.py
+VIDEOS = "videos"  # the task that generates videos; other tasks are in sweep/tasks.py
 COMMAND = "SCOPE_COMMAND"  # the typed command, for jobs in other processes
 
 
-_backbones: WeakValueDictionary[tuple[Any, str, str], Any] = WeakValueDictionary()  # those that are in use
+_backbones: WeakValueDictionary[tuple[Any, str, str], Any] = WeakValueDictionary()  # the backbones in use
 
 
 def backbone(kind: Any, settings: str, device: str) -> Any:
-    """One model in memory per setting, shared by all cells that use it, however many settings a sweep has."""
+    """The backbone for these settings. There is one object per setting, which all cells share."""
     asked = (kind, settings, device)
     found = _backbones.get(asked)
     if found is None:
@@ -47,7 +47,7 @@ class Order:
     name: str  # name of the method on the menu
     speed: str | None  # name of the operating point, if the menu has it
     changed: dict[str, Any] = field(default_factory=dict)  # settings that differ from the menu, by dotted name
-    place: int = 0  # of the cell in its sweep, for whoever is told how it goes
+    place: int = 0  # number of the cell in its sweep, for the display
 
     @classmethod
     def of(cls, config: DictConfig) -> Order:

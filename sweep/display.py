@@ -24,8 +24,8 @@ class Display:
         self.console, self.failures = console, list[str]()
         self._live = console.is_terminal and not shared
         self._labels, self._todo = [label for label, _ in cells], [todo for _, todo in cells]
-        self._first, self._next = 0, 0  # the cells at work are those from the first to before the next
-        self._place, self._made = 0, 0  # the cell of the video at work; videos that have ended
+        self._first, self._next = 0, 0  # the current cells: first, and one after the last
+        self._place, self._made = 0, 0  # cell of the current video; number of finished videos
         self._seconds = dict[str, list[float]]()  # label of a cell: seconds of every video
         columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), "{task.fields[left]}")
         self._bars = Progress(*(TextColumn(c) if isinstance(c, str) else c for c in columns), console=console)
@@ -48,13 +48,13 @@ class Display:
         getattr(self, f"_on_{kind}")(*values)
 
     def begin(self, count: int = 1) -> None:
-        """The next cells begin, so many at once."""
+        """Start the next `count` cells."""
         self._first, self._place, self._next = self._next, self._next, self._next + count
         now = escape(self._labels[self._first]) + (f" and {count - 1} more in turn" if count > 1 else "")
         self._bars.update(self._cells, completed=self._first, description=f"cells, now {now}")
 
     def _on_cell(self, label: str, todo: int | None, place: int | None = None) -> None:
-        """`todo`: None for a cell that makes no videos of its own. `place`: of the cell; None: the first at work."""
+        """`todo`: None for a cell without videos of its own. `place`: number of the cell; None: the first one."""
         self._todo[self._first if place is None else place] = todo or 0
         self._bars.update(self._videos, total=self._made + sum(self._todo[self._first :]))
         if todo == 0:

@@ -1,4 +1,4 @@
-"""The work of a group of cells: generate, encode and record every video that the store lacks."""
+"""The work of a group of cells: generate, encode and record every missing video."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ POLL = 1.0  # seconds between two checks for videos that other processes are gen
 TELL = 60.0  # seconds between two messages about waiting
 
 Notify = Callable[..., None]
-"""Told what happens, as plain values so that another process can be told: "cell" label, videos to do (None: none of its
-own), place; "video" key, label, prompt, rows, place; "row"; "made" status, seconds or None; "failed" a line; "say" a
-text. A place is that of the cell in the sweep (sweep/cell.py, Order)."""
+"""Receives events as plain values, which can be sent to another process: "cell" label, remaining videos (None: no own
+videos), place; "video" key, label, prompt, rows, place; "row"; "made" status, seconds or None; "failed" a line; "say" a
+text. The place is the number of the cell in the sweep (Order in sweep/cell.py)."""
 
 
 class DeviceLost(RuntimeError):
@@ -46,15 +46,15 @@ def nobody(*event: Any) -> None:
 
 
 def make(cells: Sequence[Cell], store: Store, notify: Notify = nobody, lost: Mapping[str, str] | None = None) -> None:
-    """Generate and record every video of the cells that the store lacks, in turn (sweep/turns.py).
+    """Generate and record every missing video of the cells, in turn (sweep/turns.py).
 
-    A video that another process is making is left for later, and waited for at the end.
+    If another process is generating a video, the function continues with the next one and waits at the end.
 
     Args:
-        cells: of one model at one setting, on one device, for one store.
-        lost: {key: reason} of videos that took an earlier process with them: recorded as failed and not tried again.
+        cells: cells of one model with one setting, on one device, for one store.
+        lost: {key: reason} of videos that crashed an earlier process. They are recorded as failed and not tried again.
 
-    Raises DeviceLost after a fault of the accelerator that no later video of this process would survive.
+    Raises DeviceLost after a fault of the accelerator that makes all later videos of this process fail.
     """
     todo = lacking(cells, store, notify, lost or {})
     ready, todo = prepare(todo, store, notify)
@@ -78,7 +78,7 @@ def make(cells: Sequence[Cell], store: Store, notify: Notify = nobody, lost: Map
 
 
 def lacking(cells: Sequence[Cell], store: Store, notify: Notify, lost: Mapping[str, str]) -> list[Turn]:
-    """The videos that are to be made, in their order; those that are lost are recorded as such."""
+    """The videos to generate, in order. Videos in `lost` are recorded as failed."""
     todo = []
     for turn in turns(cells):
         if turn.job.key in lost:
@@ -88,21 +88,21 @@ def lacking(cells: Sequence[Cell], store: Store, notify: Notify, lost: Mapping[s
     missing = {turn.place for turn in todo}
     for cell in cells:
         own, left = sum(turn.cell is cell for turn in todo), missing & {Turn(cell, job).place for job in cell.jobs()}
-        count = own or (None if left else 0)  # None: they belong to earlier cells
+        count = own or (None if left else 0)  # None: its missing videos belong to earlier cells
         notify("cell", cell.label, count, cell.order.place)
     for model, name, speed in sorted({turn.place[:3] for turn in todo}, key=str):
         older = store.older(store.cell(model, name, speed))
         if older:
             notify(
                 "say",
-                f"{model} {label(name, speed)}: {older} records have keys of an older kind; they are kept, and their "
-                "videos are made again (docs/records.md)",
+                f"{model} {label(name, speed)}: {older} records have older keys; they are kept, and their "
+                "videos are generated again (docs/records.md)",
             )
     return todo
 
 
 def tell(turn: Turn, record: Record, notify: Notify) -> None:
-    """Say how a video ended."""
+    """Report the result of a video."""
     notify("made", record.status, record.run.get("seconds", {}).get("total"))
     if record.status != "ok":
         notify("failed", f"{turn.label} {turn.job.key}: {record.run.get('reason')}")
@@ -119,9 +119,9 @@ def waiting(busy: list[Turn], store: Store, told: float, notify: Notify) -> floa
     holder = store.claims.holder(store.cell(*first.place[:3]), first.job.key)
     notify(
         "say",
-        f"waiting for {len(busy)} videos that others are making; the first, {first.label} "
-        f"{first.job.key}, by {holder or 'a process that has just begun or ended'}. A process that gives no sign "
-        f"of life for {STALE:.0f} s is replaced",
+        f"waiting for {len(busy)} videos that other processes are generating; the first is {first.label} "
+        f"{first.job.key}, by {holder or 'a process that has just started or ended'}; a process that does not touch "
+        f"its claim for {STALE:.0f} s is replaced",
     )
     return time.monotonic()
 
@@ -147,7 +147,7 @@ def bury(job: Job, cell: Cell, store: Store, reason: str) -> None:
 
 @dataclass
 class Ready:
-    """What the videos of a group need besides their models."""
+    """The data that the videos of a group need, in addition to their models."""
 
     texts: Any = None  # the embeddings of their prompts
     text_seconds: float = 0.0  # per prompt
@@ -155,8 +155,8 @@ class Ready:
 
 
 def prepare(todo: list[Turn], store: Store, notify: Notify) -> tuple[Ready, list[Turn]]:
-    """Embed the prompts, load the models, warm each up once. The videos of a model that cannot be warmed up are told as
-    failed and left out of the returned list: the others do not depend on it."""
+    """Embed the prompts, load the models, and warm each up once. If a warm-up fails, the videos of this model are
+    reported as failed and are not in the returned list; the other videos are not affected."""
     if not todo:
         return Ready(), todo
     begin, models = perf_counter(), {id(turn.job.model): turn.job.model for turn in todo}
@@ -205,16 +205,14 @@ def video(job: Job, cell: Cell, store: Store, ready: Ready, on_row: Any, notify:
             write(made.ledger, stage.path / "trace.jsonl")
             spent = {"denoise": made.denoise.seconds, "decode": made.decode.seconds, "text": ready.text_seconds}
             spent["warmup"] = ready.warm[id(model)]
-            spent["total"] = spent["denoise"] + spent["decode"]  # text apart: a prompt is encoded once
+            spent["total"] = spent["denoise"] + spent["decode"]  # without text, because a prompt is encoded once
             peaks = {k: max(getattr(made.denoise, k), getattr(made.decode, k)) for k in ("allocated", "reserved")}
             stage.run |= account(model, made, cell.base) | {"seconds": spent, "peak_memory": peaks}
             stage.run["peak_memory_denoise"] = {k: getattr(made.denoise, k) for k in peaks}
             stage.run |= {"memory_before": made.denoise.before, "load": psutil.getloadavg()}
             stage.run |= {"status": "invalid" if made.reason else "ok", "reason": made.reason}
         if not broken:
-            forget(
-                model, job.method
-            )  # also after a failure, so that after an out-of-memory error only one video is lost
+            forget(model, job.method)  # also after a failure, so that an out-of-memory error affects one video
         (stage.path / "config.yaml").write_text(cell.yaml, encoding="utf-8")
     assert stage.record is not None
     if broken:

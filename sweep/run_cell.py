@@ -1,4 +1,4 @@
-"""Cells in this process: the videos that the store lacks, or the measurement that their task names."""
+"""Runs cells in this process: their missing videos, or the measurement of their task."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from sweep.turns import named
 
 
 def perform(cells: Sequence[Cell], notify: Notify, lost: Mapping[str, str] | None = None) -> None:
-    """Do a group of cells (sweep/turns.py). What fails is told as "failed" lines and never raised, but for DeviceLost
-    and interrupts."""
+    """Run a group of cells (sweep/turns.py). Failures become "failed" events; only DeviceLost and interrupts are
+    raised."""
     if not cells:
         return
     try:
@@ -47,7 +47,7 @@ def perform(cells: Sequence[Cell], notify: Notify, lost: Mapping[str, str] | Non
 
 
 def measure(cell: Cell, store: Store, notify: Notify) -> None:
-    """The task of a cell that makes no videos."""
+    """Run the task of a cell that generates no videos."""
     notify("cell", cell.label, None, cell.order.place)
     for line in task_of(cell.run.task)(cell, store, notify):
         notify("failed", line)

@@ -49,10 +49,10 @@ class Supervisor:
     def do(
         self, cells: Sequence[tuple[str, Order]], notify: Notify, already_lost: Mapping[str, str] | None = None
     ) -> None:
-        """See a group of cells through (sweep/turns.py), over as many processes as it takes.
+        """Run a group of cells (sweep/turns.py), with as many worker processes as necessary.
 
-        `cells`: what a failure calls each, and its order. A process that dies outside any video may have died of one
-        cell of the group: each then gets a try of its own.
+        `cells`: (name for failure messages, order) of each. If a process dies outside any video, one cell of the group
+        may be the cause, so each cell is then tried alone.
         """
         lost, orders = dict(already_lost or {}), [order for _, order in cells]
         while True:
@@ -63,12 +63,12 @@ class Supervisor:
                 continue
             why = f"its process {death(status)}"
             if video is None and len(cells) > 1:
-                notify("say", f"{cells[0][0]} and {len(cells) - 1} more: {why} outside any video; now one by one")
+                notify("say", f"{cells[0][0]} and {len(cells) - 1} more: {why} outside any video; trying one by one")
                 for cell in cells:
                     self.do([cell], notify, lost)
                 return
             if video is None:
-                notify("failed", f"{cells[0][0]}: {why} outside any video; the rest of it is missing")
+                notify("failed", f"{cells[0][0]}: {why} outside any video; its other videos are missing")
                 return
             _, key, label, *_ = video
             lost[key] = why
@@ -76,7 +76,7 @@ class Supervisor:
             notify("failed", f"{label} {key}: {why}")
 
     def _try(self, orders: Sequence[Order], lost: dict[str, str], notify: Notify) -> tuple[tuple | None, int]:
-        """The video in which a process died, if it was in one, and its exit status; 0 when the cells are done."""
+        """(the video during which the worker died or None, its exit status); status 0 if the cells are done."""
         if self.process is None:
             self.start()
         video = None

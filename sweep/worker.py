@@ -1,9 +1,9 @@
-"""The process that does the cells of a sweep, one group after another: `python -m sweep.worker ORDERS EVENTS`.
+"""The process that runs the cells of a sweep, one group after another: `python -m sweep.worker ORDERS EVENTS`.
 
-It imports torch and what else never touches CUDA, computes nothing itself, and forks a child that takes orders from one
-pipe and tells the other what happens. The child imports the model, whose libraries ask for a GPU as they are imported:
-a process forked after that question can never use one. The child keeps its models between groups; when it dies, the
-next is forked at once.
+It imports torch and other modules that do not touch CUDA. It computes nothing, and forks a child that reads orders from
+one pipe and writes events to the other. Only the child imports the model, because the model's libraries query the GPU
+on import, and a process that is forked after such a query cannot use the GPU. The child keeps its models between
+groups. If it dies, the next child is forked at once.
 """
 
 from __future__ import annotations
@@ -81,10 +81,7 @@ def serve(orders: Connection, events: Connection) -> int:
         for order in batch:
             try:
                 cells.append(Cell.of(Order(**order)))
-            except (
-                ConfigError,
-                WeightsError,
-            ) as error:  # valid for the process that ordered it, but not on this machine
+            except (ConfigError, WeightsError) as error:  # valid where it was ordered, but not on this machine
                 events.send(("failed", str(error)))
         try:
             perform(cells, lambda *event: events.send(event), lost)

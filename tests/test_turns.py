@@ -130,7 +130,7 @@ def test_a_process_that_dies_outside_any_video_costs_one_cell_of_a_group(menu, t
     assert all("SIGKILL" in lost["k"] for _, lost in tried[1:])
     assert [event[1] for event in told if event[0] == "failed"] == [
         "tiny a k: its process was killed by SIGKILL (out of memory?)",
-        "tiny b: its process ended with status 3 outside any video; the rest of it is missing",
+        "tiny b: its process ended with status 3 outside any video; its other videos are missing",
     ]
 
 
