@@ -1,4 +1,4 @@
-"""A sweep that waits for others says for whom."""
+"""A sweep that waits for other processes reports which ones."""
 
 from types import SimpleNamespace
 
@@ -10,13 +10,12 @@ from sweep import make_videos as work
 
 def test_who_is_waited_for_is_said_at_once_and_every_minute(tmp_path, monkeypatch):
     store, said, now = Store(tmp_path), [], [1000.0]
-    cell = SimpleNamespace(model=SimpleNamespace(name="tiny"))
-    job = SimpleNamespace(name="scope", speed="fast", label="scope-fast", key="k")
+    turn = SimpleNamespace(job=SimpleNamespace(key="k"), label="tiny scope-fast", place=("tiny", "scope", "fast", "k"))
     monkeypatch.setattr(work.time, "monotonic", lambda: now[0])
     with store.claims.claim("tiny/scope-fast", "k"):
         told = -work.TELL
         for _ in range(150):
-            told = work.waiting([job], cell, store, told, lambda *event: said.append(event))
+            told = work.waiting([turn], store, told, lambda *event: said.append(event))
             now[0] += 1
     assert [kind for kind, _ in said] == ["say"] * 3
     assert "1 videos that other processes are generating; the first is tiny scope-fast k, by process" in said[0][1]
@@ -28,9 +27,8 @@ def test_a_claim_that_is_being_written_is_waited_for_too(tmp_path, content):
     store, said = Store(tmp_path), []
     store.claims.folder.mkdir(parents=True)
     (store.claims.folder / "tiny.scope.k").write_text(content)
-    cell = SimpleNamespace(model=SimpleNamespace(name="tiny"))
-    job = SimpleNamespace(name="scope", speed=None, label="scope", key="k")
-    work.waiting([job], cell, store, -work.TELL, lambda *event: said.append(event))
+    turn = SimpleNamespace(job=SimpleNamespace(key="k"), label="tiny scope", place=("tiny", "scope", None, "k"))
+    work.waiting([turn], store, -work.TELL, lambda *event: said.append(event))
     assert "has just started or ended" in said[0][1]
 
 
