@@ -180,7 +180,7 @@ def test_what_cannot_be_done_from_outside_is_refused_with_the_reason(model):
     ):
         with pytest.raises(ConfigError, match=reason):
             accelerate(pipe, name, **settings)
-    with pytest.raises(ConfigError, match="'scop' is not on the menu.*scope"):
+    with pytest.raises(ConfigError, match=r"'scop' is not on the menu.*scope"):
         accelerate(pipe, "scop")
     with pytest.raises(ConfigError, match="tau_cash"):
         accelerate(pipe, "scope", tau_cash=0.1)
