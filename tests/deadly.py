@@ -63,7 +63,7 @@ def write_menu(folder):
 
 
 def begin(menu, results, *more, **environment):
-    """`python run.py` on the menu as a process that leads a group of its own, as a shell starts it."""
+    """`python run.py` as a process group leader, as a shell starts it."""
     told = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": f"{menu}:{ROOT}", **environment}
     flags = ["--config-dir", menu, *(word for word in more if word.startswith("-"))]  # not between words: Hydra refuses
     words = ["model=tiny", f"prompts.file={menu / 'prompts.txt'}", f"results={results}", "device=cpu"]
@@ -79,6 +79,6 @@ def begin(menu, results, *more, **environment):
 
 
 def ended(sweep, seconds=1800):
-    """(exit status, all that was said)."""
+    """(exit status, output)."""
     said = sweep.communicate(timeout=seconds)[0]
     return sweep.returncode, said

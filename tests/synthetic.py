@@ -41,7 +41,7 @@ PAPER = {  # the settings of the paper's runs
 
 
 def produced_by(model: str, method: dict | None = None, **changed) -> dict:
-    """What a record of the paper's setting says of itself, with some settings of the model `changed`."""
+    """The values of run.json for the paper's setting; `changed` replaces settings of the model."""
     return {"model": PAPER[model] | changed, "method": method or {}}
 
 

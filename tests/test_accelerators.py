@@ -1,4 +1,4 @@
-"""What every method must hold: it can be the Original, leaves nothing behind, and costs what its ledger says."""
+"""Checks for every method: it can equal the Original, it frees its memory, and its cost equals that of its ledger."""
 
 from dataclasses import dataclass, field
 

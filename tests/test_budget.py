@@ -37,7 +37,8 @@ def test_the_steps_of_the_list_are_computed_and_no_others(computed, word):
 
 
 def test_every_unit_has_its_list_and_later_units_take_the_last():
-    """Three units that lag by 3 rows: each is computed at the steps of its own list, whatever its neighbours do."""
+    """Three units with a lag of 3 rows: each is computed at the steps of its own list, independent of its
+    neighbours."""
     _, ledger = run(Toy(slots=6, block=2, lag=3), Budget([[0, 5], [0, 2, 9]]))
     steps = {u: [e.step for e in ledger if e.unit == u and e.mode == "recompute"] for u in range(3)}
     assert steps == {0: [0, 5], 1: [0, 2, 9], 2: [0, 2, 9]}
@@ -107,7 +108,7 @@ def test_a_schedule_for_another_model_length_or_number_of_steps_is_refused_with_
 
 
 def test_it_finds_the_steps_that_matter_and_keeps_their_number():
-    """The error is the cost of what is left out: steps 1, 8 and 9 of ten matter, in every unit alike."""
+    """The error is the cost of the omitted steps: steps 1, 8 and 9 of ten matter, equally in every unit."""
     worth = [0, 9, 1, 1, 1, 1, 1, 1, 8, 7]
     search = ScheduleSearch(
         lambda schedule: 1 + sum(worth[k] for own in schedule for k in range(10) if k not in own), 10, 4, 2, tries=150

@@ -1,4 +1,4 @@
-"""Operating points: the search by hand, what a trial measures, the command and what it refuses."""
+"""Operating points: the search checked by hand, the measurements of a trial, the command and its errors."""
 
 import json
 import math

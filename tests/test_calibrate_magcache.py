@@ -1,4 +1,4 @@
-"""The table that MagCache runs on: what is measured, and on what it is refused."""
+"""MagCache's table of ratios: its measurement, and the models for which it is refused."""
 
 import pytest
 import torch

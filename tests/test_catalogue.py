@@ -1,4 +1,4 @@
-"""docs/methods.md says what the sources say, of every method on the menu."""
+"""docs/methods.md agrees with the docstrings, for every method on the menu."""
 
 import pytest
 from omegaconf import OmegaConf

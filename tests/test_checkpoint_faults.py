@@ -89,7 +89,7 @@ def backbone(name, folder):
 
 
 def broken(place, stem, fault):
-    """Break one part of a checkpoint; returns a word that the refusal must hold."""
+    """Break one part of a checkpoint; returns a word that the error message must contain."""
     path, config = place / f"{stem}.safetensors", place / "config.json"
     content = path.read_bytes()
     state = load_file(path) if fault.startswith("tensor") or fault == "integers" else {}

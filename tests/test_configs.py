@@ -1,4 +1,4 @@
-"""The menu: every choice composes, says what its dataclass says, and what cannot be run is refused in one line."""
+"""The menu: every option composes and agrees with its dataclass, and invalid input is refused in one line."""
 
 import math
 from dataclasses import fields
@@ -38,7 +38,7 @@ def checked(*overrides):
 
 
 def refused(*overrides):
-    """The one line that a bad command line gets, whoever finds the fault."""
+    """The one-line error for a bad command line."""
     try:
         checked(*overrides)
     except (HydraException, OmegaConfBaseException) as error:

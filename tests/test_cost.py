@@ -1,4 +1,4 @@
-"""What a sweep would cost: videos counted once, hours from what was measured, a budget that holds; shards."""
+"""Estimated cost of a sweep: each video counts once, hours come from measurements, the budget is kept; shards."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What a sweep says while it runs: time left of all that is to do, plain lines where bars would not be seen."""
+"""The progress display of a sweep: time left for all remaining videos, plain lines without a terminal."""
 
 from io import StringIO
 

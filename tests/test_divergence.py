@@ -1,4 +1,4 @@
-"""Beside its Original: what is no accelerated copy of it is at least `diverged`, and what costs quality is not."""
+"""Divergence: a video that does not follow its Original is at least `diverged`; a mere loss of quality is not."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The doctor says what is ready, what is not and what to do, and its exit status whether the model can run."""
+"""The doctor lists what is ready, what is missing and the remedy; its exit status says whether the model can run."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,5 @@
-"""An experiment's name stands for its sweeps, on the models that were asked for; its cells compose, its plans count."""
+"""An experiment expands to its sweeps on the requested models; its cells compose, and its plans have the right
+counts."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""The libraries' own caches as rows: what they skip is what ours skip, and their hooks leave nothing behind."""
+"""Caches of libraries as methods: they skip the same as ours, and their hooks are removed."""
 
 from importlib.util import find_spec
 

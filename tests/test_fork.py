@@ -1,7 +1,7 @@
-"""A child that computes can use a GPU: nothing that its parent imports touches CUDA before the fork.
+"""A forked child can use a GPU: no import of its parent touches CUDA before the fork.
 
-No GPU is needed: torch remembers in the child that its parent had asked for one. A build of torch without CUDA knows
-nothing of that, and everything passes. What the launchers fork is asked in tests/deadly.py, by the method itself.
+No GPU is needed: in the child, torch remembers that its parent had queried CUDA. A build of torch without CUDA cannot
+detect this, and everything passes. For the processes of launchers, the method in tests/deadly.py checks it.
 """
 
 import ast
@@ -33,7 +33,7 @@ sys.exit(worker.main(orders, events))
 
 
 def child(tmp_path, *modules):
-    """What the child says of itself after its parent imported `modules` too."""
+    """The output of the child after its parent has also imported `modules`."""
     done = subprocess.run(
         [sys.executable, "-c", ASK, *modules],
         cwd=ROOT,
@@ -71,7 +71,7 @@ def _forks(path):
 
 
 def test_nothing_else_of_the_project_forks():
-    """A second place that forks has to be held to the same by a test of its own."""
+    """Only one place may fork; another one needs its own test."""
     files = [path for path in ROOT.rglob("*.py") if path.relative_to(ROOT).parts[0] not in ("tests", ".venv")]
     assert {str(path.relative_to(ROOT)): found for path in files if (found := list(_forks(path)))} == {
         "sweep/worker.py": ["os.fork()"]

@@ -1,4 +1,4 @@
-"""What must hold to the last bit, for every method: switched off it is the Original, and nothing leaks."""
+"""Bit-exact identities for every method: switched off it equals the Original, and no state leaks."""
 
 import math
 
@@ -79,7 +79,7 @@ def test_a_prompt_gives_the_same_video_whatever_was_made_before_it(make, full):
 
 @pytest.mark.parametrize("make", ON.values(), ids=ON)
 def test_nothing_is_remembered_from_one_segment_to_the_next(make, full):
-    """Whatever the method holds as the first segment ends is poisoned; the second must not notice."""
+    """All state at the end of the first segment is replaced by NaN; the second segment must not change."""
     method = make()
     clean = video(full, method)
 

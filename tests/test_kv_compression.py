@@ -1,4 +1,4 @@
-"""Bounded keys and values on MAGI-1: the score by hand, what is kept, room, price, and what is refused."""
+"""Bounded keys and values on MAGI-1: the score checked by hand, kept entries, memory, price, and errors."""
 
 import math
 from dataclasses import replace

@@ -131,7 +131,7 @@ print(psutil.pid_exists(child.pid), tracker._resource_tracker._check_alive())
 
 
 def test_failures_of_a_launched_sweep_are_read_from_the_store(tmp_path):
-    """Whatever a launcher says of its jobs: here it dies after the first of three videos."""
+    """A launcher that fails after the first of three videos; its own report of the jobs is ignored."""
     store = Store(tmp_path)
 
     class Run:
@@ -168,7 +168,7 @@ def test_failures_of_a_launched_sweep_are_read_from_the_store(tmp_path):
 
 @needs("hydra_plugins.hydra_joblib_launcher", "joblib")
 def test_joblib_loses_a_killed_worker_and_the_same_command_completes(menu, tmp_path):
-    """The process that joblib started is killed, not only the one that does its work."""
+    """Kills the process that joblib started, not only its worker."""
     results = tmp_path / "results"
     marks = [tmp_path / "SIGKILL-2-0", tmp_path / "SIGKILL-2-1"]
     marks[1].touch()  # this one lives

@@ -1,4 +1,4 @@
-"""Who may import whom: the arrows of the README, kept true. And what files may be."""
+"""Which package may import which (README, docs/architecture.md), and rules for files."""
 
 import ast
 from pathlib import Path

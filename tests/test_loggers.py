@@ -1,4 +1,4 @@
-"""What the loggers are told is what the records hold, it can be read back, and no logger ever stops a sweep."""
+"""Loggers get the values of the records, these can be read back, and no logger stops a sweep."""
 
 import sqlite3
 import struct

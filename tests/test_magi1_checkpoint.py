@@ -1,4 +1,4 @@
-"""MAGI-1 checkpoints: the official layouts load; anything else is refused in one line before time is spent."""
+"""MAGI-1 checkpoints: the official layouts load; others are refused in one line before generation starts."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Our MAGI-1 against numbers recorded from the official code, and the tool that says so."""
+"""Our MAGI-1 compared with numbers recorded from the official code, and the command that compares them."""
 
 import json
 import shutil

@@ -163,7 +163,7 @@ def test_a_plugin_that_names_no_setting_is_complete(plugin):
 
 
 def test_a_file_that_builds_on_another_says_the_last_word(plugin):
-    """The class of the outer file gives the defaults; what the inner file says in writing goes before them."""
+    """The class of the outer file gives the defaults; explicit values of the inner file replace them."""
     inner = {"_target_": "menu_plugin.Plain", "given": 2.0, "limit": 3.0}
     outer = {"defaults": ["inner"], "_target_": "menu_plugin.Child", "limit": 4.0}
     config = plugin({"outer": outer, "inner": inner})
@@ -197,7 +197,7 @@ def test_a_class_whose_source_is_not_plain_is_imported(plugin):
 
 
 def test_models_that_share_settings_say_them_once():
-    """`skyreels_mid` is `skyreels` but for what its file says."""
+    """`skyreels_mid` equals `skyreels` except for the settings in its file."""
     whole, small = in_full("model", "skyreels"), in_full("model", "skyreels_mid")
     said = yaml.safe_load(Path(CONF / "model" / "skyreels_mid.yaml").read_text())
     assert {k for k in whole if whole[k] != small[k]} == said.keys() - {"defaults"}

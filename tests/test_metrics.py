@@ -1,4 +1,4 @@
-"""PSNR, SSIM and LPIPS: against other implementations, worked by hand, and on what the field gets wrong."""
+"""PSNR, SSIM and LPIPS: compared with other implementations and hand calculations, and on common mistakes."""
 
 import json
 import math

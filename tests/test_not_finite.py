@@ -30,13 +30,13 @@ def spoiled(value, slot, shape):
 
 
 def by_input(method, value, slot):
-    """The signal of step BAD is spoiled; what the model makes of it is not."""
+    """The signal of step BAD is not finite; the output of the model is."""
     compute = lambda x, k: torch.full_like(x, 2 + 2e-3 * k)  # noqa: E731
     return modes(velocities(method, compute, spoiled(value, slot, (1, 1, 1)))[1])
 
 
 def by_output(method, value, slot):
-    """What the model makes of step 1 is spoiled, and with it the change that the method measures there."""
+    """The model's output at step 1 is not finite, and so is the change that the method measures there."""
 
     def compute(x, k):
         out = torch.full_like(x, 2 + 2e-3 * k)

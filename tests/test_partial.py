@@ -1,4 +1,4 @@
-"""Parts of a row on SkyReels-V2: a unit that is skipped is seen as its last computation left it, and nothing else."""
+"""Parts of a row on SkyReels-V2: other units see a skipped unit as in its last computation."""
 
 from dataclasses import dataclass, replace
 

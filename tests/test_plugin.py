@@ -1,4 +1,4 @@
-"""The README's own example of a method, in a folder outside of the repository: one Python file and one YAML."""
+"""The README's example of a method, in a folder outside the repository: one Python file and one YAML file."""
 
 import re
 import sys

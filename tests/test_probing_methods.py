@@ -135,7 +135,7 @@ def test_first_block_cache_adds_what_the_tail_added_last():
 
 
 def test_last_blocks_run_on_top_of_what_is_reused():
-    """back=1: the tail holds the middle block only; the last one doubles whatever comes out."""
+    """back=1: the tail contains only the middle block; the last block doubles its output."""
     inputs = [torch.full((1, 1, 1), value) for value in (1.0, 1.05)]
     outputs, ledger = through(FirstBlockCache(0.1, front=1, back=1), [lambda x: 2 * x] * 3, inputs)
     assert float(outputs[1]) == pytest.approx(2 * (2 * 1.05 + 2)) and ledger[1].sites == ("blocks 1:2",)

@@ -1,4 +1,4 @@
-"""One video from noise to frames: what is measured, what a broken one leaves behind, and what the account says."""
+"""One video from noise to frames: the measurements, the state after an error, and the account of its cost."""
 
 import subprocess
 import sys
@@ -108,7 +108,7 @@ def test_infinity_counts_as_no_number():
 
 
 def test_denoising_and_decoding_are_measured_apart_and_storing_is_not(model, monkeypatch):
-    """What the sink takes is nobody's: it may compress for minutes."""
+    """The time in the sink is not counted: it may compress for minutes."""
     events = []
 
     @contextmanager
@@ -175,7 +175,7 @@ def test_the_default_answers_are_the_original():
 
 
 def test_the_share_is_of_the_attention_that_ran_and_the_record_names_it():
-    """A block-causal run beside an Original of full attention, and beside one of its own."""
+    """A block-causal run compared with an Original of full attention and with a block-causal one."""
     full, causal = build(), build(attention="block_causal")
     made = Produced(plan(causal.schedule()))
     dense, masked = flops(made.ledger, causal.price)

@@ -1,4 +1,4 @@
-"""A line of a table whose records were made in different ways, or unlike their Originals, says so."""
+"""A line of a table is marked if its records, or its records and their Originals, were made in different ways."""
 
 import json
 

@@ -14,7 +14,7 @@ ORIGINAL = 245.01  # PFLOP, SCOPE Table 1
 
 @pytest.fixture(scope="module")
 def narrow():
-    """The published schedule and depth at a width that costs nothing: what a fixed rhythm decides is the same."""
+    """The published schedule and depth at a very small width: a fixed rhythm makes the same decisions."""
     return build(
         architecture={**ARCHITECTURE, "num_layers": 30, "num_attention_heads": 1},
         guidance=1.0,

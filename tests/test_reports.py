@@ -1,4 +1,4 @@
-"""The tables and figures say what the records hold, say why a cell is blank, and come out the same twice."""
+"""Tables and figures agree with the records, give a reason for blank values, and are reproducible."""
 
 import hashlib
 import json

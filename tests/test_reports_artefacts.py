@@ -1,4 +1,4 @@
-"""The paper's figures and tables are drawn from what the records, plans and measurements say, and from nothing else."""
+"""The paper's figures and tables use only the records, plans and measurements."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""Memory is given back after every video: peaks do not depend on the order, and an out-of-memory costs one video."""
+"""Memory is freed after every video: peaks do not depend on the order, and running out of memory affects one video."""
 
 from dataclasses import asdict, replace
 
@@ -28,7 +28,7 @@ def skyreels():
 
 
 def peak(memory, model, method, text):
-    """The peak of one video above what is held before it, and what is held after it above that."""
+    """(peak of one video minus the memory before it, memory after it minus that before it)."""
     before = memory.peak = memory.live
     produce(model, method, text, 0, lambda batches: None)
     highest = memory.peak - before

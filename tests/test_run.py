@@ -75,7 +75,7 @@ def call(*arguments):
 
 
 def start(*arguments, cwd):
-    """The same as a process of its own."""
+    """The same in a separate process."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [sys.executable, str(ROOT / "run.py"), *map(str, arguments)],
@@ -119,7 +119,7 @@ def tiny(menu, results, *more):
 
 @pytest.fixture(scope="module")
 def swept(menu, tmp_path_factory):
-    """(what was said, the results folder) of a sweep in which one method breaks."""
+    """(output, results folder) of a sweep in which one method fails."""
     results = tmp_path_factory.mktemp("somewhere") / "results"
     here = Path.cwd()
     os.chdir(results.parent)
@@ -239,7 +239,7 @@ def test_a_broken_video_leaves_a_record_without_frames_that_says_why(swept):
 
 
 def test_random_weights_fill_the_columns_of_cost_and_leave_those_of_quality_empty(swept):
-    """What they draw is noise and would fail as a video; what it cost is what they are for."""
+    """Models with random weights generate noise, which would be invalid; only their cost matters."""
     _, results = swept
     rows = table(results)
     assert set(rows) == {"original", "teacache", "scope", "poison"}

@@ -1,4 +1,4 @@
-"""What a player shows is what is read: edit lists, display matrices, hidden frames; damage and loss are told."""
+"""Frames are read as a player shows them: edit lists, display matrices, hidden frames; damage and loss are detected."""
 
 import json
 import struct

@@ -1,4 +1,4 @@
-"""The store keeps what was acknowledged, whatever dies, and counts nothing that is half written."""
+"""The store keeps acknowledged records after any crash, and ignores incomplete ones."""
 
 import errno
 import json

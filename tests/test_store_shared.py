@@ -1,4 +1,5 @@
-"""Many processes on one store, and disks that fail: nothing made twice, nothing half there, everything said."""
+"""Many processes on one store, and failing disks: no video is generated twice, no record is incomplete, errors are
+shown."""
 
 import errno
 import json

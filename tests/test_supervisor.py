@@ -1,4 +1,4 @@
-"""A process of its own for the work: its death costs one video, an interrupt leaves nothing behind."""
+"""The worker process: if it dies, one video fails; an interrupt ends all processes."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""What a user types or saves in a file is taken as it is, or refused in one line that says how to write it."""
+"""Texts of the user are taken literally, or refused with a one-line message that says how to write them."""
 
 import ast
 import subprocess

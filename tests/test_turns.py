@@ -163,7 +163,7 @@ def test_what_differs_in_model_results_or_task_does_not_take_turns():
 
 
 def test_turns_go_by_seed_then_prompt_then_cell_and_nothing_twice():
-    """Cells may have other prompts and seeds; seeds come as they were given, whatever a method makes of them."""
+    """Cells may have different prompts and seeds; seeds keep the given order, also if a method changes them."""
     base = object()
     first, second = cell("other_seed", base, (0, 2), seeds=(7, 3)), cell("b", base, (0, 1), seeds=(7,))
     assert [turn.job.key for turn in turns([first, second])] == [

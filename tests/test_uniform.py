@@ -1,4 +1,4 @@
-"""The control and the row of fewer steps: what they compute depends on nothing but the count."""
+"""The control methods uniform and reduced_steps: what they compute depends only on the step number."""
 
 import math
 

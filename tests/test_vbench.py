@@ -74,7 +74,7 @@ def entries():
 
 @pytest.fixture
 def bench(tmp_path, monkeypatch, entries):
-    """A store, a VBench that is a stand-in with all its weights, and the log of what that was asked to do."""
+    """A store, a fake VBench with all weights, and the log of its calls."""
     script, info = tmp_path / "stand_in.py", tmp_path / "info.json"
     script.write_text(STAND_IN)
     info.write_text(json.dumps(entries))

@@ -1,4 +1,4 @@
-"""What `python -m store RESULTS --verify` notices: any change of a record, and what does not follow from the rest."""
+"""`python -m store RESULTS --verify` detects any change of a record, and contradictions between its files."""
 
 import json
 import shutil

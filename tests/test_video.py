@@ -1,4 +1,4 @@
-"""Video files: what is written comes back bit for bit, and what cannot be read says so by name."""
+"""Video files: written frames are read back bit for bit, and errors name the file."""
 
 import av
 import numpy as np
