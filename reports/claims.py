@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from reports import published
 
 NAMES = {"skyreels": ("skyreels", "skyreels_tiny"), "magi": ("magi1", "magi1_tiny")}  # ours, the full size first
-POINTS = {  # the operating points that stand for rows of Table 2, where they are not called row1, row2, ...
+POINTS = {  # the operating points that stand for rows of Table 2, where they are not called table2_row1, ...
     ("skyreels", "3(core)"): "fast",
     ("magi", "1"): "slow",
     ("magi", "2(core)"): "fast",
@@ -45,7 +45,7 @@ def claims() -> Iterator[Claim]:
     for line in published.table("table2").to_dict("records"):
         taus = None if "?" in line["tau_c"] else (float(line["tau_c"]), float(line["tau_p"]))
         row = f"{line['row']}: {line['tau_c']}, {line['tau_p']}"
-        speed = POINTS.get((line["model"], line["row"]), f"row{line['row'][0]}")
+        speed = POINTS.get((line["model"], line["row"]), f"table2_row{line['row'][0]}")
         yield Claim("table2", row, line["model"], _numbers(line), "scope", speed, taus, unstated=taus is None)
     for line in published.table("table12").to_dict("records"):
         name, _, steps = line["config"].partition("-")

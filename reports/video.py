@@ -99,7 +99,7 @@ def _identity(record: Record, quality: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "model": run.get("model", model),
         "method": run.get("method", cell),
-        "speed": run.get("speed") if run.get("speed") not in (None, "none") else "",
+        "speed": record.speed,
         "label": run.get("method_label") or "",
         "prompt_id": run.get("prompt_id", record.path.name),
         "prompt": str(run.get("prompt", "")),

@@ -19,6 +19,9 @@ SEALED = ("config.yaml", "frames.mp4", "trace.jsonl", "video.mp4")  # run.json h
 CURVES = "per_frame"  # name in quality.json of long lists, which only figures read
 
 
+OLDER_SPEEDS = {f"table2_row{n}": f"row{n}" for n in range(1, 6)}  # what older records call an operating point
+
+
 class StoreError(RuntimeError):
     """An error of the store. The message says what is wrong and what to do."""
 
@@ -35,6 +38,13 @@ class Record:
     def status(self) -> str:
         """`ok`, `invalid` or `failed`; run["reason"] says why."""
         return self.run.get("status", "ok")
+
+    @property
+    def speed(self) -> str:
+        """The operating point by its present name; "" where the record names none."""
+        name = self.run.get("speed")
+        now = {older: newer for newer, older in OLDER_SPEEDS.items()}
+        return "" if name in (None, "none") else now.get(name, str(name))
 
     @property
     def older_key(self) -> bool:

@@ -19,7 +19,7 @@ from store.checks import PREVIEW, faults, faults_beside, unsealed, with_seal
 from store.claims import Claims
 from store.files import FULL, HOST, abandoned, checksum, folders, fsync, owner, place, rename, writing
 from store.index import Entry, Index, Seal, gc_paused, seal, settled
-from store.record import SCHEMA, SEALED, Record, StoreError
+from store.record import OLDER_SPEEDS, SCHEMA, SEALED, Record, StoreError
 
 RESERVED = frozenset({"report", "vbench", "plan", "multirun", "calibration"})  # folders of RESULTS that hold no records
 ABANDONED = 24 * 3600.0  # seconds until an unfinished folder of another host counts as abandoned
@@ -83,7 +83,10 @@ class Store:
         sizes are compared.
         """
         cell = self.cell(model, method, speed)
-        return self._load(f"{self.root}/{cell}/{key}", "changed" if verify else "", self._index(cell))
+        found = self._load(f"{self.root}/{cell}/{key}", "changed" if verify else "", self._index(cell))
+        if found is None and speed in OLDER_SPEEDS:
+            return self.find(model, method, OLDER_SPEEDS[speed], key, verify)
+        return found
 
     def records(self, verify: bool = False) -> Iterator[Record]:
         """Complete records in a stable order (model, cell, key). Sizes are checked. With `verify`, all checksums are
@@ -207,6 +210,9 @@ class Store:
                 return self._load(folder, read, index)
             except ValueError:
                 return self._reject(folder, "its run.json is not valid JSON")
+        if not isinstance(entry.run, dict) or not isinstance(entry.run.get("schema", 0), int):
+            entry.run = None
+            return self._reject(folder, "its run.json is no mapping with a whole number as schema")
         if entry.run.get("schema", 0) > SCHEMA:
             raise StoreError(f"{folder} has schema {entry.run['schema']}, newer than {SCHEMA}; update the program")
         for name, sealed in (entry.run.get("files") or {}).items():

@@ -48,6 +48,12 @@ def refused(*overrides):
     raise AssertionError(f"{overrides} was accepted")
 
 
+def split(name):
+    """The method and the speed that the name of a point's file joins."""
+    speed = max((speed for speed in options("speed") if name.endswith(f"_{speed}")), key=len)
+    return name.removesuffix(f"_{speed}"), speed
+
+
 def loaded(group, option):
     return OmegaConf.create(in_full(group, option))
 
@@ -95,7 +101,7 @@ def test_every_experiment_composes(experiment):
 @pytest.mark.parametrize("point", POINTS)
 def test_every_operating_point_composes_and_says_where_it_comes_from(point):
     model, name = point.removesuffix(".yaml").split("/")
-    method, speed = name.rsplit("_", 1)
+    method, speed = split(name)
     assert model in options("model") and method in options("method") and speed in options("speed")
     own = OmegaConf.load(CONF / "point" / point)
     run, _, _, made = checked(f"model={model}", f"method={method}", f"speed={speed}")
@@ -105,7 +111,7 @@ def test_every_operating_point_composes_and_says_where_it_comes_from(point):
     assert run.point.estimated == own.point.estimated and run.point.why == own.point.why
     if model == "skyreels":
         printed = {"time_s", "lpips", "ssim", "psnr"}  # Table 2 has no FLOPs
-        assert set(run.point.expects) == printed | (set() if speed.startswith("row") else {"flops_pf"})
+        assert set(run.point.expects) == printed | (set() if speed.startswith("table2_row") else {"flops_pf"})
 
 
 @pytest.mark.parametrize("method", ["scope", "teacache"])
@@ -129,6 +135,7 @@ def test_published_setting():
     "overrides,words",
     [
         (["method=scop"], "method=scop is not on the menu; did you mean scope?"),
+        (["method=scope", "speed=row1"], "speed=row1 is not on the menu; did you mean table2_row1?"),
         (["model=skyreel"], "model=skyreel is not on the menu; did you mean skyreels?"),
         (["method=zzz"], "method=zzz is not on the menu; there are: "),
         (["method=scope", "method.tau_cach=0.1"], "method.tau_cach is not a setting; did you mean method.tau_cache?"),
@@ -244,7 +251,7 @@ def test_scope_has_the_papers_own_point_on_every_model(model):
 @pytest.mark.parametrize("point", [point for point in POINTS if "_tiny/" in point])
 def test_a_tuned_point_names_what_differs_from_the_same_point_of_the_full_size_model(point):
     model, name = point.removesuffix(".yaml").split("/")
-    method, speed = name.rsplit("_", 1)
+    method, speed = split(name)
     run, _, _, own = checked(f"model={model}", f"method={method}", f"speed={speed}")
     full = checked(f"model={model.removesuffix('_tiny')}", f"method={method}", f"speed={speed}")[3]
     assert run.point.paper or set(run.point.turned) == {

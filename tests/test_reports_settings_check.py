@@ -59,7 +59,7 @@ def test_scope_at_the_papers_setting_is_judged(tmp_path):
         (SCOPE | {"decay": 0.5}, {}, "decay 0.5 where the paper has 0.75"),
         (SCOPE | {"selective": "none"}, {}, "no selective computation where the paper has it"),
         (SCOPE | {"predictor": "taylor1"}, {}, "predictor taylor1 where the paper has newton2"),
-        (SCOPE | {"tau_predict": 0.31}, {"speed": "row1"}, "tau_predict 0.31 where the paper has 0.3"),
+        (SCOPE | {"tau_predict": 0.31}, {"speed": "table2_row1"}, "tau_predict 0.31 where the paper has 0.3"),
         (SCOPE, {"guidance": 1.0}, "guidance 1 where the paper has 6"),
         (SCOPE, {"attention": "block_causal"}, "attention block_causal where the paper has full"),
         (SCOPE, {"ar_step": 0}, "ar_step 0 where the paper has 5"),
@@ -91,9 +91,9 @@ def test_one_video_of_another_setting_spoils_its_row(tmp_path):
 
 def test_the_row_of_the_papers_setting_is_preferred_to_a_variant_before_it(tmp_path):
     add(tmp_path, "skyreels", "scope", SCOPE, speed="another", frames=97)
-    add(tmp_path, "skyreels", "scope", SCOPE, speed="row1")
+    add(tmp_path, "skyreels", "scope", SCOPE, speed="table2_row1")
     row = judged(tmp_path).loc["table2", "skyreels", "1: 0.12, 0.30"]
-    assert row["reproduced"] == "skyreels: SCOPE row1"
+    assert row["reproduced"] == "skyreels: SCOPE table2_row1"
 
 
 @pytest.mark.parametrize("model, theirs, whole", [("skyreels", "skyreels", "50step"), ("magi1", "magi", "64step")])

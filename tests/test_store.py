@@ -157,6 +157,34 @@ def test_a_record_from_before_checksums_still_counts(store):
     assert record.status == "ok" and record.trace() == [] and record.quality is None and record.config == {}
 
 
+def test_a_record_of_an_older_schema_is_read(store):
+    record = put(store).record
+    for schema in ({"schema": 0}, {}):
+        older = {name: value for name, value in record.run.items() if name != "schema"} | schema
+        (record.path / "run.json").write_text(json.dumps(older))
+        assert Store(store.root).find("tiny", "scope", "fast", "abc").trace(), schema
+
+
+@pytest.mark.parametrize("content", ['{"schema": "1"}', '{"schema": null}', "[1]", "null", '"text"'])
+def test_a_run_json_of_no_schema_at_all_is_ignored_and_named(store, content):
+    record = put(store).record
+    (record.path / "run.json").write_text(content)
+    for again in (store, Store(store.root)):
+        assert list(again.records()) == [] and "whole number as schema" in again.damaged[record.path]
+        assert again.find("tiny", "scope", "fast", "abc") is None
+        again.remember()
+
+
+def test_a_record_under_an_operating_points_older_name_is_found_by_the_present_one(store):
+    """Table 2's points were called row1 to row5; their keys are the same."""
+    with store.stage("tiny", "scope", "row2", "abc") as stage:
+        fill(stage)
+    found = store.find("tiny", "scope", "table2_row2", "abc")
+    assert found == stage.record and found.speed == "table2_row2"
+    assert [record.speed for record in store.records(verify=True)] == ["table2_row2"] and not store.damaged
+    assert store.find("tiny", "scope", "table2_row1", "abc") is None and put(store, "def").record.speed == "fast"
+
+
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".staging", "report", "a b", "é"])
 def test_a_name_that_is_no_plain_folder_is_refused(store, name):
     with pytest.raises(ValueError, match="cannot name a folder"):
