@@ -78,7 +78,7 @@ def coverage(column: str, prompts: int, seeds: int, tables: int, others: bool = 
     """The share of intervals that contain the true mean, in percent: `ours`, with `others` all of METHODS."""
     draw, truth, shape = COLUMNS[column]
     ratio = shape is None
-    rng, hits = np.random.default_rng([prompts, list(COLUMNS).index(column)]), dict.fromkeys(METHODS, 0)
+    rng, hits = np.random.default_rng([prompts, list(COLUMNS).index(column)]), dict.fromkeys(METHODS, 0.0)
     for _ in range(tables):
         values = np.where(rng.random((prompts, seeds)) < LOST, np.nan, draw(rng, prompts, seeds))
         values[:, 0] = np.where(np.isnan(values).all(1), draw(rng, prompts, seeds)[:, 0], values[:, 0])

@@ -108,6 +108,11 @@ def save(head: Head, path: Path, about: dict[str, Any]) -> None:
     staging.replace(path)
 
 
+def _joined(samples: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """The features and the targets of several videos as one tensor each."""
+    return torch.cat([features for features, _ in samples]), torch.cat([targets for _, targets in samples])
+
+
 def main(arguments: Sequence[str]) -> None:
     own = dict(a.split("=", 1) for a in arguments if a.split("=")[0] in ("count", "hidden", "out"))
     rest = [a for a in arguments if a.split("=")[0] not in own]
@@ -122,9 +127,10 @@ def main(arguments: Sequence[str]) -> None:
     for number, prompt in enumerate(track(prompts, "watching")):
         watch = Watch()
         generate(model, watch, model.conditioning(prompt, texts), 10_000 + number, [])
-        found.append(tuple(tensor.cpu().clone() for tensor in watch.samples()))
+        features, targets = watch.samples()
+        found.append((features.cpu().clone(), targets.cpu().clone()))
     split = max(1, len(found) * 3 // 4)
-    train, held = (tuple(map(torch.cat, zip(*part, strict=True))) for part in (found[:split], found[split:]))
+    train, held = _joined(found[:split]), _joined(found[split:])
     head = fit(*train, hidden=int(own.get("hidden", 16)))
     about = {"model": model.name, "prompts": len(prompts), **report(train, held, head)}
     path = Path(own.get("out", "dsa_head.safetensors"))

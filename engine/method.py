@@ -21,9 +21,17 @@ class Capabilities(Protocol):
 
     name: str
     settings: Any  # the backbone's dataclass of settings
-    depth: int  # transformer blocks
     branches: tuple[str, ...]  # guidance branches of one forward, ("cond",) without guidance
-    offers: frozenset[str]  # capabilities and signals, see Method.requires
+
+    @property
+    def depth(self) -> int:
+        """Transformer blocks."""
+        ...
+
+    @property
+    def offers(self) -> frozenset[str]:
+        """Capabilities and signals, see Method.requires."""
+        ...
 
     def advice(self, lacking: str) -> str:
         """What to change when a method asks for `lacking`."""
