@@ -1,6 +1,7 @@
 """Which package may import which (README, docs/architecture.md), and rules for files."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,46 @@ def imports(file):
             yield from ((alias.name, "." not in alias.name and not alias.asname) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield node.module, False
+
+
+UPWARD_BY_TEXT = {("store/__main__.py", "sweep.recount")}  # may only shrink
+
+
+def named_in_text(file):
+    """Modules of ours that a text of the file names exactly: in import_module("...") or in a table of modules."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"\w+(\.\w+)+", node.value):
+            path = ROOT / Path(*node.value.split("."))
+            if node.value.split(".")[0] in OURS and (path.with_suffix(".py").is_file() or path.is_dir()):
+                yield node.value
+
+
+@pytest.mark.parametrize("name", MAY)
+def test_no_text_names_a_module_further_up(name):
+    reached = {
+        (str(file.relative_to(ROOT)), module)
+        for file in files(name)
+        for module in named_in_text(file)
+        if module.split(".")[0] in OURS - MAY[name] - {name}
+    }
+    assert reached <= UPWARD_BY_TEXT
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    """Nested imports and those under TYPE_CHECKING count as well."""
+    modules = {".".join(file.relative_to(ROOT).with_suffix("").parts): file for name in OURS for file in files(name)}
+    graph = {}
+    for module, file in modules.items():
+        tree = ast.walk(ast.parse(file.read_text()))
+        named = set()
+        for node in (node for node in tree if isinstance(node, ast.ImportFrom)):
+            package = module.split(".")[: -node.level] if node.level else []
+            base = ".".join([*package, *filter(None, [node.module])])
+            named |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+        graph[module] = ({found for found, _ in imports(file)} | named) & modules.keys() - {module}
+    while free := {module for module, needs in graph.items() if not needs & graph.keys()}:
+        graph = {module: needs for module, needs in graph.items() if module not in free}
+    assert not graph, f"these import each other, or need one that does: {sorted(graph)}"
 
 
 @pytest.mark.parametrize("name", MAY)
