@@ -9,7 +9,7 @@ An error never replaces existing scores.
 import argparse
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -143,26 +143,30 @@ def _score_one(
         console.print(f"[red]error[/] {escape(str(record.path))}: {escape(str(why))}{still}")
         return "errors"
 
-    for folder in filter(None, (record.path, reference)):
-        if not whole(folder):
-            return refuse(
-                f"the files in {folder} were changed after they were sealed; the run.py command of the "
-                "video generates it again"
-            )
+    changed = next((folder for folder in filter(None, (record.path, reference)) if not whole(folder)), None)
+    if changed:
+        return refuse(
+            f"the files in {changed} were changed after they were sealed; the run.py command of the video "
+            "generates it again"
+        )
     try:
         fresh = score_record(record.path, reference, record.run, lpips_net, device)
     except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: from torch, also out of memory
         return refuse(error)
     if missing:
         fresh["reference_missing"] = missing
-    lost = kept.lost(quality or {}, fresh)
-    if lost:
+    if lost := kept.lost(quality or {}, fresh):
         return refuse(lost)
     record.write_json("quality.json", kept.merged(quality or {}, fresh))
+    _print_reasons(record, fresh, console)
+    return "scored"
+
+
+def _print_reasons(record: Record, fresh: Mapping[str, Any], console: Console) -> None:
+    """Print why a scored video is invalid or diverged, and why it has no Original."""
     left = [f"diverged: {text}" for text in fresh["validity"].get("diverged", ())]
     for reason in (*fresh["validity"]["reasons"], *left, *filter(None, [fresh.get("reference_missing")])):
         console.print(f"[yellow]{escape(str(record.path))}[/]: {escape(reason)}")
-    return "scored"
 
 
 def _lacks_preview(record: Record, quality: dict[str, Any] | None, lpips_net: str) -> bool:

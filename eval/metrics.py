@@ -209,14 +209,7 @@ def compare(
     if compat not in CONVENTIONS:
         raise ValueError(f"compat={compat} is unknown; want {', '.join(CONVENTIONS)}")
     convention = CONVENTIONS[compat]
-    network: torch.nn.Module | None = None
-    missing: str | None = "not asked for"
-    if net != "none":
-        try:
-            path = lpips_weights.find(net, weights)
-            network, missing = _network(net, path, path.stat().st_mtime_ns, convention.lpips_spatial, device), None
-        except lpips_weights.MissingWeights as error:
-            missing = str(error)
+    network, missing = _lpips_network(net, weights, convention.lpips_spatial, device)
     rows: dict[str, list] = {"error": [], "ssim": [], "lpips": []}
     for a, b in lock_step(reference, candidate, batch):
         x, y = (torch.from_numpy(frames).to(device) for frames in (b, a))
@@ -227,6 +220,19 @@ def compare(
         if network is not None:
             rows["lpips"].append(lpips(x, y, network, convention.lpips_rescale))
     return summarise({name: np.concatenate(parts) for name, parts in rows.items() if parts}, convention, missing)
+
+
+def _lpips_network(
+    net: str, weights: Path | None, spatial: bool, device: str
+) -> tuple[torch.nn.Module | None, str | None]:
+    """(the network, None), or (None, why LPIPS is not computed)."""
+    if net == "none":
+        return None, "not asked for"
+    try:
+        path = lpips_weights.find(net, weights)
+        return _network(net, path, path.stat().st_mtime_ns, spatial, device), None
+    except lpips_weights.MissingWeights as error:
+        return None, str(error)
 
 
 def summarise(rows: dict[str, np.ndarray], convention: Convention, lpips_missing: str | None = None) -> Similarity:

@@ -2,7 +2,7 @@
 
 import importlib.util
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -43,8 +43,7 @@ def score_record(
     An Original with a `video.mp4` also gets `preview`: the similarity of this lossy copy to the lossless frames, which
     shows the effect of the encoder alone.
 
-    If a video cannot be read, there is no error. The result has `validity.status == "invalid"` with a reason that names
-    the file, and the same reason as `unreadable`.
+    A video that cannot be read gives `validity.status == "invalid"`, and the reason also as `unreadable`; no error.
     Raises ValueError for frames that are too small to compare, or for a damaged file of LPIPS weights.
     """
     folder, reference = Path(folder), Path(reference) if reference else None
@@ -53,42 +52,61 @@ def score_record(
     try:
         seen, quality["measures"], kept = _watch(folder / FRAMES)
     except video.VideoError as error:
-        reason = run.get("reason") if run.get("status") in ("invalid", "failed") else None
-        unreadable = {} if reason else {"unreadable": str(error)}
-        return quality | unreadable | {"validity": gate.Verdict((str(reason or error),)).to_json()}
-    quality["frames"], fps = seen.frames, float(run.get("fps") or 24)
-    quality["adherence"] = _adherence(kept, run.get("prompt"))
-    original, verdict = None, gate.Verdict()
+        return quality | _unreadable(run, error)
+    quality |= {"frames": seen.frames, "adherence": _adherence(kept, run.get("prompt"))}
     if wants_preview(folder, run):
         quality["preview"] = _preview(folder, lpips_net, device)
-    if reference:
-        try:
-            original = _reference_signals(reference / FRAMES, (reference / FRAMES).stat().st_mtime_ns)
-            beside = Beside()
-            similarity = metrics.compare(
-                reference / FRAMES, folder / FRAMES, lpips_net, device=device, look=beside.update
-            )
-            quality |= similarity.to_json() | _along_time(similarity, run.get("frame_borders"))
-            quality["beside"] = beside.measures()
-            if run.get("method") != OTHER_NOISE:
-                verdict = gate.Verdict(
-                    diverged=divergence.diverged(quality["beside"], similarity.psnr, similarity.lpips, fps)
-                )
-        except (OSError, video.VideoError, metrics.MismatchError) as error:
-            quality["reference_missing"] = str(error)
-    expected = gate.Expected(
-        *(run.get(name) or (getattr(original, name) if original else None) for name in ("frames", "height", "width"))
-    )
+    original, beside = _compare(folder, reference, run, quality, lpips_net, device) if reference else (None, None)
     verdicts = [_recorded(run), gate.judge_decisions(run, _max_skip(folder), bool(quality["identical"]), thresholds)]
     if run.get("weights") != "random":  # with random weights the frames are noise, and quality has no meaning
-        verdicts[1:1] = [gate.judge(seen, original, expected, fps, thresholds), verdict]
-    quality["validity"] = gate.Verdict(
-        *(
-            tuple(dict.fromkeys(text for v in verdicts for text in getattr(v, kind)))
-            for kind in ("reasons", "warnings", "diverged")
-        )
-    ).to_json()
+        of_frames = gate.judge(seen, original, _expected(run, original), _fps(run), thresholds)
+        verdicts[1:1] = [of_frames, beside or gate.Verdict()]
+    quality["validity"] = _joined(verdicts).to_json()
     return quality
+
+
+def _unreadable(run: Mapping[str, Any], error: video.VideoError) -> dict[str, Any]:
+    """The verdict on a video that cannot be read; the reason that the run recorded comes first."""
+    reason = run.get("reason") if run.get("status") in ("invalid", "failed") else None
+    unreadable = {} if reason else {"unreadable": str(error)}
+    return unreadable | {"validity": gate.Verdict((str(reason or error),)).to_json()}
+
+
+def _compare(
+    folder: Path, reference: Path, run: Mapping[str, Any], quality: dict[str, Any], lpips_net: str, device: str
+) -> tuple[Signals | None, gate.Verdict | None]:
+    """Add the comparison with the Original to `quality`. Returns the Original's signals and the verdict on divergence;
+    None where the Original cannot be compared."""
+    original = None
+    try:
+        original = _reference_signals(reference / FRAMES, (reference / FRAMES).stat().st_mtime_ns)
+        beside = Beside()
+        similarity = metrics.compare(reference / FRAMES, folder / FRAMES, lpips_net, device=device, look=beside.update)
+    except (OSError, video.VideoError, metrics.MismatchError) as error:
+        quality["reference_missing"] = str(error)
+        return original, None
+    quality |= similarity.to_json() | _along_time(similarity, run.get("frame_borders"))
+    quality["beside"] = beside.measures()
+    if run.get("method") == OTHER_NOISE:
+        return original, None
+    found = divergence.diverged(quality["beside"], similarity.psnr, similarity.lpips, _fps(run))
+    return original, gate.Verdict(diverged=found)
+
+
+def _fps(run: Mapping[str, Any]) -> float:
+    return float(run.get("fps") or 24)
+
+
+def _expected(run: Mapping[str, Any], original: Signals | None) -> gate.Expected:
+    """The requested frames, height and width; those of the Original where run.json does not name them."""
+    names = ("frames", "height", "width")
+    return gate.Expected(*(run.get(name) or (getattr(original, name) if original else None) for name in names))
+
+
+def _joined(verdicts: Sequence[gate.Verdict]) -> gate.Verdict:
+    """One verdict with the texts of all, each once."""
+    kinds = ("reasons", "warnings", "diverged")
+    return gate.Verdict(*(tuple(dict.fromkeys(text for v in verdicts for text in getattr(v, kind))) for kind in kinds))
 
 
 def wants_preview(folder: Path, run: Mapping[str, Any]) -> bool:

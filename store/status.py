@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from store.claims import Holder
 from store.record import Record
 from store.store import Store
 from terminal import console
@@ -56,6 +58,18 @@ def print_status(store: Store, verify: bool = False, recount: Recount | None = N
         counts[cell]["missing"] = max(0, lacking)
         table.add_row(*cell, *(str(counts[cell][name] or "") for name in COLUMNS))
     out.print(table if counts else f"no records in {escape(str(store.root))}")
+    _print_notes(out, store, holders, reasons, uncounted, older)
+
+
+def _print_notes(
+    out: Console,
+    store: Store,
+    holders: Sequence[Holder],
+    reasons: Counter[tuple[str, str]],
+    uncounted: Counter[str],
+    older: int,
+) -> None:
+    """Print what the table does not show: who is at work, failures, damage, and what could not be checked."""
     if holders:
         out.print(f"{len(holders)} videos are being generated, the first by {escape(str(holders[0]))}")
     for (name, reason), count in reasons.most_common(10):
