@@ -280,3 +280,43 @@ def test_scope_decides_per_chunk_on_magi1(point):
     model, name = point.removesuffix(".yaml").split("/")
     method = checked(f"model={model}", "method=scope", f"speed={name.removeprefix('scope_')}")[3]
     assert method.decide_per == "unit"
+
+
+UNSTATED = (
+    "adacache",
+    "bwcache",
+    "cfg_cache",
+    "easycache",
+    "first_block_cache",
+    "magcache",
+    "pab",
+    "predit",
+    "taylorseer",
+)
+
+
+@pytest.mark.parametrize("model", options("model"))
+def test_default_numbers_that_no_source_states_for_a_model_are_marked_on_every_model(model):
+    assert set(UNSTATED) <= set(options("unstated"))
+    for method in UNSTATED if model != "skyreels_tiny" else options("unstated"):
+        name = f"{model}/{method}_fast.yaml"
+        own = OmegaConf.load(CONF / "point" / name).point if name in POINTS else None
+        ratios = ["method.ratios=[1.0]"] if method == "magcache" else []
+        run = checked(f"model={model}", f"method={method}", *ratios)[0]
+        assert run.point.estimated == (own is None or own.estimated) and run.point.why and not run.point.paper, method
+        assert own is None or run.point.why == own.why, "a model's own point says where its numbers come from"
+
+
+@pytest.mark.parametrize("speed", ["none", "slow"])
+def test_default_numbers_are_marked_at_any_speed(speed):
+    assert checked("model=magi1", "method=pab", f"speed={speed}")[0].point.estimated
+
+
+def test_a_mark_of_default_numbers_changes_no_setting():
+    for method in options("unstated"):
+        assert set(loaded("unstated", method)) == {"point"} and method in options("method")
+
+
+def test_taylorseers_defaults_are_those_of_its_release_for_wan():
+    method = checked("model=skyreels", "method=taylorseer", "speed=none")[3]
+    assert (method.interval, method.order, method.warmup, method.cooldown, method.variant) == (5, 1, 1, 0, "full")
