@@ -298,7 +298,7 @@ UNSTATED = (
 @pytest.mark.parametrize("model", options("model"))
 def test_default_numbers_that_no_source_states_for_a_model_are_marked_on_every_model(model):
     assert set(UNSTATED) <= set(options("unstated"))
-    for method in UNSTATED if model != "skyreels_tiny" else options("unstated"):
+    for method in UNSTATED:
         name = f"{model}/{method}_fast.yaml"
         own = OmegaConf.load(CONF / "point" / name).point if name in POINTS else None
         ratios = ["method.ratios=[1.0]"] if method == "magcache" else []
