@@ -12,10 +12,11 @@ Site: self-attention, cross-attention and feed-forward of every block.
 Signal: the attention output of one block at the last two computed steps; depends on the content.
 Memory: 3 L hidden tensors per guidance branch (2 L if the attention branch includes cross-attention).
 Released: the steps that are computed, yes; what is stored differs; shown by
-tests/test_probing_methods.py::test_adacache_computes_8_of_30_steps_where_features_hardly_change_the_last_two_among_them.
+tests/test_releases.py::test_adacache_computes_the_steps_of_its_release.
 Changed: the release keeps two residuals per block, attention and the sum of cross-attention and feed-forward. Here
-these two are separate sites, before their gates, hence 3 L if the backbone has both. c is measured per updating latent
-slot, and the largest decides. The motion term is a plain ratio instead of the paper's score and its gradient, and off
+every branch is a site of its own. A forward applies the gate outside the site, so that the outputs of two branches
+cannot be added before it: hence 3 L if the backbone has all three, and c is measured before the gate. c is measured per
+updating latent slot, and the largest decides. The motion term is a plain ratio instead of the paper's score and its gradient, and off
 by default. A model with fewer blocks measures its last one.
 """
 
@@ -115,7 +116,7 @@ class AdaCache(Method):
         slots = [part.slots[i] for i in where]
         now = out if len(where) == len(out) else out[where]
         gap = torch.tensor([part.iteration - levels[slot][-1] for slot in slots], device=out.device)
-        change = relative_l1(now, self.past.at[site].last(slots), 1e-12) / gap
+        change = relative_l1(now, self.past.at[site].last(slots), 0.0) / gap
         if self.motion and len(now) > 1:
             steps = relative_l1(now[1:], now[:-1], 1e-12)
             change = change * (1 + self.motion * steps.mean())

@@ -14,7 +14,8 @@ Memory: 1 hidden tensor per block for the indicator and 1 for the residual, per 
 Released: no code was found; the rule as described; shown by
 tests/test_probing_methods.py::test_bwcache_triggers_once_and_then_repeats_a_fixed_pattern_until_the_last_half_k_steps.
 Changed: no code was found; the rule is from notes about the paper. The paper compares the modulated attention input of
-each block; here the hidden state before norm and modulation is compared. The trigger is kept per latent slot. A row is
+each block; here the hidden state before norm and modulation is compared, since a forward computes these inside the
+site. The trigger is kept per latent slot. A row is
 reused if every updating slot has triggered and is before its last k / 2 steps. The pattern counts rows. There is one
 decision for both guidance branches.
 """

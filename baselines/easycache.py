@@ -11,6 +11,8 @@ and the output of the model.
 Site: velocity.
 Signal: the latent; depends on the content.
 Memory: 3 latents (the last input, the last computed input and output).
+Released: decisions and outputs, yes, for one branch; shown by
+tests/test_releases.py::test_easycache_decides_and_reuses_as_its_release.
 Changed: k, E and the norms are kept per latent slot, and the largest E of the updating slots decides for the row. One
 decision for both guidance branches uses the guided velocity; the released code uses the conditional branch. Warm-up is
 counted in a slot's own steps.

@@ -13,7 +13,8 @@ Signal: the first blocks' residual; depends on the content and costs front / dep
 Memory: 2 hidden tensors per guidance branch.
 Released: yes, as diffusers' hook; shown by tests/test_probing_methods.py::test_first_block_cache_is_diffusers_hook.
 Changed: with `pool: slot` the change is measured per latent slot and the largest decides. The libraries take one mean
-over the window, idle frames included. Warm-up and cool-down count a slot's own steps.
+over the window, idle frames included. Warm-up and cool-down count a slot's own steps. A change that is
+no number (0 / 0) computes; diffusers' hook reuses.
 """
 
 from __future__ import annotations

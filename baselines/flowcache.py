@@ -25,6 +25,8 @@ Site: velocity, or the whole block stack.
 Signal: the patch embedding on MAGI-1 depends on the content; the time projection on SkyReels-V2 does not.
 Memory: 1 latent (1 hidden tensor per guidance branch with `residual`) and the last signal of every chunk; on
 SkyReels-V2 also the keys and values of every slot, block and branch.
+Released: decisions of a chunk on MAGI-1, yes; shown by
+tests/test_releases.py::test_flowcache_decides_as_its_release_for_magi1.
 Changed: chunks that compute in the same row share one forward, which gives the same numbers as separate forwards; one
 decision for both guidance branches, whose signal is the same; keys are compressed on MAGI-1 only.
 """
@@ -97,7 +99,7 @@ class FlowCache(Method):
         return replace(settings, **{name: value for name, value in wanted.items() if hasattr(settings, name)})
 
     def reset(self) -> None:
-        self.moved = Discrepancy()
+        self.moved = Discrepancy(eps=0.0)
         self.total: dict[int, float] = {}  # A of each chunk, by its first slot
         self.reused = Reused(self.reuse)
 

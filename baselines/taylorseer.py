@@ -19,9 +19,11 @@ Site: every branch of every block, or the whole block stack.
 Signal: none, a fixed interval.
 Memory: 3 L (order + 1) hidden tensors per guidance branch (full), order + 1 (lite).
 Released: the recursion and the steps of the warm-up, yes; memory and counters differ; shown by
-tests/test_block_methods.py::test_taylorseer_takes_differences_from_the_last_step_of_the_warm_up_on.
+tests/test_releases.py::test_taylorseer_computes_and_forecasts_as_its_release.
 Changed: values are stored instead of factors, which gives the same recursion; the formula can be exchanged; the
-interval may be fractional (a mean), since whole intervals do not reach the shares of FLOPs in SCOPE's Table 1.
+interval may be fractional (a mean), since whole intervals do not reach the shares of FLOPs in SCOPE's Table 1. The
+defaults of the menu are the release's for Wan (interval 5, order 1, warm-up 1). The operating points are fitted to
+Table 1 and differ from them.
 """
 
 from __future__ import annotations

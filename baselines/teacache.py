@@ -22,6 +22,8 @@ step of a stage was reused, and it reads keys of the first chunk that were never
 Site: the whole block stack, or the velocity.
 Signal: the time projection or embedding, the same for every prompt; a patch embedding depends on the content.
 Memory: 1 hidden tensor per guidance branch (1 latent with `velocity` and `increment`).
+Released: decisions, yes, also of negative scores; shown by
+tests/test_releases.py::test_teacache_decides_as_its_release.
 Changed: by default the counters do not restart within a segment, unlike the released ones; `pool: slot` is ours.
 """
 
