@@ -15,9 +15,9 @@ Released: the steps that are computed, yes; what is stored differs; shown by
 tests/test_releases.py::test_adacache_computes_the_steps_of_its_release.
 Changed: the release keeps two residuals per block, attention and the sum of cross-attention and feed-forward. Here
 every branch is a site of its own. A forward applies the gate outside the site, so that the outputs of two branches
-cannot be added before it: hence 3 L if the backbone has all three, and c is measured before the gate. c is measured per
-updating latent slot, and the largest decides. The motion term is a plain ratio instead of the paper's score and its gradient, and off
-by default. A model with fewer blocks measures its last one.
+cannot be added before it: hence 3 L if the backbone has all three, and c is measured before the gate, per updating
+latent slot; the largest decides. The motion term is a plain ratio instead of the paper's score and its gradient, and
+off by default. A model with fewer blocks measures its last one.
 """
 
 from __future__ import annotations
