@@ -1,4 +1,4 @@
-"""Tables, figures and a page from the records alone: the same records give the same bytes."""
+"""Tables, figures and a page, built from the records alone; the same records give the same bytes."""
 
 from reports.build import build
 from reports.report import read

@@ -1,4 +1,4 @@
-"""SCOPE's parts one at a time: every row of its fast point in which a single setting departs from it."""
+"""Ablations of SCOPE: all lines of its fast point in which exactly one setting differs from it."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ TITLES = {
     "selective": "selective computation",
     "predictor": "predictor",
     "decay": "decay of the score after a prediction",
-    "max_skip": "most skipped steps in a row",
-    "warmup": "first steps always computed",
-    "interval_ratio": "share of the valid interval forwarded, by stage",
+    "max_skip": "maximum number of consecutive skipped steps",
+    "warmup": "first steps that are always computed",
+    "interval_ratio": "share of the valid interval that is forwarded, by stage",
 }
 COLUMNS = ("time_s", "speedup", "flops_speedup", "lpips", "ssim", "psnr")
-CAPTION = "Parts of SCOPE one at a time, each against its fast point; * the point's own value."
+CAPTION = "Ablations of SCOPE: one setting at a time differs from the fast point. * marks the fast point's own value."
 
 
 @dataclass(frozen=True)
 class Part:
-    """A line of the main table as one value of one setting."""
+    """A line of the main table, seen as one value of one setting."""
 
     setting: str
     value: str
-    own: bool  # the operating point's own value
+    own: bool  # whether this is the fast point's own value
     line: Line
 
 
 def parts(report: Report) -> Iterator[Part]:
-    """Every setting of every model with its values, the operating point's own first."""
+    """Every varied setting of every model with its values, the fast point's own value first."""
     for _, lines in report.by_model():
         fast = [line for line in lines if (line.method, line.speed) == ("scope", "fast")]
         own = [line for line in fast if not line.variant]
@@ -52,7 +52,7 @@ def parts(report: Report) -> Iterator[Part]:
 
 
 def write(report: Report, folder: Path) -> list[Part]:
-    """Write `ablations`.csv, .md and .tex into `folder` if there is anything to say; what they hold."""
+    """Write `ablations`.csv, .md and .tex into `folder`, unless there are no ablations; return them."""
     found = list(parts(report))
     if found:
         printed, under = _printed(found), [CAPTION, *protocol(report.study)]
@@ -68,7 +68,7 @@ def write(report: Report, folder: Path) -> list[Part]:
 
 
 def _frame(found: list[Part]) -> pd.DataFrame:
-    """Numbers to compute with."""
+    """The table for the csv."""
     lines = []
     for part in found:
         line = part.line

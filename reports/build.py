@@ -13,21 +13,21 @@ from reports.report import Report
 from store import writing
 
 SPEED_QUALITY = (
-    "Quality against speedup, with 95 % intervals. Dotted: the Pareto front. Hollow: another row is faster and closer, "
-    "intervals apart."
+    "Quality against speedup, with 95 % confidence intervals. Dotted line: Pareto front. Hollow marker: another line "
+    "is both faster and closer to the Original, and the intervals do not overlap."
 )
-RADAR = "Speed, memory and quality, outwards is better; memory is the Original's over the row's."
-TIMELINE = "What was decided, for the first prompt. Upwards: latent slots."
+RADAR = "Speed, memory and quality; farther out is better. Memory is the Original's divided by the line's."
+TIMELINE = "Decisions at each iteration, for the first prompt. Vertical axis: latent slots."
 DRIFT = (
-    "Distance from the Original over the time of the video: mean over prompts, 95 % band; dashed: fast points. "
-    "A frame equal to the Original's is drawn at the highest PSNR of the others."
+    "Distance from the Original over the time of the video: mean over prompts with a 95 % band. Dashed: fast points. "
+    "Frames identical to the Original's have infinite PSNR and are drawn at the highest finite value."
 )
 
 
 def build(report: Report) -> Path:
     """Write RESULTS/report, and return that folder.
 
-    What cannot be made is left out and said in the page; the same records give the same bytes.
+    The page names figures that cannot be drawn. The same records give the same bytes.
     """
     folder = report.study.root / "report"
     formats.write(report, folder / "tables")
@@ -49,7 +49,7 @@ def build(report: Report) -> Path:
 
 
 def draw(report: Report) -> Iterator[tuple[str, str, str, Figure | None]]:
-    """(kind, model, caption, figure or None where the records hold nothing to draw) for every model."""
+    """(kind, model, caption, figure) for every model; the figure is None if the records hold nothing to draw."""
     study, frame = report.study, report.numbers
     for model in study.models:
         yield "speed_quality", model, SPEED_QUALITY, figures.speed_quality(frame, model)

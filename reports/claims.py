@@ -1,4 +1,4 @@
-"""The rows that the paper prints, and which of our lines stands for each."""
+"""The rows of the published tables, and which of our lines corresponds to each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from reports import published
 
 NAMES = {"skyreels": ("skyreels", "skyreels_tiny"), "magi": ("magi1", "magi1_tiny")}  # ours, the full size first
-POINTS = {  # the operating points that stand for rows of Table 2, where they are not called table2_row1, ...
+POINTS = {  # operating points for rows of Table 2 that are not called table2_row1, table2_row2, ...
     ("skyreels", "3(core)"): "fast",
     ("magi", "1"): "slow",
     ("magi", "2(core)"): "fast",
@@ -18,7 +18,7 @@ KEPT = {"skyreels": 10 / 50, "magi": 20 / 64}  # of the steps, in Table 12
 
 @dataclass(frozen=True)
 class Claim:
-    """A row that the paper prints, and where ours would be."""
+    """A row of a published table, and the method and operating point of our line for it."""
 
     table: str
     row: str  # as the paper names it

@@ -1,4 +1,4 @@
-"""What happens along a run: decisions over iterations, drift over the video's time, memory per row."""
+"""Figures along a run: decisions over iterations, drift over the video's time, memory per line."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from reports.records import CONTROLS, Study, headline, label
 from reports.statistics import band
 
 Curve = tuple[dict[str, str], str, np.ndarray, np.ndarray]  # row, label, seconds (T,), values (n, T)
-MODES = tuple(style.MODES)  # cache, predict, recompute: the dearer, the later
+MODES = tuple(style.MODES)  # cache, predict, recompute: by rising cost
 
 
 def decisions(trace: list[dict]) -> np.ndarray:
-    """The ledger as (slots, iterations): an index into MODES where the iteration updates the slot, -1 elsewhere.
+    """The ledger as (slots, iterations): an index into MODES if the iteration updates the slot, else -1.
 
-    Where several guidance branches decide, the dearest decision counts.
+    If several guidance branches decide, the most expensive decision counts.
     """
     if not trace:
         return np.empty((0, 0), int)
@@ -35,7 +35,7 @@ def decisions(trace: list[dict]) -> np.ndarray:
 
 
 def timeline(study: Study, model: str) -> Figure | None:
-    """Which latent slots each iteration cached, predicted or recomputed: a panel per row, of its first prompt."""
+    """Which latent slots each iteration cached, predicted or recomputed: a panel per line, for its first prompt."""
     panels = []
     for row, group in study.rows(model, headline):
         valid = group[group["status"] == "ok"]
@@ -57,14 +57,14 @@ def timeline(study: Study, model: str) -> Figure | None:
                 fontweight="bold",
                 color=style.colour(method),
             )
-        grid[-1].set_xlabel("AR iteration; upwards: latent slot, i.e. time in the video")
+        grid[-1].set_xlabel("AR iteration; vertical axis: latent slot, i.e. time in the video")
         keys = [figure.axes[0].scatter([], [], marker="s", s=40, color=style.MODES[mode], label=mode) for mode in MODES]
         figure.legend(handles=keys, loc="outside upper center", ncols=3, fontsize=8, handletextpad=0.2)
     return figure
 
 
 def _decided(axes: Axes, trace: list[dict], last: bool) -> None:
-    """One panel: the decisions in colours, and beside it how many there are of each."""
+    """Draw one panel: the decisions as colours, and their counts beside it."""
     grid = decisions(trace)
     axes.imshow(
         grid,
@@ -94,7 +94,7 @@ def _decided(axes: Axes, trace: list[dict], last: bool) -> None:
 
 
 def drift(study: Study, model: str) -> Figure | None:
-    """Distance from the Original over the video's time: mean over videos and its 95 % band, a panel per metric."""
+    """Distance from the Original over the video's time: mean over videos with a 95 % band, a panel per metric."""
     curves = {name: _curves(study, model, name) for name in ("lpips", "psnr")}
     curves = {name: found for name, found in curves.items() if found}
     if not curves:
@@ -111,7 +111,7 @@ def drift(study: Study, model: str) -> Figure | None:
 
 
 def _drifts(axes: Axes, found: list[Curve]) -> None:
-    """The means of one metric, and the bands that fit: of a few videos they would be wider than the panel."""
+    """Draw the means of one metric, and the bands that fit: with few videos a band can be wider than the panel."""
     bands = [band(values) for _, _, _, values in found]
     low, high = min(middle.min() for middle, _, _ in bands), max(middle.max() for middle, _, _ in bands)
     room, wide = 0.15 * (high - low) or 0.1, 0
@@ -139,9 +139,9 @@ def _drifts(axes: Axes, found: list[Curve]) -> None:
 
 
 def _curves(study: Study, model: str, name: str) -> list[Curve]:
-    """(row, label, seconds (T,), values (n, T)) of every row but the Original that has per-frame values.
+    """(row, label, seconds (T,), values (n, T)) of every line with per-frame values, without the Original.
 
-    A frame equal to the Original's has no finite PSNR: it is drawn at the highest value of any other frame.
+    A frame identical to the Original's has infinite PSNR; it gets the highest finite value of all frames.
     """
     found: list[Curve] = []
     collected = []
@@ -163,7 +163,7 @@ def _curves(study: Study, model: str, name: str) -> list[Curve]:
 
 
 def memory(frame: pd.DataFrame, model: str) -> Figure | None:
-    """Peak memory of each row: what was allocated, and what the allocator reserved for it."""
+    """Peak memory of each line: allocated, and reserved by the allocator."""
     rows = frame[(frame["model"] == model) & frame["peak_memory_gb"].notna() & ~frame["method"].isin(CONTROLS[1:])]
     rows = headline(rows)
     if rows.empty:
@@ -186,7 +186,7 @@ def memory(frame: pd.DataFrame, model: str) -> Figure | None:
                 fontsize=7.5,
             )
         axes.set_yticks(places, rows["name"].map(style.short))
-        axes.set_xlabel("peak memory (GB): allocated, outlined what was reserved")
+        axes.set_xlabel("peak memory (GB): filled allocated, outlined reserved")
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
         axes.set_xlim(0, ends.max() * 1.1)

@@ -1,4 +1,4 @@
-"""The numbers of a line of the main table, and why it has none."""
+"""The numbers of a line of the main table, and why a number is missing."""
 
 from __future__ import annotations
 
@@ -8,25 +8,19 @@ import numpy as np
 import pandas as pd
 
 from reports.line import INTERVALS
-from reports.metric import METRICS, SIMILARITIES, Metric
+from reports.metric import ALSO, METRICS, SIMILARITIES, Metric
 from reports.records import Study
 from reports.statistics import NONE, Estimate, mean
 
 EXACT = {"lpips": 0.0, "ssim": 1.0}  # the Original against itself; its PSNR is infinite
-ALSO = {  # name: (column of Study.videos, scale, whether it is a ratio)
-    "speedup_denoise": ("speedup_denoise", 1.0, True),
-    "flops_pf_masked": ("flops_masked", 1e-15, False),
-    "peak_reserved_gb": ("memory_reserved", 1e-9, False),
-    "decode_s": ("decode_s", 1.0, False),
-}
 
 
 def estimates(
     study: Study, row: Mapping[str, str], records: pd.DataFrame, random: bool
 ) -> tuple[dict[str, Estimate], dict[str, str]]:
-    """Every metric of a line, and by metric why it has no value or what its value leaves out.
+    """Every metric of a line; and by metric, why it has no value or what its value leaves out.
 
-    random: the weights are random, which say nothing of quality.
+    random: the weights are random, so quality has no meaning.
     """
     found, blanks = {}, {}
     for metric in METRICS:
@@ -61,13 +55,17 @@ def _estimate(
         return _vbench(study, row)
     itself = row["method"] == "original" and valid["reference"].isin(["", *valid["key"]]).all()
     if itself and metric in SIMILARITIES:
-        exact = EXACT.get(metric.name)
-        return (NONE, "the reference itself") if exact is None else (Estimate(exact, np.nan, np.nan), "")
+        if metric.name not in EXACT:
+            return NONE, "infinite: the Original compared with itself"
+        return Estimate(EXACT[metric.name], np.nan, np.nan), ""
     values = valid[metric.source] * metric.scale
     infinite = np.isposinf(values)
-    if infinite.any() and not infinite.all():  # a mean of dB with infinities in it says nothing
+    if infinite.any() and not infinite.all():  # an infinite value would make the mean infinite
         estimate = mean(values[~infinite], valid["prompt"][~infinite], metric.geometric, metric.shape)
-        return estimate, f"{infinite.sum()} of {len(values)} videos are identical to the Original, not in the mean"
+        return (
+            estimate,
+            f"{infinite.sum()} of {len(values)} videos are identical to the Original and excluded from the mean",
+        )
     estimate = mean(values, valid["prompt"], metric.geometric, metric.shape)
     if np.isnan(estimate.value):
         return NONE, _lacks(study, valid, metric)
@@ -75,9 +73,9 @@ def _estimate(
 
 
 def _lacks(study: Study, valid: pd.DataFrame, metric: Metric) -> str:
-    """Why none of some valid videos has a value."""
+    """Why none of the valid videos has a value."""
     if metric.geometric:  # a ratio to the Original
-        return "the Original that the records name is missing, failed or invalid, or they name none"
+        return "the records name no Original, or it is missing, failed or invalid"
     if metric.quality and not valid["scored"].any():
         return "not scored yet, run python -m eval"
     lacks = (study.record(valid.iloc[0]).quality or {}).get(f"{metric.name}_missing")
@@ -85,7 +83,7 @@ def _lacks(study: Study, valid: pd.DataFrame, metric: Metric) -> str:
 
 
 def _vbench(study: Study, row: Mapping[str, str]) -> tuple[Estimate, str]:
-    """VBench's total in percent, which the evaluation gathers over a cell; it has no interval over prompts."""
+    """VBench's total in percent, computed by the evaluation over a whole cell; it has no interval over prompts."""
     report = study.cell_file("vbench", row)
     if report.get("total"):
         return Estimate(float(report["total"]["total"]), np.nan, np.nan), ""

@@ -1,4 +1,4 @@
-"""Speed against quality, and the radar: what a row is worth at a glance."""
+"""Scatter plots of quality against speed, and radar plots."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import style
+from reports.estimates import EXACT
 from reports.metric import BY_NAME, Metric
 from reports.records import CONTROLS, Study, headline
 
-EXACT = {"lpips": 0.0, "ssim": 1.0}  # where the Original stands
-
 
 def speed_quality(frame: pd.DataFrame, model: str) -> Figure | None:
-    """Quality against speedup, a panel per metric, up is closer to the Original; with the Pareto front and the floor.
+    """Quality against speedup, a panel per metric, with the Pareto front and the Original run twice.
 
-    A row is hollow if another is faster and closer with both intervals apart. None if nothing has been scored.
+    Higher is closer to the Original. A marker is hollow if another line is both faster and closer and the intervals do
+    not overlap. None if nothing has been scored.
     """
     rows = headline(frame[(frame["model"] == model) & ~frame["method"].isin(CONTROLS) & frame["speedup"].notna()])
     names = [name for name in ("psnr", "ssim", "lpips") if np.isfinite(rows[name]).any()]
@@ -31,7 +31,7 @@ def speed_quality(frame: pd.DataFrame, model: str) -> Figure | None:
         figure = Figure((3.9 * len(names), 3.5))
         for axes, name in zip(np.ravel(figure.subplots(1, len(names))), names, strict=True):
             _scatter(axes, rows[np.isfinite(rows[name])], BY_NAME[name])
-            _floor(axes, frame[(frame["model"] == model) & (frame["method"] == "original_repeat")], BY_NAME[name])
+            _repeat(axes, frame[(frame["model"] == model) & (frame["method"] == "original_repeat")], BY_NAME[name])
         figure.draw_without_rendering()
         for axes, name in zip(figure.axes, names, strict=True):
             _label_points(axes, rows[np.isfinite(rows[name])], name)
@@ -64,14 +64,14 @@ def _scatter(axes: Axes, rows: pd.DataFrame, metric: Metric) -> None:
 
 
 def _frame(axes: Axes, points: list[tuple[float, float]]) -> None:
-    """Limits around the points alone: of a few videos the intervals are so wide that every point would be one dot."""
+    """Set the limits by the points alone: with few videos, intervals are so wide that the points would merge."""
     (left, right), (low, high) = ((min(values), max(values)) for values in zip(*points, strict=True))
     aside, room = 0.24 * (right - left) or 0.1 * right, 0.14 * (high - low) or 0.1 * abs(high) or 0.1
     axes.set(xlim=(left - aside, right + aside), ylim=(low - room, high + room))
 
 
 def _dominated(line: pd.Series, rows: pd.DataFrame, metric: Metric) -> bool:
-    """Whether some other row is faster and closer, with both intervals apart where there are any."""
+    """Whether another line is both faster and closer to the Original, and the intervals do not overlap."""
 
     def ends(name: str) -> tuple[pd.Series, pd.Series]:
         low, high = (rows[f"{name}_{end}"].fillna(rows[name]) for end in ("low", "high"))
@@ -81,8 +81,8 @@ def _dominated(line: pd.Series, rows: pd.DataFrame, metric: Metric) -> bool:
     return bool((better[0] & better[1]).any())
 
 
-def _floor(axes: Axes, repeat: pd.DataFrame, metric: Metric) -> None:
-    """The band between two runs of the Original: nothing closer than this can be told from it."""
+def _repeat(axes: Axes, repeat: pd.DataFrame, metric: Metric) -> None:
+    """A band for the Original run twice: nothing closer can be distinguished from the Original."""
     if repeat.empty or pd.isna(value := repeat[metric.name].iloc[0]):
         return
     seen = min(axes.get_ylim()) <= value <= max(axes.get_ylim())
@@ -115,7 +115,7 @@ def _floor(axes: Axes, repeat: pd.DataFrame, metric: Metric) -> None:
 
 
 def _label_points(axes: Axes, rows: pd.DataFrame, name: str) -> None:
-    """Names beside the points, moved apart where they would touch."""
+    """Write names beside the points, moved apart so that they do not overlap."""
     scale = 72 / axes.figure.dpi
     spots = axes.transData.transform(rows[["speedup", name]].to_numpy(float)) * scale
     left, right = axes.bbox.x0 * scale, axes.bbox.x1 * scale
@@ -140,10 +140,10 @@ def _label_points(axes: Axes, rows: pd.DataFrame, name: str) -> None:
 
 
 def radar(study: Study, frame: pd.DataFrame, model: str) -> Figure | None:
-    """Each row over speed, memory and quality, outwards is better; None with fewer than three axes or no row.
+    """Each line over speed, memory and quality; farther out is better. None with fewer than three axes or no line.
 
-    Speedups are shares of the fastest row's, PSNR of 50 dB, memory is the Original's over the row's (at most 1);
-    SSIM, 1 − LPIPS, prompt adherence and VBench's dimensions are as they are.
+    Speedups are relative to the fastest line, PSNR to 50 dB. Memory is the Original's divided by the line's, at most 1.
+    SSIM, 1 − LPIPS, prompt adherence and VBench's dimensions are not scaled.
     """
     rows = headline(frame[(frame["model"] == model) & (frame["videos"] > 0) & (frame["method"] != "original_repeat")])
     values = _radar_values(study, rows, model)
@@ -201,7 +201,7 @@ def _spokes(axes: Any, rows: pd.DataFrame, values: pd.DataFrame) -> None:
 
 
 def _radar_values(study: Study, rows: pd.DataFrame, model: str) -> pd.DataFrame:
-    """One column per axis, in [0, 1]; an axis that no row but the Original has a value on is left out."""
+    """One column per axis, in [0, 1]; an axis is left out if only the Original has a value on it."""
     top, memory = rows["speedup"].max(), rows.loc[rows["method"] == "original", "peak_memory_gb"]
     psnr = rows["psnr"].where(rows["method"] != "original", np.inf)
     values = pd.DataFrame(
@@ -226,7 +226,7 @@ def _radar_values(study: Study, rows: pd.DataFrame, model: str) -> pd.DataFrame:
 
 
 def _adherence(study: Study, group: pd.DataFrame) -> float:
-    """The share of a prompt's claims that a row's valid videos keep; NaN if none is known."""
+    """The share of the prompts' properties that the valid videos show (colour, shape, direction); NaN if unknown."""
     valid = group[group["status"] == "ok"]
     found = [(study.record(video).quality or {}).get("adherence") or {} for _, video in valid.iterrows()]
     kept = [

@@ -1,4 +1,4 @@
-"""A table as csv to compute with, as markdown to read, as LaTeX (booktabs) to paste."""
+"""Tables as csv for computing, as markdown for reading, and as LaTeX (booktabs) for a paper."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from pathlib import Path
 
 import pandas as pd
 
-from reports import floor
-from reports.line import ALSO, ENDS, Line, numbers, shown, status
-from reports.metric import BY_NAME, METRICS, Metric
+from reports import reference_rows
+from reports.line import ENDS, Line, numbers, shown, status
+from reports.metric import ALSO, BY_NAME, METRICS, Metric
 from reports.notes import CONVENTIONS, blanks, notes, protocol
 from reports.paired import Pair
 from reports.published import PRINTED
 from reports.report import Report
 from store import writing
 
-FITTED = "\\resizebox{\\ifdim\\width>\\textwidth\\textwidth\\else\\width\\fi}{!}"  # as wide as the page at the most
+FITTED = "\\resizebox{\\ifdim\\width>\\textwidth\\textwidth\\else\\width\\fi}{!}"  # at most as wide as the page
 ARROWS = {"higher": "↑", "lower": "↓"}
 
 
 def write(report: Report, folder: Path, name: str = "main") -> list[Path]:
     """Write `name`.csv, .md and .tex into `folder`; the same report gives the same bytes.
 
-    Beside them `name`_paired.csv (reports/paired.py), and `name`_protocol.txt: what a csv has no footer for.
+    Also `name`_paired.csv (reports/paired.py) and `name`_protocol.txt, the notes that a csv cannot hold.
     """
     texts = {
         f"{name}.csv": table(report).to_csv(index=False, float_format="%.6g"),
@@ -39,7 +39,7 @@ def write(report: Report, folder: Path, name: str = "main") -> list[Path]:
 
 
 def table(report: Report) -> pd.DataFrame:
-    """The main table to compute with: the numbers of the lines, and as text their counts, marks and blanks."""
+    """The main table for the csv: the numbers of the lines, and as text their counts, marks and reasons for blanks."""
     found = numbers(report.lines).assign(
         status=[status(line) for line in report.lines],
         paper_comparable=[line.comparable for line in report.lines],
@@ -55,7 +55,7 @@ def table(report: Report) -> pd.DataFrame:
 
 
 def differences(pairs: Sequence[Pair]) -> pd.DataFrame:
-    """The paired differences to compute with."""
+    """The paired differences for the csv."""
     columns = {
         "model": [pair.model for pair in pairs],
         "metric": [pair.metric.name for pair in pairs],
@@ -83,7 +83,7 @@ def markdown(report: Report) -> str:
 
 
 def _published(lines: Sequence[Line]) -> pd.DataFrame:
-    """What the paper prints of some lines."""
+    """The paper's numbers for some lines."""
     printed = {"published": [line.name for line in lines]}
     for metric in METRICS:
         values = [line.published.get(metric.name) for line in lines]
@@ -103,9 +103,9 @@ def latex(report: Report) -> str:
 
 
 def tabular(table: pd.DataFrame, label: str, caption: str, left: int = 2, escaped: bool = False) -> str:
-    """A booktabs table that floats across both columns, made smaller if wider than the page (graphicx).
+    """A booktabs table across both columns of the page, scaled down if it is wider than the page (graphicx).
 
-    A rule between models, each named once; the first `left` columns flush left.
+    There is a rule between models, and each model is named once. The first `left` columns are flush left.
     """
     text = table.rename(columns=escape)
     text = text if escaped else text.astype(str).map(escape)
@@ -131,7 +131,7 @@ def tabular(table: pd.DataFrame, label: str, caption: str, left: int = 2, escape
 def _display(
     report: Report, lines: Sequence[Line], bold: Callable[[str], str], interval: bool = False, latex: bool = False
 ) -> pd.DataFrame:
-    """What is printed of some lines: name, counts of videos, every metric with a value, the floor that is reached."""
+    """Some lines for print: name, counts of videos, every metric with a value, and the reference row they reach."""
     text = escape if latex else str
     counts = [line.counts() for line in lines]
     shown_counts = [kind for kind in ("failed", "diverged") if any(line.counts()[kind] for line in report.lines)]
@@ -141,7 +141,7 @@ def _display(
         if any(line.known(metric.name) for line in lines):
             cells = [(line, text(shown(line, metric, interval))) for line in lines]
             columns[_title(metric)] = [bold(cell) if metric.name in line.best else cell for line, cell in cells]
-    reached = [floor.reached(line) for line in lines]
+    reached = [reference_rows.reached(line) for line in lines]
     return pd.DataFrame(columns | ({"note": reached} if any(reached) else {}))
 
 
@@ -184,5 +184,5 @@ _LATEX = {
 
 
 def escape(text: str) -> str:
-    """Text as LaTeX prints it; a letter outside of ASCII that has no command becomes `?`."""
+    """Text escaped for LaTeX; a letter outside ASCII without a command becomes `?`."""
     return "".join(_LATEX.get(letter, letter if letter.isascii() else "?") for letter in text)

@@ -1,4 +1,4 @@
-"""Along the iterations: which frames are forwarded (Figure 3), and what SCOPE decided (Figure 6)."""
+"""Figures over the iterations: which frames are forwarded (Figure 3), and what SCOPE decided (Figure 6)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IDLE, FORWARDED, UPDATED = "#ffffff", "#cfd9e2", "#1f5a8a"
 
 
 def plans(root: Path) -> list[dict[str, Any]]:
-    """What `task=plan` counted and `matrix` holds, the full-size models first, the Original before SCOPE."""
+    """The plans of `task=plan` that have a step matrix; full-size models first, the Original before SCOPE."""
     found = [json.loads(path.read_text()) for path in sorted((root / "plan").glob("*/*.json"))]
     order = {name: n for n, name in enumerate(MODELS)}
     known = [plan for plan in found if plan.get("matrix")]
@@ -29,7 +29,7 @@ def plans(root: Path) -> list[dict[str, Any]]:
 
 
 def matrix(plan: dict[str, Any]) -> np.ndarray:
-    """(slots, iterations): 0 at rest, 1 forwarded as context, 2 updated."""
+    """(slots, iterations): 0 not forwarded, 1 forwarded as context, 2 updated."""
     rows = plan["matrix"]
     grid = np.zeros((max(stop for _, stop, _, _ in rows), len(rows)), int)
     for n, (start, stop, first, last) in enumerate(rows):
@@ -74,7 +74,7 @@ def intervals(found: list[dict[str, Any]]) -> Figure | None:
 
 
 def decided(study: Study) -> Figure | None:
-    """The share of each mode at every iteration, mean over prompts, of SCOPE's fast row; totals per video."""
+    """The share of each mode at every iteration for SCOPE's fast point, mean over prompts; and totals per video."""
     found = []
     for model in study.models:
         groups = [group for row, group in study.varied(model, "scope", "fast") if row["variant"] == ""]

@@ -1,4 +1,4 @@
-"""A line of the main table: a model with a method at an operating point, what was measured, marks and blanks."""
+"""A line of the main table: its videos, numbers, marks and reasons for empty cells."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ import pandas as pd
 
 from reports import marks
 from reports.marks import Kind, Mark
-from reports.metric import BY_NAME, METRICS, Metric
+from reports.metric import ALSO, BY_NAME, METRICS, Metric
 from reports.published import PRINTED
 from reports.records import CONTROLS, ROW
 from reports.statistics import NONE, Estimate
 
-ALSO = ("speedup_denoise", "flops_pf_masked", "peak_reserved_gb", "decode_s")  # numbers for the csv and the figures
 ENDS = ("low", "high")
-INTERVALS = "intervals"  # the key of `Line.blanks` that says why no number has an interval
+INTERVALS = "intervals"  # key of `Line.blanks`: why no number has an interval
 
 
 @dataclass(frozen=True)
 class Line:
-    """Videos that share model, method, operating point and settings, and what they say together."""
+    """The videos of one model, method, operating point and settings, and their numbers."""
 
     model: str
     method: str
@@ -33,15 +32,15 @@ class Line:
     records: pd.DataFrame  # its lines of Study.videos, of every status
     estimates: Mapping[str, Estimate]  # by metric; NaN where there is none
     also: Mapping[str, float]  # `ALSO`
-    published: Mapping[str, float]  # by metric; what the paper prints of this line
-    comparable: str  # whether the published numbers are ours to match, or why not
-    blanks: Mapping[str, str]  # by metric: why it has no value, or what the value leaves out
+    published: Mapping[str, float]  # by metric; the paper's numbers for this line
+    comparable: str  # whether the paper's numbers can be compared with ours, in words
+    blanks: Mapping[str, str]  # by metric: why there is no value, or what the value leaves out
     marks: tuple[Mark, ...] = ()
     best: frozenset[str] = frozenset()  # metrics in which it is better than every other accelerated line
 
     @property
     def key(self) -> tuple[str, str, str, str]:
-        """Its `ROW`: what no other line has."""
+        """Its `ROW`, unique among lines."""
         return self.model, self.method, self.speed, self.variant
 
     @property
@@ -50,7 +49,7 @@ class Line:
 
     @property
     def valid(self) -> pd.DataFrame:
-        """The videos that its numbers are of."""
+        """The videos that its numbers are computed from."""
         return self.records[self.records["status"] == "ok"]
 
     @property
@@ -96,7 +95,7 @@ class Line:
 
 
 def numbers(lines: Iterable[Line]) -> pd.DataFrame:
-    """What can be drawn of the lines: who they are, counts, and each metric with `_low`, `_high` and `paper_`."""
+    """The lines as a table for figures: identity, counts, and each metric with `_low`, `_high` and `paper_`."""
     ends = [f"{name}_{end}" for name in BY_NAME for end in ENDS]
     paper = [f"paper_{name}" for name in PRINTED]
     columns = [*ROW, "name", "signed", "videos", "invalid", "failed", "diverged", *BY_NAME, *ends, *paper, *ALSO]
@@ -112,14 +111,14 @@ def _numbers(line: Line) -> dict[str, Any]:
 
 
 def status(line: Line) -> str:
-    """How many videos of a line count and how many do not, in words."""
+    """The numbers of valid, invalid, failed and diverged videos, in words."""
     counts = line.counts()
     diverged = f", diverged {counts['diverged']}" * bool(counts["diverged"])
     return f"{counts['videos']} videos, invalid {counts['invalid']}, failed {counts['failed']}{diverged}"
 
 
 def shown(line: Line, metric: Metric, interval: bool = False) -> str:
-    """A number as printed, `1.52× [1.48, 1.56]` with its interval; an en dash where there is none."""
+    """A number for print, `1.52× [1.48, 1.56]` with its interval; an en dash if there is none."""
     value, low, high = line.estimates.get(metric.name, NONE)
     if pd.isna(value):
         return "–"

@@ -1,4 +1,4 @@
-"""What the machine may have made and not the method: speedups like those of a repeat, the memory of a process."""
+"""Numbers that may come from the machine and not from the method: small speedups, and memory on a CPU."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from reports.line import Line
 from reports.marks import Kind, Mark
 from reports.records import Study
 
-ON_CPU = "Memory on a CPU is that of the whole process, which its earlier videos enlarge: it is never bold."
+ON_CPU = "On a CPU, memory is that of the whole process and grows with earlier videos, so it is never bold."
 
 
 def mark(lines: Sequence[Line]) -> list[Line]:
-    """The lines, those marked whose speedup is no larger than that of the Original run twice may be."""
+    """The lines; those whose speedup is no larger than that of the Original run twice are marked."""
     most = {model: spread(lines, model) for model in dict.fromkeys(line.model for line in lines)}
     return [
         replace(line, marks=(*line.marks, Mark(Kind.REPEAT_SPEED)))
@@ -26,8 +26,10 @@ def mark(lines: Sequence[Line]) -> list[Line]:
 
 
 def spread(lines: Sequence[Line], model: str) -> float:
-    """The largest speedup that the Original run twice may show: the upper end of its interval, or without one the
-    largest of its videos; NaN if it was not run."""
+    """The largest speedup that the Original run twice can show.
+
+    It is the upper end of its interval; without an interval, the largest of its videos; NaN if it was not run.
+    """
     repeats = [line for line in lines if (line.model, line.method) == (model, "original_repeat") and len(line.valid)]
     if not repeats:
         return np.nan
@@ -38,7 +40,7 @@ def spread(lines: Sequence[Line], model: str) -> float:
 
 
 def trimmed(study: Study, lines: Sequence[Line], best: Sequence[frozenset[str]]) -> list[frozenset[str]]:
-    """`best` of each line without what the machine may have made: such speedups, and memory on a CPU."""
+    """`best` of each line without such speedups and without memory on a CPU."""
     found = []
     for line, names in zip(lines, best, strict=True):
         lost = {"speedup"} if line.marked(Kind.REPEAT_SPEED) else set()
@@ -48,9 +50,9 @@ def trimmed(study: Study, lines: Sequence[Line], best: Sequence[frozenset[str]])
 
 
 def notes(study: Study, lines: Sequence[Line]) -> list[str]:
-    """The notes on both, where they apply."""
+    """The notes on both, if they apply."""
     found = [
-        f"{line.name} on {line.model}: {mark}, so it may be the machine's."
+        f"{line.name} on {line.model}: {mark}; it may come from the machine and not from the method."
         for line in lines
         for mark in line.marked(Kind.REPEAT_SPEED)
     ]

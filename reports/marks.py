@@ -1,4 +1,4 @@
-"""Marks of a line of the main table: what a reader must know before comparing its numbers."""
+"""Marks of a line of the main table: limits of its numbers that a reader must know."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DEFAULTS = "default settings, not the paper's point"
 
 
 class Kind(Enum):
-    """What a mark says; the value is its text, with a place for each of its details."""
+    """The kinds of marks; the value is the printed text, with a place for each detail."""
 
     ESTIMATED = "estimated point"
     RANDOM = "random weights"
@@ -21,7 +21,7 @@ class Kind(Enum):
     ATTENTION = "{} attention against an Original of {} attention"
     APART = "records differ in {}"  # what, with its values
     BESIDE = "made with {} {}, its Originals with {}"  # what, ours, theirs
-    FLOOR = "= floor"  # the floors of reports/floor.py
+    REPEAT = "= repeat"  # reports/reference_rows.py
     PREVIEW = "= mp4"
     SEED = "= other seed"
     REPEAT_SPEED = "speedup within the spread of the Original run twice"
@@ -29,7 +29,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Mark:
-    """A kind with the details that its text has places for."""
+    """A kind, and the details that fill the places in its text."""
 
     kind: Kind
     details: tuple[str, ...] = ()

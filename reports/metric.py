@@ -1,4 +1,4 @@
-"""The columns of the tables that hold numbers: what each is made of, how it is averaged and printed."""
+"""The numeric columns of the tables: their source, how they are averaged, and how they are printed."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from reports.statistics import Shape
 
 @dataclass(frozen=True)
 class Metric:
-    """A column with numbers, and how it is made of the videos of a row and printed."""
+    """A numeric column: how it is computed from the videos of a line, and how it is printed."""
 
     name: str
     title: str
-    short: str  # the same for a narrow terminal
+    short: str  # the title in a narrow terminal
     source: str  # the column of Study.videos
     better: str  # "higher" or "lower"
     show: Callable[[float], str]
     scale: float = 1.0
     geometric: bool = False  # a ratio: averaged as one
-    quality: bool = False  # says nothing about random weights
-    least: float = 0.0  # what no value can be below, and so no interval
+    quality: bool = False  # has no meaning for random weights
+    least: float = 0.0  # smallest possible value; intervals are cut there
     most: float = np.inf
-    shape: Shape = "positive"  # what its interval may suppose
+    shape: Shape = "positive"  # distribution that its interval assumes
 
 
 def _plain(value: float) -> str:
@@ -47,3 +47,9 @@ METRICS = (
 )
 BY_NAME = {metric.name: metric for metric in METRICS}
 SIMILARITIES = [BY_NAME[name] for name in ("lpips", "ssim", "psnr")]
+ALSO = {  # more numbers for the csv and the figures: (column of Study.videos, scale, whether it is a ratio)
+    "speedup_denoise": ("speedup_denoise", 1.0, True),
+    "flops_pf_masked": ("flops_masked", 1e-15, False),
+    "peak_reserved_gb": ("memory_reserved", 1e-9, False),
+    "decode_s": ("decode_s", 1.0, False),
+}

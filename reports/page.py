@@ -1,7 +1,7 @@
-"""RESULTS/report/index.html: the table, the figures, and for each prompt the videos of all methods in step.
+"""RESULTS/report/index.html: the table, the figures, and for each prompt the synchronised videos of all methods.
 
-The page is one file that works from a disk: style and script are inside, videos and figures are relative links, and
-nothing is fetched from elsewhere. Records are escaped by jinja2, the data of the players by its `tojson`.
+The page is one file that opens from a disk: style and script are inline, videos and figures are relative links, and
+nothing is loaded from the network. jinja2 escapes the records; `tojson` escapes the data of the players.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import jinja2
 import pandas as pd
 import yaml
 
-from reports import floor, style
+from reports import reference_rows, style
 from reports.curves import MODES, decisions
 from reports.line import Line, shown, status
 from reports.metric import METRICS, Metric
@@ -26,18 +26,18 @@ from reports.report import Report
 from reports.video import settings
 
 TEMPLATES = Path(__file__).parent / "templates"
-MOST_VIDEOS = 400  # more: a fuller page that takes longer to open
-CODES = "cpr"  # cache, predict, recompute in the page's data; a dot where a slot is at rest
+MOST_VIDEOS = 400  # raising it: more prompts on the page, which then opens more slowly
+CODES = "cpr"  # cache, predict, recompute in the data of the page
 
 
 class Drawn(NamedTuple):
-    """A figure of figures/<kind>_<model>.svg, or of figures/<kind>.svg for all models; or the lack of one."""
+    """A figure, drawn or not: figures/<kind>_<model>.svg, or figures/<kind>.svg if it covers all models."""
 
     kind: str
     model: str
     caption: str
     done: bool  # False: the records hold nothing to draw
-    experiment: str = ""  # what makes the records that a figure of the paper needs
+    experiment: str = ""  # whose records a figure of the paper needs
 
 
 def render(report: Report, drawn: list[Drawn]) -> str:
@@ -49,7 +49,7 @@ def render(report: Report, drawn: list[Drawn]) -> str:
     prompts, left_out = _prompts(report.study)
     return environment.get_template("index.html").render(
         models=[_model(model, lines, drawn) for model, lines in report.by_model()],
-        marks={kind.value: meaning for kind, meaning in floor.MEANING.items()},
+        marks={kind.value: meaning for kind, meaning in reference_rows.MEANING.items()},
         artefacts=[figure for figure in drawn if not figure.model],
         prompts=prompts,
         left_out=left_out,
@@ -90,7 +90,7 @@ def _row(line: Line, columns: list[Metric]) -> dict[str, Any]:
         "cells": [_cell(line, metric) for metric in columns],
         "videos": len(line.valid),
         "status": status(line),
-        "mark": floor.reached(line),
+        "mark": reference_rows.reached(line),
         "comparable": line.comparable,
         "missing": "; ".join(line.reasons()),
     }
@@ -116,7 +116,7 @@ def _sortable(value: float, better: str) -> float:
 
 
 def _prompts(study: Study) -> tuple[list[dict[str, Any]], int]:
-    """For each Original its players, itself first; and how many videos the page leaves out."""
+    """For each Original its players, the Original first; and how many videos are not on the page."""
     prompts: list[dict[str, Any]] = []
     count = 0
     for (model, key), group in study.videos.groupby(["model", originals(study.videos)], sort=False):
@@ -134,7 +134,7 @@ def _prompts(study: Study) -> tuple[list[dict[str, Any]], int]:
 
 
 def _player(study: Study, video: pd.Series) -> dict[str, Any]:
-    """What the script needs to show one video: where it is, its decisions and its errors over time."""
+    """The data of one player: path of the video, decisions and errors over time."""
     record = study.record(video)
     random = video["weights"] == "random"
     per_frame = {} if random else (record.quality or {}).get("per_frame") or {}

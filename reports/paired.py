@@ -1,6 +1,6 @@
-"""Which rows really differ: differences paired per prompt and seed, and how many videos such a claim wants.
+"""Which lines differ significantly: paired differences per prompt and seed, and how many videos a claim needs.
 
-"Better" is said of a row only where the 95 % interval of its paired difference from another keeps clear of none.
+A line is "better" than another only if the 95 % interval of their paired difference excludes zero.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from reports.line import Line
 from reports.metric import Metric
 from reports.statistics import NONE, POWER, Estimate, mean, videos_needed
 
-CLAIMED = ("speedup", "lpips", "ssim", "psnr")  # the metrics whose first and second are told apart under the table
+CLAIMED = ("speedup", "lpips", "ssim", "psnr")  # metrics whose best two lines are compared in the notes
 
 
 class Finding(Enum):
-    """What a paired difference says; the value is its text."""
+    """The result of a paired comparison; the value is its text in the csv."""
 
     BETTER = "better"
-    OPEN = "not told apart"
+    OPEN = "no significant difference"
     ONE_PROMPT = "one prompt only"
     NO_VIDEOS = "no videos in common"
 
 
 @dataclass(frozen=True)
 class Pair:
-    """The best accelerated line of a model in one metric, against another."""
+    """The best accelerated line of a model in one metric, compared with another."""
 
     model: str
     metric: Metric
@@ -39,11 +39,11 @@ class Pair:
     prompts: int  # of those videos
     difference: Estimate  # mean of first minus other; of ratios, the geometric mean of first over other
     finding: Finding
-    videos_needed: float  # pairs that find a difference of this size four times in five; NaN if unknown
+    videos_needed: float  # pairs that detect a difference of this size with 80 % power; NaN if unknown
 
 
 def compare(lines: Sequence[Line], metrics: Sequence[Metric]) -> list[Pair]:
-    """In every metric of a model, the best accelerated line against each of the others."""
+    """For each model and metric, the best accelerated line compared with each of the others."""
     found = []
     for model in dict.fromkeys(line.model for line in lines):
         own = [line for line in lines if line.model == model and line.accelerated and len(line.valid)]
@@ -59,7 +59,7 @@ def compare(lines: Sequence[Line], metrics: Sequence[Metric]) -> list[Pair]:
 
 
 def best(lines: Sequence[Line], pairs: Sequence[Pair]) -> list[frozenset[str]]:
-    """For each line the metrics in which it is better than every other accelerated line of its model."""
+    """For each line, the metrics in which it is better than every other accelerated line of its model."""
     findings: dict[tuple[tuple[str, ...], str], set[Finding]] = {}
     for pair in pairs:
         findings.setdefault((pair.first.key, pair.metric.name), set()).add(pair.finding)
@@ -68,22 +68,23 @@ def best(lines: Sequence[Line], pairs: Sequence[Pair]) -> list[frozenset[str]]:
 
 
 def notes(pairs: Sequence[Pair]) -> list[str]:
-    """For each model, what separates the first from the second, and how many videos it takes to say so."""
+    """For each model, the difference between the best two lines, and how many videos a claim needs."""
     said = []
     for model in dict.fromkeys(pair.model for pair in pairs):
         seconds = {pair.metric.name: pair for pair in reversed(pairs) if pair.model == model}  # the first of each
         claims = [_claim(seconds[name]) for name in CLAIMED if name in seconds]
-        said += [f"First against second on {model}, paired: {'; '.join(claims)}."] if claims else []
+        said += [f"Best two lines on {model}, paired: {'; '.join(claims)}."] if claims else []
     if said:
         said.append(
-            "Bold: the best of the accelerated rows, if its paired differences from all others keep clear of "
-            f"none at 95 %. Wanted: pairs of videos that find a difference as large in {POWER:.0%} of repeats."
+            "Bold: the best accelerated line, if for its paired difference from each other line the 95 % interval "
+            "excludes zero. Needed: pairs of videos that detect a difference of this size with "
+            f"{100 * POWER:.0f} % power."
         )
     return said
 
 
 def _videos(line: Line, metric: Metric) -> dict[tuple[str, str], float]:
-    """The values of a line's valid videos, by prompt and the Original that each is paired with."""
+    """The values of a line's valid videos, by prompt and Original."""
     chosen = line.valid
     chosen = chosen[chosen["reference"] != ""]
     values = zip(chosen["prompt"], chosen["reference"], chosen[metric.source] * metric.scale, strict=True)
@@ -91,7 +92,7 @@ def _videos(line: Line, metric: Metric) -> dict[tuple[str, str], float]:
 
 
 def _difference(first: dict, second: dict, metric: Metric) -> tuple[int, int, Estimate, Finding, float]:
-    """What a `Pair` says, from `pairs` on."""
+    """The fields of a `Pair` from `pairs` on."""
     common = [pair for pair in first if pair in second]
     if not common:
         return 0, 0, NONE, Finding.NO_VIDEOS, np.nan
@@ -106,18 +107,18 @@ def _difference(first: dict, second: dict, metric: Metric) -> tuple[int, int, Es
     return len(common), len(set(prompts)), shown, finding, videos_needed(apart, prompts)
 
 
-WORDS = {  # between the first and the other
-    Finding.BETTER: "better than",
-    Finding.OPEN: "not told apart from",
-    Finding.ONE_PROMPT: "on one prompt against",
-    Finding.NO_VIDEOS: "no videos in common from",
+WORDS = {  # of the first and the other
+    Finding.BETTER: "{} better than {}",
+    Finding.OPEN: "no significant difference between {} and {}",
+    Finding.ONE_PROMPT: "{} and {} have one prompt only",
+    Finding.NO_VIDEOS: "{} and {} have no videos in common",
 }
 
 
 def _claim(pair: Pair) -> str:
     show = "×{:.3g}".format if pair.metric.geometric else "{:+.3g}".format
-    text = f"{pair.metric.title} {pair.first.name} {WORDS[pair.finding]} {pair.other.name}"
+    text = f"{pair.metric.title}: {WORDS[pair.finding].format(pair.first.name, pair.other.name)}"
     if not np.isnan(pair.difference.low):
         value, low, high = map(show, pair.difference)
-        text += f" by {value} [{low}, {high}], {pair.pairs} pairs"
-    return text + (f", {pair.videos_needed:.0f} wanted" if np.isfinite(pair.videos_needed) else "")
+        text += f", {value} [{low}, {high}], {pair.pairs} pairs"
+    return text + (f", {pair.videos_needed:.0f} needed" if np.isfinite(pair.videos_needed) else "")

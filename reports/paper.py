@@ -1,4 +1,4 @@
-"""RESULTS/report/paper.html and tables/table1, table2, table12: the paper's cells, ours, and verdicts."""
+"""RESULTS/report/paper.html and tables/table1, table2, table12: the paper's numbers, ours, and verdicts."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ TITLES = {
     "table2": "Table 2: the threshold sweep of SCOPE",
     "table12": "Table 12: fewer steps in the same time",
 }
-LEGEND = "In each cell ours, and in brackets what the paper prints; a dash is what was not run or not printed."
+LEGEND = "Each cell has our number and, in brackets, the paper's. A dash means not run, or not printed."
 ODD = (
     "Figure 6 counts 70 decisions for MAGI-1 and 594 for SkyReels-V2. MAGI-1 has 208 forwards and 640 chunk-steps at "
     "this length, SkyReels-V2 200 iterations and 400 forwards; 70 is SkyReels-V2's first segment. No setting gives the "
-    "printed totals, so our own are recorded.",
-    "The text ranks SCOPE above the reduced-step MAGI-1, yet the 20-step row has the higher SSIM and PSNR.",
-    "FlowCache-fast executes fewer FLOPs than SCOPE-fast on SkyReels-V2 (42.56 against 46.45 PFLOP) and takes longer.",
+    "printed totals; the tables have our own.",
+    "The text ranks SCOPE above the reduced-step MAGI-1, but the 20-step row has higher SSIM and PSNR.",
+    "FlowCache-fast executes fewer FLOPs than SCOPE-fast on SkyReels-V2 (42.56 against 46.45 PFLOP) but takes longer.",
     "TeaCache-slow on MAGI-1 has a VBench total above the Original's (76.94 against 76.65).",
     "On SkyReels-V2 SCOPE-slow of Table 1 is faster than Table 2's first pair and also closer to the Original "
     "(350.12 s, LPIPS 0.1676, PSNR 24.76 against 353.11 s, 0.1723, 23.17), though it should be one of the pairs.",
-    "The text says up to 4.73×, yet Table 2 has a row of 5.54×.",
+    "The text says up to 4.73×, but Table 2 has a row with 5.54×.",
     "SCOPE's first row on MAGI-1 takes 361.83 s in Table 1 and 362.34 s in Table 2.",
-    "Of the nine threshold pairs of Table 2 three are stated. The others, and every setting of the rival methods, are "
+    "Table 2 states three of its nine threshold pairs. The others, and all settings of the compared methods, are "
     "estimated here and marked.",
 )
 
@@ -66,7 +66,7 @@ def _tables(report: Report) -> list[tuple[str, list[Judged]]]:
 
 
 def table(rows: Sequence[Judged]) -> pd.DataFrame:
-    """Published rows to compute with: per column what is printed, ours and the verdict; and the verdict of the row."""
+    """Published rows for the csv: per column the paper's number, ours and the verdict; and the verdict of the row."""
     lines = []
     for row in rows:
         claim = row.claim
@@ -79,7 +79,7 @@ def table(rows: Sequence[Judged]) -> pd.DataFrame:
 
 
 def beside(rows: Sequence[Judged]) -> pd.DataFrame:
-    """A published table as printed: in each cell ours and, in brackets, the paper's."""
+    """A published table for print: each cell has our number and, in brackets, the paper's."""
     columns = {"model": [row.claim.model for row in rows], "row": [row.claim.row for row in rows]}
     for metric in _columns(rows):
         columns[f"{metric.title} {formats.ARROWS[metric.better]}"] = [
@@ -93,7 +93,7 @@ def _in_brackets(verdict: Verdict) -> str:
 
 
 def _printed(name: str) -> str:
-    """Where the printed numbers of a table are from, and how they were made."""
+    """The source of the published numbers of a table, and the setting and convention that they were measured with."""
     source = published.source(name)
     return f"Printed: {source['source']}. Setting: {source['setting']}. Convention: {source['convention']}."
 
@@ -103,7 +103,7 @@ def _columns(rows: Sequence[Judged]) -> list[Metric]:
 
 
 def print_summary(report: Report, console: Any = None) -> None:
-    """Print how much of the paper this folder reproduces."""
+    """Print how many rows of the paper this folder reproduces."""
     found = [line for line in counts(report.study) if line.ours]
     say = console.print if console else print
     say(verdicts.summary(report.verdicts))
@@ -151,7 +151,7 @@ def _part(name: str, rows: Sequence[Judged]) -> dict[str, Any]:
 
 
 def _cell(row: Judged, metric: Metric) -> dict[str, Any]:
-    """A printed number, ours beside it, and the verdict; empty where nothing is printed."""
+    """The paper's number, ours, and the verdict; empty if the paper prints none."""
     cell = row.cells.get(metric.name)
     if cell is None:
         return {"printed": "", "ours": "", "verdict": "", "style": ""}

@@ -1,4 +1,4 @@
-"""The figures of the SCOPE paper, from what records, plans and measurements there are: figures/fig2.svg and so on."""
+"""The figures of the SCOPE paper, drawn from records, plans and measurements: figures/fig2.svg and so on."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class Artefact(NamedTuple):
 
     name: str  # of its file and of its experiment
     title: str
-    experiment: str  # what makes the records it is drawn from
+    experiment: str  # whose records it is drawn from
     draw: Callable[[Study, pd.DataFrame], Figure | None]
 
 
 ARTEFACTS = (
     Artefact(
         "fig2",
-        "Figure 2: prediction, reuse and the truth along the trajectory",
+        "Figure 2: predicted, reused and computed velocity along the denoising trajectory",
         "fig2",
         lambda study, _: trajectory.figure(trajectory.measured(study.root)),
     ),
@@ -41,17 +41,20 @@ ARTEFACTS = (
         lambda study, _: strips.strips(study, strips.methods),
     ),
     Artefact(
-        "fig6", "Figure 6: what SCOPE decided, over iterations", "fig6", lambda study, _: intervals.decided(study)
+        "fig6", "Figure 6: decisions of SCOPE over the iterations", "fig6", lambda study, _: intervals.decided(study)
     ),
     Artefact(
-        "fig7", "Figure 7: how many steps in a row may be skipped (ringed: the operating point)", "fig7", scaling.skips
+        "fig7",
+        "Figure 7: maximum number of consecutive skipped steps (ringed: the operating point)",
+        "fig7",
+        scaling.skips,
     ),
     Artefact("fig8", "Figure 8: time against the length of the video", "fig8", scaling.length),
     Artefact("fig9", "Figure 9: peak memory of short and long videos", "fig9", lambda study, _: scaling.memory(study)),
-    Artefact("fig12", "Figure 12: the radar of speed and quality, fast points", "fig12", figures.radars),
+    Artefact("fig12", "Figure 12: radar of speed and quality, fast points", "fig12", figures.radars),
     Artefact(
         "reduced_steps",
-        "Beside Table 12: fewer steps in about the same time",
+        "Table 12, film strips: fewer steps in about the same time",
         "table12",
         lambda study, _: strips.strips(study, strips.fewer_steps, needs="reduced_steps"),
     ),

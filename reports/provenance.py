@@ -1,5 +1,7 @@
-"""Lines whose records were not made alike: by other code, libraries, threads or weights than each other, or than the
-Originals that they are compared with. Each of these may change a number."""
+"""Lines whose records differ in code, libraries, threads or weights, from each other or from their Originals.
+
+Each of these can change a number, so such lines are marked.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,12 @@ from reports.marks import Kind, Mark
 from reports.records import Study
 from store import Record
 
-LISTED = 4  # values that a mark names
-OWN = ("method code",)  # what an Original has of its own
+LISTED = 4  # most values that a mark names
+OWN = ("method code",)  # differs between an Original and a method by design
 
 
 def facts(record: Record) -> dict[str, str]:
-    """What may change a number, by its name in print; what a record does not say is left out."""
+    """What can change a number, by its printed name. Facts that the record does not hold are left out."""
     run = record.run
     environment, made = _mapping(run.get("environment")), _mapping(run.get("produced_by"))
     packages = _mapping(environment.get("packages"))
@@ -35,7 +37,7 @@ def facts(record: Record) -> dict[str, str]:
 
 
 def marks(study: Study, line: Line) -> list[Mark]:
-    """What the valid records of a line do not have in common, with each other and with their Originals."""
+    """Marks for what differs between the valid records of a line, and between them and their Originals."""
     valid = line.valid
     mine = _values(facts(study.record(video)) for _, video in valid.iterrows())
     apart = [f"{name} ({_listed(values)})" for name, values in mine.items() if len(values) > 1]
@@ -51,19 +53,19 @@ def marks(study: Study, line: Line) -> list[Mark]:
 
 
 def notes(study: Study, lines: Sequence[Line]) -> list[str]:
-    """The notes on such lines, one for all that have the same mark; and how many records have older keys."""
+    """One note per mark, with the lines that have it; and how many records have older keys."""
     older = sum(record.older_key for record in study.records)
     named: dict[tuple[str, Mark], list[str]] = {}
     for line in lines:
         for mark in line.marked(Kind.APART, Kind.BESIDE):
             named.setdefault((line.model, mark), []).append(line.name)
     found = [
-        f"{', '.join(names)} on {model}: {mark}, which may change a number." for (model, mark), names in named.items()
+        f"{', '.join(names)} on {model}: {mark}, which can change a number." for (model, mark), names in named.items()
     ]
     if older:
         found.append(
-            f"{older} of {len(study.records)} records have keys of an older kind, which say nothing of the "
-            "model's code: what it is today may give other frames."
+            f"{older} of {len(study.records)} records have older keys, which do not cover the code of the model: the "
+            "present code may produce other frames."
         )
     return found
 

@@ -1,4 +1,4 @@
-"""The cells that the SCOPE paper prints (arXiv 2604.02979): Tables 1 and 2, reduced steps, peak memory."""
+"""The numbers that the SCOPE paper prints (arXiv 2604.02979): Tables 1, 2 and 12, and peak memory."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -35,18 +35,18 @@ PRINTED = (*COLUMNS.values(), "peak_memory_gb")
 def table(name: str) -> pd.DataFrame:
     """A published table as text: `table1`, `table2`, `table12`, `other`, `counts` or `sources`.
 
-    "?" is what the paper does not give.
+    "?" stands for a value that the paper does not give.
     """
     return pd.read_csv(FOLDER / f"{name}.csv", dtype=str, keep_default_na=False)
 
 
 def source(name: str) -> dict[str, str]:
-    """Where the published table `name` stands, and the `setting` and `convention` that its numbers were made with."""
+    """The source of the published table `name`, and the `setting` and `convention` of its numbers."""
     return next(line for line in table("sources").to_dict("records") if line["table"] == name)
 
 
 def cells(row: Mapping[str, Any]) -> dict[str, float]:
-    """The published numbers of a row of the main table by our column names; empty if the paper has none.
+    """The published numbers for a line of the main table, by our column names; empty if the paper has none.
 
     >>> cells({"model": "skyreels", "method": "scope", "speed": "fast", "variant": ""})["speedup"]
     4.73
@@ -65,7 +65,7 @@ def cells(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def comparable(row: Mapping[str, Any], estimated: bool, random: bool) -> str:
-    """`yes`, or why the published numbers of this row are not ours to match."""
+    """Whether the published numbers of this line can be compared with ours, in words."""
     if not cells(row):
         return "not published"
     if row["method"] != "original" and not row["speed"]:

@@ -1,4 +1,4 @@
-"""What a report is made of: one line per record, read once from the store."""
+"""The records of a store as a table: one line per video, with its Original and its variant."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from reports.video import COLUMNS, line
 from store import Record, Store
 from store.index import gc_paused
 
-NAMES = {  # how a method is called in print, and the order of the rows
+NAMES = {  # printed names, in the order of the tables
     "original": "Original",
     "original_repeat": "Original, repeated",
     "original_seed": "Original, other seed",
@@ -30,19 +30,19 @@ NAMES = {  # how a method is called in print, and the order of the rows
 }
 MODELS = ("skyreels", "magi1", "skyreels_tiny", "magi1_tiny")
 SPEEDS = {"": 0, "slow": 1, "fast": 2, "paper": 3}
-CONTROLS = ("original", "original_repeat", "original_seed")  # rows that accelerate nothing
-MOST_ROWS = 16  # of a model in one figure; more: fuller figures, and labels that touch
-ROW = ["model", "method", "speed", "variant"]  # what makes a row of the main table
+CONTROLS = ("original", "original_repeat", "original_seed")  # methods that do not accelerate
+MOST_ROWS = 16  # lines of a model in one figure; raising it: fuller figures, labels overlap
+ROW = ["model", "method", "speed", "variant"]  # identifies a line of the main table
 
 
 @dataclass(frozen=True)
 class Study:
-    """A store as a report sees it."""
+    """A store, read for a report."""
 
     root: Path
     videos: pd.DataFrame  # a line per record, of every status, in the order of the tables
-    records: list[Record]  # videos["record"] counts into this
-    damaged: dict[str, str]  # folders that do not count, and why
+    records: list[Record]  # videos["record"] is an index into this list
+    damaged: dict[str, str]  # folders that cannot be read, and why
 
     @property
     def models(self) -> list[str]:
@@ -51,7 +51,7 @@ class Study:
     def rows(
         self, model: str | None = None, some: Callable[[pd.DataFrame], pd.DataFrame] = lambda videos: videos
     ) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
-        """Each row of the main table with its videos, the Original first and SCOPE last; of `some` of the videos."""
+        """Each line of the main table with its videos, the Original first, SCOPE last; `some` selects videos."""
         videos = some(self.videos if model is None else self.videos[self.videos["model"] == model])
         for names, group in videos.groupby(ROW, sort=False):
             yield dict(zip(ROW, names, strict=True)), group
@@ -60,13 +60,13 @@ class Study:
         return self.records[video["record"]]
 
     def varied(self, model: str, method: str, speed: str = "") -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
-        """`rows` of one cell of the menu: the operating point itself and every departure from it."""
+        """`rows` of one method at one operating point: the point itself and every variant of it."""
         for row, group in self.rows(model):
             if (row["method"], row["speed"]) == (method, speed):
                 yield row, group
 
     def cell_file(self, folder: str, row: Mapping[str, str]) -> dict[str, Any]:
-        """RESULTS/<folder>/<model>/<cell>.json, what was measured over a whole cell; empty if absent."""
+        """RESULTS/<folder>/<model>/<cell>.json, a measurement over a whole cell; empty if there is none."""
         name = row["method"] + (f"-{row['speed']}" if row["speed"] else "")
         path = self.root / folder / row["model"] / f"{name}.json"
         return json.loads(path.read_text()) if path.exists() and not row["variant"] else {}
@@ -91,7 +91,7 @@ def load(results: Path) -> Study:
 
 
 def label(row: Mapping[str, Any]) -> str:
-    """How a row is called in print: `SCOPE fast (tau_cache=0.1)`."""
+    """The printed name of a line: `SCOPE fast (tau_cache=0.1)`."""
     name = row.get("label") or NAMES.get(row["method"], row["method"])
     name = "SCOPE" if name == "scope" else name
     speed = f" {row['speed']}" if row["speed"] else ""
@@ -99,7 +99,7 @@ def label(row: Mapping[str, Any]) -> str:
 
 
 def headline(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows that a figure of a whole model has room for: all of a few, else the slow and fast points alone."""
+    """The lines that fit into one figure: all if they are few, else the operating points without their variants."""
     if len(rows[ROW].drop_duplicates()) <= MOST_ROWS:
         return rows
     return rows[(rows["variant"] == "") & rows["speed"].isin(list(SPEEDS))]
@@ -140,6 +140,6 @@ def _order(videos: pd.DataFrame) -> list[int]:
 
 
 def prompt_hash(videos: pd.DataFrame) -> str:
-    """12 hex digits over the set of prompts, to see at a glance whether two tables are of one set."""
+    """12 hex digits that identify the set of prompts, to compare the sets of two tables."""
     text = "\n".join(sorted(set(videos["prompt"])))
     return hashlib.sha256(text.encode()).hexdigest()[:12]

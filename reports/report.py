@@ -1,4 +1,4 @@
-"""A report before it is written: made once of a store, and then printed as csv, markdown, LaTeX, page and terminal."""
+"""A report as data: built once from a store, then written as csv, markdown, LaTeX, HTML and terminal table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from reports.verdicts import Judged
 
 @dataclass(frozen=True)
 class Report:
-    """What a store says: its videos, the lines of the main table, their differences, and the paper's rows judged."""
+    """A store, the lines of the main table, their paired differences, and the verdicts on the paper's rows."""
 
     study: Study
     lines: tuple[Line, ...]
@@ -28,7 +28,7 @@ class Report:
 
     @cached_property
     def numbers(self) -> pd.DataFrame:
-        """What can be drawn of the lines (reports/line.py)."""
+        """The lines as a table for figures (reports/line.py)."""
         return line.numbers(self.lines)
 
     def by_model(self) -> Iterator[tuple[str, list[Line]]]:
@@ -38,7 +38,7 @@ class Report:
 
 
 def read(results: str | os.PathLike) -> Report:
-    """The report of a results folder.
+    """Load a results folder and build its report.
 
     Raises:
         StoreError: there is no such folder.
@@ -47,6 +47,6 @@ def read(results: str | os.PathLike) -> Report:
 
 
 def make(study: Study) -> Report:
-    """The report of a store that was read."""
+    """The report of a loaded store."""
     lines, pairs = tables.main(study)
     return Report(study, lines, pairs, tuple(verdicts.judge(study, lines)))

@@ -1,4 +1,4 @@
-"""What a setting does: time over the video's length (Figure 8), memory (9), skip length (7), one panel per model."""
+"""The effect of a setting: time over video length (Figure 8), memory (9), skipped steps (7); a panel per model."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ ROWS = (("original", ""), ("scope", "fast"))
 
 
 def series(study: Study, frame: pd.DataFrame, model: str, cell: tuple[str, str], setting: str) -> pd.DataFrame:
-    """The lines of the main table in which nothing but `setting` departs from the operating point, with its value in
-    the column `at`, in order; one line is no series."""
+    """The lines of the main table in which only `setting` differs from the operating point, sorted by its value.
+
+    The column `at` holds the value. Empty if there are fewer than two values.
+    """
     group, _, name = setting.partition(".")
     lines = frame.set_index(ROW, drop=False)
     found = []
@@ -37,7 +39,7 @@ def series(study: Study, frame: pd.DataFrame, model: str, cell: tuple[str, str],
 
 
 def length(study: Study, frame: pd.DataFrame) -> Figure | None:
-    """Time over the number of frames, with a straight line through each and the speedup at both ends."""
+    """Time over the number of frames, with a fitted line per method and the speedup at both ends."""
     found = []
     for model in study.models:
         lines = {cell: series(study, frame, model, cell, LENGTH) for cell in ROWS}
@@ -72,7 +74,7 @@ def length(study: Study, frame: pd.DataFrame) -> Figure | None:
 
 
 def _fitted(axes: Axes, part: pd.DataFrame, method: str) -> tuple[float, str, str]:
-    """Points with intervals and the line through them; where it ends, and what to write there."""
+    """Draw points with intervals and a fitted line; return the end of the line, its label and its colour."""
     ink, x, y = style.colour(method), part["at"].to_numpy(float), part["time_s"].to_numpy(float)
     slope, base = np.polyfit(x, y, 1)
     _points(axes, part, "time_s", ink)
@@ -82,15 +84,15 @@ def _fitted(axes: Axes, part: pd.DataFrame, method: str) -> tuple[float, str, st
 
 
 def _points(axes: Axes, part: pd.DataFrame, name: str, ink: str, line: str = "") -> None:
-    """Values over `at` with their intervals where there are any."""
+    """Draw values over `at`, with their intervals if there are any."""
     x, y = part["at"].to_numpy(float), part[name].to_numpy(float)
     ends = np.abs(part[[f"{name}_low", f"{name}_high"]].to_numpy(float) - y[:, None]).T
-    ends = np.nan_to_num(ends, posinf=0.0)  # no bar where there is no bound
+    ends = np.nan_to_num(ends, posinf=0.0)  # no bar for an end without a bound
     axes.errorbar(x, y, yerr=ends, color=ink, ls=line, marker="o", ms=4.5, elinewidth=0.8, lw=1.3)
 
 
 def skips(study: Study, frame: pd.DataFrame) -> Figure | None:
-    """Time, SSIM and PSNR over the most steps in a row without a forward; the operating point is ringed."""
+    """Time, SSIM and PSNR over the maximum number of consecutive skipped steps; the operating point is ringed."""
     found = [
         (model, part) for model in study.models if len(part := series(study, frame, model, ("scope", "fast"), SKIP))
     ]
@@ -107,7 +109,7 @@ def skips(study: Study, frame: pd.DataFrame) -> Figure | None:
                 _points(axes, known, name, style.colour("scope"), "-")
                 own = known[known["variant"] == ""]
                 axes.plot(own["at"], own[name], "o", ms=10, mfc="none", mec=style.INK, mew=1)
-                axes.set(title=f"{model}: {metric.title}", ylabel=metric.title, xlabel="most skipped steps in a row")
+                axes.set(title=f"{model}: {metric.title}", ylabel=metric.title, xlabel="max. consecutive skipped steps")
                 axes.set_xticks(part["at"].to_numpy(float))
                 if known.empty:
                     axes.text(0.5, 0.5, "not scored", transform=axes.transAxes, ha="center", color=style.SOFT)
@@ -144,7 +146,7 @@ def memory(study: Study) -> Figure | None:
 
 
 def _bars(study: Study, model: str) -> Iterator[dict[str, Any]]:
-    """A bar per method and length: the model's own length, and the longest where that was tried too."""
+    """A bar per method and length: the model's own length, and the longest one if it was run."""
     shown = [
         (row, videos[videos["status"] == "ok"])
         for row, videos in study.rows(model)

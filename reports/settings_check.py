@@ -1,4 +1,4 @@
-"""Whether a row ran at the paper's setting, and on enough prompts: what a verdict on its numbers needs."""
+"""Conditions for a verdict: whether a line ran at the paper's setting and on enough prompts."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from reports.metric import BY_NAME
 from reports.records import Study
 from reports.video import settings
 
-LEAST_PROMPTS = 5  # fewer have no interval that can be relied on
-MODEL: dict[str, dict[str, Any]] = {  # sources.csv; a record must state each of these
+LEAST_PROMPTS = 5  # fewer do not give a reliable interval
+MODEL: dict[str, dict[str, Any]] = {  # from sources.csv; a record must state each of them
     "skyreels": {
         "frames": 257,
         "height": 544,
@@ -28,7 +28,7 @@ MODEL: dict[str, dict[str, Any]] = {  # sources.csv; a record must state each of
     },
     "magi": {"frames": 240, "height": 480, "width": 480, "steps": 64, "distill": True, "kv_range": []},
 }
-MODEL_IF_STATED: dict[str, dict[str, Any]] = {  # what makes it another model or task; older records may leave it out
+MODEL_IF_STATED: dict[str, dict[str, Any]] = {  # older records may not state these
     "skyreels": {
         "architecture.num_layers": 30,
         "architecture.num_attention_heads": 12,
@@ -47,20 +47,20 @@ MODEL_IF_STATED: dict[str, dict[str, Any]] = {  # what makes it another model or
 }
 SCOPE: dict[str, Any] = {"max_skip": 5, "decay": 0.75}
 SCOPE_IF_STATED: dict[str, Any] = {"predictor": "newton2"}  # Eq. 7
-SELECTIVE = {"skyreels"}  # computes the active frames alone; on MAGI-1 the window holds no others
+SELECTIVE = {"skyreels"}  # models with idle frames, which selective computation skips; MAGI-1's window has none
 BY_DEFINITION = {"speedup", "flops_speedup", "lpips", "ssim", "psnr"}  # the Original against itself
 RATIOS = {"speedup", "flops_speedup"}
 
 
 def by_definition(method: str, name: str) -> bool:
-    """Whether a column compares the Original with itself: 1.00 = 1.00 is no evidence."""
+    """Whether a column compares the Original with itself, which is equal by definition and no evidence."""
     return method == "original" and name in BY_DEFINITION
 
 
 def obstacle(
     study: Study, line: Line, model: str, name: str, taus: tuple[float, float] | None = None, fraction: float = 0.0
 ) -> str:
-    """Why the column `name` of a row of the main table is not the paper's to compare with; empty if it is.
+    """Why the column `name` of a line cannot be compared with the paper's; empty if it can.
 
     `model` is "skyreels" or "magi"; `taus` and `fraction` are the published row's thresholds and share of the steps.
     """
@@ -73,7 +73,7 @@ def obstacle(
 def unlike_paper(
     study: Study, line: Line, model: str, taus: tuple[float, float] | None = None, fraction: float = 0.0
 ) -> str:
-    """How the settings of a row's valid videos differ from the paper's; empty if none does."""
+    """How the settings of a line's valid videos differ from the paper's; empty if they do not."""
     for number in line.valid["record"]:
         made_by = settings(study.records[number])
         wrong = [
@@ -86,14 +86,14 @@ def unlike_paper(
 
 
 def plan_unlike_paper(plan: Mapping[str, Any], model: str) -> str:
-    """How the settings of a dry run differ from the paper's; those that it does not state are not asked for."""
+    """How the settings of a dry run differ from the paper's; settings that it does not state are not checked."""
     found = plan.get("settings") or {}
     wanted = {name: value for name, value in MODEL[model].items() if name in found}
     return ", ".join(_unlike(found, wanted, {}))
 
 
 def too_few_prompts(line: Line, name: str) -> str:
-    """Says so where a column has values of fewer prompts than an interval needs."""
+    """A reason if a column has values from fewer prompts than an interval needs; else empty."""
     valid, source = line.valid, BY_NAME[name].source
     count = (valid[valid[source].notna()] if source else valid)["prompt"].nunique()
     return f"{count} prompt{'s' * (count != 1)} where an interval needs {LEAST_PROMPTS}" * (count < LEAST_PROMPTS)

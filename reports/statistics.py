@@ -4,9 +4,10 @@ Values without a strong skew (PSNR in dB, logarithms of ratios, paired differenc
 prompts on at least as far out as Hall (1992) puts each end for the skewness that is left. Positive values (seconds,
 memory, FLOPs, LPIPS, and 1 - SSIM) have an interval of the arithmetic mean of a log-normal value: Cox's method (Zhou
 and Gao 1997) with quantiles of Student's t, each end at least as far out as the former interval's. From 5 prompts on
-both cover the truth in at least 93 % of tables up to a log deviation of 1.5 (`python -m benchmarks.coverage`). With
-fewer prompts nothing short of a guess about the skew does, and there is none. No bootstrap is used: the studentised
-one explodes where a resample misses an outlier, and covers 90 % at 32 prompts and a log deviation of 1.5.
+both cover the true mean in at least 93 % of tables up to a log deviation of 1.5 (`python -m benchmarks.coverage`). With
+fewer prompts this would need an assumption about the skew, so skewed values have no interval. No bootstrap is used: the
+studentised one becomes extremely wide if a resample misses an outlier, and covers 90 % at 32 prompts and a log
+deviation of 1.5.
 """
 
 import math
@@ -17,15 +18,15 @@ import pandas as pd
 from scipy.stats import nct, t
 
 LEVEL = 0.95
-POWER = 0.8  # how often a difference is to be found that is there; higher wants more videos
-MOST_PROMPTS = 10**6  # prompts beyond which a difference counts as one that no study would find
-FEWEST = 5  # prompts below which no interval of skewed values keeps its word
-FARTHEST = 10  # times the mean, beyond which an upper end is infinite: so few and so scattered values do not bound it
-Shape = Literal["any", "normal", "positive", "below one"]  # of the values: what their interval may suppose
+POWER = 0.8  # probability of detecting a real difference; raising it: more videos are needed
+MOST_PROMPTS = 10**6  # a difference that needs more prompts counts as undetectable
+FEWEST = 5  # prompts; with fewer, intervals of skewed values do not reach 95 % coverage
+FARTHEST = 10  # times the mean; an upper end beyond it is printed as infinite: the values do not bound it
+Shape = Literal["any", "normal", "positive", "below one"]  # the distribution that an interval assumes
 
 
 class Estimate(NamedTuple):
-    """A mean and its interval; NaN where there is no value, the interval also where there is one prompt."""
+    """A mean and its interval; all NaN without a value, and the interval NaN with one prompt."""
 
     value: float
     low: float
@@ -127,7 +128,7 @@ def standard_error(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def videos_needed(differences: np.ndarray, prompts: np.ndarray) -> float:
-    """How many pairs of videos a claim as large as the mean difference wants: to find it in `POWER` of all repeats.
+    """How many pairs of videos are needed to detect the mean difference with a power of `POWER`.
 
     By the power of the two-sided paired t test at `LEVEL`, from the spread of the paired differences between prompts,
     with as many seeds per prompt as here. NaN with fewer than two prompts; infinite for no difference, or for one so
@@ -151,7 +152,7 @@ def videos_needed(differences: np.ndarray, prompts: np.ndarray) -> float:
 
 
 def _power(size: float, prompts: int) -> float:
-    """How often the paired t test finds a mean difference of `size` standard deviations, with its own sign."""
+    """The power of the paired t test for a mean difference of `size` standard deviations, in its own direction."""
     bound = t.ppf((1 + LEVEL) / 2, prompts - 1)
     found = float(nct.sf(bound, prompts - 1, size * math.sqrt(prompts)))
     return 1.0 if math.isnan(found) else found  # scipy gives NaN far out, where nothing is missed

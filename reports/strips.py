@@ -48,7 +48,10 @@ def frames(path: Path, count: int = SHOWN) -> np.ndarray | None:
 
 
 def strips(study: Study, wanted: Wanted, needs: str = "") -> Figure | None:
-    """A block per model: its first prompt that the Original and another row have, one of `needs` where that is said."""
+    """A block per model, for the first prompt that the Original and another line have.
+
+    needs: a method that must be among the lines; otherwise the model has no block.
+    """
     blocks = [
         (model, found)
         for model in study.models
@@ -71,7 +74,7 @@ def strips(study: Study, wanted: Wanted, needs: str = "") -> Figure | None:
 
 
 def _videos(study: Study, model: str, wanted: Wanted) -> list[tuple[pd.Series, np.ndarray]]:
-    """One video of each wanted row with its frames, all of one Original, which comes first."""
+    """One video of each wanted line with its frames, all with the same Original, which comes first."""
     videos = study.videos[(study.videos["model"] == model) & (study.videos["status"] == "ok")]
     chosen = [wanted(row) and row["weights"] != "random" for row in videos.to_dict("records")]
     videos = videos[np.array(chosen, bool)]
@@ -112,7 +115,7 @@ def _block(part: SubFigure, model: str, found: list[tuple[pd.Series, np.ndarray]
 
 
 def _plain(text: str) -> str:
-    """A prompt for matplotlib, which would read `$...$` as a formula, and has no glyph for what is not in its font."""
+    """A prompt for matplotlib: without formulas (`$...$`), and with □ for letters that its font does not have."""
     return "".join(letter if letter.isprintable() and ord(letter) < 0x2500 else "□" for letter in text).replace(
         "$", "\\$"
     )

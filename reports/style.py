@@ -1,4 +1,4 @@
-"""How every figure looks: readable in print, told apart by the colour-blind, the same bytes every time."""
+"""The style of all figures: readable in print and for colour-blind readers, and the same bytes at every run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matplotlib.patheffects import withStroke
 from store import writing
 
 INK, SOFT, FAINT = "#22262b", "#7a828c", "#e4e7eb"
-MODES = {"cache": "#dfe5ea", "predict": "#f0b347", "recompute": "#1f5a8a"}  # light, middle, dark: tells apart in grey
+MODES = {"cache": "#dfe5ea", "predict": "#f0b347", "recompute": "#1f5a8a"}  # light, middle, dark: distinct in grey too
 _COLOURS = {  # Okabe and Ito's palette
     "original": INK,
     "original_repeat": SOFT,
@@ -28,7 +28,7 @@ _COLOURS = {  # Okabe and Ito's palette
 }
 _SPARE = ("#5d3a9b", "#40b0a6", "#994f00", "#e1be6a", "#dc3220", "#006cd1")
 MARKERS = {"": "o", "slow": "s", "fast": "^"}
-HALO = (withStroke(linewidth=2, foreground="white"),)  # keeps a name readable over a line
+HALO = (withStroke(linewidth=2, foreground="white"),)  # keeps a name readable on top of a line
 LINES = {"": "-", "slow": "-", "fast": (0, (4, 1.5))}
 
 SETTINGS: Any = {
@@ -72,12 +72,12 @@ SETTINGS: Any = {
 
 
 def colour(method: str) -> str:
-    """The colour of a method, in every figure and on the page; one of a spare few for a method we do not know."""
+    """The colour of a method in every figure and on the page; an unknown method gets one of a few spare colours."""
     return _COLOURS.get(method) or _SPARE[sum(map(ord, method)) % len(_SPARE)]
 
 
 def save(fig: Figure, folder: Path, name: str) -> list[str]:
-    """Write `name`.svg and .png whole, without dates or versions inside; the names written."""
+    """Write `name`.svg and .png atomically, without dates or versions in them; return the names."""
     with matplotlib.rc_context(SETTINGS):
         fig.draw_without_rendering()
         fig.set_layout_engine("none")  # laid out once, not at every drawing
@@ -88,7 +88,7 @@ def save(fig: Figure, folder: Path, name: str) -> list[str]:
 
 
 def spread(positions: list[float], gap: float) -> list[float]:
-    """Positions moved apart, as little as it takes, until neighbours are `gap` or more from each other.
+    """Positions moved apart by the least amount that puts neighbours at least `gap` from each other.
 
     >>> spread([0.0, 0.0, 10.0], 2.0)
     [-1.0, 1.0, 10.0]
@@ -111,11 +111,11 @@ def spread(positions: list[float], gap: float) -> list[float]:
     return moved
 
 
-LONGEST_NAME = 44  # letters of a row's name in a figure; longer ones leave the plot no room
+LONGEST_NAME = 44  # letters of a name in a figure; longer ones leave no room for the plot
 
 
 def short(name: str, most: int = LONGEST_NAME) -> str:
-    """A row's name for a figure, its middle left out where it is too long; the tables have it whole.
+    """A name for a figure, without its middle if it is too long; the tables have the full name.
 
     >>> short("SCOPE fast (max_skip=1)", 15)
     'SCOPE f…skip=1)'
@@ -129,7 +129,7 @@ def _cut(line: str, most: int) -> str:
 
 
 def label_lines(axes: Axes, ends: list[tuple[float, str, str]], x: float, points: float = 10.5) -> None:
-    """Direct labels right of `x` for lines that end at (y, text, colour), moved apart where they would touch."""
+    """Labels right of `x` for lines that end at (y, text, colour), moved apart so that they do not overlap."""
     axes.figure.canvas.draw()
     gap = points * axes.figure.dpi / 72
     heights = [axes.transData.transform((x, y))[1] for y, _, _ in ends]

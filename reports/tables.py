@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from reports import floor, machine, paired, provenance, published
+from reports import machine, paired, provenance, published, reference_rows
 from reports.estimates import also, estimates
 from reports.line import Line
 from reports.marks import Kind, Mark
@@ -19,7 +19,7 @@ from reports.records import Study, label
 def main(study: Study) -> tuple[tuple[Line, ...], tuple[Pair, ...]]:
     """The lines, the Original first and SCOPE last, and the differences between them."""
     lines = [_line(study, row, records) for row, records in study.rows()]
-    lines = machine.mark(floor.mark(study, lines, SIMILARITIES))
+    lines = machine.mark(reference_rows.mark(study, lines, SIMILARITIES))
     pairs = paired.compare(lines, METRICS)
     best = machine.trimmed(study, lines, paired.best(lines, pairs))
     return tuple(replace(line, best=names) for line, names in zip(lines, best, strict=True)), tuple(pairs)
@@ -48,7 +48,7 @@ def _line(study: Study, row: dict[str, str], records: pd.DataFrame) -> Line:
 
 
 def _attention(study: Study, line: Line) -> list[Mark]:
-    """Says so where a line ran another attention than the Original that its speedups are ratios to."""
+    """A mark if a line ran another attention than the Original of its speedups."""
     videos = study.videos[(study.videos["model"] == line.model) & (study.videos["method"] == "original")]
     named = {v.key: v.attention for v in videos.itertuples()}
     usual = set(videos[videos["variant"] == ""]["attention"])
@@ -58,7 +58,7 @@ def _attention(study: Study, line: Line) -> list[Mark]:
 
 
 def _point(row: Mapping[str, str], records: pd.DataFrame) -> list[Mark]:
-    """Where the numbers of a line's operating point come from, if its records say so; and that it has none."""
+    """Marks for the origin of a line's operating point: the paper's, tuned, or none."""
     turned = sorted(set(records["turned"]) - {()})
     bare = row["method"] in published.METHODS and row["method"] != "original" and not row["speed"]
     stated = [Mark(Kind.PAPER)] * bool(records["of_paper"].any())
@@ -66,9 +66,9 @@ def _point(row: Mapping[str, str], records: pd.DataFrame) -> list[Mark]:
 
 
 def _devices(study: Study, line: Line) -> list[str]:
-    """What the speeds of a line were measured on, and the times that they are to be compared with.
+    """The devices of a line's videos and of the videos that its speeds are compared with.
 
-    Those are the Originals' of the model, which speedups are ratios to; where there are none, of the whole column.
+    Those are the Originals of the model; without Originals, all videos of the model.
     """
     column = study.videos[(study.videos["model"] == line.model) & (study.videos["status"] == "ok")]
     originals = column[column["method"] == "original"]

@@ -1,4 +1,4 @@
-"""The main table on the terminal: compact, with its notes and what is missing under it."""
+"""The main table in the terminal: compact, followed by its notes and the reasons for empty cells."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from reports import floor
+from reports import reference_rows
 from reports.line import Line, shown
 from reports.metric import METRICS
 from reports.notes import blanks, notes
@@ -14,7 +14,7 @@ from reports.report import Report
 
 
 def print_main(report: Report) -> None:
-    """Print the main table to the terminal, compact, with what is missing under it."""
+    """Print the main table to the terminal, followed by its notes and the reasons for empty cells."""
     console = Console()
     if not console.is_terminal:
         console.width = 120
@@ -32,7 +32,7 @@ def _table(model: str, lines: list[Line]) -> Table:
         table.add_column(metric.short, justify="right", no_wrap=True)
     for line in lines:
         cells = [(metric, shown(line, metric)) for metric in columns]
-        reached = floor.reached(line)
+        reached = reference_rows.reached(line)
         name = escape(line.name) + line.signs + (f" [dim]{reached}[/]" if reached else "")
         bold = [f"[bold]{cell}[/]" if metric.name in line.best else cell for metric, cell in cells]
         table.add_row(name, str(len(line.valid)), *bold)

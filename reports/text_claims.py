@@ -1,4 +1,4 @@
-"""What the paper says outside of its tables, and what can be counted without weights: ours beside it, and a verdict."""
+"""Numbers of the paper outside its tables, and counts that need no weights: ours beside them, with verdicts."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ Judge = Callable[[Report, str, str], tuple[str, Verdict]]
 
 
 def _memory(report: Report, key: str, printed: str) -> tuple[str, Verdict]:
-    """Peak memory of the published length; of a tiny model, ours is shown and not compared."""
+    """Peak memory at the published length; a tiny model's is shown but not compared."""
     _, _, when, model, method, _ = [*key.split("_"), ""][:6]
     long = when == "long"
     method = "scope" if long else method
@@ -100,7 +100,7 @@ def _memory(report: Report, key: str, printed: str) -> tuple[str, Verdict]:
 
 
 def _departing(lines: Sequence[Line], setting: str) -> list[Line]:
-    """The lines in which `setting` alone departs from the operating point."""
+    """The lines in which only `setting` differs from the operating point."""
     return [line for line in lines if set(line.changed) == {setting}]
 
 
@@ -118,7 +118,7 @@ def _selective(report: Report, key: str, printed: str) -> tuple[str, Verdict]:
 
 
 def _spread(report: Report, key: str, printed: str) -> tuple[str, Verdict]:
-    """The range of LPIPS over predictors must be as small as the paper says."""
+    """The range of LPIPS over predictors, which must be at most the paper's."""
     most = float(printed.strip("<="))
     return _lpips(
         _departing(_fast(report), PREDICTOR),
@@ -128,7 +128,7 @@ def _spread(report: Report, key: str, printed: str) -> tuple[str, Verdict]:
 
 
 def _fast(report: Report) -> list[Line]:
-    """SCOPE's fast point on SkyReels-V2 and what departs from it, where LPIPS is known."""
+    """SCOPE's fast point on SkyReels-V2 and its variants, if they have LPIPS."""
     return [
         line
         for line in report.lines
@@ -159,7 +159,7 @@ def _deviation(report: Report, key: str, printed: str) -> tuple[str, Verdict]:
 
 
 def _totals(report: Report, key: str, printed: str) -> tuple[str, Verdict]:
-    """Figure 6 prints totals that no counter of either schedule gives: ours are said instead."""
+    """The totals of Figure 6, which no counter of either schedule gives; ours are shown instead."""
     plans = {model: _plan(report.study, model) for model in FULL.values()}
     if not all(plans.values()):
         return "", NO_PLAN

@@ -1,4 +1,4 @@
-"""Figure 2: the velocity that is not computed, what reuse and prediction hand back for it, and how far they are."""
+"""Figure 2: at skipped steps, the velocity that reuse and prediction return, compared with the computed one."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ SKIPPED = 5  # steps since the last forward of the right panel: SCOPE's longest 
 
 
 def measured(root: Any) -> list[dict[str, Any]]:
-    """What `task=trajectory` measured, a mapping per model, in the order of the tables."""
+    """The results of `task=trajectory`, one mapping per model, in the order of the tables."""
     found = [json.loads(path.read_text()) for path in sorted((root / "trajectory").glob("*/original.json"))]
     return sorted(found, key=lambda part: MODELS.index(part["model"]) if part["model"] in MODELS else len(MODELS))
 
 
 def saving(found: dict[str, Any], name: str) -> float:
-    """By how much the mean absolute deviation of a prediction is below that of reuse, over one frame's last steps."""
+    """Relative reduction of the mean absolute deviation by prediction, against reuse, over a frame's last steps."""
     sums = {kind: sum(sum(video["course"]["deviation"][kind]) for video in found["videos"]) for kind in ("reuse", name)}
     return 1 - sums[name] / sums["reuse"] if sums["reuse"] else float("nan")
 
 
 def figure(found: list[dict[str, Any]]) -> Figure | None:
-    """A row per model: the course over the last steps of one frame, and the error against the noise level."""
+    """Two panels per model: the velocity over the last steps of one frame, and the error over the noise level."""
     if not found:
         return None
     with rc_context(style.SETTINGS):
@@ -45,7 +45,7 @@ def figure(found: list[dict[str, Any]]) -> Figure | None:
 
 
 def _course(axes: Axes, found: dict[str, Any]) -> None:
-    """Size of the velocity over one run of steps without a forward."""
+    """Root mean square of the velocity over consecutive skipped steps."""
     courses = [video["course"] for video in found["videos"]]
     steps = np.array(courses[0]["step"]) + 1
     ends = []
@@ -65,7 +65,7 @@ def _course(axes: Axes, found: dict[str, Any]) -> None:
 
 
 def _errors(axes: Axes, found: dict[str, Any]) -> None:
-    """Relative error of each stand-in, five steps after the last forward, over the noise level."""
+    """Relative error of reuse and prediction, five steps after the last forward, over the noise level."""
     levels = np.array(found["levels"])
     ends, least = [], float("inf")
     for name in found["stand_ins"]:
@@ -90,7 +90,7 @@ def _errors(axes: Axes, found: dict[str, Any]) -> None:
     axes.text(
         0.03,
         0.03,
-        "\n".join(["mean absolute deviation (left) against reuse", *told]),
+        "\n".join(["mean absolute deviation (left), relative to reuse", *told]),
         transform=axes.transAxes,
         fontsize=7.5,
         color=style.SOFT,

@@ -1,4 +1,4 @@
-"""What tells two lines of one operating point apart: the settings that depart from it."""
+"""Variants of an operating point: the settings in which videos differ from it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pandas as pd
 from reports.video import settings
 from store import Record
 
-CODE = ("method.class", "method.code", "model.class", "model.code")  # of produced_by: what made a video, no setting
+CODE = ("method.class", "method.code", "model.class", "model.code")  # entries of produced_by that are not settings
 
 
 def variants(videos: pd.DataFrame, records: list[Record]) -> pd.Series:
-    """What a row's settings are besides its operating point, `tau_cache=0.1`.
+    """For each video, the settings that differ from its operating point, `tau_cache=0.1`; empty if none does.
 
-    A record says how it departs from the menu; where that leaves two videos of one prompt and seed in a row (older
-    records, other weights), the settings that differ between them tell them apart.
+    Records name these settings. If a line then still has two videos of one prompt and seed (older records, other
+    weights), the settings that differ between them are added.
     """
     told = [
         ", ".join(f"{name.partition('.')[2]}={value}" for name, value in sorted(changed.items()))
@@ -31,7 +31,7 @@ def variants(videos: pd.DataFrame, records: list[Record]) -> pd.Series:
         everything = sorted(set().union(*made_by.values()) - {key for c in group["changed"] for key in c})
         differ = [s for s in everything if len({str(flat.get(s)) for flat in made_by.values()}) > 1]
         older = {n for n, r in group["record"].items() if records[r].older_key}
-        if older and len(older) < len(group):  # the fingerprints of code are of two kinds: they say nothing
+        if older and len(older) < len(group):  # two kinds of code fingerprints cannot be compared
             differ = [s for s in differ if s not in CODE]
         for n, flat in made_by.items():
             apart = [f"{s.removeprefix('method.')}={flat.get(s)}" for s in differ]

@@ -1,11 +1,11 @@
-"""What comes of comparing a number of ours with a printed one."""
+"""The result of comparing one of our numbers with a published one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
 
-TOLERANCE = {  # how far from the printed number still matches; a share of it where `relative`
+TOLERANCE = {  # (tolerance, whether it is relative to the printed number)
     "speedup": (0.05, True),
     "flops_pf": (0.005, True),
     "flops_speedup": (0.01, True),

@@ -1,4 +1,4 @@
-"""Every published cell beside what this folder reproduces of it: matches, differs, not comparable or not run."""
+"""Compare every published number with ours: matches, differs, not comparable or not run."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from reports.verdict import Outcome, Verdict, compare
 from reports.video import settings
 
 QUALITY = {"vbench", "lpips", "ssim", "psnr"}
-ORDER = (Outcome.DIFFERS, Outcome.MATCHES, Outcome.NOT_COMPARABLE, Outcome.NOT_RUN)  # a row has the first of its cells
-BY_DEFINITION = Verdict(Outcome.BY_DEFINITION)  # the Original against itself; left out of the verdict of its row
+# A row of the paper gets the first of these that one of its cells has.
+ORDER = (Outcome.DIFFERS, Outcome.MATCHES, Outcome.NOT_COMPARABLE, Outcome.NOT_RUN)
+BY_DEFINITION = Verdict(Outcome.BY_DEFINITION)  # the Original compared with itself; does not count for the row
 ANOTHER_GPU = Verdict(Outcome.NOT_COMPARABLE, "another GPU")
 TINY = Verdict(Outcome.NOT_COMPARABLE, "tiny preset")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A printed number, ours (NaN where there is none), and what comes of comparing them."""
+    """The paper's number, ours (NaN if there is none), and the verdict."""
 
     printed: float
     ours: float
@@ -35,7 +36,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Judged:
-    """A row that the paper prints, and what this folder has of it."""
+    """A row of a published table, our line for it, and the verdicts."""
 
     claim: Claim
     line: Line | None  # of the main table
@@ -68,9 +69,9 @@ def summary(judged: Sequence[Judged]) -> str:
 
 
 def _of_row(cells: Mapping[str, Cell]) -> Verdict:
-    """The verdict of a row: the first in `ORDER` of its cells', with the columns that decide or the first reason.
+    """The verdict of a row: the first in `ORDER` that a cell has, with the deciding columns or the first reason.
 
-    Another GPU concerns the seconds alone, so any other reason tells more.
+    "Another GPU" applies to the seconds alone, so any other reason is more informative.
     """
     verdicts = {name: cell.verdict for name, cell in cells.items() if cell.verdict != BY_DEFINITION}  # no evidence
     outcome = next(kind for kind in ORDER if any(verdict.outcome is kind for verdict in verdicts.values()))
@@ -90,16 +91,15 @@ def _cell(study: Study, claim: Claim, line: Line | None, name: str, printed: flo
 
 
 def _find(study: Study, lines: Sequence[Line], claim: Claim) -> Line | None:
-    """The line of the main table that a claim speaks of, of the full-size model if there is one."""
+    """The line of the main table that a claim refers to; the full-size model's if there is one."""
     for model in NAMES[claim.model]:
         own = [line for line in lines if (line.model, line.method) == (model, claim.method) and len(line.valid)]
         if claim.fraction:
             own = [line for line in own if _is(_set(study, line).get("fraction"), claim.fraction)]
         elif claim.taus and (stated := [line for line in own if _taus(study, line) == claim.taus]):
             own = stated
-        elif (
-            claim.method == "original"
-        ):  # the paper's frames may not be those of the menu, and then the line has a name
+        elif claim.method == "original":
+            # At the paper's number of frames, where the menu has another, the line is a variant.
             own = sorted(own, key=lambda line: line.variant != "")
         else:
             own = [line for line in own if (line.speed, line.variant) == (claim.speed, "")]
@@ -125,7 +125,7 @@ def _is(value: Any, wanted: float) -> bool:
 
 
 def _planned(study: Study, claim: Claim, name: str) -> dict[str, Any]:
-    """The Original's PFLOPs need no run: a dry run in RESULTS/plan/<model>/original.json counts them; else empty."""
+    """The plan that counts the Original's PFLOPs without a run (RESULTS/plan/<model>/original.json); empty if none."""
     row = {"model": NAMES[claim.model][0], "method": "original", "speed": "", "variant": ""}
     return study.cell_file("plan", row) if claim.method == "original" and name == "flops_pf" else {}
 

@@ -1,4 +1,4 @@
-"""A record as a line of `Study.videos`: what it is of, what came of it, and its numbers."""
+"""A record as a line of `Study.videos`: what was generated, whether it is valid, and its numbers."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ COLUMNS = [
 
 
 def line(record: Record, n: int) -> dict[str, Any]:
-    """`COLUMNS` of the n-th record, without its variant, which depends on the other records."""
+    """`COLUMNS` of the n-th record, except its variant, which depends on the other records."""
     quality = record.scores or {}
     return {
         "record": n,
@@ -69,18 +69,18 @@ def line(record: Record, n: int) -> dict[str, Any]:
 
 
 def settings(record: Record) -> dict[str, Any]:
-    """What produced a video: `produced_by` of its run.json, or its config.yaml where an older version wrote it."""
+    """The settings that produced a video: `produced_by` of its run.json, or config.yaml for an older record."""
     return record.run.get("produced_by") or record.config
 
 
 def executed(run: Mapping[str, Any]) -> float:
-    """FLOPs of the attention that ran: masked where that was block-causal; dense where a record does not say."""
+    """FLOPs with the attention that ran: masked if it was block-causal, else dense (also if it is not recorded)."""
     flops = run.get("flops") or {}
     return number(flops.get("masked" if run.get("attention") == "block_causal" else "dense"))
 
 
 def number(value: Any) -> float:
-    """A float, NaN for what is absent or no number.
+    """A float; NaN if the value is missing or not a number.
 
     >>> number("3.5"), number(None)
     (3.5, nan)
@@ -92,7 +92,7 @@ def number(value: Any) -> float:
 
 
 def _identity(record: Record, quality: Mapping[str, Any]) -> dict[str, Any]:
-    """What the video is of: model, method and operating point, prompt, seed, Original, device."""
+    """What was generated: model, method, operating point, prompt, seed, Original, device."""
     run = record.run
     model, cell = record.path.parts[-3:-1]
     environment, point = run.get("environment") or {}, run.get("point") or {}
@@ -116,7 +116,7 @@ def _identity(record: Record, quality: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _outcome(record: Record, quality: Mapping[str, Any]) -> dict[str, Any]:
-    """Whether the video counts, and why not. A diverged video counts: it has left its Original."""
+    """Whether the video is valid, and why not. A diverged video (it no longer follows its Original) is valid."""
     validity, status = quality.get("validity") or {}, record.status
     if status == "ok" and validity.get("status") == "invalid":
         status = "invalid"
@@ -130,7 +130,7 @@ def _outcome(record: Record, quality: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _numbers(run: Mapping[str, Any], quality: Mapping[str, Any]) -> dict[str, float]:
-    """`NUMBERS`: seconds, FLOPs, bytes, counts and similarities; NaN where the record has none."""
+    """`NUMBERS`: seconds, FLOPs, bytes, counts and similarities; NaN if the record has none."""
     seconds, memory, flops = (run.get(name) or {} for name in ("seconds", "peak_memory", "flops"))
     return {
         "time_s": _seconds(seconds),
@@ -147,6 +147,7 @@ def _numbers(run: Mapping[str, Any], quality: Mapping[str, Any]) -> dict[str, fl
 
 
 def _seconds(seconds: Mapping[str, Any]) -> float:
-    """Denoising and decoding. Text is apart: only the first cell with a prompt encodes it. Older totals include it."""
+    """Denoising and decoding. Text encoding is excluded, since only the first cell with a prompt does it; old totals
+    include it."""
     parts = number(seconds.get("denoise")) + number(seconds.get("decode"))
     return number(seconds.get("total")) if math.isnan(parts) else parts

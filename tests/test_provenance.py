@@ -42,7 +42,7 @@ def made(tmp_path):
 def test_records_that_were_made_alike_have_no_such_mark(made):
     marks, notes = made({})
     assert not any(words in text for text in marks.values() for words in ("differ in", "made with"))
-    assert "may change a number" not in notes and "older kind" not in notes
+    assert "can change a number" not in notes and "older keys" not in notes
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_records_that_were_made_alike_have_no_such_mark(made):
 def test_a_line_of_records_that_differ_says_in_what(made, path, value, said):
     marks, notes = made({"scope": {path: value}}, only=[1])
     assert f"records differ in {said}" in marks["scope"] and "differ" not in marks["original"]
-    assert f"SCOPE fast on skyreels_tiny: records differ in {said}, which may change a number." in notes
+    assert f"SCOPE fast on skyreels_tiny: records differ in {said}, which can change a number." in notes
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_an_original_and_its_methods_need_not_have_one_method_code(made):
 def test_what_a_record_does_not_say_is_no_difference(made):
     marks, notes = made({}, environment={}, produced_by={}, key_version=1)
     assert not any(words in text for text in marks.values() for words in ("differ in", "made with"))
-    assert "6 of 6 records have keys of an older kind" in notes
+    assert "6 of 6 records have older keys" in notes
 
 
 def test_records_of_an_older_key_beside_new_ones_of_the_same_video_are_a_line_of_their_own(tmp_path):

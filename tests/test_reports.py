@@ -92,7 +92,8 @@ def test_numbers_are_those_of_the_records_by_hand(main):
 def test_the_original_is_its_own_reference(main):
     original = main.loc["Original"]
     assert (original["speedup"], original["flops_speedup"], original["lpips"], original["ssim"]) == (1, 1, 0, 1)
-    assert math.isnan(original["psnr"]) and "the reference itself" in original["missing"]
+    assert math.isnan(original["psnr"])
+    assert "PSNR (dB): infinite: the Original compared with itself" in original["missing"]
 
 
 def test_every_blank_has_its_reason(main):
@@ -121,10 +122,10 @@ def test_published_files_hold_every_cell_of_the_paper():
         assert float(original["time_s"]) / float(line["time_s"]) == pytest.approx(float(line["speedup"]), abs=0.006)
 
 
-def test_a_row_within_the_noise_floor_is_marked(tmp_path):
+def test_a_line_as_close_as_the_original_run_twice_is_marked(tmp_path):
     cells = dict(CELLS) | {("scope", "slow"): (0.8, 0.36, 0.004), ("original_repeat", None): (2.0, 1.0, 0.0042)}
     lines = named(small(tmp_path, cells))
-    assert [name for name, line in lines.items() if line.marked(Kind.FLOOR)] == ["SCOPE slow"]
+    assert [name for name, line in lines.items() if line.marked(Kind.REPEAT)] == ["SCOPE slow"]
 
 
 def test_estimated_points_and_random_weights_are_marked_and_have_no_quality(tmp_path):
@@ -178,7 +179,7 @@ def test_identical_videos_have_no_finite_psnr_and_say_so(tmp_path):
     cells = ORIGINAL | {("original_repeat", None): (2.0, 1.0, 0.0), ("scope", "fast"): (0.6, 0.28, 0.0)}
     report = small(tmp_path, cells)
     line = named(report)["SCOPE fast"]
-    assert math.isinf(line.value("psnr")) and line.marked(Kind.FLOOR)
+    assert math.isinf(line.value("psnr")) and line.marked(Kind.REPEAT)
     assert "∞" in formats.markdown(report)
     record = next(r for r in Store(tmp_path).records() if r.run["method"] == "scope")
     record.write_json("quality.json", record.quality | {"identical": False, "psnr": 30.0})
@@ -227,7 +228,7 @@ def test_a_row_of_another_attention_than_its_original_is_counted_as_it_ran_and_m
     marked = [line for line in report.lines if Mark(Kind.ATTENTION, ("block_causal", "full")) in line.marks]
     assert {line.method for line in marked} == {"teacache"}
     assert all(line.value("flops_pf") == line.value("flops_pf_masked") for line in marked)
-    said = "block_causal attention against an Original of full attention, so its speedups are not of the method alone"
+    said = "block_causal attention against an Original of full attention; its speedups include this difference."
     assert any(said in note for note in notes(report))
 
 

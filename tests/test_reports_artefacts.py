@@ -90,11 +90,11 @@ def test_memory_is_of_the_own_and_the_longest_length_alone(study):
 
 def test_the_ablation_table_holds_each_setting_with_its_own_value_marked(report, tmp_path):
     found = ablations.write(report, tmp_path)
-    skips = [part for part in found if part.setting == "most skipped steps in a row"]
+    skips = [part for part in found if part.setting == "maximum number of consecutive skipped steps"]
     assert {part.value: part.own for part in skips} == {"5": True, "1": False, "8": False}
-    assert {part.setting for part in found} == {"most skipped steps in a row", "selective computation"}
+    assert {part.setting for part in found} == {"maximum number of consecutive skipped steps", "selective computation"}
     text = (tmp_path / "ablations.md").read_text()
-    assert "5*" in text and "none" in text and "the point's own value" in text
+    assert "5*" in text and "none" in text and "the fast point's own value" in text
 
 
 def test_the_step_matrix_tells_context_from_update():

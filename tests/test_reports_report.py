@@ -136,4 +136,4 @@ def test_the_page_shows_every_line_with_its_counts_and_reasons(report):
     text = page.render(report, [])
     for line in report.lines:
         assert line.signed in text and f'title="{status(line)}"' in text
-    assert "VBench: not computed (all rows)." in text
+    assert "VBench: not computed (all lines)." in text

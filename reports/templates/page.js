@@ -30,7 +30,7 @@ function element(tag, className, text) {
   return made;
 }
 
-/* What was decided: a column per latent slot over the video's time, its denoising steps from the bottom up. */
+/* Decisions: a column per latent slot over the video's time, denoising steps from bottom to top. */
 function drawDecisions(canvas, slots) {
   const steps = Math.max(1, ...slots.map((slot) => slot.length));
   canvas.width = Math.max(1, slots.length);
@@ -54,7 +54,7 @@ function drawErrors(canvas, errors, top, colour) {
   pen.fill();
 }
 
-/* One prompt: its videos share a clock. The Original leads; who strays more than half a frame is put back. */
+/* One prompt: its videos share a clock. The Original sets the time; a video more than half a frame off is moved to it. */
 class Prompt {
   constructor(article) {
     this.article = article;
@@ -69,11 +69,11 @@ class Prompt {
       article.classList.toggle("differs", event.target.checked);
       this.show();
     });
-    this.more = article.querySelector(".show-variants"); /* only where there are too many videos to show at once */
+    this.more = article.querySelector(".show-variants"); /* only if there are too many videos to show at once */
     if (this.more) this.more.addEventListener("change", () => { this.pause(); this.players = []; this.fill(); this.seek(0); });
   }
 
-  /* Made when the prompt comes near the screen, so that a page of hundreds of videos opens at once. */
+  /* Built when the prompt comes near the screen, so that a page with hundreds of videos opens quickly. */
   fill() {
     if (this.players.length) return;
     const list = data.prompts[this.article.dataset.index].filter((p) => !p.variant || !this.more || this.more.checked);

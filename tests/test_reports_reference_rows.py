@@ -1,4 +1,4 @@
-"""The noise floors are measured and mark rows; "better" is said where paired intervals keep clear, and only there."""
+"""Reference rows are measured and mark lines; a line is "better" only if its paired intervals exclude zero."""
 
 import json
 
@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from baselines.original_seed import OriginalSeed
-from reports import floor, formats, page, paired, paper, read
+from reports import formats, page, paired, paper, read, reference_rows
 from reports.line import Line, shown
 from reports.metric import BY_NAME
 from reports.notes import notes
@@ -18,7 +18,7 @@ from store import Store
 from tests.synthetic import CELLS, make_store
 
 PROMPTS = [f"a circle number {n}" for n in range(5)]
-FLOORS = {
+REFERENCES = {
     ("original", None): CELLS["original", None],
     ("original_repeat", None): (2.0, 1.0, 0.0005),
     ("original_seed", None): (2.0, 1.0, 0.3),
@@ -27,9 +27,9 @@ FLOORS = {
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """Rows at each floor and one between, and what the Original's mp4 loses."""
-    root = tmp_path_factory.mktemp("floors")
-    cells = FLOORS | {
+    """Lines at each reference row and one between, and similarities of the Original's mp4."""
+    root = tmp_path_factory.mktemp("rows")
+    cells = REFERENCES | {
         ("teacache", "slow"): (1.2, 0.6, 0.0005),
         ("teacache", "fast"): (0.9, 0.4, 0.3),
         ("scope", "slow"): (0.8, 0.4, 0.004),
@@ -42,33 +42,36 @@ def report(tmp_path_factory):
     return read(root)
 
 
-def test_a_row_is_marked_with_the_nearest_floor_that_it_does_not_leave(report):
-    reached = {line.name: floor.reached(line) for line in report.lines}
+def test_a_line_is_marked_with_the_nearest_reference_row_that_it_reaches(report):
+    reached = {line.name: reference_rows.reached(line) for line in report.lines}
     assert reached == {
         "Original": "",
         "Original, repeated": "",
         "Original, other seed": "",
-        "TeaCache slow": "= floor",
+        "TeaCache slow": "= repeat",
         "TeaCache fast": "= other seed",
         "SCOPE slow": "= mp4",
         "SCOPE fast": "",
     }
 
 
-def test_the_floors_stand_under_the_table_in_numbers_and_every_mark_is_explained(report):
+def test_the_notes_hold_the_reference_rows_in_numbers_and_explain_every_mark(report):
     text = formats.markdown(report)
-    line = next(line for line in text.splitlines() if line.startswith("Floors of skyreels_tiny"))
-    for words in ("run twice LPIPS 0.00", "as its mp4 preview LPIPS 0.0040, SSIM 0.9800, PSNR 40.20 [", "another seed"):
+    line = next(line for line in text.splitlines() if line.startswith("Reference rows of skyreels_tiny"))
+    for words in ("run twice LPIPS 0.00", "its mp4 preview LPIPS 0.0040, SSIM 0.9800, PSNR 40.20 [", "another seed"):
         assert words in line
-    for kind, meaning in floor.MEANING.items():
+    for kind, meaning in reference_rows.MEANING.items():
         assert f"{kind.value}: {meaning}." in text
         assert any(kind.value in row for row in text.splitlines() if row.startswith("| "))
 
 
-def test_floors_that_were_not_measured_are_named_with_what_measures_them(tmp_path):
+def test_missing_reference_rows_are_named_with_what_adds_them(tmp_path):
     make_store(tmp_path, cells={("original", None): (2, 1, 0), ("scope", "fast"): (0.6, 0.3, 0)}, videos=False)
     said = " ".join(notes(read(tmp_path)))
-    assert "not measured on skyreels_tiny: method=original_repeat, method=original_seed, python -m eval" in said
+    assert (
+        "Reference rows missing on skyreels_tiny, and what adds them: method=original_repeat, method=original_seed"
+        in said
+    )
 
 
 def test_the_original_of_another_seed_is_the_original_with_another_noise():
@@ -110,10 +113,10 @@ def test_better_is_said_of_a_paired_difference_that_the_means_intervals_hide():
     assert set(paired.best([near, far, same], pairs)) == {frozenset()}
     assert paired.best([near, far, same], paired.compare([near, far], LPIPS)) == [{"lpips"}, set(), set()]
     said = paired.notes(pairs)[0]
-    assert "24 pairs" in said and said.endswith(f"{close.videos_needed:.0f} wanted.")
+    assert "24 pairs" in said and said.endswith(f"{close.videos_needed:.0f} needed.")
 
 
-def test_rows_without_common_videos_or_with_one_prompt_are_not_told_apart():
+def test_lines_without_common_videos_or_with_one_prompt_have_no_significant_difference():
     first, second = line_of("a", np.array([0.1, 0.2]), ["p", "p"]), line_of("b", np.array([0.3, 0.5]), ["p", "p"])
     assert [pair.finding for pair in paired.compare([first, second], LPIPS)] == [Finding.ONE_PROMPT]
     elsewhere = line_of("b", np.array([0.3, 0.5]), ["p", "p"], originals="x")
@@ -124,14 +127,14 @@ def test_rows_without_common_videos_or_with_one_prompt_are_not_told_apart():
 
 
 def test_few_prompts_are_said_under_the_table(tmp_path):
-    make_store(tmp_path / "few", cells=dict(list(FLOORS.items())[:1]), prompts=PROMPTS[:4], videos=False)
+    make_store(tmp_path / "few", cells=dict(list(REFERENCES.items())[:1]), prompts=PROMPTS[:4], videos=False)
     assert any(note.startswith("Few prompts (4)") for note in notes(read(tmp_path / "few")))
-    make_store(tmp_path / "many", cells=dict(list(FLOORS.items())[:1]), prompts=PROMPTS[:5], videos=False)
+    make_store(tmp_path / "many", cells=dict(list(REFERENCES.items())[:1]), prompts=PROMPTS[:5], videos=False)
     assert not any(note.startswith("Few prompts") for note in notes(read(tmp_path / "many")))
 
 
 def test_an_interval_stays_within_what_a_metric_can_be(tmp_path):
-    make_store(tmp_path, cells=FLOORS, prompts=PROMPTS[:5], videos=False)
+    make_store(tmp_path, cells=REFERENCES, prompts=PROMPTS[:5], videos=False)
     repeats = [r for r in Store(tmp_path).records() if r.run["method"] == "original_repeat"]
     for record, lpips in zip(repeats, (0.001, 0.002, 0.004, 0.03, 1.4), strict=True):
         record.write_json("quality.json", record.quality | {"lpips": lpips, "ssim": 1 - lpips})
