@@ -21,6 +21,7 @@ class Outcome(Enum):
     """The kinds of verdict; the value is its text."""
 
     MATCHES = "matches"
+    FLOPS_MATCH = "FLOPs match"  # counted by a dry run: no video was generated
     DIFFERS = "differs"
     NOT_COMPARABLE = "not comparable"
     NOT_RUN = "not run"

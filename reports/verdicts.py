@@ -14,13 +14,14 @@ from reports.marks import Kind
 from reports.metric import BY_NAME
 from reports.records import Study
 from reports.settings_check import by_definition, obstacle, plan_unlike_paper, unlike_paper
-from reports.verdict import Outcome, Verdict, compare
+from reports.verdict import MATCHES, Outcome, Verdict, compare
 from reports.video import settings
 
 QUALITY = {"vbench", "lpips", "ssim", "psnr"}
 # A row of the paper gets the first of these that one of its cells has.
-ORDER = (Outcome.DIFFERS, Outcome.MATCHES, Outcome.NOT_COMPARABLE, Outcome.NOT_RUN)
+ORDER = (Outcome.DIFFERS, Outcome.MATCHES, Outcome.FLOPS_MATCH, Outcome.NOT_COMPARABLE, Outcome.NOT_RUN)
 BY_DEFINITION = Verdict(Outcome.BY_DEFINITION)  # the Original compared with itself; does not count for the row
+COUNTED = Verdict(Outcome.FLOPS_MATCH, "counted by a dry run")
 ANOTHER_GPU = Verdict(Outcome.NOT_COMPARABLE, "another GPU")
 TINY = Verdict(Outcome.NOT_COMPARABLE, "tiny preset")
 
@@ -62,7 +63,7 @@ def summary(judged: Sequence[Judged]) -> str:
     counts = Counter(row.verdict.outcome for row in judged)
     told = ", ".join(
         f"{counts[outcome]} {'match' if outcome is Outcome.MATCHES else outcome.value}"
-        for outcome in (Outcome.MATCHES, Outcome.DIFFERS, Outcome.NOT_COMPARABLE, Outcome.NOT_RUN)
+        for outcome in (Outcome.MATCHES, *(other for other in ORDER if other is not Outcome.MATCHES))
         if counts[outcome]
     )
     return f"{len(judged)} published rows: {told}."
@@ -85,7 +86,8 @@ def _cell(study: Study, claim: Claim, line: Line | None, name: str, printed: flo
     plan = _planned(study, claim, name)
     if plan and (line is None or line.model != NAMES[claim.model][0]):
         ours, why = float(plan["flops_pf"]["dense"]), plan_unlike_paper(plan, claim.model)
-        return Cell(printed, ours, Verdict(Outcome.NOT_COMPARABLE, why) if why else compare(name, ours, printed))
+        verdict = Verdict(Outcome.NOT_COMPARABLE, why) if why else compare(name, ours, printed)
+        return Cell(printed, ours, COUNTED if verdict == MATCHES else verdict)
     ours = line.value(name) if line else math.nan
     return Cell(printed, ours, _verdict(study, claim, line, name, ours, printed))
 

@@ -136,7 +136,7 @@ def test_estimated_points_and_random_weights_are_marked_and_have_no_quality(tmp_
     assert lines["SCOPE fast"].signed == "SCOPE fast†‡" and lines["Uniform"].signed == "Uniform‡"
     text = " ".join(notes(report))
     assert curves.drift(report.study, "skyreels_tiny") is None
-    assert "random weights: speed, memory and FLOPs only" in text and "we estimated" in text
+    assert "random weights: speed, memory and FLOPs only" in text and "† estimated by us" in text
 
 
 def test_invalid_and_failed_videos_are_counted_and_kept_out_of_the_means(tmp_path):
@@ -372,8 +372,8 @@ def test_a_table_says_which_points_are_the_papers_and_which_are_tuned(tmp_path):
     assert lines["SCOPE paper"].signs == "†§"  # its thresholds are estimated
     assert lines["SCOPE fast"].signs == "†¶" and lines["Original"].signs == ""
     said = " ".join(notes(report))
-    assert "§ the paper's numbers" in said
+    assert "§ the paper's settings" in said
     tuned = "SCOPE fast on skyreels_tiny (max_skip, predictor)"
-    assert f"¶ tuned on calibration prompts of the model itself: {tuned}" in said
+    assert f"¶ tuned on calibration prompts of the same model: {tuned}" in said
     assert lines["SCOPE paper"].published["speedup"] == 4.73  # SCOPE-fast is the paper's core configuration
     assert "\\S{}" in formats.escape("SCOPE paper§")

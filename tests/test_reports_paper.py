@@ -60,7 +60,7 @@ def test_the_full_size_originals_flops_are_judged_from_a_plan_without_a_run(tmp_
         (tmp_path / "plan" / model / "original.json").write_text(json.dumps({"flops_pf": {"dense": pf}}))
     lines = judged(tmp_path)
     good, bad = (lines.loc["table1", model, "Original"] for model in ("skyreels", "magi"))
-    assert (good["verdict"], good["why"], good["flops_pf"]) == ("matches", "PFLOP", 244.78)
+    assert (good["verdict"], good["why"], good["flops_pf"]) == ("FLOPs match", "counted by a dry run", 244.78)
     assert bad["verdict"] == "differs" and bad["verdict_flops_pf"] == "differs: -21.09 (-26.0%)"
     assert good["verdict_time_s"] == "not comparable: tiny preset"
 

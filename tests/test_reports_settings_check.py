@@ -148,11 +148,12 @@ def test_a_dry_run_of_another_setting_is_no_count_of_the_papers(tmp_path):
     path = tmp_path / "plan" / "skyreels" / "original.json"
     path.parent.mkdir(parents=True)
     make_store(tmp_path, cells=ORIGINAL, prompts=SIX[:1], videos=False)
-    for frames, verdict in ((257, "matches"), (97, "not comparable: 97 frames where the paper has 257")):
+    other = "not comparable: 97 frames where the paper has 257"
+    for frames, cell, count in ((257, "FLOPs match: counted by a dry run", "matches"), (97, other, other)):
         path.write_text(json.dumps({"flops_pf": {"dense": 245.0}, "settings": {"frames": frames}}))
-        assert judged(tmp_path).loc["table1", "skyreels", "Original"]["verdict_flops_pf"] == verdict
+        assert judged(tmp_path).loc["table1", "skyreels", "Original"]["verdict_flops_pf"] == cell
         line = next(line for line in counts(read(tmp_path).study) if line.what == "skyreels: PFLOP")
-        assert str(line.verdict) == verdict
+        assert str(line.verdict) == count
 
 
 @pytest.mark.parametrize("frames, judged", [(257, True), (97, False)])
