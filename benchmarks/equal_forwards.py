@@ -33,11 +33,12 @@ from scipy.stats import bootstrap
 
 from baselines.teacache import TeaCache
 from baselines.uniform import Uniform
-from benchmarks.common import calibrating, composed, prompts_of, rehearse, video
+from benchmarks.common import calibrating, composed, prompts_of, video
 from engine.ledger import forwards
 from engine.method import Method, Original
 from eval.metrics import mse, psnr
 from scope.method import Scope
+from sweep.calibration.rehearsal import rehearse
 from terminal import tolerate
 
 CONTENT = ("latent", "patch_embedding")  # signals that differ from video to video

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.abab import conditions, in_turn, show, split
-from benchmarks.common import Rehearsal, composed, prompts_of
+from benchmarks.common import composed, prompts_of
 from engine.loop import generate
 from engine.method import Method
 from engine.row import Row
+from sweep.calibration.rehearsal import Rehearsal
 from terminal import tolerate
 
 DEFAULTS = {"method": "original,scope", "rounds": "5"}

@@ -20,13 +20,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from eval import lossless, lpips_weights, video, winograd
+from eval.ssim import ssim
+from eval.stacks import Frames, MismatchError, chunk, pair, unit
 from terminal import tolerate
 
-Frames = np.ndarray | Tensor
 PSNR_CAP = 100.0  # dB of a frame without error in a mean over frames; the smallest uint8 error is below it
 
 
@@ -46,10 +45,6 @@ CONVENTIONS = {
     "teacache": Convention("frame_mean", "valid", lpips_spatial=True),  # TeaCache and VideoSys, eval/
     "lpips_default": Convention(lpips_rescale=False),  # lpips.LPIPS()(a, b) on frames in [0, 1]
 }
-
-
-class MismatchError(ValueError):
-    """The two videos cannot be compared frame by frame."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +70,12 @@ class Similarity:
 
 def mse(frames: Frames, reference: Frames) -> np.ndarray:
     """The mean squared error of each frame, of values in [0, 1], float64 (T,). Exact for uint8 frames."""
-    a, b = _pair(frames, reference)
+    a, b = pair(frames, reference)
     if a.dtype == b.dtype == torch.uint8:
         # exact: float32 represents differences of bytes and their squares, and float64 their sum
         squares = [(x.float() - y.float()).square_().sum(dtype=torch.float64) for x, y in zip(a, b, strict=True)]
         return torch.stack(squares).cpu().numpy() / (255.0**2 * a[0].numel())
-    return (_unit(a, torch.float64) - _unit(b, torch.float64)).square().flatten(1).mean(1).cpu().numpy()
+    return (unit(a, torch.float64) - unit(b, torch.float64)).square().flatten(1).mean(1).cpu().numpy()
 
 
 def psnr(error: np.ndarray) -> float | None:
@@ -98,72 +93,6 @@ def psnr_per_frame(error: np.ndarray, cap: float = PSNR_CAP) -> np.ndarray:
     return np.minimum(-10 * np.log10(np.maximum(error, 10 ** (-cap / 10))), cap)
 
 
-def ssim(frames: Frames, reference: Frames, border: str = "reflect") -> np.ndarray:
-    """SSIM of each frame, float64 (T,), at most 1. Wang et al. 2004: Gaussian window 11×11 of sigma 1.5,
-    K1 = 0.01, K2 = 0.03, data range 1, population variances; the map is averaged over pixels and RGB channels.
-
-    border="reflect": the whole map of frames mirrored at the border, as in torchmetrics from 1.5 on and in FlowCache.
-    border="valid": only positions where the window fits, as in scikit-image with gaussian_weights, older torchmetrics
-    and TeaCache.
-    """
-    a, b = _pair(frames, reference)
-    if min(a.shape[1:3]) < 11:
-        raise ValueError(f"SSIM wants frames of at least 11×11 pixels, got {a.shape[2]}×{a.shape[1]}")
-    if border not in ("reflect", "valid"):
-        raise ValueError(f"border is 'reflect' or 'valid', got {border!r}")
-    values = []
-    for x, y in zip(a.split(_chunk(a)), b.split(_chunk(a)), strict=True):
-        planes = _unit(torch.cat([x, y]).permute(0, 3, 1, 2).contiguous(), torch.float64)
-        if border == "reflect":
-            planes = F.pad(planes, (5, 5, 5, 5), mode="reflect")
-        channels = zip(*(half.unbind(1) for half in planes.chunk(2)), strict=True)  # one channel fits into the cache
-        values.append(torch.stack([_mean_ssim(*pair) for pair in channels]).mean(0))
-    return torch.cat(values).cpu().numpy()
-
-
-def _mean_ssim(x: Tensor, y: Tensor) -> Tensor:
-    """The mean of the SSIM map of two planes (..., H, W): (...,). On a CPU it is computed in bands that fit into the
-    cache, which is twice as fast for a frame of 544×960. The values of the map do not change."""
-    height, width = x.shape[-2] - 10, x.shape[-1] - 10
-    band = height if x.is_cuda else max(16, 2**16 // width)
-    parts = [
-        _ssim_map(*(plane[..., top : top + band + 10, :] for plane in (x, y))).sum((-2, -1))
-        for top in range(0, height, band)
-    ]
-    return torch.stack(parts).sum(0) / (height * width)
-
-
-def _ssim_map(x: Tensor, y: Tensor) -> Tensor:
-    """The SSIM of each window of two planes (..., H, W) in [0, 1]: (..., H - 10, W - 10)."""
-    c1, c2 = 0.01**2, 0.03**2
-    mean_x, mean_y = _blur(x), _blur(y)
-    covariance, variances = (
-        _blur(x * y),
-        _blur(x.square().add_(y.square())),
-    )  # summed; the means are subtracted below
-    product = mean_x * mean_y
-    squares = mean_x.square_().add_(mean_y.square_())
-    covariance.sub_(product)
-    variances.sub_(squares).clamp_(min=0)
-    above = product.mul_(2).add_(c1).mul_(covariance.mul_(2).add_(c2))  # in place: memory takes half of the time
-    return above.div_(squares.add_(c1).mul_(variances.add_(c2)))
-
-
-_WINDOW = [math.exp(-(offset**2) / (2 * 1.5**2)) for offset in range(-5, 6)]
-
-
-def _blur(plane: Tensor) -> Tensor:
-    """The Gaussian window along both axes, as sums of shifted planes; several times as fast as a depthwise
-    convolution."""
-    for axis in (-2, -1):
-        size = plane.shape[axis] - 10
-        total = plane.narrow(axis, 0, size) * (_WINDOW[0] / sum(_WINDOW))
-        for shift in range(1, 11):
-            total.add_(plane.narrow(axis, shift, size), alpha=_WINDOW[shift] / sum(_WINDOW))
-        plane = total
-    return plane
-
-
 def lpips(frames: Frames, reference: Frames, network: torch.nn.Module, rescale: bool = True) -> np.ndarray:
     """The LPIPS of each frame, float64 (T,), from 0 (noise exceeds 1). Zhang et al. 2018, linear heads v0.1.
 
@@ -173,14 +102,14 @@ def lpips(frames: Frames, reference: Frames, network: torch.nn.Module, rescale: 
             averaged here.
         rescale: map the frames from [0, 1] to [-1, 1], as the network expects. False only to reproduce other numbers.
     """
-    a, b = _pair(frames, reference)
+    a, b = pair(frames, reference)
     if min(a.shape[1:3]) < 32:
         raise ValueError(f"LPIPS wants frames of at least 32×32 pixels, got {a.shape[2]}×{a.shape[1]}")
     device = next(network.parameters()).device
     values = []
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        for x, y in zip(a.split(_chunk(a)), b.split(_chunk(a)), strict=True):
-            x, y = (_unit(z.to(device), torch.float32).permute(0, 3, 1, 2) for z in (x, y))  # channels last in memory
+        for x, y in zip(a.split(chunk(a)), b.split(chunk(a)), strict=True):
+            x, y = (unit(z.to(device), torch.float32).permute(0, 3, 1, 2) for z in (x, y))  # channels last in memory
             x, y = (2 * x - 1, 2 * y - 1) if rescale else (x, y)
             values.append(network(x, y).flatten(1).mean(1))
     return torch.cat(values).double().cpu().numpy()
@@ -278,38 +207,6 @@ def lock_step(reference: str | Path, candidate: str | Path, batch: int = 8) -> I
 def _network(net: str, weights: Path, modified: int, spatial: bool, device: str) -> torch.nn.Module:
     network = lpips_weights.load(net, weights, spatial)
     return winograd.quicken(network) if device == "cpu" else network.to(device)
-
-
-def _chunk(frames: Tensor) -> int:
-    """The number of frames per batch: eight on a GPU or if they are small, else one, because of the CPU's cache."""
-    return 8 if frames.is_cuda else max(1, min(8, 2**16 // (frames.shape[1] * frames.shape[2])))
-
-
-def _pair(frames: Frames, reference: Frames) -> tuple[Tensor, Tensor]:
-    if tuple(frames.shape) != tuple(reference.shape):
-        raise MismatchError(
-            f"frames have the shape {tuple(frames.shape)} and their reference {tuple(reference.shape)}; "
-            "want equal shapes (T, H, W, 3)"
-        )
-    if frames.ndim != 4 or frames.shape[-1] != 3 or len(frames) == 0:
-        raise ValueError(f"frames must be (T, H, W, 3) RGB with T > 0, got {tuple(frames.shape)}")
-    return _tensor(frames), _tensor(reference)
-
-
-def _tensor(frames: Frames) -> Tensor:
-    return frames if isinstance(frames, Tensor) else torch.from_numpy(np.require(frames, requirements=["C", "W"]))
-
-
-def _unit(frames: Tensor, dtype: torch.dtype) -> Tensor:
-    """The frames as floats in [0, 1]. Bytes are converted to floats only here."""
-    if frames.dtype == torch.uint8:
-        return frames.to(dtype).div_(255)
-    if not frames.dtype.is_floating_point or not (frames.min() >= 0 and frames.max() <= 1):
-        raise ValueError(
-            f"frames must be uint8 or float in [0, 1], got {frames.dtype} in "
-            f"[{frames.min():g}, {frames.max():g}]; divide by 255, or add 1 and halve for [-1, 1]."
-        )
-    return frames.to(dtype)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -14,34 +14,15 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from eval import vbench_setup, vbench_suite
+from eval.vbench_cells import PROTOCOLS, Cell, has, mean, write
+from eval.vbench_report import report
 from eval.vbench_suite import Video
-from eval.vbench_total import DIMENSIONS, FACTS, VBenchError, missing, total
-from store import Record, Store, writing
-
-PROTOCOLS = {"standard": "vbench", "long": "vbench_long"}  # protocol: name of its values in quality.json
-LONG_FROM = 5.0  # seconds; VBench's FAQ recommends VBench-Long from this length on
-
-
-@dataclass
-class Cell:
-    """The videos of one line of the main table, and the errors of its dimensions."""
-
-    name: str
-    own_prompts: bool
-    videos: list[Video]
-    left_out: Counter[str]
-    problems: dict[str, str] = field(default_factory=dict)  # dimension: why its run failed
-
-    def wanted(self, dimension: str, entries: Sequence[dict]) -> list[Video]:
-        """The videos of a dimension: those of its prompts, or all videos if they do not have VBench's prompts."""
-        if not self.own_prompts:
-            return [] if DIMENSIONS[dimension].get("own_prompts") else self.videos
-        of_dimension = set(vbench_suite.prompts(entries, dimension))
-        return [video for video in self.videos if video.prompt in of_dimension]
+from eval.vbench_total import DIMENSIONS, FACTS, VBenchError
+from store import Record, Store
 
 
 @dataclass(frozen=True)
@@ -81,11 +62,11 @@ def score(
         for cell in cells
         for name in names
         if not lack[name]
-        if (lacking := [v for v in cell.wanted(name, entries) if not _has(v.record, name, protocol)])
+        if (lacking := [v for v in cell.wanted(name, entries) if not has(v.record, name, protocol)])
     ]
     ran_on = _run(store, jobs, entries, protocol, device) if jobs else None
     about = {"package": found["versions"], "protocol": protocol, "device": ran_on}
-    return {cell.name: _report(store, cell, entries, lack, about, suite) for cell in cells}
+    return {cell.name: report(store, cell, entries, lack, about, suite) for cell in cells}
 
 
 def _cells(store: Store, entries: Sequence[dict], declared: bool) -> list[Cell]:
@@ -203,127 +184,15 @@ def _take(job: Job, message: dict, protocol: str) -> None:
     if absent and not problem:
         paths = ", ".join(str(video.record.path / "frames.mp4") for video in absent[:3])
         problem = f"VBench omitted {len(absent)} of {len(job.videos)} videos, the first {paths}"
-    if not problem and not math.isclose(ours := _mean(values.values()), message["score"], rel_tol=1e-5, abs_tol=1e-7):
+    if not problem and not math.isclose(ours := mean(values.values()), message["score"], rel_tol=1e-5, abs_tol=1e-7):
         problem = f"our mean over the videos, {ours:.6f}, differs from VBench's {message['score']:.6f}"
     if problem:
         job.cell.problems[job.dimension] = problem
     for video in job.videos:
         if video.file in values:
-            _write(video.record, job.dimension, values[video.file], protocol)
+            write(video.record, job.dimension, values[video.file], protocol)
     outcome = f"failed: {problem}" if problem else f"{message['score']:.6f} ({message['seconds']:.1f} s)"
     print(f"{job.cell.name} {job.dimension}, {len(job.videos)} videos: {outcome}", flush=True)
-
-
-def _mean(values: Sequence[dict]) -> float:
-    """VBench's mean of a dimension: over videos, or over frames for some dimensions."""
-    weights = sum(value["weight"] for value in values)
-    return sum(v["value"] * v["weight"] for v in values if v["weight"]) / weights if weights else math.nan
-
-
-def _has(record: Record, dimension: str, protocol: str) -> bool:
-    return dimension in _values(record, protocol)
-
-
-def _values(record: Record, protocol: str) -> dict[str, dict]:
-    """{dimension: {"value", "weight"}} of a record under a protocol and this version of VBench."""
-    quality, name = record.quality or {}, PROTOCOLS[protocol]
-    about = quality.get(f"{name}_about", {})
-    if about.get("package") != FACTS["version"]:
-        return {}
-    return {d: {"value": v, "weight": about["weights"][d]} for d, v in quality.get(name, {}).items()}
-
-
-def _write(record: Record, dimension: str, value: dict, protocol: str) -> None:
-    name, kept = PROTOCOLS[protocol], _values(record, protocol) | {dimension: value}
-    quality = record.quality or {}  # read again, because other metrics are written to the same file
-    about = quality.get(f"{name}_about", {}) | {
-        "package": FACTS["version"],
-        "weights": {d: v["weight"] for d, v in kept.items()},
-    }
-    if value.get("fps"):
-        about["seconds"] = value["frames"] / value["fps"]
-    values = {d: v["value"] for d, v in kept.items()}
-    record.write_json("quality.json", quality | {name: values, f"{name}_about": about})
-
-
-def _report(
-    store: Store, cell: Cell, entries: Sequence[dict], lack: dict[str, list[str]], about: dict, suite: str | Path | None
-) -> dict:
-    """Collect the scores of a cell from its records and write RESULTS/vbench/<cell>.json."""
-    asked, shown = vbench_suite.prompts(entries), {video.prompt for video in cell.videos}
-    found = {name: _dimension(cell, name, entries, lack[name], about["protocol"], suite) for name in DIMENSIONS}
-    scores = {name: fact.get("score") for name, fact in found.items()}
-    kind = "VBench's own" if cell.own_prompts else "custom"
-    report = about | {
-        "cell": cell.name,
-        "videos": len(cell.videos),
-        "left_out": dict(cell.left_out),
-        "prompts": {
-            "kind": kind,
-            "used": len(shown),
-            "of": len(asked) if cell.own_prompts else None,
-            "sha256": vbench_suite.digest(shown),
-            "suite": str(suite) if suite else None,
-        },
-        "static_filter": False,
-        "notes": _notes(cell, about["protocol"]),
-        "dimensions": found,
-        "total": None if missing(scores) else total(scores),
-        "total_lacks": missing(scores),
-    }
-    path = store.root / "vbench" / f"{cell.name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with writing(path) as draft:
-        draft.write_text(json.dumps(report, indent=1))
-    return report
-
-
-def _dimension(
-    cell: Cell, name: str, entries: Sequence[dict], lack: list[str], protocol: str, suite: str | Path | None
-) -> dict:
-    """{"status", "videos", "of"}, with "score" if the status is ok and with "reason" otherwise."""
-    wanted = cell.wanted(name, entries)
-    values = [_values(v.record, protocol)[name] for v in wanted if _has(v.record, name, protocol)]
-    counts = {"videos": len(values), "of": len(wanted)}
-    if not wanted:
-        why = (
-            "it needs VBench's own prompts, and this cell has others"
-            if not cell.own_prompts
-            else "no video of this cell has one of its prompts"
-        )
-        return {"status": "unavailable", "reason": why, **counts}
-    if name in cell.problems:
-        return {"status": "failed", "reason": cell.problems[name], **counts}
-    if len(values) < len(wanted):
-        if lack:
-            return {
-                "status": "unavailable",
-                "reason": "missing " + "; missing ".join(lack),
-                "brief": f"missing {vbench_setup.short(lack)}",
-                **counts,
-            }
-        return {
-            "status": "incomplete" if values else "not scored",
-            "reason": f"{len(wanted) - len(values)} of {len(wanted)} videos have no score",
-            **counts,
-        }
-    absent = set(vbench_suite.prompts(entries, name)) - {v.prompt for v in wanted} if suite else set()
-    if absent:
-        why = f"{len(absent)} prompts of the suite have no video, the first {min(absent)!r}"
-        return {"status": "incomplete", "reason": why, "partial": _mean(values), **counts}
-    return {"status": "ok", "score": _mean(values), **counts}
-
-
-def _notes(cell: Cell, protocol: str) -> list[str]:
-    about = f"{PROTOCOLS[protocol]}_about"
-    lengths = [((video.record.quality or {}).get(about) or {}).get("seconds") or 0 for video in cell.videos]
-    if protocol == "standard" and max(lengths, default=0) >= LONG_FROM:
-        return [f"videos of up to {max(lengths):.1f} s: VBench's FAQ recommends protocol=long from {LONG_FROM:.0f} s"]
-    if protocol == "long":
-        return [
-            "VBench-Long cuts the videos into clips and encodes them again: lossy, and not bit-identical on each run"
-        ]
-    return []
 
 
 @contextmanager

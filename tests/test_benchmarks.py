@@ -5,7 +5,6 @@ import pytest
 
 from baselines.teacache import TeaCache
 from baselines.uniform import Uniform
-from benchmarks.common import rehearse
 from benchmarks.equal_forwards import Contest, interval_of, prediction_gain, rivals
 from benchmarks.fit_teacache import Watch, fit
 from conf.schema import CONF
@@ -13,6 +12,7 @@ from engine.ledger import forwards
 from engine.method import Original
 from models.shapes import prompts
 from scope.method import Scope
+from sweep.calibration.rehearsal import rehearse
 from tests.tiny import build, ledger_of, texts_of, video
 
 

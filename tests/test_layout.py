@@ -17,7 +17,7 @@ MAY = {  # besides themselves
     "eval": {"store"},
     "reports": {"store"},
     "conf": {"engine"},
-    "sweep": {"conf", "engine", "eval", "store"},
+    "sweep": {"conf", "engine", "eval", "reports", "store"},
 }
 COMPOSES = {("scope/pipeline.py", "conf"), ("scope/pipeline.py", "models")}  # a command of the library, like run.py
 OURS = {*MAY, "benchmarks", "run", "tests"}

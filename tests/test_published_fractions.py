@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from benchmarks.common import composed, rehearse
+from benchmarks.common import composed
 from engine.ledger import flops, plan
+from sweep.calibration.rehearsal import rehearse
 from tests.test_magi1_backbone import ARCHITECTURE as MAGI1
 from tests.test_magi1_backbone import _model
 from tests.tiny import ARCHITECTURE, build, ledger_of

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.common import rehearse
 from conf.schema import ConfigError
 from engine.ledger import Entry, flops, plan
 from engine.loop import NonFinite, generate
@@ -21,6 +20,7 @@ from engine.method import Method, Original
 from engine.produce import warm_up
 from eval import lpips_weights
 from eval.metrics import lpips
+from sweep.calibration.rehearsal import rehearse
 from sweep.make_videos import Notify, nobody
 
 QUANTITIES = {"flops": False, "speedup": True, "lpips": True}  # quantity: whether less computation raises it
