@@ -15,7 +15,7 @@ import torch
 
 from conf.schema import Run
 from engine.ledger import write
-from engine.produce import account, forget, produce, warm_up
+from engine.produce import Produced, account, forget, produce, warm_up
 from engine.resident import Resident, collect
 from engine.weights import WeightsError
 from store import FULL, STALE, Record, Store
@@ -177,6 +177,20 @@ def prepare(todo: list[Turn], store: Store, notify: Notify) -> tuple[Ready, list
     return ready, [turn for turn in todo if id(turn.job.model) in ready.warm]
 
 
+def _spent(made: Produced, text: float, warmup: float) -> dict[str, Any]:
+    """Seconds and bytes of a video, as its record holds them. The total is without text: a prompt is encoded once."""
+    seconds = {"denoise": made.denoise.seconds, "decode": made.decode.seconds, "text": text, "warmup": warmup}
+    seconds["total"] = seconds["denoise"] + seconds["decode"]
+    peaks = {k: max(getattr(made.denoise, k), getattr(made.decode, k)) for k in ("allocated", "reserved")}
+    return {
+        "seconds": seconds,
+        "peak_memory": peaks,
+        "peak_memory_denoise": {k: getattr(made.denoise, k) for k in peaks},
+        "memory_before": made.denoise.before,
+        "load": psutil.getloadavg(),
+    }
+
+
 def video(job: Job, cell: Cell, store: Store, ready: Ready, on_row: Any, notify: Notify = nobody) -> Record:
     """Generate one video into the store. An error is recorded and does not stop other videos, except DeviceLost."""
     from eval.video import read, write_lossless, write_preview
@@ -203,13 +217,7 @@ def video(job: Job, cell: Cell, store: Store, ready: Ready, on_row: Any, notify:
             broken = isinstance(error, torch.AcceleratorError)  # out of memory is another error, which does not last
         else:
             write(made.ledger, stage.path / "trace.jsonl")
-            spent = {"denoise": made.denoise.seconds, "decode": made.decode.seconds, "text": ready.text_seconds}
-            spent["warmup"] = ready.warm[id(model)]
-            spent["total"] = spent["denoise"] + spent["decode"]  # without text, because a prompt is encoded once
-            peaks = {k: max(getattr(made.denoise, k), getattr(made.decode, k)) for k in ("allocated", "reserved")}
-            stage.run |= account(model, made, cell.base) | {"seconds": spent, "peak_memory": peaks}
-            stage.run["peak_memory_denoise"] = {k: getattr(made.denoise, k) for k in peaks}
-            stage.run |= {"memory_before": made.denoise.before, "load": psutil.getloadavg()}
+            stage.run |= account(model, made, cell.base) | _spent(made, ready.text_seconds, ready.warm[id(model)])
             stage.run |= {"status": "invalid" if made.reason else "ok", "reason": made.reason}
         if not broken:
             forget(model, job.method)  # also after a failure, so that an out-of-memory error affects one video

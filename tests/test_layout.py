@@ -112,6 +112,15 @@ def test_no_file_is_too_long_and_none_is_called_utils(name):
 
 
 @pytest.mark.parametrize("name", sorted(OURS - {"tests"}))
+def test_no_function_is_longer_than_forty_lines(name):
+    for file in files(name):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                length = node.end_lineno - node.lineno + 1
+                assert length <= 40, f"{file.relative_to(ROOT)}: {node.name} has {length} lines"
+
+
+@pytest.mark.parametrize("name", sorted(OURS - {"tests"}))
 def test_nothing_is_loaded_that_could_run_code(name):
     """Weights come as safetensors or with weights_only; what unpickles names the few classes that it lets through."""
     for file in files(name):
