@@ -29,6 +29,11 @@ class Backbone(Capabilities, Protocol):
         ...
 
     @property
+    def peak_bytes(self) -> float:
+        """Predicted peak memory of the device for a video of the Original, weights included."""
+        ...
+
+    @property
     def weights_id(self) -> str:
         """Changes with the content of the weight files. Raises WeightsError if they are missing or broken."""
         ...

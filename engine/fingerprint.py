@@ -31,6 +31,7 @@ BESIDE = frozenset(
         "frame_borders",
         "knobs",
         "parameters",
+        "peak_bytes",
         "plan_counts",
         "price",
         "prices",

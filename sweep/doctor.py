@@ -36,7 +36,6 @@ from terminal import console, tolerate
 OK, WARNING, MISSING = "ok", "warning", "missing"
 COLOURS = {OK: "green", WARNING: "yellow", MISSING: "bold red"}
 PYTHONS = ((3, 11), (3, 13))
-PEAKS = {"skyreels": 13.9, "magi1": 20.6}  # GB; docs/performance.md says how they were found
 ROOM = 20  # number of videos for which the results folder should have space
 
 
@@ -158,7 +157,7 @@ def _model(arguments: Sequence[str]) -> Iterator[Finding]:
         yield Finding("weights", MISSING, str(error))
     if model.device.type == "cuda":
         there = torch.cuda.get_device_properties(model.device).total_memory / GB
-        yield _memory(model.name, model.parameters * (4 if model.settings.precision == "fp32" else 2) / GB, there)
+        yield _memory(model.peak_bytes / GB, there)
     root = Path(cell.run.results).expanduser().absolute()
     try:
         if root.exists():
@@ -177,20 +176,14 @@ def _model(arguments: Sequence[str]) -> Iterator[Finding]:
     )
 
 
-def _memory(name: str, weights: float, there: float) -> Finding:
-    """Whether a GPU with `there` GB is large enough for the model `name`, whose denoiser needs `weights` GB."""
-    wanted = PEAKS.get(name, 1.5 * weights)
-    told = (
-        f"{wanted:.1f} GB for a video of the Original at the published setting, decoding included"
-        if name in PEAKS
-        else f"about {wanted:.1f} GB, 1.5 times the denoiser's weights"
-    )
+def _memory(wanted: float, there: float) -> Finding:
+    """Whether a GPU with `there` GB is large enough for a video that needs `wanted` GB."""
     enough = there >= wanted
     return Finding(
         "GPU memory",
         OK if enough else WARNING,
-        f"{there:.1f} GB; needed: {told}",
-        "" if enough else "use a larger GPU or a smaller setting, e.g. fewer frames",
+        f"{there:.1f} GB; needed: {wanted:.1f} GB for a video of the Original at this setting, decoding included",
+        "" if enough else "use a larger GPU or a smaller model.height and model.width",
     )
 
 

@@ -77,12 +77,13 @@ def serve(orders: Connection, events: Connection) -> int:
         if ordered is None:
             return 0
         batch, lost = ordered
-        cells = []
+        composed = []
         for order in batch:
             try:
-                cells.append(Cell.of(Order(**order)))
+                composed.append(Cell.of(Order(**order)))
             except (ConfigError, WeightsError) as error:  # valid where it was ordered, but not on this machine
                 events.send(("failed", str(error)))
+        cells = composed  # only now do those before go: a model that both use stays in memory
         try:
             perform(cells, lambda *event: events.send(event), lost)
         except DeviceLost:

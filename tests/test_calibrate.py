@@ -3,7 +3,7 @@
 import json
 import math
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from types import SimpleNamespace
 
 import pytest
@@ -13,10 +13,12 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 import sweep.calibration.trial
+from baselines.ca2vdm import Ca2VDM
 from baselines.cfg_cache import CfgCache
 from baselines.delta_dit import DeltaDiT
 from baselines.easycache import EasyCache
 from baselines.first_block_cache import FirstBlockCache
+from baselines.lossless import Lossless
 from baselines.magcache import MagCache
 from baselines.pab import PAB
 from baselines.taylorseer import TaylorSeer
@@ -29,11 +31,12 @@ from engine.method import Original
 from eval import lpips_weights
 from models.shapes import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, prompts
 from scope.method import Scope
+from sweep.calibration.rehearsal import rehearse
 from sweep.calibration.search import CLOSE, WITHIN, Search, Unreachable
 from sweep.calibration.task import knobs_of
 from sweep.calibration.trial import Trial
 from tests.test_run import call
-from tests.tiny import TINY, build, ledger_of, texts_of, video
+from tests.tiny import LONG, TINY, build, ledger_of, texts_of, video
 
 # --- the search, by hand ----------------------------------------------------------------------------------------------
 
@@ -171,6 +174,34 @@ def test_a_rehearsal_agrees_where_decisions_do_not_look_at_the_content(model, me
 @pytest.mark.parametrize("method", [EasyCache(0.5, 1, 0), FirstBlockCache(0.3)], ids=lambda m: type(m).__name__)
 def test_a_rehearsal_disagrees_where_they_do(model, method):
     assert not trial(model, method).agrees(method)
+
+
+@pytest.fixture(scope="module")
+def causal():
+    return build(frames=LONG, steps=8, attention="block_causal", overlap_noise="segment")
+
+
+KEEPING = [Lossless(), Ca2VDM(), *(Scope(0.3, 0.9, selective="exact", decide_per=grain) for grain in ("row", "unit"))]
+
+
+@pytest.mark.parametrize("method", KEEPING, ids=["lossless", "ca2vdm", "scope, row", "scope, unit"])
+def test_a_rehearsal_prices_the_context_whose_keys_are_kept(causal, method):
+    real, thought = ledger_of(causal, method), rehearse(causal, method, trial(causal, method).texts[0])
+    assert [entry.kept for entry in thought] == [entry.kept for entry in real]
+    assert any(entry.kept[1] for entry in real), "there is something to price"
+    assert flops(thought, causal.price) == flops(real, causal.price)
+    assert trial(causal, method).agrees(method)
+
+
+@pytest.mark.parametrize("change", [{"kept": (0, 2)}, {"idle": ((0, 2),)}, {"copied": ("velocity",)}, {"seen": (0, 4)}])
+def test_a_rehearsal_with_the_same_decisions_and_another_cost_does_not_agree(model, monkeypatch, change):
+    made, ledger = trial(model, Uniform(2.5)), ledger_of(model, Uniform(2.5))
+    changed = [replace(ledger[0], **change), *ledger[1:]]
+    monkeypatch.setattr(made, "_video", lambda number, method: (None, ledger))
+    monkeypatch.setattr(sweep.calibration.trial, "rehearse", lambda *_: changed)
+    alike = changed[0].kept == ledger[0].kept and changed[0].idle == ledger[0].idle
+    alike &= flops(changed, model.price) == flops(ledger, model.price)
+    assert made.agrees(Uniform(2.5)) is alike
 
 
 def test_what_is_measured_is_the_share_of_the_ledgers_flops(model):

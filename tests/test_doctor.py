@@ -88,3 +88,42 @@ def test_a_driver_without_a_gpu_for_torch_is_explained(monkeypatch):
     monkeypatch.setattr(doctor, "_said", lambda *command: "550.1" if command[0] == "nvidia-smi" else None)
     gpu = found()["GPU"]
     assert gpu.state == WARNING and "driver 550.1" in gpu.found and "CUDA" in gpu.remedy
+
+
+LARGE = [f"model.architecture.{size}" for size in ("num_attention_heads=40", "ffn_dim=13824", "num_layers=40")]  # 14B
+RANDOM = ["model.weights=random"]  # no text encoder
+
+
+@pytest.mark.parametrize(
+    "words, measured",
+    [
+        (["model=skyreels"], 13.9),
+        (["model=skyreels", "model.frames=97"], 13.9),
+        (["model=skyreels", *LARGE, "model.height=720", "model.width=1280"], 48.1),
+        (["model=magi1"], 20.6),
+        (["model=magi1", "model.frames=480"], 28.2),
+        (["model=magi1", *RANDOM, "model.distill=false", "model.kv_range=[5,4,3,2]"], 18.0),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_the_memory_that_a_video_takes_is_predicted_at_every_size(words, measured):
+    """GB that were measured on a simulated GPU, denoising and decoding."""
+    assert doctor._composed(words).model.peak_bytes / 1e9 == pytest.approx(measured, rel=0.025)
+
+
+@pytest.mark.parametrize(
+    "smaller",
+    [["model.height=272", "model.width=480"], ["model.base_frames=37", "model.frames=37"]],
+    ids=" ".join,
+)
+def test_a_smaller_setting_is_predicted_to_take_less(smaller):
+    full, small = (doctor._composed(["model=skyreels", *RANDOM, *words]).model for words in ([], smaller))
+    decoding = small.settings.height == full.settings.height  # which sees no window
+    assert small.peak_bytes < 0.7 * full.peak_bytes or (decoding and small.peak_bytes == full.peak_bytes)
+    encoding = doctor._composed(["model=skyreels", *smaller]).model.peak_bytes
+    assert encoding == max(11.4e9, small.peak_bytes), "the text encoder is on the device first"
+
+
+def test_a_gpu_with_less_memory_than_a_video_takes_is_a_warning():
+    assert doctor._memory(13.9, 12.0).state == WARNING and doctor._memory(13.9, 16.0).state == OK
+    assert "needed: 13.9 GB" in doctor._memory(13.9, 12.0).found and "model.height" in doctor._memory(13.9, 12.0).remedy

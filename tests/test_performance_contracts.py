@@ -18,6 +18,7 @@ from baselines.taylorseer import TaylorSeer
 from baselines.teacache import TeaCache
 from benchmarks.abab import Spent, in_turn, peak_ratio, ratio, split
 from benchmarks.realised import arms
+from benchmarks.simulated_memory import SimulatedMemory
 from benchmarks.stock import compare
 from conf.schema import ConfigError
 from engine.compile import CompileWarning, compile_parts
@@ -36,7 +37,6 @@ from models.skyreels.branch import through
 from models.skyreels.forward import condition, forward, opening, read_text
 from scope.method import Scope
 from scope.predictors import ORDER
-from tests.simulated_memory import SimulatedMemory
 from tests.test_magi1_backbone import TINY as MAGI1
 from tests.tiny import ARCHITECTURE, LONG, TINY, build, texts_of, video
 

@@ -7,12 +7,12 @@ import yaml
 
 from baselines.flowcache import FlowCache
 from baselines.taylorseer import TaylorSeer
+from benchmarks.simulated_memory import SimulatedMemory
 from engine.method import Original
 from engine.produce import forget, produce
 from engine.resident import Resident
 from models.magi1.backbone import Magi1Backbone
 from tests import tiny
-from tests.simulated_memory import SimulatedMemory
 from tests.test_magi1_backbone import TINY as MAGI1
 from tests.test_run import call, records
 from tests.tiny import ARCHITECTURE, CPU, TINY
@@ -128,10 +128,3 @@ def test_hooks_of_a_library_are_freed_with_their_segment(skyreels):
     finally:
         gc.enable()
     assert not list(driver.hooks(model.transformer))
-
-
-def test_the_doctor_wants_the_memory_that_a_video_takes():
-    from sweep.doctor import OK, WARNING, _memory
-
-    assert _memory("skyreels", 2.8, 12.0).state == WARNING and _memory("skyreels", 2.8, 16.0).state == OK
-    assert _memory("magi1", 9.0, 16.0).state == WARNING and _memory("magi1", 9.0, 24.0).state == OK

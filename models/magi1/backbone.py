@@ -25,6 +25,7 @@ from .checkpoint import empty_dit
 from .chunk_forward import BRANCHES, Dispatcher
 from .config import ModelConfig
 from .dit import Blocks, Layer, Magi1DiT
+from .memory import peak_bytes
 from .prefix import read_prefix
 from .price_ledger import Price
 from .schedule import Forward
@@ -74,6 +75,11 @@ class Magi1Backbone(Holder):
     def parameters(self) -> int:
         """The number of parameters of the denoiser."""
         return sum(parameter.numel() for parameter in empty_dit(self.config).parameters())
+
+    @property
+    def peak_bytes(self) -> float:
+        """Predicted peak memory of the device for a video of the Original, weights included."""
+        return peak_bytes(self.settings, self.config, self.plan, self.parameters)
 
     @property
     def frame_borders(self) -> list[int]:

@@ -28,6 +28,7 @@ from models.skyreels.batch import batches, joined, together
 from models.skyreels.capabilities import advice, offers
 from models.skyreels.forward import Condition, Opening, Text, condition, forward, opening, read_text
 from models.skyreels.hooked_forward import Place, own_forward
+from models.skyreels.memory import peak_bytes
 from models.skyreels.overlap import noised_overlap
 from models.skyreels.price import Price
 from models.skyreels.settings import SPATIAL, SkyReels
@@ -76,6 +77,11 @@ class SkyReelsV2(Holder):
     def parameters(self) -> int:
         """The number of parameters of the denoiser."""
         return self.prices.parameters
+
+    @property
+    def peak_bytes(self) -> float:
+        """Predicted peak memory of the device for a video of the Original, weights included."""
+        return peak_bytes(self.settings, checkpoint.architecture(self.settings), self.parameters)
 
     @property
     def frame_borders(self) -> list[int]:

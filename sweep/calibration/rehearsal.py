@@ -23,9 +23,17 @@ class Rehearsal:
     def __init__(self, model: Any, text: Any) -> None:
         self.model, self.text = model, text
         self.branches, self.depth, self.offers = model.branches, model.depth, model.offers
+        self._known: dict[str, set[int]] = {}  # by guidance branch: slots of the segment with keys and values
+        self._final: dict[str, set[int]] = {}  # and those among them that have settled
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model, name)
+
+    def open(self, latents: torch.Tensor, row: Row) -> torch.Tensor:
+        self._known.clear()
+        self._final.clear()
+        opened: torch.Tensor = self.model.open(latents, row)
+        return opened
 
     def velocity(self, latents: torch.Tensor, row: Row, visit: Visit) -> torch.Tensor:
         window = latents[row.slots.start : row.slots.stop]
@@ -38,11 +46,33 @@ class Rehearsal:
 
         def forward(x: torch.Tensor, parts: Sequence[Row]) -> torch.Tensor:
             for branch in self.branches:
+
+                def run(x: torch.Tensor, parts: Sequence[Row], branch: str = branch) -> torch.Tensor:
+                    self._keep(row, visit, branch, parts)
+                    return of(x, parts)
+
+                if not any(site.kind == "guidance" for site in inner):
+                    run(x, parts)
                 for site in inner:
-                    visit(site._replace(branch=branch), x if site.kind == "guidance" else hidden, of)
+                    if site.kind == "guidance":
+                        visit(site._replace(branch=branch), x, run)
+                    else:
+                        visit(site._replace(branch=branch), hidden, of)
             return of(x, parts)
 
         return visit(VELOCITY, window, forward)
+
+    def _keep(self, row: Row, visit: Visit, branch: str, parts: Sequence[Row]) -> None:
+        """Note what a forward of `branch` would compute of the row's context first, and what it would leave behind."""
+        known, final = self._known.setdefault(branch, set()), self._final.setdefault(branch, set())
+        lacking = [slot for slot in row.context if slot not in known or (slot < row.settled and slot not in final)]
+        if lacking:
+            slots = range(lacking[0], lacking[-1] + 1)
+            visit.kept(branch, slots)
+            known.update(slots)
+            final.update(slot for slot in slots if slot < row.settled)
+        if row.context or visit.partial:
+            known.update(slot for part in parts for slot in part.slots)
 
     def advance(self, latents: torch.Tensor, row: Row, velocity: torch.Tensor) -> torch.Tensor:
         return latents

@@ -59,8 +59,10 @@ class Trial:
     # --- the rehearsal -------------------------------------------------------------------------------------------
 
     def agrees(self, method: Method) -> bool:
-        """Whether a rehearsal makes the same decisions as the video of the first prompt."""
-        return _decided(rehearse(self.model, method, self.texts[0])) == _decided(self._video(0, method)[1])
+        """Whether a rehearsal makes the same decisions as the video of the first prompt, and has the same FLOPs."""
+        ledgers = rehearse(self.model, method, self.texts[0]), self._video(0, method)[1]
+        (thought, made), (share, real) = map(_decided, ledgers), map(self._share, ledgers)
+        return thought == made and math.isclose(share, real, rel_tol=1e-9)
 
     def rehearsed(self, settings: dict[str, float]) -> float:
         """The executed share of the Original's FLOPs, computed without forwards; NaN if the settings are refused."""
@@ -165,4 +167,4 @@ class Trial:
 
 
 def _decided(ledger: Sequence[Entry]) -> list[tuple[Any, ...]]:
-    return [(e.iteration, e.slots, e.branch, e.mode, e.sites) for e in ledger]
+    return [(e.iteration, e.slots, e.branch, e.mode, e.sites, e.idle, e.kept) for e in ledger]
