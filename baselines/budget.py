@@ -25,13 +25,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from baselines.shared.schedule import check_fits, check_steps, due
+from baselines.shared.schedule import NEEDS, active, check_fits, check_selective, check_steps, due, narrowed
 from engine.forecast import newton
 from engine.history import History
 from engine.method import Capabilities, Method, Probe
 from engine.row import VELOCITY, Decision, Mode, Row, Site
-
-NEEDS = {"none": frozenset[str](), "prefix": frozenset({"narrow"}), "exact": frozenset({"narrow", "settled"})}
 
 
 @dataclass
@@ -45,8 +43,7 @@ class Budget(Method):
         check_steps("computed", self.computed)
         if self.order not in (0, 1, 2):
             raise ValueError(f"order is 0, 1 or 2, got {self.order}")
-        if self.selective not in NEEDS:
-            raise ValueError(f"selective is one of {', '.join(NEEDS)}, got {self.selective!r}")
+        check_selective(self.selective)
         self.reset()
 
     @property
@@ -65,9 +62,7 @@ class Budget(Method):
         self.history = History(self.order + 1)
 
     def narrow(self, row: Row) -> Row:
-        if self.selective == "none" or not row.updating:
-            return row
-        return row.exact() if self.selective == "exact" else row.only(range(row.slots.start, row.reach))
+        return narrowed(row, self.selective)
 
     def decide(self, part: Row, probe: Probe, branch: str = "") -> Decision:
         if due(self.computed, part):
@@ -80,11 +75,11 @@ class Budget(Method):
         return (VELOCITY,)
 
     def keep(self, site: Site, part: Row, x: Tensor, out: Tensor) -> None:
-        a, b = _active(part)
+        a, b = active(part)
         self.history.push(part.updating, part.sigma[a:b], out[a:b], part.settled)
 
     def fill(self, site: Site, part: Row, mode: Mode, x: Tensor) -> Tensor:
-        (a, b), slots = _active(part), part.updating
+        (a, b), slots = active(part), part.updating
         orders = [min(self.order, self.history.count(slot) - 1) for slot in slots]
         velocity = self.history.predict(slots, newton, part.sigma[a:b], orders)
         if b - a == len(part.slots):
@@ -95,8 +90,3 @@ class Budget(Method):
 
     def state(self) -> Iterable[Tensor]:
         return self.history.tensors()
-
-
-def _active(part: Row) -> tuple[int, int]:
-    """The positions [a, b) of the updating slots in the part's tensors."""
-    return part.updating[0] - part.slots.start, part.updating[-1] + 1 - part.slots.start

@@ -12,6 +12,7 @@ from sweep.make_videos import Notify
 
 TASKS: dict[str, str] = {  # name -> module with run(cell, store, notify)
     "calibrate": "sweep.calibration.task",
+    "fit_ramp": "sweep.schedules.fit_task",
     "plan": "sweep.plan_task",
     "search_schedule": "sweep.schedules.task",
     "trajectory": "sweep.trajectory",

@@ -106,6 +106,7 @@ HELD = {
     "original_seed": Held(),
     "pab": Held(branches=ATTENTION),
     "predit": Held(latents=3, numbers=1),
+    "ramp": Held(latents=2),
     "reduced_steps": Held(),
     "scope": Held(latents=3, signal="time_projection"),
     "taylorseer": Held(branches=dict.fromkeys(ALL, 2)),

@@ -9,6 +9,8 @@ from typing import Any
 from engine.method import Capabilities
 from engine.row import Row
 
+NEEDS = {"none": frozenset[str](), "prefix": frozenset({"narrow"}), "exact": frozenset({"narrow", "settled"})}
+
 Steps = Sequence[Sequence[int]]
 """Computed steps, one rising list per AR unit of a segment; later units use the last list. Empty: every step."""
 
@@ -23,11 +25,34 @@ def place(part: Row) -> int:
     return max(0, part.slots.start - part.given) // part.unit
 
 
+def own(lists: Sequence[Any], part: Row) -> Any:
+    """The entry of `lists` that belongs to the unit `part`: its own, or the last one for later units."""
+    return lists[min(place(part), len(lists) - 1)]
+
+
+def active(part: Row) -> tuple[int, int]:
+    """Where the updating slots lie in the part's tensors, [first, last + 1)."""
+    return part.updating[0] - part.slots.start, part.updating[-1] + 1 - part.slots.start
+
+
+def narrowed(row: Row, selective: str) -> Row:
+    """What a forward of `row` covers: "none" all of it, "prefix" no waiting frames, "exact" no finished ones either."""
+    if selective == "none" or not row.updating:
+        return row
+    return row.exact() if selective == "exact" else row.only(range(row.slots.start, row.reach))
+
+
+def check_selective(selective: str) -> None:
+    """Raises ValueError for a choice that is none."""
+    if selective not in NEEDS:
+        raise ValueError(f"selective is one of {', '.join(NEEDS)}, got {selective!r}")
+
+
 def due(computed: Steps, part: Row) -> bool:
     """Whether the schedule computes this step of the unit `part`."""
     if not computed:
         return True
-    steps = computed[min(place(part), len(computed) - 1)]
+    steps = own(computed, part)
     return any(k in steps for k, on in zip(part.step, part.active, strict=True) if on)
 
 
@@ -49,6 +74,6 @@ def check_fits(name: str, computed: Steps, made_for: Mapping[str, Any], model: C
             "(experiment=search_schedule), or run what it was made for"
         )
     steps = model.schedule()[0].steps
-    beyond = [step for own in computed for step in own if step >= steps]
+    beyond = [step for listed in computed for step in listed if step >= steps]
     if beyond:
         raise ValueError(f"{name} names step {beyond[0]}, and a unit of {model.name} has steps 0 to {steps - 1}")

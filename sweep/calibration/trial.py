@@ -101,6 +101,11 @@ class Trial:
                 errors.append(math.inf)
         return errors
 
+    def watched(self, number: int, recorder: Method) -> None:
+        """One video of the Original's model, with a method that computes everything and remembers what it sees."""
+        self.turning = "the Original, recorded"
+        self._made(number, self.base, recorder, [])
+
     def share(self, method: Method) -> float:
         """The share of the Original's FLOPs that `method` executes on the first prompt."""
         return self._flops(0, method)

@@ -69,8 +69,16 @@ def run(cell: Cell, store: Store, notify: Notify = nobody) -> list[str]:
 
 def asked(cell: Cell, store: Store) -> int:
     """The budget of a search that can be made. Raises ConfigError."""
-    if not {"computed", "made_for"} <= {field.name for field in fields(cell.method)}:  # type: ignore[arg-type]
+    own = {field.name for field in fields(cell.method)}  # type: ignore[arg-type]
+    if "gains" in own:
+        raise ConfigError(f"the schedule of method={cell.name} is fitted together with its gains: experiment=fit_ramp")
+    if "computed" not in own:
         raise ConfigError(f"method={cell.name} has no schedule to search; want method=budget")
+    return budget_of(cell, store)
+
+
+def budget_of(cell: Cell, store: Store) -> int:
+    """The steps that every AR unit may compute. Raises ConfigError for what is no budget, or no calibration."""
     if cell.run.speed == "none" or cell.run.point.paper:
         raise ConfigError(f"speed={cell.run.speed} names no point to write; want speed=slow or speed=fast")
     quantity, value = read_target(cell.run.target) if cell.run.target else ("", 0.0)
@@ -84,6 +92,12 @@ def asked(cell: Cell, store: Store) -> int:
     return int(value)
 
 
+def made_for(cell: Cell) -> dict[str, Any]:
+    """The settings of the model that a schedule depends on."""
+    settings = asdict(cell.model.settings)
+    return {name: settings[name] for name in MADE_FOR if name in settings}
+
+
 def searched(cell: Cell, count: int, trial: Trial, store: Store, notify: Notify) -> Found:
     """The best schedule of `count` steps; what was tried before for the same question is not tried again."""
     file = store.root / FOLDER / cell.model.name / f"{cell.name}_{cell.run.speed}_schedules.json"
@@ -92,10 +106,9 @@ def searched(cell: Cell, count: int, trial: Trial, store: Store, notify: Notify)
     if errors:
         notify("say", f"goes on: {len(errors)} schedules are known from {file}")
     rows = cell.model.schedule()
-    made_for = {name: asdict(cell.model.settings)[name] for name in MADE_FOR if hasattr(cell.model.settings, name)}
 
     def method(schedule: Schedule) -> Method:
-        turned = {"computed": [list(own) for own in schedule], "made_for": made_for}
+        turned = {"computed": [list(own) for own in schedule], "made_for": made_for(cell)}
         made: Method = replace(cell.method, **turned)  # type: ignore[type-var]
         return made
 
@@ -152,15 +165,13 @@ def remember(file: Path, question: dict[str, Any], errors: dict[Schedule, list[f
 
 def text_of(cell: Cell, found: Found) -> str:
     """The YAML of the operating point, with what speaks for it."""
-    settings = asdict(cell.model.settings)
-    made_for = {name: settings[name] for name in MADE_FOR if name in settings}
     lists = [list(own) for own in found.schedule]
     while len(lists) > 1 and lists[-1] == lists[-2]:  # later units take the last list
         lists.pop()
-    method = settings_of(cell.method) | {"computed": lists, "made_for": made_for}
+    method = settings_of(cell.method) | {"computed": lists, "made_for": made_for(cell)}
     weights = "" if cell.model.settings.weights == "pretrained" else ", random weights"
     lines = [
-        f"Searched on {datetime.date.today()}: the best {found.count} of {settings['steps']} steps of every AR unit.",
+        f"Searched on {datetime.date.today()}: {found.count} of {cell.model.settings.steps} steps of every AR unit.",
         f"Error of the final latents, relative squared: {mean(found.errors):.4g} "
         f"({' '.join(f'{e:.3g}' for e in found.errors)}); spread evenly {found.even:.4g}.",
         f"{found.tried} schedules on {len(found.errors)} prompts that are not reported on, seeds from {SEED}{weights}.",
