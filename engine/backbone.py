@@ -48,6 +48,10 @@ class Backbone(Capabilities, Protocol):
         """Whether the weights are on the device."""
         ...
 
+    def plan_counts(self) -> dict[str, int]:
+        """What a dry run prints besides iterations and forwards: counts in the model's own terms."""
+        ...
+
     def load(self) -> None:
         """Load the weights to the device. What is called before it needs no weights."""
         ...

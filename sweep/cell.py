@@ -17,6 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from conf.schema import ConfigError, Run, departures, device_of, has_point, parse, read_prompts
+from engine.backbone import Backbone
 from engine.environment import environment
 from engine.fingerprint import code_of
 from engine.method import Method, Original
@@ -30,7 +31,7 @@ COMMAND = "SCOPE_COMMAND"  # the typed command, for jobs in other processes
 _backbones: WeakValueDictionary[tuple[Any, str, str], Any] = WeakValueDictionary()  # the backbones in use
 
 
-def backbone(kind: Any, settings: str, device: str) -> Any:
+def backbone(kind: Any, settings: str, device: str) -> Backbone:
     """The backbone for these settings. There is one object per setting, which all cells share."""
     asked = (kind, settings, device)
     found = _backbones.get(asked)
@@ -64,8 +65,8 @@ class Cell:
 
     order: Order
     run: Run
-    model: Any
-    base: Any  # the same backbone with the settings of the Original
+    model: Backbone
+    base: Backbone  # the same backbone with the settings of the Original
     method: Method
     composed: dict[str, Any]
 
@@ -129,7 +130,7 @@ class Cell:
 class Job:
     """One video: its inputs, and the Original it is compared with (None for an Original)."""
 
-    model: Any
+    model: Backbone
     method: Method
     name: str
     speed: str | None

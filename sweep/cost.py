@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.table import Table
 
+from engine.backbone import Backbone
 from engine.ledger import flops, forwards, plan
 from engine.row import Row
 from engine.weights import WeightsError
@@ -39,10 +40,10 @@ def dry_run(cell: Cell) -> dict[str, Any]:
         "parameters": model.parameters,
         "videos": sum(job.reference is not None or cell.name == "original" for job in cell.jobs()),
     }
-    return found | (model.plan_counts() if hasattr(model, "plan_counts") else {})
+    return found | model.plan_counts()
 
 
-def planned(model: Any, rows: Sequence[Row]) -> tuple[float, float, int]:
+def planned(model: Backbone, rows: Sequence[Row]) -> tuple[float, float, int]:
     """FLOPs in both conventions and forwards of a video, if no step is skipped."""
     ledger = plan(rows)
     dense, masked = flops(ledger, model.price)

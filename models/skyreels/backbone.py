@@ -97,6 +97,9 @@ class SkyReelsV2(Holder):
     def price(self, entries: Sequence[Entry]) -> tuple[float, float]:
         return self.prices.iteration(entries)
 
+    def plan_counts(self) -> dict[str, int]:
+        return {}
+
     @cached_property
     def weights_id(self) -> str:
         """A hash of the content of the weight files; "random" for random weights."""

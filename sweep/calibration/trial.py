@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from conf.schema import ConfigError
+from engine.backbone import Backbone
 from engine.ledger import Entry, flops, plan
 from engine.loop import NonFinite, generate
 from engine.meter import meter
@@ -30,7 +31,7 @@ SEED = 10_000  # seed of the first prompt; reports never use such seeds
 class Trial:
     """Tries settings of `method` on `model`. `base` is the model that the Original runs on."""
 
-    def __init__(self, model: Any, base: Any, method: Method, quantity: str, notify: Notify = nobody) -> None:
+    def __init__(self, model: Backbone, base: Backbone, method: Method, quantity: str, notify: Notify = nobody) -> None:
         self.model, self.base, self.method, self.quantity = model, base, method, quantity
         self.notify, self.number = notify, 0  # receives events; number of measured settings
         self.turning = "as it is"  # the settings being measured
@@ -43,7 +44,7 @@ class Trial:
         if self.quantity == "lpips":
             _ = self.network
         for model in {id(m): m for m in (self.base, self.model)}.values():
-            if not hasattr(model, "transformer"):
+            if not model.loaded:
                 model.load()
         texts = self.model.texts(prompts, cache)
         self.texts = [self.model.conditioning(prompt, texts) for prompt in prompts]
@@ -137,12 +138,12 @@ class Trial:
         ledger: list[Entry] = []
         return self._made(number, self.model, method, ledger), ledger
 
-    def _made(self, number: int, model: Any, method: Method, ledger: list[Entry]) -> torch.Tensor:
+    def _made(self, number: int, model: Backbone, method: Method, ledger: list[Entry]) -> torch.Tensor:
         told = f"try {self.number}, {self.turning}" if self.number else self.turning
         self.notify("video", "", told, f"prompt {number + 1} of {len(self.texts)}", len(model.schedule()))
         return generate(model, method, self.texts[number], SEED + number, ledger, lambda row: self.notify("row"))
 
-    def _frames(self, model: Any, latents: torch.Tensor) -> torch.Tensor:
+    def _frames(self, model: Backbone, latents: torch.Tensor) -> torch.Tensor:
         return torch.cat(list(model.decode(latents)))
 
     def _share(self, ledger: Sequence[Entry]) -> float:
