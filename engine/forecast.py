@@ -147,6 +147,31 @@ def adams_bashforth(points: Points, at: float) -> Any:
     return v0 + h * ((1 + w / 2) * f0 - w / 2 * (v1 - v2) / (s1 - s2))
 
 
+def spectrum(points: Points, at: float, degree: int = 4, ridge: float = 0.1, share: float = 1.0) -> Any:
+    """Ridge regression on Chebyshev polynomials (Spectrum, arXiv 2603.01623); levels must lie in [0, 1].
+
+    With x(s) = (T_0, ..., T_degree)(2 s - 1), the rows x(s_i) in X and the values in V: C = (X'X + ridge I)^-1 X'V and
+    the forecast is x(at) C. `share` is the paper's w, 1 as released: below 1 the line through the last two points gets
+    the rest. Fewer points than degree + 1 give a valid forecast. The ridge draws every forecast towards 0, so the
+    weights of the values do not sum to 1.
+
+    At s = 0.5, T_0 and T_4 are 1, T_2 is -1 and the others are 0. So one value there has the weight 3 / (3 + ridge).
+
+    >>> round(spectrum([(0.5, 31.0)], at=0.5), 9)
+    30.0
+    """
+    seen = _chebyshev([level for level, _ in points], degree)
+    gram = seen @ seen.T + ridge * np.eye(len(points))  # X (X'X + r I)^-1 = (X X' + r I)^-1 X
+    factors = np.linalg.solve(gram, seen @ _chebyshev([at], degree)[0]).tolist()
+    total = share * sum(factor * value for factor, (_, value) in zip(factors, points, strict=True))
+    return total if share == 1.0 else total + (1 - share) * newton(points[-2:], at)
+
+
+def _chebyshev(levels: Sequence[float], degree: int) -> Any:
+    """T_0 to T_degree at 2 s - 1 for every level s: an array (levels, degree + 1)."""
+    return np.polynomial.chebyshev.chebvander(2 * np.asarray(levels, dtype=np.float64) - 1, degree)
+
+
 FORECASTERS: dict[str, Formula] = {
     "newton": newton,
     "taylor": taylor,
@@ -159,7 +184,7 @@ FORECASTERS: dict[str, Formula] = {
 
 @lru_cache(maxsize=1024)  # all slots of an AR unit use the same arguments
 def weights(formula: Formula, levels: tuple[float, ...], at: float) -> list[float]:
-    """The weights of the values in `formula`, oldest level first. The formula must be linear; its weights sum to 1.
+    """The weights of the values in `formula`, oldest level first. The formula must be linear.
 
     >>> weights(newton, (0.0, 1.0, 2.0), at=3.0)
     [1.0, -3.0, 3.0]

@@ -72,8 +72,8 @@ class History:
         known = tuple(tuple(self.levels[slot]) for slot in slots)
         past = self._past(slots)
         newest = past(0).float()
-        shares = _shares(formula, known, tuple(at), tuple(orders), newest.dim(), newest.device)
-        if [stretches for _, stretches in shares[1:]] == [[(0, len(slots))]]:  # order 1: the two weights sum to 1
+        shares, affine = _shares(formula, known, tuple(at), tuple(orders), newest.dim(), newest.device)
+        if affine and [stretches for _, stretches in shares[1:]] == [[(0, len(slots))]]:  # order 1
             return torch.lerp(newest, past(1).float(), shares[1][0])
         total = newest * shares[0][0]
         for k, (share, stretches) in enumerate(shares[1:], 1):
@@ -134,18 +134,20 @@ def _shares(
     orders: tuple[int, ...],
     dim: int,
     device: torch.device,
-) -> list[tuple[Tensor, list[tuple[int, int]]]]:
+) -> tuple[list[tuple[Tensor, list[tuple[int, int]]]], bool]:
     """The weights of `formula`: for each k from 0, (weights, runs) of the k-th newest value of every slot.
 
     Weights are columns that broadcast over tensors of `dim` dimensions. Runs are the ranges [a, b) of slots with a
-    weight other than 0; a slot of a lower order has weight 0.
+    weight other than 0; a slot of a lower order has weight 0. The second result: whether every slot's weights sum to 1.
     """
     shares: list[list[float]] = [[] for _ in range(max(orders) + 1)]
+    affine = True
     for known, level, order in zip(levels, at, orders, strict=True):
         newest_first = weights(formula, known[-(order + 1) :], level)[::-1]
+        affine &= abs(sum(newest_first) - 1) <= 1e-9 * sum(map(abs, newest_first))
         for k, share in enumerate(shares):
             share.append(newest_first[k] if k < len(newest_first) else 0.0)
-    return [(sent(s, device, torch.float32).view(-1, *[1] * (dim - 1)), _runs(s)) for s in shares]
+    return [(sent(s, device, torch.float32).view(-1, *[1] * (dim - 1)), _runs(s)) for s in shares], affine
 
 
 def _runs(share: Sequence[float]) -> list[tuple[int, int]]:

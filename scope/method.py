@@ -8,8 +8,9 @@
     A_i = S_i after CACHE,  decay S_i after PREDICT,  0 after RECOMPUTE                                         (Eq. 5)
 
 CACHE reuses the last velocity. PREDICT extrapolates it along the noise level (`predictors.py`, Eq. 6-7). `selective.py`
-restricts forwards to the active frames (Eq. 8-9). The velocity is taken after guidance, so one decision saves both
-guidance branches.
+restricts forwards to the active frames (Eq. 8-9). `stability.py` bounds predictions. `risk` turns on RACER's blend;
+with `predictor: spectrum` it is RACER's own. The velocity is taken after guidance, so one decision saves both guidance
+branches.
 
 What the paper leaves open, and our choices:
 
@@ -27,7 +28,7 @@ What the paper leaves open, and our choices:
 
 Site: velocity, and the slots that a forward covers.
 Signal: the time projection by default, which depends on the timesteps alone; or any other signal of the backbone.
-Memory: order + 1 latents, and the signal's last value.
+Memory: order + 1 latents (16 with `predictor: spectrum`), and the signal's last value.
 Released: no code is public; Eq. 3 as printed; shown by
 tests/test_scope.py::test_in_the_predict_band_one_anchor_recomputes.
 Changed: per-slot state, stability checks, and parameters for every point that the paper leaves open, as above. The
@@ -49,7 +50,7 @@ from engine.history import column, steps_of
 from engine.knob import Knob
 from engine.method import Capabilities, Method, Probe
 from engine.row import VELOCITY, Decision, Mode, Row, Site
-from scope import selective
+from scope import selective, stability
 from scope.predictors import ORDER, Guards, Predictor
 
 
@@ -59,7 +60,7 @@ class Scope(Method):
     tau_predict: float  # raising it: more steps are extrapolated instead of computed; faster, larger errors
     decay: float = 0.75  # factor on the score after a Predict; raising it towards 1: earlier recomputes, slower
     max_skip: int = 5  # largest number of steps without a forward; raising it: faster, larger errors
-    predictor: str = "newton2"  # taylor1 | newton2 | taylor2 | momentum | hicache | foca | auto
+    predictor: str = "newton2"  # taylor1 | newton2 | taylor2 | momentum | hicache | foca | spectrum | auto
     history: str = "lower"  # if anchors are too few for the order: "lower" the order (two anchors), or "recompute"
     signal: str = "time_projection"  # signal of the discrepancy; "latent" depends on the content
     reference: str = "previous"  # compare with the "previous" step or with the last "recompute"
@@ -76,6 +77,7 @@ class Scope(Method):
     min_gap: float = 1e-6  # anchors with a smaller gap lower the order
     clip: float = 0.5  # limit of the relative correction to the last velocity; raising it: larger steps; inf: no limit
     reject: float = math.inf  # a larger relative correction recomputes; costs one prediction per decision
+    risk: float = math.inf  # RACER's limit of the risk; raising it: more of the prediction in its blend; inf: no blend
     amplitude: float = math.inf  # how far a prediction may exceed the channel's last range, relative to it; inf: any
     eps: float = 1e-8  # in Eq. 4
 
@@ -94,8 +96,8 @@ class Scope(Method):
         _within("beta", self.beta, 0, 0.999)
         for name in ("max_skip", "warmup", "cooldown"):
             _within(name, getattr(self, name), 0, math.inf)
-        for name in ("rho_max", "min_gap", "clip", "reject", "amplitude", "eps"):
-            if not getattr(self, name) > 0 and not (name in ("clip", "amplitude") and getattr(self, name) == 0):
+        for name in ("rho_max", "min_gap", "clip", "reject", "risk", "amplitude", "eps"):
+            if not getattr(self, name) > 0 and not (name in ("clip", "risk", "amplitude") and getattr(self, name) == 0):
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         _one_of("predictor", self.predictor, *ORDER)
         _one_of("history", self.history, "lower", "recompute")
@@ -143,7 +145,7 @@ class Scope(Method):
         self.predictor_ = Predictor(self.predictor, Guards(self.rho_max, self.min_gap), self.beta)
         self.step: dict[int, float] = {}  # change of noise level in the last forward of each slot
         self.tally: Counter[str] = Counter()
-        self._clipped: list[Tensor] = []
+        self._flags: dict[str, list[Tensor]] = {"clipped": [], "risky": []}  # on the device until they are counted
 
     def narrow(self, row: Row) -> Row:
         return selective.narrow(row, self.selective, self.interval_ratio)
@@ -194,7 +196,7 @@ class Scope(Method):
             self.tally["order lowered"] += 1
         if self.reject < math.inf:
             last = self.predictor_.history.last(slots)
-            if float(_correction(self.predictor_.predict(slots, at), last).max()) > self.reject:
+            if float(stability.correction(self.predictor_.predict(slots, at), last).max()) > self.reject:
                 self.tally["rejected"] += 1
                 return Mode.RECOMPUTE, "correction too large"
         return Mode.PREDICT, ""
@@ -239,24 +241,20 @@ class Scope(Method):
         return out
 
     def _steadied(self, slots: Sequence[int], at: Sequence[float], last: Tensor) -> Tensor:
-        """The prediction within the bounds `clip` and `amplitude`, without a transfer to the host."""
+        """The prediction after the checks `risk`, `clip` and `amplitude`, without a transfer to the host."""
         predicted = self.predictor_.predict(slots, at)
-        ratio = _correction(predicted, last)
-        shape = (-1, *[1] * (last.dim() - 1))
-        sane = torch.isfinite(ratio)
+        if self.risk < math.inf:
+            waited = [self.skipped.get(slot, 1) for slot in slots]
+            line = self.predictor_.line(slots, at)
+            predicted, risky = stability.blend(predicted, line, last, self.risk, waited)
+            self._flags["risky"].append(risky)
+        ratio = stability.correction(predicted, last)
         if self.clip < math.inf:
-            self._clipped.append((ratio > self.clip).any())
-            predicted = last + (predicted - last) * (self.clip / ratio.clamp(min=1e-12)).clamp(max=1).view(shape)
+            self._flags["clipped"].append((ratio > self.clip).any())
+            predicted = stability.clipped(predicted, last, ratio, self.clip)
         if self.amplitude < math.inf:
-            predicted = self._in_range(slots, predicted)
-        return torch.where(sane.view(shape), predicted, last)
-
-    def _in_range(self, slots: Sequence[int], predicted: Tensor) -> Tensor:
-        """The prediction limited to each channel's last range, widened on both sides by `amplitude` times the range."""
-        last = self.predictor_.history.last(slots)
-        low, high = last.amin((-2, -1), keepdim=True), last.amax((-2, -1), keepdim=True)
-        room = (high - low) * self.amplitude
-        return predicted.clamp(low - room, high + room)
+            predicted = stability.in_range(predicted, last, self.amplitude)
+        return stability.finite_or_last(predicted, last, ratio)
 
     def _rescaled(self, d: float) -> float:
         if self.rescale == "none":
@@ -270,8 +268,8 @@ class Scope(Method):
         return (*self.predictor_.tensors(), *self.discrepancy.tensors())
 
     def counters(self) -> dict[str, int]:
-        clipped = sum(int(flag) for flag in self._clipped)
-        return dict(self.tally) | ({"clipped": clipped} if clipped else {})
+        flagged = {name: sum(int(flag) for flag in flags) for name, flags in self._flags.items()}
+        return dict(self.tally) | {name: count for name, count in flagged.items() if count}
 
 
 def _cut(part: Row, slots: Sequence[int]) -> slice:
@@ -281,11 +279,6 @@ def _cut(part: Row, slots: Sequence[int]) -> slice:
 
 def _levels(part: Row, slots: Sequence[int]) -> list[float]:
     return [part.sigma[slot - part.slots.start] for slot in slots]
-
-
-def _correction(predicted: Tensor, last: Tensor) -> Tensor:
-    """The relative L1 of the difference between a prediction and the last velocity, per slot."""
-    return (predicted - last).abs().flatten(1).mean(1) / (last.abs().flatten(1).mean(1) + 1e-12)
 
 
 def _within(name: str, value: float, low: float, high: float) -> None:

@@ -6,6 +6,7 @@
     momentum  v0 + h m,  m <- beta m + (1 - beta) d1 at each recompute, bias-corrected       (named in the paper only)
     hicache   TaylorSeer's recursion on scaled Hermite polynomials, levels in units of the last gap      (its paper)
     foca      a BDF2 forecast corrected by Heun's rule: the same line as taylor1, other arithmetic        (its paper)
+    spectrum  ridge regression on Chebyshev polynomials of degree 4, up to 16 anchors               (its paper)
     auto      taylor1, newton2 or momentum, the one with the least error at past recomputes  (named in the paper only)
 
 The history holds computed velocities only, no predicted ones.
@@ -20,10 +21,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.forecast import Formula, Points, foca, hicache, newton, taylor
+from engine.forecast import Formula, Points, foca, hicache, newton, spectrum, taylor
 from engine.history import History
 
-ORDER: dict[str, int] = {"taylor1": 1, "newton2": 2, "taylor2": 2, "momentum": 1, "hicache": 2, "foca": 1, "auto": 2}
+ORDER: dict[str, int] = {
+    "taylor1": 1,
+    "newton2": 2,
+    "taylor2": 2,
+    "momentum": 1,
+    "hicache": 2,
+    "foca": 1,
+    "spectrum": 4,
+    "auto": 2,
+}
+# the anchors that a predictor keeps and uses; Spectrum's release keeps 100, which are all of a run
+ANCHORS: dict[str, int] = {name: order + 1 for name, order in ORDER.items()} | {"spectrum": 16}
 
 
 def _hicache(points: Points, at: float) -> Any:
@@ -38,6 +50,7 @@ FORMULA: dict[str, Formula] = {
     "taylor2": taylor,
     "hicache": _hicache,
     "foca": foca,
+    "spectrum": spectrum,
 }
 TRIED_BY_AUTO = ("taylor1", "newton2", "momentum")  # of predictors with equal errors, the first is used
 
@@ -51,16 +64,22 @@ class Guards:
 
 
 def usable_order(levels: Sequence[float], at: float, wanted: int, guards: Guards) -> int:
-    """The highest order <= `wanted` at level `at` that the anchors `levels` (oldest first) and the guards allow."""
+    """The highest order <= `wanted` at level `at` that the anchors `levels` (oldest first) and the guards allow.
+
+    An order needs one anchor more. Anchors before a gap that is too small, or of the other direction, are not used.
+    """
     if not levels or wanted == 0 or len(levels) < 2:
         return 0
     h, h1 = at - levels[-1], levels[-1] - levels[-2]
     if abs(h1) < guards.min_gap or abs(h) > guards.rho_max * abs(h1):
         return 0
-    if wanted == 1 or len(levels) < 3:
-        return 1
-    h2 = levels[-2] - levels[-3]
-    return 2 if abs(h2) >= guards.min_gap and h1 * h2 > 0 else 1
+    order = 1
+    while order < min(wanted, len(levels) - 1):
+        gap = levels[-1 - order] - levels[-2 - order]
+        if abs(gap) < guards.min_gap or h1 * gap <= 0:
+            break
+        order += 1
+    return order
 
 
 class Predictor:
@@ -68,8 +87,7 @@ class Predictor:
 
     def __init__(self, name: str, guards: Guards, beta: float) -> None:
         self.name, self.guards, self.beta = name, guards, beta
-        self.order = ORDER[name]
-        self.history = History(self.order + 1)
+        self.history = History(ANCHORS[name])
         self.slope = History(1)  # momentum's m
         self.updates: dict[int, int] = {}
         self.error = dict.fromkeys(TRIED_BY_AUTO, 0.0)  # running mean of the relative L1 error, for auto
@@ -94,10 +112,12 @@ class Predictor:
         return bool(past) and past[-1] == level
 
     def orders(self, slots: Sequence[int], at: Sequence[float]) -> list[int]:
-        """The usable order of each slot at its level in `at`."""
-        levels = [self.history.levels.get(slot, []) for slot in slots]
-        wanted = ORDER[self.chosen]
-        return [usable_order(known, level, wanted, self.guards) for known, level in zip(levels, at, strict=True)]
+        """The usable order of each slot at its level in `at`, which is the number of its usable anchors less 1."""
+        return self._orders(self.chosen, slots, at)
+
+    def _orders(self, name: str, slots: Sequence[int], at: Sequence[float]) -> list[int]:
+        levels, most = [self.history.levels.get(slot, []) for slot in slots], ANCHORS[name] - 1
+        return [usable_order(known, level, most, self.guards) for known, level in zip(levels, at, strict=True)]
 
     @property
     def chosen(self) -> str:
@@ -109,12 +129,10 @@ class Predictor:
     def predict(self, slots: Sequence[int], at: Sequence[float], name: str = "") -> Tensor:
         """The velocity of `slots` at levels `at`, (len(slots), ...) float32."""
         name = name or self.chosen
-        wanted = ORDER[name]
-        levels = [self.history.levels.get(slot, []) for slot in slots]
-        orders = [usable_order(k, level, wanted, self.guards) for k, level in zip(levels, at, strict=True)]
+        orders = self._orders(name, slots, at)
         if name != "momentum":
             return self.history.predict(slots, FORMULA[name], at, orders)
-        v0 = self.history.last(slots)
+        v0, levels = self.history.last(slots), [self.history.levels.get(slot, []) for slot in slots]
         steps = [
             order * (level - known[-1]) / (1 - self.beta ** max(1, self.updates.get(slot, 0)))
             for slot, level, known, order in zip(slots, at, levels, orders, strict=True)
@@ -123,6 +141,10 @@ class Predictor:
             return v0
         h = torch.tensor(steps, device=v0.device).view(-1, *[1] * (v0.dim() - 1))
         return v0 + h * self.slope.last(slots)
+
+    def line(self, slots: Sequence[int], at: Sequence[float]) -> Tensor:
+        """The line through the last two velocities of `slots` at levels `at`; every slot needs two anchors."""
+        return self.history.predict(slots, newton, at, [1] * len(slots))
 
     def tensors(self) -> list[Tensor]:
         """The stored velocities and slopes, for the account of a method's memory."""

@@ -306,7 +306,7 @@ def test_scope_asks_for_two_anchors_for_foca():
     assert ORDER["foca"] == 1
 
 
-@pytest.mark.parametrize("predictor", ["hicache", "foca"])
+@pytest.mark.parametrize("predictor", ["hicache", "foca", "spectrum"])
 def test_scope_predicts_with_them(predictor):
     model = build(steps=12)
     with_it, with_newton = (

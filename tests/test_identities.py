@@ -34,6 +34,7 @@ ON = {  # settings that skip, in every way there is
     "scope, newton2": lambda: Scope(0, 9, max_skip=2, predictor="newton2"),
     "scope, taylor2 and bounds": lambda: Scope(0, 9, predictor="taylor2", reject=5.0, amplitude=0.5),
     "scope, momentum on the hull": lambda: Scope(0.1, 9, max_skip=2, predictor="momentum", selective="hull"),
+    "scope, spectrum and the blend": lambda: Scope(0, 9, max_skip=2, predictor="spectrum", risk=0.3),
     "scope, auto": lambda: Scope(0.01, 9, max_skip=2, predictor="auto", signal="patch_embedding"),
     "scope, from the recompute": lambda: Scope(0.05, 0.2, reference="recompute", signal="latent"),
     "teacache": lambda: TeaCache(0.3, fit="none", warmup=1),

@@ -36,7 +36,7 @@ from models.skyreels.batch import MARGIN, activation_bytes, joined, together
 from models.skyreels.branch import through
 from models.skyreels.forward import condition, forward, opening, read_text
 from scope.method import Scope
-from scope.predictors import ORDER
+from scope.predictors import ANCHORS
 from tests.test_magi1_backbone import TINY as MAGI1
 from tests.tiny import ARCHITECTURE, LONG, TINY, build, texts_of, video
 
@@ -79,7 +79,7 @@ def nbytes(tensors):
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("predictor", ["taylor1", "newton2", "hicache", "foca"])
+@pytest.mark.parametrize("predictor", ["taylor1", "newton2", "hicache", "foca", "spectrum"])
 @pytest.mark.parametrize("signal", ["time_projection", "latent"])
 def test_scope_keeps_a_latent_for_every_order_and_its_signal_and_nothing_else(model, predictor, signal):
     scope = Scope(0.2, 0.6, predictor=predictor, signal=signal)
@@ -88,7 +88,7 @@ def test_scope_keeps_a_latent_for_every_order_and_its_signal_and_nothing_else(mo
     slots = max(segment.length for segment in model.settings.segments)
     width = model.transformer.config.num_attention_heads * model.transformer.config.attention_head_dim
     last_signal = {"time_projection": 6 * width * 4, "latent": one}[signal]
-    assert nbytes(scope.state()) == slots * ((ORDER[predictor] + 1) * one + last_signal)
+    assert nbytes(scope.state()) == slots * (ANCHORS[predictor] * one + last_signal)
 
 
 def test_a_history_holds_its_ring_and_does_not_hold_what_was_pushed():
