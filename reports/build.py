@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from reports import ablations, curves, figures, formats, page, paper, style
+from reports import ablations, curves, disagreements, figures, formats, page, paper, style
 from reports.paper_figures import ARTEFACTS
 from reports.report import Report
 from store import writing
@@ -43,6 +43,7 @@ def build(report: Report) -> Path:
         drawn.append(page.Drawn(artefact.name, "", artefact.title, figure is not None, artefact.experiment))
     ablations.write(report, folder / "tables")
     paper.write(report, folder)
+    disagreements.write(folder / "tables")
     with writing(folder / "index.html") as draft:
         draft.write_text(page.render(report, drawn), encoding="utf-8")
     return folder

@@ -33,9 +33,9 @@ PRINTED = (*COLUMNS.values(), "peak_memory_gb")
 
 @cache
 def table(name: str) -> pd.DataFrame:
-    """A published table as text: `table1`, `table2`, `table12`, `other`, `counts` or `sources`.
+    """A published table as text: `table1`, `table2`, `table12`, `other`, `counts`, `sources`, or `elsewhere`.
 
-    "?" stands for a value that the paper does not give.
+    `elsewhere` holds what other papers print for rows of `table1`. "?" stands for a value that the paper does not give.
     """
     return pd.read_csv(FOLDER / f"{name}.csv", dtype=str, keep_default_na=False)
 
