@@ -28,11 +28,10 @@ from store import Store, StoreError
 from sweep.cell import COMMAND, Cell, Order
 from sweep.cost import dry_run, gpu_hours, outstanding, print_lines, survey, totals
 from sweep.display import Display
+from sweep.events import DeviceLost, out
 from sweep.experiments import expanded
+from sweep.idle import idle, tell_idle
 from sweep.launch import launch, launcher_of, prepared, run_job
-from sweep.loggers import log_report
-from sweep.make_videos import DeviceLost, out
-from sweep.run_cell import perform
 from sweep.supervisor import Supervisor
 from sweep.turns import grouped, named
 from terminal import tolerate
@@ -47,7 +46,7 @@ refused: list[str] = []  # the errors of the other cells
 def compose(config: DictConfig) -> None:
     """Compose and check one cell of the sweep. All cells are checked before the first one runs."""
     try:
-        cell = Cell.of(Order.of(config))
+        cell = Cell.of(Order.of(config), planned=True)
         _ = cell.prompts
         if not cell.run.dry_run:
             _ = cell.model.weights_id
@@ -82,7 +81,9 @@ def work(cells: Sequence[Cell], supervisor: Supervisor) -> list[str]:
         try:
             for group in groups:
                 display.begin(len(group))
-                if group[0].run.isolate:
+                if idle(group):
+                    tell_idle(group, display)
+                elif group[0].run.isolate:
                     supervisor.do([(cell.label, cell.order) for cell in group], display)
                 else:
                     perform_here(group, display)
@@ -94,8 +95,10 @@ def work(cells: Sequence[Cell], supervisor: Supervisor) -> list[str]:
 
 def perform_here(cells: Sequence[Cell], display: Display) -> None:
     """Run a group of cells in this process. A crash then ends the whole command."""
+    from sweep.run_cell import perform
+
     try:
-        perform(cells, display)
+        perform([Cell.of(cell.order) for cell in cells], display)
     except DeviceLost as error:
         display("failed", f"{named(cells)}: the other videos are missing ({error})")
 
@@ -109,6 +112,7 @@ def finish(cells: Sequence[Cell]) -> None:
             from reports import build, read
             from reports.paper import print_summary
             from reports.terminal_table import print_main
+            from sweep.loggers import log_report
 
             if results in unscored:
                 score_store(Store(results), console=out)

@@ -27,9 +27,9 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from baselines.shared.cadence import Cadence, own_steps, within
 from baselines.shared.site_memory import Memory
@@ -37,6 +37,9 @@ from engine.discrepancy import relative_l1
 from engine.knob import Knob
 from engine.method import Method, Probe
 from engine.row import Decision, Mode, Row, Site
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 KINDS = ("attention", "cross_attention", "feed_forward")
 

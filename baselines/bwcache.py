@@ -24,9 +24,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from baselines.shared.cadence import Cadence, asks, own_steps, within
 from baselines.shared.site_memory import Memory
@@ -34,6 +34,9 @@ from engine.discrepancy import relative_l1
 from engine.knob import Knob
 from engine.method import Method, Probe
 from engine.row import Decision, Mode, Row, Site
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass

@@ -26,9 +26,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from baselines.shared.cadence import Cadence, check_interval, own_steps, within
 from baselines.shared.site_memory import Memory
@@ -36,6 +36,9 @@ from engine.history import column
 from engine.knob import Knob
 from engine.method import Capabilities, Method, Probe
 from engine.row import Decision, Mode, Row, Site
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass

@@ -23,9 +23,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from baselines.shared.cadence import asks, one_of, within
 from baselines.shared.confidence_head import features, read_head
@@ -35,6 +35,9 @@ from engine.knob import Knob
 from engine.method import Method, Probe
 from engine.row import VELOCITY, Decision, Mode, Row, Site
 from engine.weights import digest
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NONE = "none"
 

@@ -22,15 +22,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from baselines.shared.cadence import asks, own_steps, within
 from engine.history import History
 from engine.knob import Knob
 from engine.method import Method, Probe
 from engine.row import VELOCITY, Decision, Mode, Row, Site
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass

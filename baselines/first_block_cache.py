@@ -21,8 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from baselines.shared.cadence import one_of, own_steps, within
 from baselines.shared.site_memory import Memory
@@ -30,6 +29,9 @@ from engine.discrepancy import relative_l1
 from engine.knob import Knob
 from engine.method import Capabilities, Method, Probe
 from engine.row import Decision, Mode, Row, Site
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass

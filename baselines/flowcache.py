@@ -35,9 +35,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from baselines.shared.cadence import asks, one_of, own_steps, within
 from baselines.shared.kv_compression import score
@@ -47,6 +45,9 @@ from engine.discrepancy import Discrepancy
 from engine.knob import Knob
 from engine.method import Method, Probe
 from engine.row import Decision, Mode, Row, Site
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 RELEASED = {"attention": "block_causal", "clean_refresh": False}  # applied if the model has the setting
 

@@ -27,13 +27,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from torch import Tensor, nn
+import torch
 
 from baselines.shared.cadence import one_of
 from engine.method import Capabilities, Method, Probe
 from engine.row import TRANSFORMER, Decision, Mode, Row, Site
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 LIBRARIES = {"diffusers": "baselines.shared.diffusers_hooks", "cache_dit": "baselines.shared.cache_dit_hooks"}
 NONE = "none"
@@ -142,11 +145,11 @@ def tensors_in(roots: Iterable[object], package: str) -> Iterator[Tensor]:
         if id(found) in seen:
             continue
         seen.add(id(found))
-        if isinstance(found, Tensor):
+        if isinstance(found, torch.Tensor):
             yield found
         elif isinstance(found, Mapping):
             waiting += found.values()
         elif isinstance(found, list | tuple | set):
             waiting += found
-        elif type(found).__module__.split(".")[0] == package and not isinstance(found, nn.Module):
+        elif type(found).__module__.split(".")[0] == package and not isinstance(found, torch.nn.Module):
             waiting += vars(found).values() if hasattr(found, "__dict__") else ()

@@ -21,14 +21,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from baselines.shared.cadence import asks, own_steps, within
 from baselines.shared.site_memory import Memory
 from engine.knob import Knob
 from engine.method import Method, Probe
 from engine.row import Decision, Mode, Row, Site
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass

@@ -23,14 +23,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from baselines.shared.cadence import TIMESTEPS, Cadence, check_interval, timesteps, within
 from baselines.shared.site_memory import Memory
 from engine.knob import Knob
 from engine.method import Capabilities, Method, Probe
 from engine.row import Decision, Mode, Row, Site
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 KINDS = ("attention", "cross_attention", "feed_forward")
 

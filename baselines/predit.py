@@ -28,9 +28,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from baselines.shared.cadence import own_steps, within
 from engine.discrepancy import relative_l1
@@ -38,6 +38,9 @@ from engine.history import History
 from engine.knob import Knob
 from engine.method import Method, Probe
 from engine.row import VELOCITY, Decision, Mode, Row, Site
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ORDER = 2  # p, of two-step Adams-Bashforth
 EPS = 1e-12

@@ -30,8 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from baselines.shared.cadence import Cadence, check_interval, check_order, one_of, own_steps, within
 from baselines.shared.site_memory import Memory
@@ -39,6 +38,9 @@ from engine.forecast import FORECASTERS
 from engine.knob import Knob
 from engine.method import Capabilities, Method, Probe
 from engine.row import Decision, Mode, Row, Site
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BRANCHES = ("attention", "cross_attention", "feed_forward")
 

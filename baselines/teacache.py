@@ -33,8 +33,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from baselines.shared.cadence import asks
 from baselines.shared.residual_cache import QUANTITIES, Reused
@@ -42,6 +41,9 @@ from engine.discrepancy import Discrepancy
 from engine.knob import Knob
 from engine.method import Capabilities, Method, Probe
 from engine.row import Decision, Mode, Row, Site
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 COEFFICIENTS = {  # of Wan 2.1 T2V 1.3B, which SkyReels-V2 uses for its own model of that size; highest power first
     "wan_retention": [-5.21862437e4, 9.23041404e3, -5.28275948e2, 1.36987616e1, -4.99875664e-2],

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from baselines.shared.cadence import check_interval, check_order
 from engine.forecast import newton
@@ -25,6 +25,9 @@ from engine.history import History, column, steps_of
 from engine.knob import Knob
 from engine.method import Capabilities, Method, Probe
 from engine.row import VELOCITY, Decision, Mode, Row, Site
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass

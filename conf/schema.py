@@ -15,12 +15,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from conf.classes import class_of, device_of, plan_of
 from conf.errors import ConfigError, nearest
 from conf.menu import CONF, GROUPS, in_full
 from conf.suite import Prompts, read_prompts
@@ -159,14 +158,14 @@ def read_target(text: str) -> tuple[str, float]:
     return quantity.strip(), value
 
 
-def parse(config: DictConfig) -> tuple[Run, type, Any, Method]:
+def parse(config: DictConfig, planned: bool = False) -> tuple[Run, type, Any, Method]:
     """The checked run, the backbone's class, its settings, and the method. Raises ConfigError."""
     own = {key: config[key] for key in config if key not in ("model", "method")}
     run = _typed(Run, OmegaConf.create(own), "")
-    backbone = _class(config.model, "model")
+    backbone = (plan_of(config.model) if planned else None) or class_of(config.model, "model")
     if not hasattr(backbone, "Settings"):
         raise ConfigError(f"model._target_ names {backbone.__name__}, which is not a backbone: it has no Settings")
-    method = _class(config.method, "method")
+    method = class_of(config.method, "method")
     if not issubclass(method, Method):
         raise ConfigError(f"method._target_ names {method.__name__}, which is not a subclass of engine.method.Method")
     own_method = _begun(config.method, method) if run.task == "calibrate" else config.method
@@ -179,13 +178,6 @@ def _begun(node: DictConfig, method: type[Method]) -> DictConfig:
         given = {key: value for key, value in knob.at(knob.begin).items() if OmegaConf.is_missing(node, key)}
         node = OmegaConf.merge(node, given)  # type: ignore[assignment]
     return node
-
-
-def _class(node: DictConfig, group: str) -> type:
-    try:
-        return get_class(node["_target_"])
-    except Exception as error:
-        raise ConfigError(f"{group}._target_ cannot be imported: {' '.join(str(error).split())}") from error
 
 
 def _typed(kind: type, node: DictConfig, where: str) -> Any:
@@ -249,21 +241,6 @@ def _keys() -> list[str]:
     for group in GROUPS:
         known += [f"{group}.{key}" for name in options(group) for key in in_full(group, name)]
     return known
-
-
-def device_of(name: str) -> str:
-    """The device to run on, e.g. `cuda:1`. Raises ConfigError if this machine does not have it."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"device={name} is unknown; want auto, cpu, cuda or cuda:1") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device={name}, but torch {torch.__version__} sees no GPU; use device=cpu or device=auto")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"device={name}, but there are only {torch.cuda.device_count()} GPUs; the first is cuda:0")
-    return str(device)
 
 
 def has_point(model: str, method: str, speed: str) -> bool:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.ledger import Entry
 from engine.method import Capabilities
 from engine.row import Row
 from engine.visit import Visit
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 class Backbone(Capabilities, Protocol):

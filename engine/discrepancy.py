@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch.nn.functional as F
-from torch import Tensor
+import torch
 
 from engine.history import History
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def relative_l1(now: Tensor, before: Tensor, eps: float) -> Tensor:
     """mean|f - f'| / (mean|f'| + eps) for every slot of (slots, ...), float32."""
     now, before = now.flatten(1).float(), before.flatten(1).float()
-    return F.l1_loss(now, before, reduction="none").mean(1) / (before.abs().mean(1) + eps)
+    return torch.nn.functional.l1_loss(now, before, reduction="none").mean(1) / (before.abs().mean(1) + eps)
 
 
 class Discrepancy:

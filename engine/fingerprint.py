@@ -12,11 +12,12 @@ import hashlib
 import sys
 import sysconfig
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from engine.normal import Target, Text, normalise
+from engine.normal import Target, Text, normalise, resolve
 from engine.source import Module, Root, Unit, load
 
 OURS: Root = (Path(__file__).resolve().parents[1], frozenset({"engine", "models", "scope", "baselines"}))
@@ -47,7 +48,21 @@ class CodeError(ValueError):
     """The source of a class cannot be read. The message names the class."""
 
 
-def code_of(kind: type | Callable[..., Any]) -> str:
+@dataclass(frozen=True)
+class Written:
+    """A class of ours by its place in the sources, for who has not imported it."""
+
+    module: str
+    name: str
+
+    @classmethod
+    def at(cls, dotted: str) -> Written:
+        """`package.module.Name`."""
+        module, _, name = dotted.rpartition(".")
+        return cls(module, name)
+
+
+def code_of(kind: type | Written | Callable[..., Any]) -> str:
     """12 hex digits over the class of a method or backbone, the denoising loop, and all code that they use.
 
     For a function: over the function and the code that it uses. The result is cached per process. Raises CodeError if
@@ -62,14 +77,15 @@ def code_of_any(kind: Any) -> str:
     return _digest(_reached(kind))
 
 
-def _reached(kind: type | Callable[..., Any]) -> dict[Unit, Text]:
+def _reached(kind: type | Written | Callable[..., Any]) -> dict[Unit, Text]:
     """Every top-level statement that the frames may depend on, normalised."""
     roots = _roots(kind)
-    family: set[tuple[str, str]] = set()
-    for base in kind.__mro__ if isinstance(kind, type) else ():
-        family.add((base.__module__, base.__qualname__.split(".")[0]))
+    family = _family(kind, roots)
     beside = _beside(family, roots)
-    waiting: list[Target] = [*(_units(*LOOP, roots) if isinstance(kind, type) else ()), *_units(*_place(kind), roots)]
+    waiting: list[Target] = [
+        *(_units(*LOOP, roots) if isinstance(kind, (type, Written)) else ()),
+        *_units(*_place(kind), roots),
+    ]
     found: dict[Unit, Text] = {}
     touched: set[Module] = set()
     while waiting:
@@ -135,16 +151,40 @@ def _units(module: str, name: str, roots: tuple[Root, ...], must: bool = True) -
     return source.bound.get(name) or (source.units if must else [])
 
 
-def _place(kind: type | Callable[..., Any]) -> tuple[str, str]:
+def _family(kind: type | Written | Callable[..., Any], roots: tuple[Root, ...]) -> set[tuple[str, str]]:
+    """(module, name) of a class and of every class that it derives from."""
+    if isinstance(kind, Written):
+        return _ancestors(kind.module, kind.name, roots)
+    bases = kind.__mro__ if isinstance(kind, type) else ()
+    return {(base.__module__, base.__qualname__.split(".")[0]) for base in bases}
+
+
+def _ancestors(module: str, name: str, roots: tuple[Root, ...]) -> set[tuple[str, str]]:
+    """The same from the sources alone, as far as they are the project's."""
+    found = {(module, name)}
+    for unit in _units(module, name, roots, must=False):
+        for base in unit.node.bases if isinstance(unit.node, ast.ClassDef) else ():
+            above = resolve(unit.module, base.id) if isinstance(base, ast.Name) else ""
+            for target in () if isinstance(above, str) else above[0]:
+                if not isinstance(target, Module):
+                    found |= _ancestors(target.module.name, above[1], roots)
+    return found
+
+
+def _place(kind: type | Written | Callable[..., Any]) -> tuple[str, str]:
+    if isinstance(kind, Written):
+        return kind.module, kind.name
     module = kind.__module__
     if module == "__main__":  # a script: its module name is that of its file
         module = Path(str(getattr(sys.modules[module], "__file__", "") or "")).stem or module
     return module, kind.__qualname__.split(".")[0]
 
 
-def _roots(kind: type | Callable[..., Any]) -> tuple[Root, ...]:
+def _roots(kind: type | Written | Callable[..., Any]) -> tuple[Root, ...]:
     """The folders with modules of the project: ours, and those of a plug-in and of the classes it derives from."""
     found = [OURS]
+    if isinstance(kind, Written):
+        return (OURS,)
     for base in kind.__mro__ if isinstance(kind, type) else (kind,):
         file = getattr(sys.modules.get(base.__module__), "__file__", None)
         name = _place(base)[0]

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from engine.forecast import Formula, weights
 from engine.row import Row
 from engine.to_device import sent
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def steps_of(part: Row) -> dict[int, float]:
@@ -32,9 +35,10 @@ class History:
     So the buffer of a window that moves along a video is no larger than the window.
     """
 
-    def __init__(self, depth: int, dtype: torch.dtype | None = torch.float32) -> None:
+    def __init__(self, depth: int, dtype: torch.dtype | str | None = "float32") -> None:
         self.depth = depth
-        self.dtype = dtype  # of the stored values; None: the dtype of the first pushed values
+        # of the stored values; None: the dtype of the first pushed values
+        self.dtype: torch.dtype | None = getattr(torch, dtype) if isinstance(dtype, str) else dtype
         self.levels: dict[int, list[float]] = {}  # oldest first
         self._head: dict[int, int] = {}
         self._buffer: Tensor | None = None

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from engine.backbone import Backbone
 from engine.ledger import Entry
 from engine.method import Method
 from engine.row import Decision, Mode, Row
 from engine.visit import Visit
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class NonFinite(RuntimeError):

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from engine.knob import Knob
 from engine.row import Decision, Mode, Row, Site
 
-Probe = Callable[[str], Tensor]  # name of a signal -> (slots, ...) float32, without a forward of the model
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Probe = Callable[[str], "Tensor"]  # name of a signal -> (slots, ...) float32, without a forward of the model
 
 
 class Capabilities(Protocol):
@@ -143,6 +143,8 @@ class Method:
         `keys` (tokens, groups, d) in the order of the video, `queries` (n, heads, d) of the last tokens of the newest
         unit -> (tokens, groups), float32. The keys with the highest values stay. By default these are the newest keys.
         """
+        import torch  # only here: what plans a sweep reads methods without it
+
         return torch.arange(len(keys), dtype=torch.float32, device=keys.device)[:, None].expand(keys.shape[:2])
 
     def state(self) -> Iterable[Tensor]:

@@ -15,14 +15,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import terminal
-from eval import kept, lpips_weights
-from eval.score import score_record, wants_preview
+from eval import kept
 from store import Record, Store, StoreError
 
 NO_VIDEO = "is itself no valid video"  # a verdict on the Original, not a reading error
@@ -150,6 +148,8 @@ def _score_one(
             "generates it again"
         )
     try:
+        from eval.score import score_record  # which brings in torch
+
         fresh = score_record(record.path, reference, record.run, lpips_net, device)
     except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: from torch, also out of memory
         return refuse(error)
@@ -171,7 +171,7 @@ def _print_reasons(record: Record, fresh: Mapping[str, Any], console: Console) -
 
 def _lacks_preview(record: Record, quality: dict[str, Any] | None, lpips_net: str) -> bool:
     """Whether the loss of an Original's mp4 is not measured yet, or measured without LPIPS."""
-    if not wants_preview(record.path, record.run):
+    if not kept.wants_preview(record.path, record.run):
         return False
     lost = (quality or {}).get("preview") or {}
     return not lost or ("missing" not in lost and lost.get("lpips") is None and _weights_here(lpips_net))
@@ -180,6 +180,8 @@ def _lacks_preview(record: Record, quality: dict[str, Any] | None, lpips_net: st
 def _weights_here(net: str) -> bool:
     if net == "none":
         return False
+    from eval import lpips_weights
+
     try:
         return bool(lpips_weights.find(net))
     except lpips_weights.MissingWeights:
@@ -192,9 +194,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval", description=__doc__.splitlines()[0].replace("`", ""))
     parser.add_argument("results", type=Path, help="results folder of run.py")
     parser.add_argument("--redo", action="store_true", help="score everything again")
-    parser.add_argument("--lpips-net", choices=(*lpips_weights.NETS, "none"), default="alex")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--lpips-net", choices=(*kept.NETS, "none"), default="alex")
+    parser.add_argument("--device", default="", help="cpu or cuda; a GPU if there is one")
     options = parser.parse_args(arguments)
+    import torch
+
+    from eval import lpips_weights
+
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     console = terminal.console(highlight=True)
     try:
         if options.lpips_net != "none":
@@ -205,7 +212,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _stop(error)
     try:
         store = Store(options.results, create=False)
-        counts = score_store(store, options.redo, options.lpips_net, options.device, console)
+        counts = score_store(store, options.redo, options.lpips_net, device, console)
     except StoreError as error:
         return _stop(error)
     for folder, why in store.damaged.items():

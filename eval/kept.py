@@ -1,8 +1,11 @@
-"""Merges earlier and new scores of a record. An error never replaces a number."""
+"""Merges earlier and new scores of a record. An error never replaces a number. Nothing here needs torch."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+NETS = ("alex", "vgg")  # backbones of LPIPS
+PREVIEW = "video.mp4"  # a lossy copy of the frames for people
 NOTES = ("reference_missing", "lpips_missing", "unreadable")  # notes on missing things, written again each time
 CURVES = ("per_frame", "drift", "by_segment", "border_jumps")  # names in quality.json, each with one entry per metric
 
@@ -37,3 +40,8 @@ def merged(earlier: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, An
     if now.get("lpips", 0) is None and then.get("lpips") is not None and then.get("psnr") == now.get("psnr"):
         both["preview"] = dict(now) | {"lpips": then["lpips"]}
     return both
+
+
+def wants_preview(folder: Path, run: Mapping[str, Any]) -> bool:
+    """Whether this is an Original, not its repeat, that has a lossy copy."""
+    return run.get("method") == "original" and not run.get("reference_key") and (folder / PREVIEW).is_file()

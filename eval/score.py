@@ -16,9 +16,10 @@ from eval import curves, divergence, lpips_weights, metrics, video
 from eval import measures as moves
 from eval import validity as gate
 from eval.beside import Beside
+from eval.kept import PREVIEW, wants_preview
 from eval.signals import Signals, Watch
 
-FRAMES, PREVIEW = "frames.mp4", "video.mp4"
+FRAMES = "frames.mp4"
 ADHERENCE_BYTES = 64 * 2**20  # larger videos are not checked, because the prompt checker needs all frames at once
 OTHER_NOISE = "original_seed"  # another video on purpose, so it is never called diverged
 
@@ -107,11 +108,6 @@ def _joined(verdicts: Sequence[gate.Verdict]) -> gate.Verdict:
     """One verdict with the texts of all, each once."""
     kinds = ("reasons", "warnings", "diverged")
     return gate.Verdict(*(tuple(dict.fromkeys(text for v in verdicts for text in getattr(v, kind))) for kind in kinds))
-
-
-def wants_preview(folder: Path, run: Mapping[str, Any]) -> bool:
-    """Whether this is an Original, not its repeat, that has a lossy copy."""
-    return run.get("method") == "original" and not run.get("reference_key") and (folder / PREVIEW).is_file()
 
 
 def _preview(folder: Path, lpips_net: str, device: str) -> dict[str, Any]:

@@ -43,7 +43,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 
 from engine.discrepancy import Discrepancy
 from engine.history import column, steps_of
@@ -145,7 +144,10 @@ class Scope(Method):
         self.predictor_ = Predictor(self.predictor, Guards(self.rho_max, self.min_gap), self.beta)
         self.step: dict[int, float] = {}  # change of noise level in the last forward of each slot
         self.tally: Counter[str] = Counter()
-        self._flags: dict[str, list[Tensor]] = {"clipped": [], "risky": []}  # on the device until they are counted
+        self._flags: dict[str, list[torch.Tensor]] = {
+            "clipped": [],
+            "risky": [],
+        }  # on the device until they are counted
 
     def narrow(self, row: Row) -> Row:
         return selective.narrow(row, self.selective, self.interval_ratio)
@@ -219,12 +221,12 @@ class Scope(Method):
     def sites(self, depth: int, row: Row) -> Sequence[Site]:
         return (VELOCITY,)
 
-    def keep(self, site: Site, part: Row, x: Tensor, out: Tensor) -> None:
+    def keep(self, site: Site, part: Row, x: torch.Tensor, out: torch.Tensor) -> None:
         slots = part.updating
         self.predictor_.keep(slots, _levels(part, slots), out[_cut(part, slots)], part.settled)
         self.step |= steps_of(part)
 
-    def fill(self, site: Site, part: Row, mode: Mode, x: Tensor) -> Tensor:
+    def fill(self, site: Site, part: Row, mode: Mode, x: torch.Tensor) -> torch.Tensor:
         slots = part.updating
         last = self.predictor_.history.last(slots)
         if mode is Mode.PREDICT:
@@ -240,7 +242,7 @@ class Scope(Method):
         out[_cut(part, slots)] = velocity
         return out
 
-    def _steadied(self, slots: Sequence[int], at: Sequence[float], last: Tensor) -> Tensor:
+    def _steadied(self, slots: Sequence[int], at: Sequence[float], last: torch.Tensor) -> torch.Tensor:
         """The prediction after the checks `risk`, `clip` and `amplitude`, without a transfer to the host."""
         predicted = self.predictor_.predict(slots, at)
         if self.risk < math.inf:
@@ -264,7 +266,7 @@ class Scope(Method):
             total = total * d + c
         return total
 
-    def state(self) -> Iterable[Tensor]:
+    def state(self) -> Iterable[torch.Tensor]:
         return (*self.predictor_.tensors(), *self.discrepancy.tensors())
 
     def counters(self) -> dict[str, int]:

@@ -16,13 +16,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from engine.forecast import Formula, Points, foca, hicache, newton, spectrum, taylor
 from engine.history import History
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ORDER: dict[str, int] = {
     "taylor1": 1,

@@ -7,22 +7,22 @@ import math
 import os
 import sys
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
-from typing import Any
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-import torch
 import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from conf.schema import ConfigError, Run, departures, device_of, has_point, parse, read_prompts
-from engine.backbone import Backbone
-from engine.environment import environment
-from engine.fingerprint import code_of
+from engine.fingerprint import OURS, Written, code_of
 from engine.method import Method, Original
 from engine.weights import WeightsError
 from store import KEY_VERSION, fingerprint
+
+if TYPE_CHECKING:
+    from engine.backbone import Backbone
 
 VIDEOS = "videos"  # the task that generates videos; other tasks are in sweep/tasks.py
 COMMAND = "SCOPE_COMMAND"  # the typed command, for jobs in other processes
@@ -31,13 +31,34 @@ COMMAND = "SCOPE_COMMAND"  # the typed command, for jobs in other processes
 _backbones: WeakValueDictionary[tuple[Any, str, str], Any] = WeakValueDictionary()  # the backbones in use
 
 
+@dataclass(frozen=True)
+class Device:
+    """What a plan knows of the device that the work will be done on."""
+
+    type: str
+
+
+@lru_cache(maxsize=256)
+def plan(kind: Any, settings: str, device: str) -> Any:
+    """What is known of a model without its weights, made once per setting."""
+    return kind(kind.Settings(**json.loads(settings)), Device(device.partition(":")[0]))
+
+
 def backbone(kind: Any, settings: str, device: str) -> Backbone:
     """The backbone for these settings. There is one object per setting, which all cells share."""
+    import torch
+
     asked = (kind, settings, device)
     found = _backbones.get(asked)
     if found is None:
         found = _backbones[asked] = kind(kind.Settings(**json.loads(settings)), torch.device(device))
     return found
+
+
+def built(model: Any) -> type | Written:
+    """The class of a backbone, or of the one that a plan stands for."""
+    kind = type(model)
+    return Written.at(kind.BUILDS) if "BUILDS" in vars(kind) else kind
 
 
 @dataclass(frozen=True)
@@ -71,18 +92,23 @@ class Cell:
     composed: dict[str, Any]
 
     @classmethod
-    def of(cls, order: Order) -> Cell:
-        """Make all checks that need no model in memory. Raises ConfigError, WeightsError."""
+    def of(cls, order: Order, planned: bool = False) -> Cell:
+        """Make all checks that need no model in memory. Raises ConfigError, WeightsError.
+
+        `planned`: the cell only serves to tell what is to be done, so a plan of the model is enough, if there is one.
+        """
         config = OmegaConf.create(order.config)
         assert isinstance(config, DictConfig)
-        run, kind, settings, method = parse(config)
+        run, kind, settings, method = parse(config, planned)
         device = device_of(run.device)
         try:
             wanted_settings = (settings, method.reschedule(settings))
-            base, model = (backbone(kind, json.dumps(asdict(s)), device) for s in wanted_settings)
+            make = plan if "BUILDS" in vars(kind) else backbone
+            base, model = (make(kind, json.dumps(asdict(s)), device) for s in wanted_settings)
             method.check(model)
             for one in (kind, type(method)):
-                code_of(one)
+                if one.__module__.partition(".")[0] not in (OURS[1] or ()):  # ours can be read
+                    code_of(one)
         except WeightsError:
             raise
         except ValueError as error:
@@ -143,10 +169,11 @@ class Job:
     def produced_by(self) -> dict[str, Any]:
         """All inputs that determine the frames, without names, paths or dates (docs/records.md)."""
         settings = {k: v for k, v in asdict(self.model.settings).items() if k not in ("name", "checkpoint")}
-        model, kind = type(self.model), type(self.method)
+        model, kind = built(self.model), type(self.method)
+        name = model.name if isinstance(model, Written) else model.__name__
         method = {"class": kind.__name__, "code": code_of(kind), **_parameters(self.method)}
         return {
-            "model": {"class": model.__name__, "code": code_of(model), **settings},
+            "model": {"class": name, "code": code_of(model), **settings},
             "weights": self.model.weights_id,
             "method": method,
             "prompt": self.prompt,
@@ -188,6 +215,8 @@ def _point(cell: Cell) -> dict[str, Any]:
 
 def identity(job: Job, cell: Cell) -> dict[str, Any]:
     """The values of run.json that are known before the run."""
+    from engine.environment import environment
+
     return {
         "prompt": job.prompt,
         "prompt_id": f"{job.number:04d}",

@@ -17,7 +17,7 @@ from engine.row import Row
 from engine.weights import WeightsError
 from store import Record, Store, StoreError
 from sweep.cell import VIDEOS, Cell, Job
-from sweep.make_videos import out, wanted
+from sweep.events import out, wanted
 
 LOSSLESS = 0.5  # assumed bytes of frames.mp4 per byte of frames, until the store has a video of the model
 GB = 1e9
@@ -140,7 +140,7 @@ def survey(cells: Sequence[Cell], measured: bool = True) -> list[Line]:
         store = Store(root, create=False) if root.is_dir() else None
         past = _past(root) if measured and store else Past()
         for job in cell.jobs():
-            key = _key(job)
+            key = _key(job) if store else (job.prompt, job.seed, repr(job.method))
             line = lines.get((job.model.name, job.label))
             if line is None:
                 dense, _, passes = planned(job.model, [job.method.narrow(row) for row in job.model.schedule()])

@@ -23,7 +23,7 @@ from sweep import gpus
 from sweep.cell import COMMAND, VIDEOS, Cell, Job, Order, label
 from sweep.cost import found, open_jobs
 from sweep.display import Display
-from sweep.make_videos import out
+from sweep.events import out
 from sweep.supervisor import ROOT, Supervisor
 from terminal import tolerate
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import perf_counter
@@ -13,36 +13,18 @@ from typing import Any
 import psutil
 import torch
 
-from conf.schema import Run
 from engine.ledger import write
 from engine.produce import Produced, account, forget, produce, warm_up
 from engine.resident import Resident, collect
 from engine.weights import WeightsError
 from store import FULL, STALE, Record, Store
 from sweep.cell import Cell, Job, identity, label
+from sweep.events import DeviceLost, Notify, nobody, wanted
 from sweep.turns import Turn, turns
-from terminal import console
-
-out = console()
-if not out.is_terminal:
-    out.width = 120  # a log file has no width
 
 resident = Resident()  # the weights that this process has in memory
 POLL = 1.0  # seconds between two checks for videos that other processes are generating
 TELL = 60.0  # seconds between two messages about waiting
-
-Notify = Callable[..., None]
-"""Receives events as plain values, which can be sent to another process: "cell" label, remaining videos (None: no own
-videos), place; "video" key, label, prompt, rows, place; "row"; "made" status, seconds or None; "failed" a line; "say" a
-text. The place is the number of the cell in the sweep (Order in sweep/cell.py)."""
-
-
-class DeviceLost(RuntimeError):
-    """The accelerator's context of this process is broken. Further videos need another process."""
-
-
-def nobody(*event: Any) -> None:
-    """Tells nobody."""
 
 
 def make(cells: Sequence[Cell], store: Store, notify: Notify = nobody, lost: Mapping[str, str] | None = None) -> None:
@@ -131,10 +113,6 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
-
-
-def wanted(record: Record | None, run: Run) -> bool:
-    return record is None or (run.retry_failed and record.status == "failed")
 
 
 def bury(job: Job, cell: Cell, store: Store, reason: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from store import Store, writing
 from sweep.cell import Cell
 from sweep.cost import dry_run
-from sweep.make_videos import Notify, nobody, out
+from sweep.events import Notify, nobody, out
 
 SETTINGS = (
     "frames",

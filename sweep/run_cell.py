@@ -10,11 +10,10 @@ from pathlib import Path
 from rich.console import Console
 
 from conf.schema import ConfigError
-from engine.to_device import select
 from engine.weights import WeightsError
 from store import Store, StoreError
 from sweep.cell import VIDEOS, Cell
-from sweep.make_videos import DeviceLost, Notify, make
+from sweep.events import DeviceLost, Notify
 from sweep.tasks import task_of
 from sweep.turns import named
 
@@ -22,10 +21,13 @@ from sweep.turns import named
 def perform(cells: Sequence[Cell], notify: Notify, lost: Mapping[str, str] | None = None) -> None:
     """Run a group of cells (sweep/turns.py). Failures become "failed" events; only DeviceLost and interrupts are
     raised."""
+    from engine.to_device import select  # these import torch
+    from sweep.make_videos import make
+
     if not cells:
         return
     try:
-        select(cells[0].model.device)
+        select(cells[0].model.device)  # before anything is put on a device
         store = Store(Path(cells[0].run.results).expanduser().absolute())
         gone = store.sweep()
         if gone:

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from sweep.cell import Order
-from sweep.make_videos import Notify
+from sweep.events import Notify
 from sweep.worker import AGAIN
 
 ROOT = Path(__file__).resolve().parents[1]

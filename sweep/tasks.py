@@ -8,7 +8,7 @@ from importlib import import_module
 from conf.schema import ConfigError, nearest
 from store import Store
 from sweep.cell import VIDEOS, Cell
-from sweep.make_videos import Notify
+from sweep.events import Notify
 
 TASKS: dict[str, str] = {  # name -> module with run(cell, store, notify)
     "calibrate": "sweep.calibration.task",

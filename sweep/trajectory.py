@@ -28,7 +28,7 @@ from engine.method import Method
 from engine.row import VELOCITY, Row, Site
 from store import Store, fingerprint, writing
 from sweep.cell import Cell
-from sweep.make_videos import Notify, nobody, out
+from sweep.events import Notify, nobody, out
 
 HORIZONS = 6  # most steps since the last forward; raising it: longer runs of skipped steps
 STAND_INS = ("reuse", "taylor1", "newton2")  # polynomials of order 0, 1, 2

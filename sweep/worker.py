@@ -27,7 +27,8 @@ from terminal import tolerate
 
 AGAIN = 75  # exit status of a child: it cannot continue, the cell needs a new child
 GONE = 76  # exit status of a child: the process that gave the orders has ended
-PRELOAD = ("sweep.run_cell", "eval.video")  # imported before the fork; a test checks that they do not touch CUDA
+# imported before the fork; a test checks that they do not touch CUDA
+PRELOAD = ("sweep.run_cell", "sweep.make_videos", "eval.video")
 AFRESH = "--afresh"  # a child that was started by exec instead of fork
 
 
@@ -67,7 +68,7 @@ def serve(orders: Connection, events: Connection) -> int:
     from conf.schema import ConfigError
     from engine.weights import WeightsError
     from sweep.cell import Cell, Order
-    from sweep.make_videos import DeviceLost
+    from sweep.events import DeviceLost
     from sweep.run_cell import perform
 
     waiting: Queue[Any] = Queue()

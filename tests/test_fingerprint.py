@@ -68,13 +68,13 @@ WORDING = [  # file, old, new
     ("models/skyreels/unipc.py", '"""', '"""Reworded. '),
     ("models/skyreels/timesteps.py", "WAITING = 999", "WAITING: int = 999"),
     ("models/skyreels/backbone.py", '"""The embedding of each guidance branch."""', '"""One each."""'),
-    ("models/skyreels/backbone.py", "return [1 + 4 * (s.first", "return [2 + 4 * (s.first"),  # only describes the video
+    ("models/skyreels/plan.py", "return [1 + 4 * (s.first", "return [2 + 4 * (s.first"),  # only describes the video
     ("models/skyreels/settings.py", "is one of {', '.join(allowed)}, got", "wants {' or '.join(allowed)}, has"),
     ("models/skyreels/price.py", "total + cost", "total + 2 * cost"),  # counts FLOPs
     ("models/skyreels/capabilities.py", '"""', '"""Reworded. '),
     ("models/magi1/price.py", "return ", "return 1 and "),
     ("models/magi1/vae.py", '"""', '"""Reworded. '),
-    ("models/magi1/backbone.py", '"choose another method or another signal"', '"choose another"'),
+    ("models/magi1/plan.py", '"choose another method or another signal"', '"choose another"'),
     ("models/magi1/verify.py", "import argparse", "import argparse, os"),
     ("engine/meter.py", "import torch", "import torch, os"),
     ("engine/environment.py", "timeout=20", "timeout=21"),

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from engine.method import Original
 from engine.weights import WeightsError, digest, read_header
-from models.skyreels import checkpoint
+from models.skyreels import checkpoint, places
 from models.skyreels.backbone import SkyReelsV2
 from tests.tiny import ARCHITECTURE, CPU, TINY, build, save_checkpoint, video
 
@@ -141,6 +141,6 @@ def test_a_header_lists_what_a_file_holds(tmp_path):
 def test_relative_checkpoints_are_also_looked_for_beside_the_program(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     found = checkpoint.locate(replace(TINY, checkpoint="conf"))
-    assert found == checkpoint.ROOT / "conf"
+    assert found == places.ROOT / "conf"
     (tmp_path / "conf").mkdir()
     assert checkpoint.locate(replace(TINY, checkpoint="conf")).resolve() == tmp_path / "conf"

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from baselines.library import Run, tensors_in
 from engine.row import Mode
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 TECHNIQUES = {"dbcache": Mode.CACHE}
 OURS = {"num_inference_steps", "enable_separate_cfg", "cache_type"}  # options that the run sets

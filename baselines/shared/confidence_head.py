@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from safetensors import safe_open
-from torch import Tensor
 
 from engine.discrepancy import relative_l1
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LOWEST = 1e-6  # smaller changes count as this
 NAMES = ("mean", "scale", "in_weight", "in_bias", "out_weight", "out_bias")
@@ -54,8 +56,10 @@ class Head:
                 f"this head was fitted on {len(self.mean) - 4} latent channels, the model has {found.shape[1] - 4}; "
                 "fit one for it with python -m benchmarks.fit_dsa_head"
             )
-        hidden = F.silu(F.linear((found - self.mean) / self.scale, self.in_weight, self.in_bias))
-        return 10 ** F.linear(hidden, self.out_weight, self.out_bias)[:, 0]
+        hidden = torch.nn.functional.silu(
+            torch.nn.functional.linear((found - self.mean) / self.scale, self.in_weight, self.in_bias)
+        )
+        return 10 ** torch.nn.functional.linear(hidden, self.out_weight, self.out_bias)[:, 0]
 
     def to(self, device: torch.device) -> Head:
         """The same head on `device`."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
 
 from baselines.library import Run, tensors_in
 from engine.row import Mode
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 TECHNIQUES = {
     "first_block_cache": Mode.CACHE,

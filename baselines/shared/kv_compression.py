@@ -10,10 +10,12 @@ The sum of all normalised keys is computed once, so redundancy takes O(tokens), 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WINDOW = 7  # number of adjacent keys that share the largest importance among them
 
@@ -32,11 +34,11 @@ def importance(keys: Tensor, queries: Tensor, window: int = WINDOW) -> Tensor:
     q = queries.float().unflatten(1, (groups, -1))  # (n, groups, heads per group, d)
     looks = torch.einsum("nghd,tgd->ghnt", q, keys.float()) / math.sqrt(width)
     shares = looks.amax(1).softmax(-1).mean(1)  # (groups, tokens)
-    return F.max_pool1d(shares, window, stride=1, padding=window // 2).T
+    return torch.nn.functional.max_pool1d(shares, window, stride=1, padding=window // 2).T
 
 
 def redundancy(keys: Tensor) -> Tensor:
     """The similarity of every key to all others of its group, (tokens, groups); it sums to 1 over tokens."""
-    unit = F.normalize(keys.float(), dim=-1)
+    unit = torch.nn.functional.normalize(keys.float(), dim=-1)
     alike = ((unit * unit.sum(0)).sum(-1) - 1) / len(keys)  # without itself
     return alike.softmax(0)

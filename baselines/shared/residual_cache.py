@@ -8,12 +8,14 @@ increment   v dt = v_last dt_last                   the latent changes as much a
 from __future__ import annotations
 
 from collections.abc import Iterable
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from baselines.shared.site_memory import Memory
 from engine.history import column, steps_of
 from engine.row import VELOCITY, Row, Site
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 QUANTITIES = ("residual", "velocity", "increment")
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from engine.forecast import Formula
 from engine.history import History
 from engine.row import Row, Site
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 class Memory:

@@ -17,70 +17,23 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from engine.components import one_line, read_json
 from engine.fingerprint import code_of
 from engine.weights import digest
 
-from .checkpoint import CheckpointError, check, empty_dit, load_dit, locate, random_dit, shards
-from .config import ModelConfig
+from .checkpoint import check, empty_dit, load_dit, random_dit, shards
 from .dit import Magi1DiT
+from .places import CheckpointError, model_config, part, text_folder, transformer_folder
 from .settings import Magi1
 from .text import SpecialTokens, TextEncoder, check_encoder
 from .vae import WEIGHTS, VaeConfig, ViTVAE, empty_vae, load_vae
 
-ROOT = Path(__file__).resolve().parents[2]
 _TEXT_WEIGHTS = ("*.safetensors", "*.bin", "*.json", "*.model")
-
-
-def root(settings: Magi1) -> Path:
-    """The checkpoint's folder; a relative path may start at the project's root. Raises CheckpointError if missing."""
-    name = settings.checkpoint
-    for folder in (Path(name).expanduser(), ROOT / name):
-        if name and folder.is_dir():
-            return folder
-    kind = "distill" if settings.distill else "base"
-    raise CheckpointError(
-        f"no weights for model={settings.name}: {name!r} is not a folder. Fetch them once with `hf download "
-        f'sand-ai/MAGI-1 --include "ckpt/magi/4.5B_{kind}/*" "ckpt/vae/*" "ckpt/t5/*" --local-dir {name or "FOLDER"}`, '
-        "give a folder with model.checkpoint=FOLDER, or use model.weights=random to measure cost without quality"
-    )
-
-
-def _part(settings: Magi1, *places: str) -> Path:
-    """The first of `places` that exists in the checkpoint's folder; the first if none does."""
-    folder = root(settings)
-    return next((folder / place for place in places if (folder / place).exists()), folder / places[0])
-
-
-def transformer_folder(settings: Magi1) -> Path:
-    """The folder with the transformer's weights. Raises CheckpointError if there is none."""
-    return locate(_part(settings, f"ckpt/magi/4.5B_{'distill' if settings.distill else 'base'}", "."), settings.distill)
-
-
-def model_config(settings: Magi1) -> ModelConfig:
-    """The transformer's shape: from the settings if given there, else from a config.json in or above its folder.
-
-    Raises CheckpointError if there is no valid one.
-    """
-    if settings.architecture:
-        return settings.model_config(settings.architecture)
-    place = transformer_folder(settings)
-    for folder in (place, place.parent, root(settings)):
-        if (folder / "config.json").is_file():
-            entries = read_json(folder / "config.json", "download it again")
-            if "model_config" in entries:
-                try:
-                    return settings.model_config(entries["model_config"])
-                except Exception as error:  # a constructor raises many kinds
-                    told = f"{folder / 'config.json'} describes no MAGI-1 ({one_line(error)}); download it again"
-                    raise CheckpointError(told) from None
-    raise CheckpointError(f"no config.json with a model_config in {place} or above; give model.architecture")
 
 
 def weight_files(settings: Magi1) -> list[Path]:
     """All files that the frames depend on. Raises WeightsError if one is missing or of another model."""
     files = list(shards(transformer_folder(settings)))
-    vae, text = _part(settings, "vae", "ckpt/vae"), _text_folder(settings)
+    vae, text = part(settings, "vae", "ckpt/vae"), text_folder(settings)
     files += [vae / "config.json", vae / WEIGHTS]
     _whole(settings, vae, text)
     if settings.special_tokens:
@@ -101,12 +54,8 @@ def _whole(settings: Magi1, vae: Path, text: Path) -> None:
     check({name: tuple(tensor.shape) for name, tensor in wanted.items()}, shards(transformer_folder(settings)))
 
 
-def _text_folder(settings: Magi1) -> Path:
-    return _part(settings, "t5", "ckpt/t5/t5-v1_1-xxl", "ckpt/t5")
-
-
 def _tokens_path(settings: Magi1) -> Path:
-    return _part(settings, "special_tokens.npz", "example/assets/special_tokens.npz")
+    return part(settings, "special_tokens.npz", "example/assets/special_tokens.npz")
 
 
 def load_transformer(settings: Magi1, device: torch.device) -> Magi1DiT:
@@ -125,7 +74,7 @@ def load_autoencoder(settings: Magi1, device: torch.device) -> ViTVAE:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.device(device):
             torch.manual_seed(0)
             return ViTVAE(VaeConfig.from_dict(settings.vae)).to(dtype).eval().requires_grad_(False)
-    return load_vae(_part(settings, "vae", "ckpt/vae"), device, dtype)
+    return load_vae(part(settings, "vae", "ckpt/vae"), device, dtype)
 
 
 def load_tokens(settings: Magi1) -> SpecialTokens | None:
@@ -149,7 +98,7 @@ def embed(prompts: Iterable[str], settings: Magi1, device: torch.device, cache: 
         length = max(1, settings.text_tokens - len(settings.special_tokens))
         channels = model_config(settings).caption_channels
         return {prompt: _noise(prompt, (length, channels)) for prompt in prompts}
-    folder = _text_folder(settings)
+    folder = text_folder(settings)
     identity = digest(path for pattern in _TEXT_WEIGHTS for path in folder.glob(pattern))
     paths = {p: _cached(cache, identity, p) for p in prompts}
     # cloned: a memory-mapped tensor may be unaligned, and unaligned products round differently

@@ -8,40 +8,31 @@ keys of the last computed step are used. A row with a clean refresh is always co
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from engine.ledger import Entry
 from engine.resident import Holder, drop
 from engine.row import VELOCITY, Row, Site
 from engine.visit import Visit
-from engine.weights import digest
 
 from . import assets
-from .checkpoint import empty_dit
-from .chunk_forward import BRANCHES, Dispatcher
-from .config import ModelConfig
+from .chunk_forward import Dispatcher
 from .dit import Blocks, Layer, Magi1DiT
 from .memory import peak_bytes
+from .plan import SIGNALS, Magi1Plan
 from .prefix import read_prefix
-from .price_ledger import Price
 from .schedule import Forward
-from .settings import FRAMES, Magi1
 from .sites import SitedBlocks
 from .text import SpecialTokens, chunk_texts
 from .tiling import Tiling
 from .vae import ViTVAE
 
-SIGNALS = frozenset({"patch_embedding", "latent", "time_embedding", "time_projection"})
 
-
-class Magi1Backbone(Holder):
+class Magi1Backbone(Magi1Plan, Holder):
     """One MAGI-1 model with its settings. Building it reads no weights; `load` does."""
 
-    Settings = Magi1
     MODULES = ("transformer", "vae", "tokens")
     DECIDED_BY = (
         "weights",
@@ -53,74 +44,11 @@ class Magi1Backbone(Holder):
         "vae",
         "special_tokens",
     )
-    offers = frozenset({"blocks", "branches", "kv_capacity", "partial"}) | SIGNALS
-
-    def __init__(self, settings: Magi1, device: torch.device) -> None:
-        self.settings, self.device, self.name = settings, device, settings.name
-        self.branches = BRANCHES[settings.runtime.cfg_number]
-        self.plan, self.rows = settings.plan, settings.rows()
-
-    # --- before any weight is read -----------------------------------------------------------------------------
-
-    @cached_property
-    def config(self) -> ModelConfig:
-        """The transformer's shape."""
-        return assets.model_config(self.settings)
-
-    @property
-    def depth(self) -> int:
-        return self.config.num_layers
-
-    @cached_property
-    def parameters(self) -> int:
-        """The number of parameters of the denoiser."""
-        return sum(parameter.numel() for parameter in empty_dit(self.config).parameters())
 
     @property
     def peak_bytes(self) -> float:
         """Predicted peak memory of the device for a video of the Original, weights included."""
         return peak_bytes(self.settings, self.config, self.plan, self.parameters)
-
-    @property
-    def frame_borders(self) -> list[int]:
-        """The first pixel frame of every chunk except the first, counted in the frames that `decode` gives."""
-        spans = list(filter(None, map(self.plan.emitted, self.plan.forwards)))
-        return [FRAMES * (start - spans[0][0]) for start, _ in spans[1:]]
-
-    def advice(self, lacking: str) -> str:
-        if lacking == "narrow":
-            return (
-                "every chunk in MAGI-1's window is active, so selective computation cannot leave out any; "
-                "set method.selective=none"
-            )
-        if lacking == "transformer":
-            return "the libraries do not support our MAGI-1 classes; use our method of the same name instead"
-        return "choose another method or another signal"
-
-    def schedule(self) -> Sequence[Row]:
-        return self.rows
-
-    def price(self, entries: Sequence[Entry]) -> tuple[float, float]:
-        """(dense, masked) FLOPs of one iteration. Both are equal: attention covers exactly the visible chunks."""
-        cost = self.prices.iteration(entries)
-        return cost, cost
-
-    @cached_property
-    def prices(self) -> Price:
-        """The count of FLOPs for the ledger of a run."""
-        s = self.settings
-        return Price(self.config, s.runtime, self.plan, s.text_tokens)
-
-    def plan_counts(self) -> dict[str, int]:
-        """The numbers of chunk steps and chunk passes of a video, for a dry run."""
-        return {"chunk_steps": self.plan.chunk_steps, "chunk_passes": self.plan.chunk_passes}
-
-    @cached_property
-    def weights_id(self) -> str:
-        """A hash of the content of the weight files; "random" for random weights."""
-        return "random" if self.settings.weights == "random" else digest(assets.weight_files(self.settings))
-
-    # --- one video -----------------------------------------------------------------------------------------------
 
     transformer: Magi1DiT
     vae: ViTVAE

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from .config import ModelConfig
-
-Range = tuple[int, int]
+from .schedule import Range
 
 Rank = Callable[[Tensor, Tensor], Tensor]
 """Keys (tokens, groups, head_dim) and late queries (n, heads, head_dim) -> importance (tokens, groups)."""

@@ -19,75 +19,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from engine.components import FLOATS
-from engine.weights import WeightsError
 
 from .config import ModelConfig
 from .dit import Magi1DiT, stays_float32
 from .embed import OnePlusLayerNorm
+from .places import INDEX, SINGLE, CheckpointError, locate
 
-INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
-_DISTILL = "inference_weight.distill"
-_BASE = "inference_weight"
 _FP8 = ("F8_E4M3", "F8_E5M2")  # refused below with a message of their own
 _LISTED = 6  # names shown of a longer list
-
-
-class CheckpointError(WeightsError):
-    """A checkpoint cannot be used. The message is one line and says what to do."""
-
-
-def locate(folder: Path, distill: bool) -> Path:
-    """The folder with the weights: `folder` itself, or its official subfolder of the base or distilled model.
-
-    Raises:
-        CheckpointError: there are no weights, or only those of the other kind of model.
-    """
-    folder = Path(folder)
-    wanted, other = (_DISTILL, _BASE) if distill else (_BASE, _DISTILL)
-    kind = "distilled" if distill else "base"
-    if not folder.is_dir():
-        raise CheckpointError(
-            f"no MAGI-1 weights: {folder} is not a folder; run: hf download sand-ai/MAGI-1 "
-            f'--include "ckpt/magi/4.5B_{"distill" if distill else "base"}/*" --local-dir {folder}'
-        )
-    for place in (folder, folder / wanted):
-        if _has_weights(place):
-            found = _kind(place)
-            if found is not None and found != distill:
-                raise CheckpointError(_mismatch(place, found))
-            return place
-    if _has_weights(folder / other):
-        raise CheckpointError(_mismatch(folder / other, not distill))
-    raise CheckpointError(
-        f"no {kind} MAGI-1 weights in {folder}: want {SINGLE} or {INDEX} there or in {wanted}/; "
-        "download the whole folder of the model"
-    )
-
-
-def _has_weights(place: Path) -> bool:
-    return (place / INDEX).is_file() or (place / SINGLE).is_file()
-
-
-def _kind(place: Path) -> bool | None:
-    """Whether the weights are distilled, by their config.json or the name of their folder; None if unknown."""
-    for config in (place / "config.json", place.parent / "config.json"):
-        if config.is_file():
-            try:
-                engine = json.loads(config.read_text()).get("engine_config", {})
-            except (json.JSONDecodeError, AttributeError) as error:
-                raise CheckpointError(f"{config} is not a JSON object ({error}); download it again") from error
-            if "distill" in engine:
-                return bool(engine["distill"])
-    parts = [place.name, place.parent.name]
-    if any("distill" in part for part in parts):
-        return True
-    return False if place.name == _BASE or any(part.endswith("_base") for part in parts) else None
-
-
-def _mismatch(place: Path, found: bool) -> str:
-    kind, setting = ("distilled", "base") if found else ("base", "distilled")
-    fix = "distill=true cfg_number=1" if found else "distill=false cfg_number=3"
-    return f"{place} holds the {kind} model but the {setting} settings are on; set {fix}, or give the other folder"
 
 
 def shards(place: Path) -> dict[Path, list[str]]:

@@ -21,9 +21,6 @@ from .config import RuntimeConfig
 from .dit import Blocks, Magi1DiT
 from .schedule import Forward, Schedule
 
-BRANCHES = {1: ("cond",), 3: ("cond", "past", "none")}
-"""Guidance passes of a forward by `cfg_number`: with prompt and past chunks, with past chunks only, with neither."""
-
 _LAST_TOKENS = 50  # number of last queries of a chunk for kv_queries="token"
 
 BranchBlocks = Callable[[str], Blocks]

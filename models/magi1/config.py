@@ -11,11 +11,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+BRANCHES = {1: ("cond",), 3: ("cond", "past", "none")}
+"""Guidance passes of a forward by `cfg_number`: with prompt and past chunks, with past chunks only, with neither."""
+NULL_TOKENS = 50  # number of tokens of the learned null caption in a pass without text
+_DTYPES = ("float32", "bfloat16", "float16")
 _UPSAMPLE = 8  # pixels per latent, each side
 
 
@@ -69,7 +73,10 @@ class ModelConfig:
         name = self.params_dtype.removeprefix("torch.")
         if name not in _DTYPES:
             raise ValueError(f"params_dtype={self.params_dtype!r}; choose one of {', '.join(_DTYPES)}")
-        return _DTYPES[name]
+        import torch  # only here: the sizes of a plan need none
+
+        found: torch.dtype = getattr(torch, name)
+        return found
 
     @property
     def attention_width(self) -> int:

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .config import NULL_TOKENS
+
 FREQUENCIES = 128  # number of cosines, and of sines, in a time embedding
 _ROPE_AREA = 256  # positions are scaled to a frame of this many patches
 _ROPE_BASE = 10_000.0
@@ -107,8 +109,6 @@ class TimeEmbedder(nn.Module):
 class CaptionEmbedder(nn.Module):
     """The text for cross-attention, and one constant vector each for passes with and without a caption."""
 
-    null_tokens = 50  # number of tokens of the learned null caption in a pass without text
-
     def __init__(self, captions: int, length: int, hidden: int, condition: int) -> None:
         super().__init__()
         self.null_caption_embedding = nn.Parameter(torch.empty(length, captions))
@@ -119,7 +119,7 @@ class CaptionEmbedder(nn.Module):
     @property
     def null_text(self) -> Tensor:
         """The text of a pass without a prompt, (50, caption channels)."""
-        return self.null_caption_embedding[: self.null_tokens]
+        return self.null_caption_embedding[:NULL_TOKENS]
 
     def condition(self, dropped: bool) -> Tensor:
         """The term of the text in the condition, (size,). It does not depend on the prompt."""

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .chunk_forward import BRANCHES
-from .config import ModelConfig, RuntimeConfig
-from .embed import CaptionEmbedder
+from .config import BRANCHES, NULL_TOKENS, ModelConfig, RuntimeConfig
 from .schedule import Forward, Schedule
 
-_TIME_CHANNELS = 256
+TIME_CHANNELS = 256  # the sines and cosines that times are embedded from
 
 
 def tokens_per_chunk(config: ModelConfig, settings: RuntimeConfig) -> int:
@@ -74,7 +72,7 @@ def patches_flops(config: ModelConfig, tokens: int) -> float:
 
 def times_flops(config: ModelConfig, distill: bool) -> float:
     """FLOPs of the embeddings of one chunk's time and, with `distill`, of its step length."""
-    return 2.0 * (2 if distill else 1) * config.condition_size * (_TIME_CHANNELS + config.condition_size)
+    return 2.0 * (2 if distill else 1) * config.condition_size * (TIME_CHANNELS + config.condition_size)
 
 
 def captions_flops(config: ModelConfig, text: int) -> float:
@@ -110,7 +108,7 @@ def branch_flops(
         text: caption tokens of a generated chunk, special tokens included.
         chunks: the chunks in flight that are computed; all by default.
     """
-    tokens, null = tokens_per_chunk(config, settings), CaptionEmbedder.null_tokens
+    tokens, null = tokens_per_chunk(config, settings), NULL_TOKENS
     chosen = list(forward.chunks) if chunks is None else sorted(chunks)
     seen = [1 if branch == "none" else visible_chunks(forward, chunk) for chunk in chosen]
     texts = [text if branch == "cond" else null] * len(chosen)
@@ -125,7 +123,7 @@ def branch_flops(
 def given_flops(config: ModelConfig, settings: RuntimeConfig, plan: Schedule) -> float:
     """FLOPs of the chunks that a prefix fills; they are computed once, before the first forward."""
     seen = [stop - start for start, stop in plan.given_visible]
-    texts = [CaptionEmbedder.null_tokens] * len(seen)
+    texts = [NULL_TOKENS] * len(seen)
     tokens = tokens_per_chunk(config, settings)
     return call_flops(config, tokens, seen, texts, settings.distill) if seen else 0.0
 

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from engine.ledger import Entry
 from engine.row import Mode
 
-from .chunk_forward import BRANCHES
-from .config import ModelConfig, RuntimeConfig
-from .embed import CaptionEmbedder
+from .config import BRANCHES, NULL_TOKENS, ModelConfig, RuntimeConfig
 from .price import (
     attention_flops,
     branch_flops,
@@ -55,7 +53,7 @@ class Price:
         total = branch_flops(self.config, self.settings, forward, branch, self.text, chosen)
         skips: list[tuple[Sequence[str], int, int]] = []  # per chunk: skipped sites, chunks it attends to, text tokens
         for entry in run:
-            text = self.text if branch == "cond" else CaptionEmbedder.null_tokens
+            text = self.text if branch == "cond" else NULL_TOKENS
             for chunk in self._chunks(entry):
                 skips.append((entry.sites, 1 if branch == "none" else visible_chunks(forward, chunk), text))
                 if branch == "cond" and forward.duplicate and chunk == forward.chunks.start:

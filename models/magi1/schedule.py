@@ -10,15 +10,16 @@ flight"); the oldest is the cleanest. Time rises from 0 (noise) to 1 (clean). A 
 from __future__ import annotations
 
 import math
+import struct
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import torch
-
-from .cache import Range
 from .config import RuntimeConfig
 
+Range = tuple[int, int]  # of chunks, [first, last + 1)
+
 _SHIFT = 3.0
+_FLOAT32 = struct.Struct("f")
 _SHORTCUT_STEPS = 12  # the only grid with unequal step lengths
 _KEPT_QUARTERS = {"16,16,8": (0, 1, 2)}  # of four sub-steps; other modes keep 0, 2, 3
 _LENGTHS = {"16,16,8": (1, 1, 2)}  # step lengths in sub-steps; other modes 2, 1, 1
@@ -124,15 +125,25 @@ def time_grid(num_steps: int, shortcut_mode: str = "8,16,16") -> list[float]:
     >>> [round(t, 5) for t in time_grid(64)[16::16]]
     [0.02174, 0.1, 0.3, 1.0]
     """
+    u = _even(num_steps)
     if num_steps == _SHORTCUT_STEPS:
-        quarters = torch.linspace(0, 1, 5)
-        kept = quarters[list(_KEPT_QUARTERS.get(shortcut_mode, (0, 2, 3)))] / 4
-        u = torch.cat([kept + quarter for quarter in quarters])[: num_steps + 1]
-    else:
-        u = torch.linspace(0, 1, num_steps + 1)
-    u = u**2
-    inverse = 1 / _SHIFT
-    return (inverse * u / (1 + (inverse - 1) * u)).tolist()
+        quarters = _even(4)
+        kept = [quarters[n] / 4 for n in _KEPT_QUARTERS.get(shortcut_mode, (0, 2, 3))]
+        u = [_single(first + quarter) for quarter in quarters for first in kept][: num_steps + 1]
+    u = [_single(x * x) for x in u]
+    inverse, less = _single(1 / _SHIFT), _single(1 / _SHIFT - 1)
+    return [_single(_single(inverse * x) / _single(1 + _single(less * x))) for x in u]
+
+
+def _even(count: int) -> list[float]:
+    """0 to 1 in `count` equal steps, rounded as torch.linspace rounds them: from the nearer end."""
+    step = _single(1 / count)
+    return [_single(step * n if n < (count + 1) // 2 else 1 - step * (count - n)) for n in range(count + 1)]
+
+
+def _single(value: float) -> float:
+    """The nearest float32."""
+    return float(_FLOAT32.unpack(_FLOAT32.pack(value))[0])
 
 
 def step_lengths(num_steps: int, shortcut_mode: str = "8,16,16") -> list[float]:

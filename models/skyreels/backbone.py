@@ -13,24 +13,21 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKLWan, SkyReelsV2Transformer3DModel, UniPCMultistepScheduler
+from diffusers import AutoencoderKLWan, SkyReelsV2Transformer3DModel
 from torch import Tensor
 
-from engine.ledger import Entry
 from engine.resident import Holder, drop
 from engine.row import TRANSFORMER, VELOCITY, Row, Site
 from engine.to_device import sent
 from engine.visit import WHOLE, Visit
-from engine.weights import digest
 from models.skyreels import checkpoint, text
 from models.skyreels.attention import KeyValues, View
 from models.skyreels.batch import batches, joined, together
-from models.skyreels.capabilities import advice, offers
 from models.skyreels.forward import Condition, Opening, Text, condition, forward, opening, read_text
 from models.skyreels.hooked_forward import Place, own_forward
 from models.skyreels.memory import peak_bytes
 from models.skyreels.overlap import noised_overlap
-from models.skyreels.price import Price
+from models.skyreels.plan import SkyReelsPlan
 from models.skyreels.settings import SPATIAL, SkyReels
 from models.skyreels.signals import Signals
 from models.skyreels.timesteps import WAITING, timesteps_of
@@ -38,76 +35,20 @@ from models.skyreels.unipc import UniPC
 from models.skyreels.vae import decode
 
 
-class SkyReelsV2(Holder):
+class SkyReelsV2(SkyReelsPlan, Holder):
     """One SkyReels-V2 model with its settings. Building it reads no weights; `load` does."""
 
     MODULES, DERIVED = ("transformer", "vae"), ("_signals", "_dtype")
     DECIDED_BY = ("weights", "checkpoint", "precision", "architecture", "vae", "compile")
 
-    Settings = SkyReels
-
     def __init__(self, settings: SkyReels, device: torch.device) -> None:
-        self.settings, self.device = settings, device
-        self.name, self.branches = settings.name, settings.branches
-        scheduler = UniPCMultistepScheduler(
-            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=settings.shift
-        )
-        scheduler.set_timesteps(settings.steps)
-        self.sigmas: list[float] = scheduler.sigmas.tolist()
-        self.timesteps: list[int] = [int(t) for t in scheduler.timesteps]
-        self.rows = settings.rows(self.sigmas)
-        self.causal_block = settings.block if settings.attention == "block_causal" else 0
+        super().__init__(settings, device)
         self._sampler = UniPC(self.sigmas, device, in_place=True)
-
-    # --- before any weight is read -----------------------------------------------------------------------------
-
-    @cached_property
-    def prices(self) -> Price:
-        return Price(self.settings)
-
-    @property
-    def offers(self) -> frozenset[str]:
-        return offers(self.settings)
-
-    @cached_property
-    def depth(self) -> int:
-        return int(checkpoint.architecture(self.settings).get("num_layers", 32))  # 32: the default of its class
-
-    @property
-    def parameters(self) -> int:
-        """The number of parameters of the denoiser."""
-        return self.prices.parameters
 
     @property
     def peak_bytes(self) -> float:
         """Predicted peak memory of the device for a video of the Original, weights included."""
         return peak_bytes(self.settings, checkpoint.architecture(self.settings), self.parameters)
-
-    @property
-    def frame_borders(self) -> list[int]:
-        """The first pixel frame of every segment except the first."""
-        return [1 + 4 * (s.first + s.prefix - 1) for s in self.settings.segments[1:]]
-
-    def advice(self, lacking: str) -> str:
-        return advice(self.settings, lacking)
-
-    def schedule(self) -> Sequence[Row]:
-        return self.rows
-
-    def price(self, entries: Sequence[Entry]) -> tuple[float, float]:
-        return self.prices.iteration(entries)
-
-    def plan_counts(self) -> dict[str, int]:
-        return {}
-
-    @cached_property
-    def weights_id(self) -> str:
-        """A hash of the content of the weight files; "random" for random weights."""
-        if self.settings.weights == "random":
-            return "random"
-        return digest(checkpoint.files(checkpoint.locate(self.settings), self.settings))
-
-    # --- one video -----------------------------------------------------------------------------------------------
 
     transformer: SkyReelsV2Transformer3DModel
     vae: AutoencoderKLWan

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from models.skyreels.settings import SkyReels
-from models.skyreels.signals import SIGNALS
 
+SIGNALS = frozenset({"time_projection", "time_embedding", "latent", "patch_embedding"})
 SITES = frozenset({"blocks", "branches", "cross_attention", "guidance", "nested", "narrow", "partial", "transformer"})
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import re
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,13 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKLWan, SkyReelsV2Transformer3DModel
 from diffusers.utils import logging as diffusers_logging
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from transformers import UMT5Config, UMT5EncoderModel
 from transformers.utils import logging as transformers_logging
 
 from engine.compile import compile_parts
 from engine.components import check_tensors, check_tokenizer, one_line, read_json, shapes_in, weight_files
 from engine.weights import WeightsError
+from models.skyreels.places import config_of, locate, todo
 from models.skyreels.settings import SkyReels
 
 for library in (diffusers_logging, transformers_logging):
@@ -30,41 +28,6 @@ HUB = "Skywork/SkyReels-V2-DF-1.3B-540P-Diffusers"  # the repository without -Di
 KINDS = {"transformer": SkyReelsV2Transformer3DModel, "vae": AutoencoderKLWan, "text_encoder": UMT5EncoderModel}
 EMBEDDING = ("shared.weight", "encoder.embed_tokens.weight")  # one table under two names
 PARTS = {"transformer": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
-
-
-def locate(settings: SkyReels) -> Path:
-    """The checkpoint's folder: a path, also relative to the project's root, or a hub id in the local hub cache.
-
-    Raises WeightsError if there is no such folder.
-    """
-    name = settings.checkpoint
-    for folder in (Path(name).expanduser(), ROOT / name):
-        if name and folder.is_dir():
-            return folder
-    try:
-        return Path(snapshot_download(name, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError, ValueError, OSError):
-        raise WeightsError(
-            f"no weights for model={settings.name}: {name!r} is neither a folder nor in the local hub cache. "
-            f"Fetch them once with {_download(settings)} and run again, give a folder with model.checkpoint=FOLDER, "
-            "or use model.weights=random to measure cost without quality"
-        ) from None
-
-
-def todo(settings: SkyReels) -> str:
-    """The advice for a broken file of the checkpoint."""
-    return f"fetch it again with {_download(settings)}"
-
-
-def _download(settings: SkyReels) -> str:
-    """The command that fetches a whole checkpoint in diffusers' format, into the hub cache or into a folder."""
-    name = settings.checkpoint
-    folder = next((place for place in (Path(name).expanduser(), ROOT / name) if name and place.is_dir()), None)
-    if folder is not None and ROOT / "models" / "weights" in folder.resolve().parents:
-        return f"`git checkout -- {folder.resolve().relative_to(ROOT)}` (or `hf download`, for the model at full size)"
-    if folder is None and re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith((".", "~")):
-        return f"`hf download {HUB if f'{name}-Diffusers' == HUB else name}`"
-    return f"`hf download {HUB} --local-dir {folder or name or 'FOLDER'}`"
 
 
 def files(folder: Path, settings: SkyReels) -> list[Path]:
@@ -132,12 +95,7 @@ def vae_architecture(settings: SkyReels) -> dict[str, Any]:
 
 
 def _config(folder: Path, settings: SkyReels) -> dict[str, Any]:
-    path = folder / "config.json"
-    if not path.is_file():
-        raise WeightsError(
-            f"{path} is missing: this is not a diffusers-format checkpoint folder; get one with {_download(settings)}"
-        )
-    return _known(KINDS[folder.name], read_json(path, todo(settings)))
+    return _known(KINDS[folder.name], config_of(folder, settings))
 
 
 def on_meta(settings: SkyReels) -> SkyReelsV2Transformer3DModel:

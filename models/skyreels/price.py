@@ -1,9 +1,9 @@
 """FLOPs of SkyReels-V2's forwards, 2 per multiply-add, denoiser only.
 
-The FLOPs of a forward have three parts: one per slot, one per pair of slots in attention, and a constant one. torch
-counts forwards of one and two slots, with no block and one block, on the meta device; the parts follow from these
-counts. Counted is what diffusers' forward executes. This includes the text projections of every forward, although our
-forward computes them once per video. A test compares the result with torch's count of running models.
+The FLOPs of a forward have three parts: one per slot, one per pair of slots in attention, and a constant one. They
+follow from the sizes of the transformer, in whole numbers and without torch. Counted is what diffusers' forward
+executes. This includes the text projections of every forward, although our forward computes them once per video. Tests
+compare the result with torch's count of the model's class and of running models.
 """
 
 from __future__ import annotations
@@ -13,17 +13,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 
-import torch
-from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
-
 from engine.ledger import Entry
-from engine.method import Method
-from engine.row import Decision, Mode, Row, Site
-from engine.visit import Visit
-from models.skyreels.checkpoint import on_meta
-from models.skyreels.forward import condition, forward, read_text
 from models.skyreels.settings import SPATIAL, SkyReels
+from models.skyreels.shape import Shape
 
 Span = tuple[int, int]  # slots [first, last + 1)
 
@@ -65,31 +57,13 @@ class Costs:
         return sum(each.values()) if kind == "blocks" else each[kind]
 
 
-@dataclass
-class _Without(Method):
-    """Skips one branch of the first block, to count its FLOPs."""
-
-    kind: str
-
-    def sites(self, depth: int, row: Row) -> Sequence[Site]:
-        return (Site(self.kind, range(1)),)
-
-    def fill(self, site: Site, part: Row, mode: Mode, x: Tensor) -> Tensor:
-        return x
-
-
 class Price:
     """FLOPs of a model's forwards, by the slots that are forwarded and the slots that they attend to."""
 
     def __init__(self, settings: SkyReels) -> None:
         self.settings = settings
-        self.model = on_meta(settings)
-        self.depth = len(self.model.blocks)
-
-    @property
-    def parameters(self) -> int:
-        """The number of parameters of the transformer."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
+        self.shape = Shape.of(settings)
+        self.depth = self.shape.num_layers
 
     def of(self, slots: int, causal_block: int) -> Forward:
         """The forward of one guidance branch over `slots` slots without context; `causal_block` 0 is full attention."""
@@ -115,10 +89,9 @@ class Price:
         name, _, span = signal.partition(" ")
         if name != "patch_embedding":
             return 0.0
-        config, (start, stop) = self.model.config, (int(slot) for slot in span.split(":"))
-        width = config.num_attention_heads * config.attention_head_dim
+        shape, (start, stop) = self.shape, (int(slot) for slot in span.split(":"))
         pixels = (self.settings.height // SPATIAL) * (self.settings.width // SPATIAL)  # each is in one patch
-        return 2.0 * (stop - start) * pixels * config.patch_size[0] * config.in_channels * width
+        return 2.0 * (stop - start) * pixels * shape.patch_size[0] * shape.in_channels * shape.width
 
     def _forward(self, entries: Sequence[Entry], causal_block: int) -> float:
         """FLOPs of one guidance branch of one iteration, with the forward of context slots whose keys are stored."""
@@ -153,34 +126,22 @@ class Price:
 
     @cached_property
     def costs(self) -> Costs:
-        """The parts of a forward's FLOPs, from torch's counts with one and two slots."""
-        ends, one = ([self._count(slots, depth) for slots in (1, 2)] for depth in (0, 1))
-        attention = [one[n] - self._count(n + 1, 1, "attention") for n in (0, 1)]
-        feed_forward = one[0] - self._count(1, 1, "feed_forward")
-        pair = (attention[1] - 2 * attention[0]) / 2  # attention of n slots: n projections + n^2 pairs
-        rest = [one[n] - ends[n] - attention[n] - (n + 1) * feed_forward for n in (0, 1)]
+        """2 x inputs x outputs for every vector in a linear layer; of attention, the scores and the weighted values."""
+        shape, text = self.shape, self.settings.text_length
+        w, out = shape.width, shape.out_channels or shape.in_channels
+        pixels = (self.settings.height // SPATIAL) * (self.settings.width // SPATIAL)
+        tokens = pixels * shape.patch_size[0] / shape.patch
+        time = shape.freq_dim * w + w * w + w * 6 * w
+        rate = w * w + w * 6 * w if shape.inject_sample_info else 0
         return Costs(
-            ends_once=2 * ends[0] - ends[1],
-            ends=ends[1] - ends[0],
-            text_once=2 * rest[0] - rest[1],
-            cross_attention=rest[1] - rest[0],
-            projections=attention[0] - pair,
-            feed_forward=feed_forward,
-            pair=pair,
+            ends_once=2.0 * (text * (shape.text_dim * w + w * w) + rate),
+            ends=2.0 * (tokens * w * shape.patch * (shape.in_channels + out) + time),
+            text_once=2.0 * text * 2 * w * w,
+            cross_attention=2.0 * tokens * (2 * w * w + 2 * text * w),
+            projections=2.0 * tokens * 4 * w * w,
+            feed_forward=2.0 * tokens * 2 * w * shape.ffn_dim,
+            pair=2.0 * tokens * tokens * 2 * w,
         )
-
-    def _count(self, slots: int, depth: int, without: str = "") -> float:
-        model, settings = self.model, self.settings
-        row = Row(0, 0, range(slots), 1, (0,) * slots, (1.0,) * slots, (0.0,) * slots, (True,) * slots, slots)
-        visit = Visit(_Without(without), row, depth, {"": [(row, Decision(Mode.CACHE))]}) if without else None
-        with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
-            latents = torch.empty(
-                slots, model.config.in_channels, settings.height // SPATIAL, settings.width // SPATIAL
-            )
-            text = read_text(model, torch.empty(1, settings.text_length, model.config.text_dim), depth)
-            when = condition(model, torch.empty(slots, dtype=torch.int64), settings.fps, torch.float32)
-            forward(model, latents, when, text, visit, depth=depth)
-        return float(counter.get_total_flops())
 
 
 def _pairs(slots: Span, seen: Span, causal_block: int) -> int:

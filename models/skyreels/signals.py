@@ -9,9 +9,8 @@ from diffusers import SkyReelsV2Transformer3DModel
 from torch import Tensor
 
 from engine.to_device import sent
+from models.skyreels.capabilities import SIGNALS
 from models.skyreels.forward import frame_rate
-
-SIGNALS = frozenset({"time_projection", "time_embedding", "latent", "patch_embedding"})
 
 
 class Signals:

@@ -37,7 +37,7 @@ from sweep.calibration.prompts import check_apart
 from sweep.calibration.search import Search, Unreachable
 from sweep.calibration.trial import QUANTITIES, Trial
 from sweep.cell import Cell
-from sweep.make_videos import Notify, nobody, out
+from sweep.events import Notify, nobody, out
 
 REAL = 24  # most settings to try if each needs real videos
 FOLDER = "calibration"  # below the results folder

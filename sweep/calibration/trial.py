@@ -22,7 +22,7 @@ from engine.produce import warm_up
 from eval import lpips_weights
 from eval.metrics import lpips
 from sweep.calibration.rehearsal import rehearse
-from sweep.make_videos import Notify, nobody
+from sweep.events import Notify, nobody
 
 QUANTITIES = {"flops": False, "speedup": True, "lpips": True}  # quantity: whether less computation raises it
 SEED = 10_000  # seed of the first prompt; reports never use such seeds

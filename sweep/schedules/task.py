@@ -33,7 +33,7 @@ from sweep.calibration.prompts import check_apart
 from sweep.calibration.task import FOLDER, place, settings_of
 from sweep.calibration.trial import SEED, Trial
 from sweep.cell import Cell
-from sweep.make_videos import Notify, nobody, out
+from sweep.events import Notify, nobody, out
 from sweep.schedules.search import Schedule, ScheduleSearch
 
 MADE_FOR = ("name", "frames", "steps", "attention", "ar_step", "block", "window", "chunk")  # of either model

@@ -1,0 +1,62 @@
+"""Where a SkyReels-V2 checkpoint lies, and how its parts describe themselves. Nothing here downloads or needs torch."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from engine.components import read_json
+from engine.weights import WeightsError
+from models.skyreels.settings import SkyReels
+
+ROOT = Path(__file__).resolve().parents[2]
+HUB = "Skywork/SkyReels-V2-DF-1.3B-540P-Diffusers"  # the one without -Diffusers is in another format
+
+
+def locate(settings: SkyReels) -> Path:
+    """The checkpoint's folder: a path, also relative to the project's root, or a hub id in the local hub cache.
+
+    Raises WeightsError if there is no such folder.
+    """
+    name = settings.checkpoint
+    for folder in (Path(name).expanduser(), ROOT / name):
+        if name and folder.is_dir():
+            return folder
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError, ValueError, OSError):
+        raise WeightsError(
+            f"no weights for model={settings.name}: {name!r} is neither a folder nor in the local hub cache. "
+            f"Fetch them once with {_download(settings)} and run again, give a folder with model.checkpoint=FOLDER, "
+            "or use model.weights=random to measure cost without quality"
+        ) from None
+
+
+def todo(settings: SkyReels) -> str:
+    """The advice for a broken file of the checkpoint."""
+    return f"fetch it again with {_download(settings)}"
+
+
+def _download(settings: SkyReels) -> str:
+    """The command that fetches a whole checkpoint in diffusers' format, into the hub cache or into a folder."""
+    name = settings.checkpoint
+    folder = next((place for place in (Path(name).expanduser(), ROOT / name) if name and place.is_dir()), None)
+    if folder is not None and ROOT / "models" / "weights" in folder.resolve().parents:
+        return f"`git checkout -- {folder.resolve().relative_to(ROOT)}` (or `hf download`, for the model at full size)"
+    if folder is None and re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith((".", "~")):
+        return f"`hf download {HUB if f'{name}-Diffusers' == HUB else name}`"
+    return f"`hf download {HUB} --local-dir {folder or name or 'FOLDER'}`"
+
+
+def config_of(folder: Path, settings: SkyReels) -> dict[str, Any]:
+    """What config.json in `folder`, a part of the checkpoint, says. Raises WeightsError if there is none."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise WeightsError(
+            f"{path} is missing: this is not a diffusers-format checkpoint folder; get one with {_download(settings)}"
+        )
+    return read_json(path, todo(settings))
