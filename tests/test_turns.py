@@ -197,7 +197,7 @@ def _plain(order: Order) -> str:
 def test_the_device_is_the_current_one_before_text_or_weights_are_loaded(device, selected, monkeypatch, tmp_path):
     done = []
     monkeypatch.setattr(torch.cuda, "set_device", done.append)
-    monkeypatch.setattr("sweep.run_cell.make", lambda *arguments: done.append("made"))
+    monkeypatch.setattr("sweep.make_videos.make", lambda *arguments: done.append("made"))
     monkeypatch.setattr("sweep.run_cell.Store", lambda path: done.append("store") or Store(path))
     only = cell("a", object(), results=str(tmp_path / "r"))
     only.model.device, only.run.logger = torch.device(device), SimpleNamespace(name="none")
