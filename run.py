@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.markup import escape
 
-from conf.schema import ConfigError, explain
+from conf.schema import ConfigError, Logging, explain
 from conf.words import quoted, words
 from engine.weights import WeightsError
 from store import Store, StoreError
@@ -29,12 +29,13 @@ from sweep.cell import COMMAND, Cell, Order
 from sweep.cost import dry_run, gpu_hours, outstanding, print_lines, survey, totals
 from sweep.display import Display
 from sweep.events import DeviceLost, out
-from sweep.experiments import expanded
+from sweep.experiments import expanded, plug_in
+from sweep.flags import Flags, taken
 from sweep.idle import idle, tell_idle
 from sweep.launch import launch, launcher_of, prepared, run_job
 from sweep.supervisor import Supervisor
 from sweep.turns import grouped, named
-from terminal import tolerate
+from terminal import tolerate, version
 
 QUICKSTART = "experiment=quickstart"
 PLANNING = ("hydra/launcher=basic",)  # cells are composed and checked here, with every launcher
@@ -103,38 +104,47 @@ def perform_here(cells: Sequence[Cell], display: Display) -> None:
         display("failed", f"{named(cells)}: the other videos are missing ({error})")
 
 
-def finish(cells: Sequence[Cell]) -> None:
+def finish(cells: Sequence[Cell], flags: Flags) -> None:
     """Score every store that was written to, and write its report."""
     unscored, unreported = ({results_of(c) for c in cells if getattr(c.run, name)} for name in ("score", "report"))
     for results in dict.fromkeys(map(results_of, cells)):
-        if results in unscored | unreported and results.is_dir():
+        if not results.is_dir():
+            continue
+        if results in unscored:
             from eval.__main__ import score_store
-            from reports import build, read
-            from reports.paper import print_summary
-            from reports.terminal_table import print_main
-            from sweep.loggers import log_report
 
-            if results in unscored:
-                score_store(Store(results), console=out)
-            if results in unreported:
-                report = read(results)
-                page = build(report)
-                print_main(report)
-                print_summary(report, console=out)
-                log_report(next(c.run.logger for c in cells if results_of(c) == results), results, out.print)
-                out.print(f"tables, figures and the page with all videos: {escape(str(page))}")
+            score_store(Store(results), console=out)
+        if results in unreported:
+            show_report(results, next(c.run.logger for c in cells if results_of(c) == results), flags)
+
+
+def show_report(results: Path, logger: Logging, flags: Flags) -> None:
+    """Write the report if a record has changed, and print the table, the verdict, the page and what to do next."""
+    from reports.__main__ import as_json, make, print_notes
+
+    said = make(results)
+    if flags.json:
+        print(as_json(results, said), flush=True)
+    if flags.verbose:
+        print_notes(results, out)
+    out.print(escape(said["table"]), end="")
+    if logger.name != "none":
+        from sweep.loggers import log_report
+
+        log_report(logger, results, out.print)
+    out.print(f"page: {escape(said['page'])}\nnext: {escape(said['next'])}")
 
 
 def results_of(cell: Cell) -> Path:
     return Path(cell.run.results).expanduser().absolute()
 
 
-def show_costs(cells: Sequence[Cell]) -> None:
-    """The output of dry_run=true: a line of JSON per cell, and for a sweep a table."""
-    for cell in cells:
-        print(json.dumps(dry_run(cell) | totals(survey([cell]))), flush=True)
-    if len(cells) > 1:
+def show_costs(cells: Sequence[Cell], flags: Flags) -> None:
+    """The output of dry_run=true: a table; then a line of JSON for a single cell, or with --json for every cell."""
+    if cells:
         print_lines(survey(cells), len(cells))
+    for cell in cells if flags.json or len(cells) == 1 else ():
+        print(json.dumps(dry_run(cell) | totals(survey([cell]))), flush=True)
 
 
 def over_budget(cells: Sequence[Cell]) -> str:
@@ -161,7 +171,7 @@ def command_line(arguments: list[str]) -> list[str]:
 
 def asks(arguments: Sequence[str]) -> bool:
     """Whether the command line only asks for information, e.g. `--help`."""
-    return any(a.startswith(("-h", "--h", "-c", "--cfg", "-i", "--info", "--version", "-s")) for a in arguments)
+    return any(a.startswith(("-h", "--h", "-c", "--cfg", "-i", "--info", "-s")) for a in arguments)
 
 
 def planning(arguments: Sequence[str], scratch: str) -> list[str]:
@@ -183,6 +193,12 @@ def command(arguments: list[str]) -> int:
     composed.clear()
     refused.clear()
     logging.getLogger("hydra._internal.core_plugins.basic_launcher").setLevel(logging.WARNING)  # it only composes
+    flags, arguments = taken(arguments)
+    if flags.version:
+        print(version())
+        return 0
+    out.quiet = flags.quiet or flags.json
+    plug_in(arguments)
     with tempfile.TemporaryDirectory(prefix="scope-harness-", ignore_cleanup_errors=True) as scratch:
         try:
             arguments = words(command_line(arguments))
@@ -193,23 +209,27 @@ def command(arguments: list[str]) -> int:
         except (ConfigError, HydraException, OmegaConfBaseException) as error:
             print(f"error: {explain(str(error))}", file=sys.stderr)
             return 1
-        return carried_out(launcher, lines, scratch)
+        return carried_out(launcher, lines, scratch, flags)
 
 
-def carried_out(launcher: str, lines: Sequence[Sequence[str]], scratch: str) -> int:
+def carried_out(launcher: str, lines: Sequence[Sequence[str]], scratch: str, flags: Flags) -> int:
     """Run the composed cells; returns the exit status."""
     failures = [*refused]
     try:
-        show_costs([cell for cell in composed if cell.run.dry_run])
-        failures += sweep([cell for cell in composed if not cell.run.dry_run], launcher, lines, scratch)
+        show_costs([cell for cell in composed if cell.run.dry_run], flags)
+        failures += sweep([cell for cell in composed if not cell.run.dry_run], launcher, lines, scratch, flags)
     except StoreError as error:  # another version, or a read-only folder: no cell can run
         failures.append(str(error))
-    for failure in failures:
+    for failure in dict.fromkeys(failures):  # an error of every cell is printed once
+        if out.quiet:
+            print(f"error: {failure}", file=sys.stderr)
         out.print(f"[bold red]error:[/] {escape(failure)}")
     return int(bool(failures))
 
 
-def sweep(cells: Sequence[Cell], launcher: str, lines: Sequence[Sequence[str]], scratch: str) -> list[str]:
+def sweep(
+    cells: Sequence[Cell], launcher: str, lines: Sequence[Sequence[str]], scratch: str, flags: Flags
+) -> list[str]:
     """Run the cells of these command lines, here or by a launcher, then score and report; returns the failures."""
     if not cells:
         return []
@@ -228,7 +248,7 @@ def sweep(cells: Sequence[Cell], launcher: str, lines: Sequence[Sequence[str]], 
         store = escape(str(results_of(cells[0])))
         out.print(f"{len(cells)} cells by {launcher}; python -m store {store} shows their progress")
         failures = launch(multirun, lines, cells)
-    finish(cells)
+    finish(cells, flags)
     return failures
 
 

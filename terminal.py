@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import sys
+import tomllib
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -19,3 +21,10 @@ def tolerate() -> None:
 def console(**settings: Any) -> Console:
     """A console for text with paths and prompts: lines are not wrapped, and `:name:` does not become an emoji."""
     return Console(**{"highlight": False, "soft_wrap": True, "emoji": False} | settings)
+
+
+def version() -> str:
+    """Name and version of this program, as pyproject.toml has them."""
+    text = (Path(__file__).parent / "pyproject.toml").read_text(encoding="utf-8")
+    project = tomllib.loads(text)["project"]
+    return f"{project['name']} {project['version']}"

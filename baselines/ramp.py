@@ -22,16 +22,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from baselines.shared.schedule import NEEDS, active, check_fits, check_selective, check_steps, due, narrowed, own
 from engine.forecast import Formula, Points
 from engine.history import History
 from engine.method import Capabilities, Method, Probe
 from engine.row import VELOCITY, Decision, Mode, Row, Site
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass

@@ -7,7 +7,6 @@ subclasses of Method and classes with a `Settings` attribute are instantiated.
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from dataclasses import dataclass, field, fields
@@ -20,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from conf.classes import class_of, device_of, plan_of
-from conf.errors import ConfigError, nearest
+from conf.errors import ConfigError, meant, nearest
 from conf.menu import CONF, GROUPS, in_full
 from conf.suite import Prompts, read_prompts
 from conf.words import literal
@@ -43,6 +42,7 @@ __all__ = [
 ]
 
 NO_DEPARTURE = ("_target_", "name", "checkpoint", "weights")  # recorded elsewhere, so no departure from the menu
+CHOSEN = ("model", "method", "prompts", "speed", "logger", "experiment")  # what names a file of the menu
 _NOTHING = object()
 SEEDS = (-(2**63), 2**64 - 1)  # the range that torch.Generator.manual_seed accepts
 LOGGERS = {"none": "", "wandb": "wandb", "tensorboard": "tensorboard", "trackio": "trackio"}  # name: package
@@ -225,8 +225,8 @@ def explain(message: str) -> str:
     key = re.search(r"Could not override '([\w.]+)'", text) or re.search(r"full_key: ([\w.]+)", text)
     if key:
         wrong = key.group(1)
-        near = difflib.get_close_matches(wrong, _keys(), n=1, cutoff=0.6)
-        return f"{wrong} is not a setting{f'; did you mean {near[0]}?' if near else ' (see python run.py --help)'}"
+        near = meant(wrong, [*CHOSEN, *_keys()])
+        return f"{wrong} is not a setting{f'; did you mean {near}?' if near else ' (see python run.py --help)'}"
     return text + _remedy(text, "")
 
 

@@ -196,6 +196,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--redo", action="store_true", help="score everything again")
     parser.add_argument("--lpips-net", choices=(*kept.NETS, "none"), default="alex")
     parser.add_argument("--device", default="", help="cpu or cuda; a GPU if there is one")
+    parser.add_argument("--version", action="version", version=terminal.version())
     options = parser.parse_args(arguments)
     import torch
 

@@ -147,7 +147,7 @@ class Scope(Method):
         self._flags: dict[str, list[torch.Tensor]] = {
             "clipped": [],
             "risky": [],
-        }  # on the device until they are counted
+        }  # on the device until counted
 
     def narrow(self, row: Row) -> Row:
         return selective.narrow(row, self.selective, self.interval_ratio)

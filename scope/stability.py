@@ -14,11 +14,14 @@ itself, so its risk is 0 and only the steps without a forward count. RACER's lim
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from engine.history import column
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FADE, STEEPNESS = 0.3, 4.0  # RACER's constants
 TINY = 1e-12

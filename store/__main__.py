@@ -6,7 +6,7 @@ from importlib import import_module
 
 from store import Store, StoreError
 from store.status import Recount, print_status
-from terminal import tolerate
+from terminal import tolerate, version
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,6 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--verify", action="store_true", help="recompute checksums, seals, keys and FLOPs without any cache"
     )
+    parser.add_argument("--version", action="version", version=version())
     options = parser.parse_args(arguments)
     try:
         store = Store(options.results, create=False)

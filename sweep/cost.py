@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from engine.backbone import Backbone
+from conf.schema import Run
 from engine.ledger import flops, forwards, plan
 from engine.row import Row
 from engine.weights import WeightsError
 from store import Record, Store, StoreError
 from sweep.cell import VIDEOS, Cell, Job
+from sweep.display import duration
 from sweep.events import out, wanted
+
+if TYPE_CHECKING:
+    from engine.backbone import Backbone
 
 LOSSLESS = 0.5  # assumed bytes of frames.mp4 per byte of frames, until the store has a video of the model
 GB = 1e9
+SMALL = 0.01  # PFLOP of a video: below this a CPU is what it is meant for
+OF_PRODUCTS = 0.4  # of the rate of matrix products, what the small models reach with their many small operations
+PUBLISHED = {"skyreels": 245.01, "magi1": 81.09}  # PFLOP of the Original, SCOPE's Table 1
 
 
 def dry_run(cell: Cell) -> dict[str, Any]:
@@ -44,7 +53,12 @@ def dry_run(cell: Cell) -> dict[str, Any]:
 
 
 def planned(model: Backbone, rows: Sequence[Row]) -> tuple[float, float, int]:
-    """FLOPs in both conventions and forwards of a video, if no step is skipped."""
+    """FLOPs in both conventions and the number of forwards of a video, if no step is skipped."""
+    return _planned(model, tuple(rows))
+
+
+@lru_cache(maxsize=256)
+def _planned(model: Any, rows: tuple[Row, ...]) -> tuple[float, float, int]:
     ledger = plan(rows)
     dense, masked = flops(ledger, model.price)
     return dense, masked, forwards(ledger, len(model.branches))
@@ -90,16 +104,25 @@ class Past:
             past.sizes.setdefault(model, []).append(size)
         return past
 
-    def estimate(self, line: Line, job: Job, rate: float) -> None:
-        """Set the seconds and bytes of a video of `line`. `rate` (PFLOP/s) is assumed if nothing was measured."""
+    def estimate(self, line: Line, job: Job, rate: float, share: float = 1.0) -> None:
+        """Set the seconds and bytes of a video of `line`.
+
+        `rate` (PFLOP/s) is assumed if nothing was measured; of a small model on a CPU, unless it was given, what this
+        machine does. `share`: of the FLOPs, what the operating point is expected to execute.
+        """
         row, settings = f"{line.model}/{line.method}", job.model.settings
         if row in self.seconds:
             line.seconds, line.basis = _mean(self.seconds[row]), f"measured on {len(self.seconds[row])}"
         elif line.model in self.rates:
             per_pflop = _mean(self.rates[line.model])
             line.seconds, line.basis = line.pflop * per_pflop, f"{per_pflop:.3g} s per PFLOP measured on the model"
+        elif job.model.device.type == "cpu" and line.pflop < SMALL and rate == Run.pflops:
+            own = cpu_rate()
+            line.seconds, line.basis = line.pflop / own, f"about {own * 1e6:.2g} GFLOP/s of this CPU"
         else:
             line.seconds, line.basis = line.pflop / rate, f"assumed {rate:g} PFLOP/s"
+        if share < 1 and row not in self.seconds:
+            line.seconds, line.basis = line.seconds * share, f"{line.basis}, {share:.0%} of the FLOPs"
         raw = settings.frames * settings.height * settings.width * 3
         line.disk = _mean(self.sizes[line.model]) if line.model in self.sizes else raw * LOSSLESS
 
@@ -145,7 +168,7 @@ def survey(cells: Sequence[Cell], measured: bool = True) -> list[Line]:
             if line is None:
                 dense, _, passes = planned(job.model, [job.method.narrow(row) for row in job.model.schedule()])
                 line = Line(job.model.name, job.label, forwards=passes, pflop=dense / 1e15)
-                past.estimate(line, job, cell.run.pflops)
+                past.estimate(line, job, cell.run.pflops, expected(cell) if job.reference else 1.0)
                 lines[line.model, line.method] = line
             if (root, line.model, line.method, key) in seen:
                 continue
@@ -155,6 +178,26 @@ def survey(cells: Sequence[Cell], measured: bool = True) -> list[Line]:
             line.todo += bool(wanted(there or None, cell.run))
     _past.cache_clear()
     return list(lines.values())
+
+
+def expected(cell: Cell) -> float:
+    """The share of the Original's FLOPs that the operating point is published to execute; 1 if it says nothing."""
+    published, original = cell.run.point.expects.get("flops_pf", 0.0), PUBLISHED.get(cell.model.name, 0.0)
+    return min(1.0, published / original) if published and original else 1.0
+
+
+@cache
+def cpu_rate() -> float:
+    """PFLOP/s of a small model on this CPU: a share of what a product of matrices reaches, measured in some 20 ms."""
+    import numpy as np
+
+    size, best = 512, math.inf
+    matrix = np.ones((size, size), np.float32)
+    for _ in range(4):
+        begin = time.perf_counter()
+        matrix @ matrix
+        best = min(best, time.perf_counter() - begin)
+    return OF_PRODUCTS * 2 * size**3 / best / 1e15
 
 
 def _key(job: Job) -> str | tuple[Any, ...]:
@@ -197,20 +240,20 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def print_lines(lines: Sequence[Line], cells: int) -> None:
-    """Print the output of dry_run=true for a sweep: its lines and the sum."""
-    columns = ("model", "method", "videos", "done", "to do", "forwards", "PFLOP", "GPU-hours", "disk, GB", "hours from")
+    """Print the output of dry_run=true: the lines of the sweep and their sum."""
+    columns = ("model", "method", "videos", "done", "to do", "forwards", "PFLOP", "time", "disk, GB", "time from")
     title = (
         f"estimated cost: {cells} cells; forwards and PFLOP of a video if no step is skipped, "
-        "GPU-hours and disk of the remaining videos; the last line is the sum"
+        "time on one device and disk of the remaining videos; the last line is the sum"
     )
     table = Table(*columns, title=title, box=None, title_justify="left")
     for line in lines:
         counts = (line.videos, line.videos - line.todo, line.todo, line.forwards)
-        sums = (f"{line.pflop:.4g}", _short(line.todo * line.seconds / 3600), _short(line.todo * line.disk / GB))
+        sums = (f"{line.pflop:.4g}", duration(line.todo * line.seconds), _short(line.todo * line.disk / GB))
         table.add_row(line.model, line.method, *map(str, counts), *sums, line.basis)
     videos, todo = sum(line.videos for line in lines), sum(line.todo for line in lines)
     passes, work = sum(line.todo * line.forwards for line in lines), sum(line.todo * line.pflop for line in lines)
-    totals = (f"{work:.4g}", _short(gpu_hours(lines)), _short(disk_needed(lines) / GB))
+    totals = (f"{work:.4g}", duration(3600 * gpu_hours(lines)), _short(disk_needed(lines) / GB))
     table.add_row("all", "", *map(str, (videos, videos - todo, todo, passes)), *totals, "", style="bold")
     out.print(table)
 

@@ -49,9 +49,17 @@ class Finding:
     remedy: str = ""
 
 
+HELP = """usage: python -m sweep.doctor [model=NAME] [model.checkpoint=FOLDER] [results=FOLDER] [device=cpu|cuda|cuda:1]
+
+Check whether this machine can run a model. Each line has a remedy. Exit status: 0 it can, 1 it cannot, 2 bad input."""
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run the command line, with settings as for run.py. Returns 0 if the model can run, 1 if not, 2 for bad input."""
     tolerate()
+    if {"-h", "--help"} & set(arguments):
+        print(HELP)
+        return 0
     given = dict(word.partition("=")[::2] for word in arguments)
     unknown = [word for word in given if not word.startswith(("model", "results", "device", "method"))]
     if unknown or not all(given.values()):

@@ -12,6 +12,7 @@ A file with neither `sweeps` nor `includes` is an ordinary Hydra option, which H
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from itertools import pairwise
@@ -49,6 +50,20 @@ def expanded(arguments: Sequence[str]) -> list[list[str]]:
     if not found:
         raise ConfigError(f"experiment={name} has no sweep for model={models}; want one of {content['models']}")
     return found
+
+
+def plug_in(arguments: Sequence[str]) -> None:
+    """Put the folders of plugged-in menus (--config-dir) on the Python path, so that the classes of their files can lie
+    beside them. The processes that do the work get the same path."""
+    for folder in plugged_in(arguments):
+        place = str(folder.expanduser().absolute())
+        if place not in sys.path:
+            sys.path.append(place)
+
+
+def plugged_in(arguments: Sequence[str]) -> list[Path]:
+    """The folders that --config-dir names."""
+    return _folders(arguments)[:-1]
 
 
 def choices(line: Sequence[str]) -> dict[str, list[str]]:

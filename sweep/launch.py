@@ -24,6 +24,7 @@ from sweep.cell import COMMAND, VIDEOS, Cell, Job, Order, label
 from sweep.cost import found, open_jobs
 from sweep.display import Display
 from sweep.events import out
+from sweep.experiments import plugged_in
 from sweep.supervisor import ROOT, Supervisor
 from terminal import tolerate
 
@@ -68,6 +69,7 @@ def _installed(module: str) -> bool:
 def prepared(arguments: Sequence[str], launcher: str, cells: Sequence[Cell]) -> list[str]:
     """The command line with the launcher's settings for this machine. Raises ConfigError."""
     path = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    path += [str(folder.expanduser().absolute()) for folder in plugged_in(arguments)]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(path))  # jobs inherit this environment
     if launcher == "submitit_slurm":
         _warn_without_accounting()

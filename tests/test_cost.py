@@ -84,12 +84,15 @@ def test_a_sweep_over_its_budget_is_not_started(menu, tmp_path):
 def test_a_dry_run_tells_what_is_done_and_what_the_rest_takes(menu, tmp_path):
     words = ["--config-dir", menu, "model=tiny", f"prompts.file={menu / 'prompts.txt'}", f"results={tmp_path}"]
     said = call("-m", *words, "method=original,uniform", "dry_run=true", "device=cpu")
+    assert not [line for line in said.out.splitlines() if line.startswith("{")]  # for people, unless --json asks
+    row = next(line for line in said.out.splitlines() if line.strip().startswith("all "))
+    assert row.split()[1:4] == ["4", "0", "4"]
+    said = call("-m", *words, "method=original,uniform", "dry_run=true", "device=cpu", "--json")
+    assert all(line.startswith("{") for line in said.out.splitlines())
     plans = [json.loads(line) for line in said.out.splitlines() if line.startswith("{")]
     assert said.status == 0, said
     assert [(plan["videos"], plan["done"], plan["todo"]) for plan in plans] == [(2, 0, 2), (2, 0, 4)]
     assert all(plan["gpu_hours"] > 0 and plan["disk_gb"] > 0 for plan in plans)
-    row = next(line for line in said.out.splitlines() if line.strip().startswith("all "))
-    assert row.split()[1:4] == ["4", "0", "4"]
 
 
 # --- shards -----------------------------------------------------------------------------------------------------------

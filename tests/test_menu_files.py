@@ -145,7 +145,7 @@ def test_cfg_job_prints_every_setting():
 
 def test_a_sweep_over_settings_that_no_file_names(tmp_path):
     words = ["method=uniform", "method.order=0,1", "model.frames=97", f"results={tmp_path}", "dry_run=true"]
-    said = call("-m", *words, "prompts.limit=1")
+    said = call("-m", *words, "prompts.limit=1", "--json")
     assert said.status == 0, said.err
     assert sum(line.startswith("{") for line in said.out.splitlines()) == 2
 

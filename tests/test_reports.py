@@ -16,7 +16,7 @@ from reports.metric import BY_NAME, METRICS
 from reports.notes import notes, protocol
 from reports.records import CONTROLS
 from reports.report import Report
-from reports.terminal_table import print_main
+from reports.terminal_table import print_main, print_notes
 from store import Store, StoreError
 from tests.synthetic import CELLS, PROMPTS, make_store
 
@@ -266,6 +266,7 @@ def test_a_poor_folder_is_reported_with_what_it_lacks(tmp_path, capsys, cells, p
     make_store(tmp_path, cells=cells, prompts=prompts, videos=False)
     made = read(tmp_path)
     report = build(made)
+    print_notes(made)
     print_main(made)
     texts = [(report / "tables" / "main.md").read_text(), (report / "index.html").read_text(), capsys.readouterr().out]
     assert all(says in text for text in texts)
@@ -277,6 +278,7 @@ def test_an_empty_folder_and_one_of_invalid_videos_make_a_report(tmp_path, capsy
     make_store(tmp_path / "bad", cells=SCOPE, videos=False, status="invalid", reason="every frame is black")
     made = read(tmp_path / "bad")
     page = (build(made) / "index.html").read_text()
+    print_notes(made)
     print_main(made)
     assert "every frame is black" in page and "every frame is black" in capsys.readouterr().out
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from reports import curves, figures, formats, read
-from reports.build import draw
 from reports.records import load
 from reports.style import LONGEST_NAME
+from reports.write import draw
 from store import Store
 from tests.synthetic import CELLS, make_store
 

@@ -13,7 +13,7 @@ from reports.metric import BY_NAME
 from reports.notes import notes
 from reports.paired import Finding
 from reports.statistics import Estimate
-from reports.terminal_table import print_main
+from reports.terminal_table import print_main, print_notes
 from store import Store
 from tests.synthetic import CELLS, make_store
 
@@ -159,6 +159,7 @@ def test_every_table_says_its_videos_prompts_metric_versions_and_vbench_protocol
     (folder / "scope-fast.json").write_text(json.dumps(about))
     formats.write(report, tmp_path)
     paper.write(report, tmp_path)
+    print_notes(report)
     print_main(report)
     printed = " ".join(capsys.readouterr().out.split())
     texts = [(tmp_path / name).read_text() for name in ("main.md", "main.tex", "main_protocol.txt")]

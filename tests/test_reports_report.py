@@ -10,7 +10,7 @@ from reports.line import status
 from reports.marks import Kind, Mark
 from reports.notes import blanks
 from reports.paper import print_summary
-from reports.terminal_table import print_main
+from reports.terminal_table import print_main, print_notes
 from reports.verdict import Outcome, Verdict
 from reports.verdicts import ANOTHER_GPU, TINY, Cell, _of_row, summary
 from store import Store
@@ -83,6 +83,7 @@ def test_a_store_is_read_once_for_all_that_is_printed(root, monkeypatch, capsys)
     monkeypatch.setattr("reports.style.save", lambda *figure: [])
     report = read(root)
     build(report)
+    print_notes(report)
     print_main(report)
     print_summary(report)
     assert len(read_in) == 1 and "35 published rows" in capsys.readouterr().out

@@ -313,9 +313,11 @@ def test_a_dry_run_of_selective_computation_alone():
 def test_the_published_sweep_needs_no_further_override(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     said = call("-m", "model=skyreels", "method=scope,teacache", "dry_run=true")
+    assert "estimated cost" in said.out
+    said = call("-m", "model=skyreels", "method=scope,teacache", "dry_run=true", "--json")
     plans = [json.loads(line) for line in said.out.splitlines() if line.startswith("{")]
     assert said.status == 0 and [(p["method"], p["speed"]) for p in plans] == [("scope", "fast"), ("teacache", "fast")]
-    assert "estimated cost" in said.out and not list(tmp_path.iterdir())
+    assert not list(tmp_path.iterdir())
 
 
 def test_fewer_steps_are_planned_with_a_shorter_lag():
