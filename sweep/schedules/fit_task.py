@@ -32,7 +32,7 @@ from store import Store, fingerprint, writing
 from sweep.calibration.task import FOLDER, place, settings_of
 from sweep.calibration.trial import SEED, Trial
 from sweep.cell import Cell
-from sweep.make_videos import Notify, nobody, out
+from sweep.events import Notify, nobody, out
 from sweep.schedules.fit import Statistics, best, budgets
 from sweep.schedules.task import budget_of, made_for, mean
 
