@@ -148,9 +148,7 @@ def _score_one(
             "generates it again"
         )
     try:
-        from eval.score import score_record  # which brings in torch
-
-        fresh = score_record(record.path, reference, record.run, lpips_net, device)
+        fresh = _fresh(record.path, reference, record.run, lpips_net, device)
     except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: from torch, also out of memory
         return refuse(error)
     if missing:
@@ -167,6 +165,13 @@ def _print_reasons(record: Record, fresh: Mapping[str, Any], console: Console) -
     left = [f"diverged: {text}" for text in fresh["validity"].get("diverged", ())]
     for reason in (*fresh["validity"]["reasons"], *left, *filter(None, [fresh.get("reference_missing")])):
         console.print(f"[yellow]{escape(str(record.path))}[/]: {escape(reason)}")
+
+
+def _fresh(*asked: Any) -> dict[str, Any]:
+    """See `score_record`. It is imported only for a record that lacks scores, because it imports torch."""
+    from eval.score import score_record
+
+    return score_record(*asked)
 
 
 def _lacks_preview(record: Record, quality: dict[str, Any] | None, lpips_net: str) -> bool:
