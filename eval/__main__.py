@@ -148,7 +148,7 @@ def _score_one(
             "generates it again"
         )
     try:
-        fresh = _fresh(record.path, reference, record.run, lpips_net, device)
+        fresh = score_record(record.path, reference, record.run, lpips_net, device)
     except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: from torch, also out of memory
         return refuse(error)
     if missing:
@@ -167,11 +167,11 @@ def _print_reasons(record: Record, fresh: Mapping[str, Any], console: Console) -
         console.print(f"[yellow]{escape(str(record.path))}[/]: {escape(reason)}")
 
 
-def _fresh(*asked: Any) -> dict[str, Any]:
-    """See `score_record`. It is imported only for a record that lacks scores, because it imports torch."""
-    from eval.score import score_record
+def score_record(*asked: Any) -> dict[str, Any]:
+    """See eval/score.py. It is imported only for a record that lacks scores, because it imports torch."""
+    from eval import score
 
-    return score_record(*asked)
+    return score.score_record(*asked)
 
 
 def _lacks_preview(record: Record, quality: dict[str, Any] | None, lpips_net: str) -> bool:
