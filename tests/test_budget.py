@@ -111,7 +111,12 @@ def test_it_finds_the_steps_that_matter_and_keeps_their_number():
     """The error is the cost of the omitted steps: steps 1, 8 and 9 of ten matter, equally in every unit."""
     worth = [0, 9, 1, 1, 1, 1, 1, 1, 8, 7]
     search = ScheduleSearch(
-        lambda schedule: 1 + sum(worth[k] for own in schedule for k in range(10) if k not in own), 10, 4, 2, tries=150
+        lambda schedule: 1 + sum(worth[k] for own in schedule for k in range(10) if k not in own),
+        10,
+        4,
+        2,
+        3,
+        tries=150,
     )
     schedule, error = search.run()
     assert schedule == ((0, 1, 8, 9),) * 2 and error == 1 + 2 * 6
@@ -120,28 +125,36 @@ def test_it_finds_the_steps_that_matter_and_keeps_their_number():
 
 def test_a_search_that_is_stopped_goes_on_where_it_was():
     error = lambda schedule: sum(abs(k - 7 * i) for own in schedule for i, k in enumerate(own))  # noqa: E731
-    whole = ScheduleSearch(error, 20, 4, 1, tries=60)
+    whole = ScheduleSearch(error, 20, 4, 1, 0, tries=60)
     best = whole.run()
     known, asked = dict(list(whole.tried.items())[:25]), []
-    again = ScheduleSearch(lambda s: asked.append(s) or error(s), 20, 4, 1, tries=60, tried=dict(known))
+    again = ScheduleSearch(lambda s: asked.append(s) or error(s), 20, 4, 1, 0, tries=60, tried=dict(known))
     assert again.run() == best and list(again.tried) == list(whole.tried)
     assert len(asked) == len(whole.tried) - 25 and not set(asked) & set(known)
 
 
 def test_a_small_space_is_searched_as_a_whole_and_then_left():
-    search = ScheduleSearch(lambda s: s[0][1], 4, 2, 1, tries=300)
+    search = ScheduleSearch(lambda s: s[0][1], 4, 2, 1, 0, tries=300)
     assert search.run() == (((0, 1),), 1) and len(search.tried) == 3
 
 
+def test_it_begins_from_the_better_of_an_even_and_an_aligned_schedule():
+    """50 steps, lag 5: multiples of 5 up to step 20, where the left neighbour is computed in the same row."""
+    asked = []
+    search = ScheduleSearch(lambda s: asked.append(s) or float(5 not in s[0]), 50, 9, 2, 5, tries=2)
+    assert search.run() == (((0, 5, 10, 15, 20, 27, 34, 41, 48),) * 2, 0.0)
+    assert asked[0] == (even(50, 9),) * 2 and len(asked) == 2
+
+
 def test_what_gives_no_video_is_never_kept():
-    search = ScheduleSearch(lambda s: math.inf if 5 in s[0] else 1.0, 10, 3, 1, tries=30)
+    search = ScheduleSearch(lambda s: math.inf if 5 in s[0] else 1.0, 10, 3, 1, 0, tries=30)
     assert 5 not in search.run()[0][0]
 
 
 @pytest.mark.parametrize("count", [0, 11])
 def test_a_budget_that_is_none_is_refused(count):
     with pytest.raises(ValueError, match="want a budget of 1 to 10 forwards of every AR unit"):
-        ScheduleSearch(lambda s: 0.0, 10, count, 1, 9)
+        ScheduleSearch(lambda s: 0.0, 10, count, 1, 0, 9)
 
 
 def test_the_first_schedule_is_even_and_computes_the_last_but_one_step():

@@ -15,7 +15,8 @@ from baselines.ramp import Ramp
 from engine.method import Original
 from engine.row import VELOCITY, Mode, Row
 from sweep.schedules.fit import Statistics, best, growth
-from sweep.schedules.fit_task import Recorder, lag_of, levels_of, mandatory
+from sweep.schedules.fit_task import Recorder, levels_of, mandatory
+from sweep.schedules.task import lag_of
 from tests.test_run import call
 from tests.tiny import TINY, build, texts_of, video
 from tests.toy import Toy, modes, run

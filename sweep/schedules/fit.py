@@ -20,9 +20,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sweep.schedules.search import ALIGNED, aligned
+
 GROWTH = 18.0  # dB by which an error of the first step has grown at the end; raising it: more steps early
 FADES = 0.6  # share of the steps after which errors grow no more; raising it: more steps early
-ALIGNED = 0.4  # share of the steps up to which units are computed in the same rows; raising it: fewer free steps
 FIRST = 1.5  # steps of the first unit, as a multiple of the budget; raising it: slower, a better beginning
 BOUNDS = (-0.5, 1.5)  # of a gain
 
@@ -117,26 +118,14 @@ def best(statistics: Statistics, count: int, mandatory: Collection[int] = ()) ->
     return path, total
 
 
-def aligned(steps: int, lag: int, count: int) -> int:
-    """The distance of the steps that are computed early: the smallest divisor of the lag that the budget allows.
-
-    >>> aligned(50, 5, 9), aligned(64, 16, 24), aligned(64, 16, 12), aligned(50, 0, 9)
-    (5, 4, 8, 6)
-    """
-    if not lag:
-        return -(-steps // count)
-    divisors = [d for d in range(1, lag + 1) if lag % d == 0]
-    return next((d for d in divisors if steps <= d * count), lag)
-
-
-def budgets(steps: int, lag: int, count: int, forced: Sequence[Collection[int]]) -> list[tuple[int, set[int]]]:
+def budgets(steps: int, lag: int, count: int, forced: Sequence[Collection[int]]) -> list[tuple[int, list[int]]]:
     """How many steps the first unit and the others compute, and which in any case: early ones, and those of `forced`.
 
     >>> budgets(50, 5, 8, [(), ()])
-    [(12, {0, 5, 10, 15, 20, 25}), (8, {0, 5, 10, 15, 20})]
+    [(12, [0, 5, 10, 15, 20, 25]), (8, [0, 5, 10, 15, 20])]
     """
     every = aligned(steps, lag, count)
-    early = set(range(0, int(ALIGNED * steps) + 1, every))
+    common = set(range(0, int(ALIGNED * steps) + 1, every))
     seen = set(range(0, min(steps, int(ALIGNED * steps) + lag + 1), every))  # by the second unit, lag steps behind
     first = min(steps, round(FIRST * count))
-    return [(first, seen | {*forced[0]}), (count, early | {*forced[1]})]
+    return [(first, sorted(seen | {*forced[0]})), (count, sorted(common | {*forced[1]}))]

@@ -34,7 +34,7 @@ from sweep.calibration.trial import SEED, Trial
 from sweep.cell import Cell
 from sweep.events import Notify, nobody, out
 from sweep.schedules.fit import Statistics, best, budgets
-from sweep.schedules.task import budget_of, made_for, mean
+from sweep.schedules.task import budget_of, lag_of, made_for, mean
 
 KINDS = 2  # of AR units that have a list of their own: the first of a segment, and the others
 
@@ -112,17 +112,6 @@ def measured(cell: Cell, trial: Trial, store: Store) -> list[Statistics]:
             draft.write_text(json.dumps([np.mean(own, axis=0).tolist() for own in kinds if own]), encoding="utf-8")
     products = json.loads(file.read_text(encoding="utf-8"))
     return [Statistics(np.array(own), levels_of(rows)) for own in products]
-
-
-def lag_of(rows: Sequence[Row]) -> int:
-    """How many rows after its left neighbour an AR unit begins; 0 if they begin together."""
-    starts: dict[int, int] = {}
-    for row in rows:
-        for unit in row.units():
-            if row.segment == rows[0].segment:
-                starts.setdefault(unit.slots.start, row.iteration)
-    begun = sorted(starts.values())
-    return begun[1] - begun[0] if len(begun) > 1 else 0
 
 
 def levels_of(rows: Iterable[Row]) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Which steps of an AR unit are worth computing: annealing, then exchanges. Knows nothing of models or videos.
 
-    begin      the steps spread evenly, the first and the last but one among them
+    begin      the steps spread evenly, the first and the last but one among them; or aligned early, if that is better
     propose    exchange a computed step for one that is not, in every unit or in one
     anneal     go there if e' < e, else with probability exp(-(e' / e - 1) / T);  T falls from 0.1 to 1e-4
     climb      from the best, go there only if e' < e
@@ -19,6 +19,7 @@ Schedule = tuple[tuple[int, ...], ...]  # per AR unit, its computed steps
 HOT, COLD = 0.1, 1e-4  # T, as a relative rise of the error that is accepted with probability 1/e
 ANNEALED = 2 / 3  # of the tries; the rest are exchanges
 TOGETHER = 0.6  # of the exchanges are made in all units at once, while these agree on the step
+ALIGNED = 0.4  # share of the steps up to which units are computed in the same rows
 NEAR = 4  # the mean distance of an exchange, in steps
 
 
@@ -33,6 +34,34 @@ def even(steps: int, count: int) -> tuple[int, ...]:
     return tuple(round(i * (steps - 2) / (count - 1)) for i in range(count)) if count > 1 else (0,)
 
 
+def aligned(steps: int, lag: int, count: int) -> int:
+    """The distance of steps at which a unit finds its left neighbour, `lag` rows ahead, computed in the same row: the
+    smallest divisor of the lag that the budget allows.
+
+    >>> aligned(50, 5, 9), aligned(64, 16, 24), aligned(64, 16, 12), aligned(50, 0, 9)
+    (5, 4, 8, 6)
+    """
+    if not lag:
+        return -(-steps // count)
+    divisors = [d for d in range(1, lag + 1) if lag % d == 0]
+    return next((d for d in divisors if steps <= d * count), lag)
+
+
+def early(steps: int, lag: int, count: int) -> tuple[int, ...]:
+    """`count` steps: aligned with the neighbours' up to `ALIGNED` of all, then spread evenly to the last but one.
+
+    >>> early(50, 5, 9), early(50, 5, 3)
+    ((0, 5, 10, 15, 20, 27, 34, 41, 48), (0, 24, 48))
+    """
+    fixed = list(range(0, int(ALIGNED * steps) + 1, aligned(steps, lag, count)))
+    free = count - len(fixed)
+    if free < 1:
+        return even(steps, count)
+    step = (steps - 2 - fixed[-1]) / free
+    found = {*fixed, *(fixed[-1] + round(step * (i + 1)) for i in range(free))}
+    return tuple(sorted(found)) if len(found) == count and max(found) < steps else even(steps, count)
+
+
 @dataclass
 class ScheduleSearch:
     """Looks for the schedule of least error. The same search tries the same schedules; `tried` may hold what is known.
@@ -44,6 +73,7 @@ class ScheduleSearch:
     steps: int
     count: int  # computed steps of every unit
     units: int
+    lag: int  # rows by which a unit follows its left neighbour
     tries: int  # different schedules measured at most
     seed: int = 0
     tried: dict[Schedule, float] = field(default_factory=dict)
@@ -56,7 +86,9 @@ class ScheduleSearch:
 
     def run(self) -> tuple[Schedule, float]:
         """The best schedule that was tried, and its error."""
-        here = (even(self.steps, self.count),) * self.units
+        begin = even(self.steps, self.count), early(self.steps, self.lag, self.count)
+        starts = [(own,) * self.units for own in begin[: self.tries]]
+        here = min(starts, key=self._error)
         error = self._error(here)
         best = here, error
         heated, idle = max(1, round(ANNEALED * self.tries)), 0

@@ -121,7 +121,7 @@ def searched(cell: Cell, count: int, trial: Trial, store: Store, notify: Notify)
 
     notify("cell", cell.label, max(0, cell.run.tries - len(errors)))
     known = {schedule: mean(own) for schedule, own in errors.items()}
-    search = ScheduleSearch(measure, rows[0].steps, count, units_of(rows), cell.run.tries, tried=known)
+    search = ScheduleSearch(measure, rows[0].steps, count, units_of(rows), lag_of(rows), cell.run.tries, tried=known)
     best, _ = search.run()
     share = trial.share(method(best))
     return Found(count, best, errors[best], mean(next(iter(errors.values()))), share, len(errors))
@@ -130,6 +130,17 @@ def searched(cell: Cell, count: int, trial: Trial, store: Store, notify: Notify)
 def units_of(rows: Sequence[Row]) -> int:
     """The most AR units that a segment denoises."""
     return max(max(0, row.slots.stop - row.given) // row.unit for row in rows)
+
+
+def lag_of(rows: Sequence[Row]) -> int:
+    """How many rows after its left neighbour an AR unit begins; 0 if they begin together."""
+    starts: dict[int, int] = {}
+    for row in rows:
+        for unit in row.units():
+            if row.segment == rows[0].segment:
+                starts.setdefault(unit.slots.start, row.iteration)
+    begun = sorted(starts.values())
+    return begun[1] - begun[0] if len(begun) > 1 else 0
 
 
 def mean(errors: Sequence[float]) -> float:
