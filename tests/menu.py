@@ -47,6 +47,7 @@ MENU = {
         "needs guidance",
     ),
     "delta_dit": Line({"interval": 1}, {}, magi1={"interval": 2}),
+    "dicache": Line({"threshold": 0}, {"threshold": 0.1}, magi1={"threshold": 1.0}),
     "dsa_proxy": Line({"threshold": 0}, {"threshold": 9.0}),
     "easycache": Line(
         {"threshold": 0, "warmup": 1},
@@ -106,6 +107,7 @@ MENU = {
     "taylorseer": Line({"interval": 1}, {}),
     "teacache": Line({"threshold": 0}, {"threshold": 0.3, "fit": "none", "warmup": 1}),
     "uniform": Line({"interval": 1.0}, {}),
+    "xcache": Line({"deviation": 0}, {"floor": -1.0, "slack": 2.0, "deviation": 1e9}),
 }
 
 
@@ -120,7 +122,8 @@ def size_of(model: Any) -> Size:
         width = s.architecture["num_attention_heads"] * s.architecture["attention_head_dim"]
         kinds, unit, twice, modulation = SIZES[0].kinds, s.block, 0, 6 * width
     signals = {"time_projection": 4 * modulation, "patch_embedding": 4 * tokens * width}
-    return Size(model.name, 4 * tokens * width, latent, signals, model.depth, len(model.branches), kinds, unit, twice)
+    hidden, guidance = 4 * tokens * width, len(model.branches)
+    return Size(model.name, hidden, latent, signals, model.depth, guidance, kinds, unit, tokens, s.steps, twice)
 
 
 def make(name: str, changes: dict[str, Any]) -> Method:

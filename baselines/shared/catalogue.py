@@ -26,7 +26,8 @@ The memory that each method holds in addition to the model, at the settings of i
 latent frames, a chunk of 6), with both guidance branches. A test measures the same on small models, to the byte. On
 SkyReels-V2 state is kept for every slot that a segment has reached, so a segment of 25 frames holds five times as much.
 On MAGI-1 it is kept for the chunks in flight, four in the released model. MAGI-1 passes the oldest of them twice. State
-at blocks is kept for both passes, as for a fifth chunk.
+at blocks is kept for both passes, as for a fifth chunk. X-Cache holds the residuals of one AR unit for every step, for
+50 and 64 steps here; more units add nothing.
 """
 RELEASES = """## Compared with the releases
 

@@ -24,6 +24,8 @@ class Size:
     guidance: int  # number of guidance branches
     kinds: frozenset[str]  # branches of a block that are sites
     unit: int  # slots per AR unit
+    tokens: int  # per latent slot
+    steps: int  # updates of a slot
     twice: int = 0  # slots of a window that are passed and stored twice at blocks: MAGI-1's oldest chunk
 
 
@@ -38,6 +40,7 @@ class Held:
     guided: int = 0  # latents per guidance branch
     signal: str = ""  # name of a stored signal
     numbers: int = 0  # single float32 numbers
+    carried: int = 0  # hidden tensors of one AR unit for every step and block except the first, and their fingerprints
 
     def per_slot(self, size: Size) -> int:
         """Bytes for each latent slot."""
@@ -52,7 +55,13 @@ class Held:
 
     def most(self, size: Size, window: int, slots: int) -> int:
         """The largest number of bytes for a `window` of slots in a video of `slots`; numbers are kept for all slots."""
-        return window * self.per_slot(size) + size.twice * self.at_blocks(size) + (slots - window) * 4 * self.numbers
+        each = window * self.per_slot(size) + size.twice * self.at_blocks(size)
+        return each + (slots - window) * 4 * self.numbers + self.for_steps(size)
+
+    def for_steps(self, size: Size) -> int:
+        """Bytes that are held once for all AR units, see `carried`. A fingerprint has 32 tokens and their mean."""
+        one = size.unit * size.hidden + (min(32, size.unit * size.tokens) + 1) * (size.hidden // size.tokens)
+        return self.carried * size.guidance * size.steps * (size.depth - 1) * one
 
 
 SIZES = (
@@ -65,6 +74,8 @@ SIZES = (
         guidance=2,
         kinds=frozenset(ALL),
         unit=5,
+        tokens=34 * 60,
+        steps=50,
     ),
     Size(
         "MAGI-1 4.5B-distill, 480x480",
@@ -75,6 +86,8 @@ SIZES = (
         guidance=1,
         kinds=frozenset({"attention", "feed_forward"}),
         unit=6,
+        tokens=30 * 30,
+        steps=64,
         twice=6,
     ),
 )
@@ -87,6 +100,7 @@ HELD = {
     "cfg_cache": Held(latents=2),
     "composite": Held(latents=3 + 2, signal="time_projection"),
     "delta_dit": Held(hidden=2),
+    "dicache": Held(hidden=5),
     "dsa_proxy": Held(latents=2, numbers=1),
     "easycache": Held(latents=3, numbers=1),
     "external_cache_dit": Held(hidden=2),
@@ -112,6 +126,7 @@ HELD = {
     "taylorseer": Held(branches=dict.fromkeys(ALL, 2)),
     "teacache": Held(hidden=1, signal="time_projection"),
     "uniform": Held(latents=1),
+    "xcache": Held(carried=1),
 }
 
 
@@ -119,7 +134,7 @@ def table(refused: frozenset[str] = frozenset({"cfg_cache", "composite", "ca2vdm
     """Lines of Markdown: MiB per AR unit at the published sizes. Methods in `refused` do not run on MAGI-1."""
     lines = [f"| method | {' | '.join(f'{size.name}: MiB per AR unit' for size in SIZES)} |", "|---|---|---|"]
     for name, held in HELD.items():
-        cells = [f"{held.per_slot(size) * size.unit / 2**20:,.1f}" for size in SIZES]
+        cells = [f"{(held.per_slot(size) * size.unit + held.for_steps(size)) / 2**20:,.1f}" for size in SIZES]
         if name in refused or name.startswith("external"):
             cells[1] = ""
         lines.append(f"| {name} | {' | '.join(cells)} |")
