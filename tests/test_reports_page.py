@@ -1,10 +1,15 @@
 """The page in a real browser: videos in step, sorting, nothing fetched, prompts stay text, 400 videos open at once."""
 
+import re
+from contextlib import contextmanager
+from pathlib import Path
+
 import pytest
 
 from benchmarks.browser import CHROMIUM, Browser
 from reports import build, read
 from reports.page import render
+from reports.sentence import sentence
 from tests.synthetic import CELLS, FPS, FRAMES, PROMPTS, make_store
 
 VIDEOS = "document.querySelector('.prompt').querySelectorAll('video')"
@@ -44,6 +49,71 @@ def test_links_to_videos_are_relative_and_quoted(tmp_path):
     assert '"../my%2Bmodel/original/' in text and str(tmp_path) not in text
 
 
+def test_the_page_leads_with_the_verdict_and_folds_its_notes(page):
+    text = page.read_text()
+    verdict, table, notes, videos = (text.index(part) for part in ('"verdict"', "<table", "<details", 'id="videos"'))
+    assert verdict < table < notes < videos
+    assert "SCOPE fast is fastest: 2.76× at 28.62 dB; SCOPE slow is closest to the Original" in text
+    for term in ("slot", "chunk", "reference row", "masked", "adherence"):
+        assert f"<dt>{term}</dt>" in text
+
+
+def test_the_verdict_says_what_is_significant(tmp_path):
+    make_store(tmp_path, prompts=PROMPTS[:1], videos=False)
+    report = read(tmp_path)
+    assert sentence(report, "skyreels_tiny").endswith("; with 1 prompt no difference between methods is significant.")
+    assert "No accelerated line" in sentence(report, "another model")
+
+
+def test_the_verdict_names_no_fastest_line_if_all_are_slower(tmp_path):
+    cells = {("original", None): (1.0, 1.0, 0.0), ("scope", "fast"): (1.2, 0.5, 0.03)}
+    make_store(tmp_path, cells=cells, videos=False)
+    verdict = sentence(read(tmp_path), "skyreels_tiny")
+    assert verdict.startswith("no line is faster than the Original (SCOPE fast: 0.8") and "fastest" not in verdict
+
+
+def test_the_table_can_be_downloaded(page):
+    links = re.findall(r'href="(tables/[^"]+)" download', page.read_text())
+    assert [Path(link).suffix for link in links] == [".csv", ".tex", ".md"]
+    assert all((page.parent / link).is_file() for link in links)
+
+
+@needs_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_title_verdict_table_and_videos_fit_a_screen_and_a_half(browser, page, scheme):
+    with shown_at(browser, 1440, 900, scheme):
+        open_videos(browser, page)
+        bottom = "document.querySelector({!r}).getBoundingClientRect().bottom + scrollY"
+        assert browser.eval(bottom.format(".player .screen")) < 1.5 * 900
+        assert browser.eval(bottom.format("table")) < 900
+
+
+@needs_browser
+def test_on_a_phone_the_method_column_stays_and_two_videos_are_side_by_side(browser, page):
+    with shown_at(browser, 390, 844, "dark"):
+        open_videos(browser, page)
+        assert browser.eval("document.documentElement.scrollWidth") == 390
+        left, right = "[...document.querySelectorAll('.player')][{}].getBoundingClientRect().{}".format, "right"
+        assert browser.eval(left(0, "top")) == browser.eval(left(1, "top")) < browser.eval(left(2, "top"))
+        assert browser.eval(left(1, right)) <= 390
+        browser.eval("document.querySelector('.wide').scrollLeft = 300")
+        assert browser.eval("document.querySelector('.wide').scrollLeft") == 300
+        name = "document.querySelector('tbody th.name').getBoundingClientRect()"
+        assert browser.eval(f"{name}.left") >= 0 and 80 < browser.eval(f"{name}.width") < 195
+
+
+@contextmanager
+def shown_at(browser, width, height, scheme):
+    """A screen of this size and colour scheme."""
+    browser.send(
+        "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+    )
+    browser.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    yield
+    browser.send("Emulation.setEmulatedMedia", features=[])
+    browser.send("Emulation.clearDeviceMetricsOverride")
+
+
 @needs_browser
 def test_videos_play_in_step_and_the_playheads_follow(browser, page):
     open_videos(browser, page)
@@ -64,9 +134,76 @@ def test_one_scrubber_moves_all_videos_and_their_difference_is_shown(browser, pa
     browser.until(f"[...{VIDEOS}].every((v) => !v.seeking)")
     times = browser.eval(f"[...{VIDEOS}].map((v) => v.currentTime)")
     assert times == pytest.approx([FRAMES / FPS / 2] * len(CELLS), abs=0.01)
-    browser.eval("d = document.querySelector('.difference'); d.checked = true; d.dispatchEvent(new Event('change'))")
+    assert browser.eval("document.querySelector('.clock').textContent") == "2.06 s, frame 16"
+    browser.eval(choose("difference"))
     shown = "[...document.querySelectorAll('.prompt .player:not(.original) .screen canvas')].slice(0, 6)"
     assert browser.eval(f"{shown}.every((c) => getComputedStyle(c).display === 'block' && c.width === 64)")
+
+
+def choose(mode):
+    """A script that chooses how the videos of the first prompt are shown."""
+    return f"m = document.querySelector('.mode'); m.value = '{mode}'; m.dispatchEvent(new Event('change'))"
+
+
+@needs_browser
+def test_a_wipe_shows_the_chosen_video_left_of_one_divider_for_all(browser, page):
+    open_videos(browser, page)
+    browser.eval(choose("wipe"))
+    browser.eval("a = document.querySelector('.against'); a.value = 'SCOPE slow'; a.dispatchEvent(new Event('change'))")
+    browser.eval("d = document.querySelector('.divider'); d.value = 0.25; d.dispatchEvent(new Event('input'))")
+    assert browser.eval("document.querySelector('.compared-with .title').firstChild.textContent") == "SCOPE slow"
+    place = "[...document.querySelectorAll('.prompt .line')].map((l) => getComputedStyle(l))"
+    lines = browser.eval(f"{place}.slice(0, 7).map((s) => [s.display, s.left, s.width])")
+    assert [shown for shown, _, _ in lines].count("block") == len(CELLS) - 1
+    width = browser.eval("document.querySelector('.prompt .screen').clientWidth")
+    lefts = [float(left[:-2]) for shown, left, _ in lines if shown == "block"]
+    assert lefts == pytest.approx([width / 4] * len(lefts), abs=1)
+
+
+@needs_browser
+def test_space_plays_and_arrows_step_by_a_frame(browser, page):
+    open_videos(browser, page)
+    press = (
+        "document.querySelector('.prompt').dispatchEvent(new KeyboardEvent('keydown', {{key: '{}', bubbles: true}}))"
+    )
+    clock = "document.querySelector('.clock').textContent.split(', ')[1]"
+    for key, frame in (("ArrowRight", 1), ("ArrowRight", 2), ("ArrowLeft", 1), ("ArrowLeft", 0), ("ArrowLeft", 0)):
+        browser.eval(press.format(key))
+        browser.until(f"[...{VIDEOS}].every((v) => !v.seeking)")
+        assert browser.eval(clock) == f"frame {frame}"
+    browser.eval(press.format(" "))
+    browser.until(f"!{VIDEOS}[0].paused")
+    browser.eval(press.format(" "))
+    assert browser.eval(f"[...{VIDEOS}].every((v) => v.paused)")
+
+
+@needs_browser
+def test_a_link_leads_to_a_prompt_a_time_and_a_mode(browser, page):
+    browser.open(page)
+    key = browser.eval("document.querySelectorAll('.prompt')[2].dataset.key")
+    browser.eval(f"location.hash = '#prompt={key}&time=1.5&mode=wipe&against=SCOPE+fast'")
+    third = "document.querySelectorAll('.prompt')[2]"
+    browser.until(f"{third}.querySelector('.clock').textContent.startsWith('1.50 s')")
+    assert browser.eval(f"{third}.dataset.mode") == "wipe"
+    assert browser.eval(f"{third}.querySelector('.against').value") == "SCOPE fast"
+    link = browser.eval(f"{third}.querySelector('.permalink').hash")
+    assert link == f"#prompt={key}&time=1.500&mode=wipe&against=SCOPE+fast"
+    browser.eval("location.hash = '#prompt=<img src=x onerror=alert(1)>&mode=none'")  # unknown: nothing happens
+    assert browser.eval(f"{third}.dataset.mode") == "wipe"
+
+
+@needs_browser
+def test_prompts_and_methods_are_searched_and_the_original_stays(browser, page):
+    open_videos(browser, page)
+    search = "f = document.getElementById('find-{}'); f.value = '{}'; f.dispatchEvent(new Event('input'))"
+    browser.eval(search.format("methods", "uniform, scope f"))
+    rows = "[...document.querySelectorAll('tbody tr')].filter((r) => r.offsetParent).map((r) => r.dataset.name)"
+    assert browser.eval(rows) == ["Original", "Uniform", "SCOPE fast"]
+    shown = "[...document.querySelector('.prompt').querySelectorAll('.player')].filter((p) => p.offsetParent).length"
+    assert browser.eval(shown) == 3
+    browser.eval(search.format("prompts", "CIRCLE red"))
+    assert browser.eval("[...document.querySelectorAll('.prompt')].filter((p) => p.offsetParent).length") == 1
+    assert browser.eval("document.getElementById('found').textContent") == "1 of 3 prompts"
 
 
 @needs_browser
