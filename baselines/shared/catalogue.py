@@ -34,6 +34,15 @@ RELEASES = """## Compared with the releases
 | method | equal to the release on the same sequences? | shown by | known deviations |
 |---|---|---|---|
 """
+ABSENT = """## Not included, because the known rule is incomplete
+
+* ARCache (CVPR 2026): missing are the depth at which the history tokens are compared, and the residual of a skipped
+  step of the first segment, which its coefficient needs.
+* MeanCache: missing are the rule that chooses the steps to skip, and the pairs of steps whose quotient stands for the
+  Jacobian-vector product in v - J (change of noise level).
+* SenCache: missing are the norms in J_z |change of z| + J_t |change of t|, how its table of sensitivities is measured,
+  and what a skipped step reuses.
+"""
 HEAD = """# Methods
 
 Generated from the docstrings by `python -m baselines.shared.catalogue`; edit the docstrings. A *row* is one AR
@@ -115,7 +124,7 @@ def render(pages: list[Page]) -> str:
         cells = [f"[{page.name}](#{page.name})", *(page.labels.get(label, "") for label in LABELS[:3])]
         lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
     lines += ["", *RELEASES.splitlines(), *(_release(page) for page in pages)]
-    lines += ["", *MEMORY.splitlines(), "", *table()]
+    lines += ["", *MEMORY.splitlines(), "", *table(), "", *ABSENT.splitlines()]
     for page in pages:
         lines += ["", f"## {page.name}", "", page.title, "", _fenced(page.body)]
         if page.labels.get("Changed"):
