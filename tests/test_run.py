@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -19,7 +20,11 @@ from store import Store
 from tests.tiny import TINY, save_checkpoint
 
 ROOT = Path(run.__file__).parent
-HARD = "say \"hi\" / \\ 'there' ../../x 🦊 <script>alert(1)</script> [b]%s{}$HOME " + "long " * 400
+HARD = (
+    "say \"hi\" / \\ 'there' ../../x 🦊 <script>alert(1)</script> [b]%s{}$HOME ${x} #1 a=b c:d, 日本語 שלום "
+    + "long " * 600
+)
+NASTY = 'r#1 a=b:c, 日本 שלום 🦊 $HOME [b] "q" it\'s'  # the name of a results folder
 POISON = '''
 from dataclasses import dataclass
 from engine.method import Method
@@ -120,7 +125,7 @@ def tiny(menu, results, *more):
 @pytest.fixture(scope="module")
 def swept(menu, tmp_path_factory):
     """(output, results folder) of a sweep in which one method fails."""
-    results = tmp_path_factory.mktemp("somewhere") / "results"
+    results = tmp_path_factory.mktemp("somewhere") / NASTY
     here = Path.cwd()
     os.chdir(results.parent)
     try:
@@ -218,10 +223,10 @@ def test_every_video_is_paired_with_the_original_of_its_prompt(swept):
             assert {"psnr", "ssim", "lpips", "validity"} <= set(record.quality)
 
 
-def test_prompts_with_markup_quotes_slashes_and_2000_characters_are_kept_whole_and_stay_out_of_names(swept):
+def test_prompts_with_markup_quotes_slashes_and_3000_characters_are_kept_whole_and_stay_out_of_names(swept):
     said, results = swept
     prompts = {record.run["prompt"] for record in records(results)}
-    assert prompts == {"a fox", HARD.strip()} and max(map(len, prompts)) >= 2000
+    assert prompts == {"a fox", HARD.strip()} and max(map(len, prompts)) >= 3000
     for path in results.rglob("*"):
         assert len(path.name) < 100 and not set(path.name) & set("<>\"'\\ 🦊$%{}"), path
     page = (results / "report" / "index.html").read_text(encoding="utf-8")
@@ -249,6 +254,26 @@ def test_random_weights_fill_the_columns_of_cost_and_leave_those_of_quality_empt
         assert all(float(row[name]) > 0 for name in ("time_s", "flops_pf", "peak_memory_gb"))
         assert [row[name] for name in ("lpips", "ssim", "psnr", "vbench")] == [""] * 4
     assert float(rows["scope"]["flops_speedup"]) > float(rows["original"]["flops_speedup"]) == 1
+
+
+@pytest.mark.parametrize("name", ["2026-10-07T12:30", NASTY])
+def test_scoring_again_by_a_relative_path_with_a_colon_gives_the_same_scores(swept, tmp_path, name):
+    """The Original and a method of the prompt that holds everything, by the real command."""
+    _, results = swept
+    pair = [r for r in records(results) if r.run["prompt"] != "a fox" and r.run["method"] in ("original", "scope")]
+    for record in pair:
+        shutil.copytree(record.path, tmp_path / name / record.path.relative_to(results))
+    before = {record.path.name: record.quality for record in pair}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "eval", name, "--redo", "--lpips-net", "none"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0 and "scored 2" in done.stdout, done
+    again = {record.path.name: record.quality for record in Store(tmp_path / name, create=False).records()}
+    assert len(again) == 2
+    for key, quality in again.items():
+        for measure in ("psnr", "ssim", "identical", "validity", "measures", "per_frame"):
+            assert quality[measure] == before[key][measure], measure
+    assert {quality["psnr"] is None for quality in again.values()} == {True, False}
 
 
 def test_running_again_does_nothing(swept, menu):
