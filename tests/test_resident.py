@@ -108,8 +108,8 @@ def test_hooks_of_a_library_are_freed_with_their_segment(skyreels):
     import gc
     import weakref
 
-    from baselines import external_diffusers as driver
     from baselines.library import Run
+    from baselines.shared import diffusers_hooks as driver
 
     model, _ = skyreels
     driver.enable(
