@@ -24,7 +24,7 @@ HARD = (
     "say \"hi\" / \\ 'there' ../../x 🦊 <script>alert(1)</script> [b]%s{}$HOME ${x} #1 a=b c:d, 日本語 שלום "
     + "long " * 600
 )
-NASTY = 'r#1 a=b:c, 日本 שלום 🦊 $HOME [b] "q" it\'s'  # the name of a results folder
+NASTY = 'r#1 a=b:c 日本 שלום 🦊 $HOME [b] "q" it\'s'  # the name of a results folder
 POISON = '''
 from dataclasses import dataclass
 from engine.method import Method
