@@ -215,9 +215,10 @@ def test_a_fit_is_written_with_its_evidence_and_can_be_used_as_it_is(menu, tmp_p
     point = yaml.safe_load(text)
     method, model = Ramp(**point["method"]), build(steps=6, addnoise=0)
     method.check(model)
-    assert [len(own) for own in method.computed] == [4, 3] and [len(own) for own in method.gains] == [6, 6]
+    assert [len(own) for own in method.computed] == [4, 3] and [len(own) for own in method.gains] in ([6, 6], [])
     assert not point["point"]["estimated"] and "experiment=fit_ramp model=tiny" in text
     told = json.loads(said.out.strip().splitlines()[-1])
+    assert bool(method.gains) == (told["errors"][0] <= told["gains all 1"][0])  # the better of both is written
     assert told["computed"] == method.computed and len(told["errors"]) == 1 and 0.3 < told["share"] < 0.8
     texts = model.conditioning("a fox", texts_of(model, "a fox"))
     assert texts and torch.isfinite(video(model, method)).all()
