@@ -156,9 +156,11 @@ def text_of(cell: Cell, count: int, method: Method, evidence: dict[str, Any]) ->
         f"target={cell.run.target} prompts.limit={len(errors)}",
     ]
     why = f"fitted to {len(errors)} calibration videos; executes {evidence['share']:.4g} of the Original's FLOPs"
-    point = {"estimated": False, "why": why, "turned": ["computed", "gains", "made_for"]}
+    own = settings_of(method)
+    turned = [name for name in ("computed", "gains", "made_for") if name in own]
+    point = {"estimated": False, "why": why, "turned": turned}
     body = (
         yaml.safe_dump(part, default_flow_style=None, sort_keys=False, width=10_000)
-        for part in ({"method": settings_of(method)}, {"point": point})
+        for part in ({"method": own}, {"point": point})
     )
     return "# @package _global_\n" + "".join(f"# {line}\n" for line in lines) + "".join(body)
