@@ -107,6 +107,7 @@ def perform_here(cells: Sequence[Cell], display: Display) -> None:
 def finish(cells: Sequence[Cell], flags: Flags) -> None:
     """Score every store that was written to, and write its report."""
     unscored, unreported = ({results_of(c) for c in cells if getattr(c.run, name)} for name in ("score", "report"))
+    sent = {results_of(cell) for cell in cells if cell.run.report == "single"}
     for results in dict.fromkeys(map(results_of, cells)):
         if not results.is_dir():
             continue
@@ -115,19 +116,21 @@ def finish(cells: Sequence[Cell], flags: Flags) -> None:
 
             score_store(Store(results), console=out)
         if results in unreported:
-            show_report(results, next(c.run.logger for c in cells if results_of(c) == results), flags)
+            show_report(results, next(c.run.logger for c in cells if results_of(c) == results), flags, results in sent)
 
 
-def show_report(results: Path, logger: Logging, flags: Flags) -> None:
+def show_report(results: Path, logger: Logging, flags: Flags, send: bool = False) -> None:
     """Write the report if a record has changed, and print the table, the verdict, the page and what to do next."""
     from reports.__main__ import as_json, make, print_notes
 
-    said = make(results)
+    said = make(results, send=send)
     if flags.json:
         print(as_json(results, said), flush=True)
     if flags.verbose:
         print_notes(results, out)
     out.print(escape(said["table"]), end="")
+    if send:
+        out.print(f"to send: {escape(said['zip'])}")
     if logger.name != "none":
         from sweep.loggers import log_report
 

@@ -98,7 +98,7 @@ class Run:
     into: str = ""  # folder for the calibrated point; "": the menu, or the results if the menu is read-only
     dry_run: bool = False  # only print what would be done, and its FLOPs
     score: bool = True  # compute PSNR, SSIM, LPIPS and validity; `python -m eval RESULTS` does it later
-    report: bool = True
+    report: bool | str = True  # single: also one zip to send, with all videos
     retry_failed: bool = False
     isolate: bool = True  # use a separate process, so that after a segfault or a kill only one video is lost
     shard: str = "1/1"  # i/n: only the i-th of n parts of the prompts; n jobs can share a cell
@@ -117,6 +117,8 @@ class Run:
             raise ConfigError("results is empty; want the folder of the store, e.g. results=results")
         if self.target:
             read_target(self.target)
+        if self.report not in (True, False, "single"):
+            raise ConfigError(f"report={self.report} is unknown; want true, false, or single (one zip to send)")
         if self.tries < 1:
             raise ConfigError(f"tries={self.tries}: want at least 1 schedule to try")
         if not (self.pflops > 0 and self.budget_gpu_hours >= 0):

@@ -1,4 +1,4 @@
-"""python -m reports RESULTS: rebuild RESULTS/report from the records."""
+"""python -m reports RESULTS [single]: rebuild RESULTS/report from the records; `single` also packs it to send."""
 
 import argparse
 import csv
@@ -11,23 +11,26 @@ from store import Store, StoreError, reported
 from terminal import tolerate, version
 
 
-def make(results: Path, again: bool = False) -> dict[str, Any]:
+def make(results: Path, again: bool = False, send: bool = False) -> dict[str, Any]:
     """The report's folder, and what to say of it; drawn only if the records have changed since, or with `again`.
+
+    send: also pack the page with its videos into a zip, whose path is `zip` of the result.
 
     Raises:
         StoreError: there is no such folder.
     """
     Store(results, create=False)
     known = None if again else reported.unchanged(results)
-    if known is not None:
+    if known is not None and ("zip" in known or not send):
         return known
-    from reports import build, read
+    from reports import build, read, single
     from reports.terminal_table import advice, as_text, verdicts
 
     report = read(results)
-    folder = build(report)
+    folder = build(report, send)
     said = {"page": str(folder / "index.html"), "table": as_text(report), "verdicts": verdicts(report)}
     said |= {"next": advice(report)}
+    said |= {"zip": str(single.path(report.study.root))} if send else {}
     reported.note(report.study.root, said)
     return said
 
@@ -45,6 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     tolerate()
     parser = argparse.ArgumentParser(prog="python -m reports", description="tables, figures and page from the records")
     parser.add_argument("results", nargs="?", default="results", help="the folder that run.py wrote to")
+    parser.add_argument("single", nargs="?", choices=["single"], help="also write one zip to send, with all videos")
     parser.add_argument("--verbose", action="store_true", help="also the notes, what is missing and the paper's rows")
     parser.add_argument("--quiet", action="store_true", help="only write the files")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
@@ -53,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     results = Path(options.results).expanduser().absolute()
     try:
-        said = make(results, options.again)
+        said = make(results, options.again, options.single is not None)
     except StoreError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -63,6 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.verbose:
             print_notes(results)
         print(f"{said['table']}page: {said['page']}\nnext: {said['next']}")
+        if options.single:
+            print(f"to send: {said['zip']}")
     return 0
 
 

@@ -22,7 +22,7 @@ from reports.metric import METRICS, Metric
 from reports.notes import blanks, notes
 from reports.records import MOST_ROWS
 from reports.report import Report
-from reports.sentence import sentence
+from reports.terminal_table import verdicts
 from reports.video import settings
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -51,13 +51,14 @@ def render(report: Report, drawn: list[Drawn], videos: str = "..") -> str:
     )
     prompts, left_out = players.prompts(report.study, videos)
     return environment.get_template("index.html").render(
-        models=[_model(report, model, lines, drawn) for model, lines in report.by_model()],
+        models=[_model(model, lines, drawn) for model, lines in report.by_model()],
         marks={kind.value: meaning for kind, meaning in reference_rows.MEANING.items()},
         artefacts=[figure for figure in drawn if not figure.model],
         prompts=prompts,
         left_out=left_out,
         notes=notes(report),
         blanks=blanks(report),
+        verdicts=verdicts(report),
         names=list(dict.fromkeys(line.name for line in report.lines)),
         downloads=DOWNLOADS,
         cells=_cells(report),
@@ -75,13 +76,12 @@ def _text(name: str) -> str:
     return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
-def _model(report: Report, model: str, lines: list[Line], drawn: list[Drawn]) -> dict[str, Any]:
+def _model(model: str, lines: list[Line], drawn: list[Drawn]) -> dict[str, Any]:
     """The table and the figures of one model."""
     columns = [metric for metric in METRICS if any(line.known(metric.name) for line in lines)]
     figures = [figure for figure in drawn if figure.model == model]
     return {
         "name": model,
-        "verdict": sentence(report, model),
         "columns": columns,
         "rows": [_row(line, columns) for line in lines],
         "variants": sum(bool(line.variant) for line in lines) if len(lines) > MOST_ROWS else 0,

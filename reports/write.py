@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from reports import ablations, curves, disagreements, figures, formats, page, paper, style
+from reports import ablations, curves, disagreements, figures, formats, page, paper, single, style
 from reports.paper_figures import ARTEFACTS
 from reports.report import Report
 from store import writing
@@ -24,10 +24,12 @@ DRIFT = (
 )
 
 
-def build(report: Report) -> Path:
+def build(report: Report, send: bool = False) -> Path:
     """Write RESULTS/report, and return that folder.
 
     The page names figures that cannot be drawn. The same records give the same bytes.
+
+    send: also write the zip to send (reports/single.py); otherwise an older one is removed.
     """
     folder = report.study.root / "report"
     formats.write(report, folder / "tables")
@@ -46,6 +48,10 @@ def build(report: Report) -> Path:
     disagreements.write(folder / "tables")
     with writing(folder / "index.html") as draft:
         draft.write_text(page.render(report, drawn), encoding="utf-8")
+    if send:
+        single.write(report, drawn)
+    else:
+        single.path(report.study.root).unlink(missing_ok=True)
     return folder
 
 
