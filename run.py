@@ -125,9 +125,9 @@ def show_report(results: Path, logger: Logging, flags: Flags, send: bool = False
 
     said = make(results, send=send)
     if flags.json:
-        print(as_json(results, said), flush=True)
+        print(as_json(said), flush=True)
     if flags.verbose:
-        print_notes(results, out)
+        print_notes(results, console=out)
     out.print(escape(said["table"]), end="")
     if send:
         out.print(f"to send: {escape(said['zip'])}")

@@ -46,11 +46,12 @@ def table(report: Report) -> pd.DataFrame:
         marks=["; ".join(map(str, line.marks)) for line in report.lines],
         missing=["; ".join(line.reasons()) for line in report.lines],
         best=["; ".join(metric.name for metric in METRICS if metric.name in line.best) for line in report.lines],
+        machine=[line.machine for line in report.lines],
     )
     ends = [f"{metric}_{end}" for metric in BY_NAME for end in ENDS]
     paper = [*(f"paper_{metric}" for metric in PRINTED), "paper_comparable"]
     who, counts = ["model", "method", "speed"], ["invalid", "failed", "diverged"]
-    texts = ["name", "variant", "marks", "missing", "best"]
+    texts = ["name", "variant", "marks", "missing", "best", "machine"]
     return found[[*who, "videos", *BY_NAME, "status", *ends, *paper, *ALSO, *counts, *texts]]
 
 
@@ -136,6 +137,7 @@ def _display(
     counts = [line.counts() for line in lines]
     shown_counts = [kind for kind in ("failed", "diverged") if any(line.counts()[kind] for line in report.lines)]
     columns: dict[str, list] = {"method": [text(line.signed) for line in lines]}
+    columns |= {"machine": [text(line.machine) for line in lines]} if report.study.several else {}
     columns |= {kind: [count[kind] for count in counts] for kind in ("videos", "invalid", *shown_counts)}
     for metric in METRICS:
         if any(line.known(metric.name) for line in lines):

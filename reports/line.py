@@ -62,6 +62,11 @@ class Line:
         return self.method not in CONTROLS
 
     @property
+    def machine(self) -> str:
+        """The devices that its videos were made on; "not recorded" if none is known."""
+        return "; ".join(sorted(set(self.records["device"]) - {""})) or "not recorded"
+
+    @property
     def signs(self) -> str:
         return marks.signs(self.marks)
 

@@ -21,6 +21,7 @@ class Kind(Enum):
     ATTENTION = "{} attention against an Original of {} attention"
     APART = "records differ in {}"  # what, with its values
     BESIDE = "made with {} {}, its Originals with {}"  # what, ours, theirs
+    ACROSS = "made with {} {}, other lines with {}"  # what, ours, theirs; reports/across.py
     REPEAT = "= repeat"  # reports/reference_rows.py
     PREVIEW = "= mp4"
     SEED = "= other seed"

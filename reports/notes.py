@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from reports import machine, paired, provenance, reference_rows
+from reports import across, machine, paired, provenance, reference_rows
 from reports.marks import DEFAULTS, Kind
 from reports.metric import SIMILARITIES
 from reports.records import Study, prompt_hash
@@ -34,7 +34,10 @@ def notes(report: Report) -> list[str]:
         for mark in line.marked(Kind.ATTENTION)
     ]
     found += (
-        provenance.notes(study, lines) + reference_rows.notes(study, lines, SIMILARITIES) + machine.notes(study, lines)
+        across.notes(study)
+        + provenance.notes(study, lines)
+        + reference_rows.notes(study, lines, SIMILARITIES)
+        + machine.notes(study, lines)
     )
     found += paired.notes(report.pairs)
     fewest = min((line.valid["prompt"].nunique() for line in lines if len(line.valid)), default=0)

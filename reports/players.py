@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -62,7 +64,7 @@ def _player(study: Study, video: pd.Series, videos: str) -> dict[str, Any]:
     grid = decisions(record.trace())
     steps = ["".join(CODES[mode] for mode in slot if mode >= 0) for slot in grid]
     exists = (record.path / "video.mp4").exists()
-    path = "/".join(quote(part) for part in record.path.relative_to(study.root).parts)
+    path = "/".join(quote(part) for part in Path(os.path.relpath(record.path, study.root)).parts)
     validity = (record.quality or {}).get("validity") or {}
     numbers = [f"{video['speedup']:.2f}×"] if not math.isnan(video["speedup"]) else []
     numbers += [f"{video['psnr']:.1f} dB"] if math.isfinite(video["psnr"]) and not random else []

@@ -10,7 +10,7 @@ from typing import Any
 
 from reports.line import Line
 from reports.marks import Kind, Mark
-from reports.records import Study
+from reports.records import Study, used
 from store import Record
 
 LISTED = 4  # most values that a mark names
@@ -45,6 +45,7 @@ def marks(study: Study, line: Line) -> list[Mark]:
     originals = study.videos[
         study.videos["key"].isin(set(valid["reference"]) - {""}) & (study.videos["model"] == line.model)
     ]
+    originals = used(originals, valid)
     theirs = _values(facts(study.record(video)) for _, video in originals.iterrows())
     for name, values in theirs.items():
         if name not in OWN and name in mine and values != mine[name]:
@@ -57,7 +58,7 @@ def notes(study: Study, lines: Sequence[Line]) -> list[str]:
     older = sum(record.older_key for record in study.records)
     named: dict[tuple[str, Mark], list[str]] = {}
     for line in lines:
-        for mark in line.marked(Kind.APART, Kind.BESIDE):
+        for mark in line.marked(Kind.APART, Kind.BESIDE, Kind.ACROSS):
             named.setdefault((line.model, mark), []).append(line.name)
     found = [
         f"{', '.join(names)} on {model}: {mark}, which can change a number." for (model, mark), names in named.items()

@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from reports.sources import folder, joined, opened, separated
 from reports.variants import variants
 from reports.video import COLUMNS, line
-from store import Record, Store
+from store import Record
 from store.index import gc_paused
 
 NAMES = {  # printed names, in the order of the tables
@@ -37,12 +38,14 @@ ROW = ["model", "method", "speed", "variant"]  # identifies a line of the main t
 
 @dataclass(frozen=True)
 class Study:
-    """A store, read for a report."""
+    """One store, or several stores and bundles, read for a report."""
 
     root: Path
     videos: pd.DataFrame  # a line per record, of every status, in the order of the tables
     records: list[Record]  # videos["record"] is an index into this list
     damaged: dict[str, str]  # folders that cannot be read, and why
+    files: Mapping[str, Any] = field(default_factory=dict)  # of bundles: measurements over whole cells, by path
+    several: bool = False  # several stores or bundles were read
 
     @property
     def models(self) -> list[str]:
@@ -68,26 +71,32 @@ class Study:
     def cell_file(self, folder: str, row: Mapping[str, str]) -> dict[str, Any]:
         """RESULTS/<folder>/<model>/<cell>.json, a measurement over a whole cell; empty if there is none."""
         name = row["method"] + (f"-{row['speed']}" if row["speed"] else "")
-        path = self.root / folder / row["model"] / f"{name}.json"
-        return json.loads(path.read_text()) if path.exists() and not row["variant"] else {}
+        place = f"{folder}/{row['model']}/{name}.json"
+        path = self.root / place
+        if row["variant"]:
+            return {}
+        return json.loads(path.read_text()) if path.exists() else self.files.get(place, {})
 
 
-def load(results: Path) -> Study:
-    """Read every complete record under `results`.
+def load(*places: Path, into: Path | None = None) -> Study:
+    """Read every complete record of results folders and bundles. `into` is the folder of the report's files.
 
     Raises:
-        StoreError: there is no such folder.
+        StoreError: there is no such folder or bundle, or it is of a newer version.
     """
-    store = Store(results, create=False)
     with gc_paused():
-        records = list(store.records())
+        sources = [opened(place) for place in places]
+        records, damaged = joined(sources)
         videos = pd.DataFrame([line(record, n) for n, record in enumerate(records)], columns=COLUMNS)
-        store.remember(least=64)  # the scores that were read
+        for source in sources:
+            source.remember()  # the scores that were read
         videos["variant"] = variants(videos, records)
+        if len(sources) > 1:
+            videos["variant"] = separated(videos)
         _pair(videos)
     videos = videos.iloc[_order(videos)].reset_index(drop=True)
-    damaged = {str(path.relative_to(store.root)): why for path, why in sorted(store.damaged.items())}
-    return Study(store.root, videos, records, damaged)
+    files = {name: content for source in reversed(sources) for name, content in source.files.items()}
+    return Study(into or folder(places), videos, records, damaged, files, several=len(sources) > 1)
 
 
 def label(row: Mapping[str, Any]) -> str:
@@ -110,14 +119,26 @@ def originals(videos: pd.DataFrame) -> pd.Series:
     return videos["reference"].where(videos["reference"] != "", videos["key"])
 
 
+def used(found: pd.DataFrame, videos: pd.DataFrame) -> pd.DataFrame:
+    """Originals without those of another machine that have the key of one that `videos` are compared with."""
+    shared = found.duplicated(["model", "key"], keep=False)
+    return found[~shared | found["record"].isin([*videos["original"], *videos["record"]])]
+
+
 def _pair(videos: pd.DataFrame) -> None:
     """Add `speedup`, `speedup_denoise` and `flops_speedup`, over the Original that the record names, or none.
 
-    Never over another Original of the prompt: it may be of other settings, and so of another cost.
+    Of several machines it is the Original of the same one, if there is one. Never another Original of the prompt: it
+    may be of other settings, and so of another cost. `original` is its place in `Study.records`, or -1.
     """
     valid = videos[(videos["method"] == "original") & (videos["status"] == "ok")]
-    by_key = {(v.model, v.key): v for v in valid.itertuples()}
-    found = [by_key.get(pair) for pair in zip(videos["model"], originals(videos), strict=True)]
+    by_key: dict[tuple[str, ...], Any] = {}
+    for v in valid.itertuples():
+        by_key.setdefault((v.model, v.key), v)
+        by_key[v.model, v.key, v.device] = v  # machines may have the same keys
+    names = zip(videos["model"], originals(videos), videos["device"], strict=True)
+    found = [by_key.get(name) or by_key.get(name[:2]) for name in names]
+    videos["original"] = [v.record if v else -1 for v in found]
     ratios = {"speedup": "time_s", "speedup_denoise": "denoise_s", "flops_speedup": "flops"}
     for ratio, source in ratios.items():
         reference = np.array([getattr(v, source) if v else np.nan for v in found], float)

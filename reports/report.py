@@ -37,13 +37,15 @@ class Report:
             yield model, [one for one in self.lines if one.model == model]
 
 
-def read(results: str | os.PathLike) -> Report:
-    """Load a results folder and build its report.
+def read(*places: str | os.PathLike, into: str | os.PathLike | None = None) -> Report:
+    """Load results folders and bundles, and build one report of them.
+
+    Its files go into `into`; default: the first results folder, else a folder beside the first bundle.
 
     Raises:
-        StoreError: there is no such folder.
+        StoreError: there is no such folder or bundle, or it is of a newer version.
     """
-    return make(load(Path(results)))
+    return make(load(*map(Path, places), into=None if into is None else Path(into)))
 
 
 def make(study: Study) -> Report:

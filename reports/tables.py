@@ -7,21 +7,21 @@ from dataclasses import replace
 
 import pandas as pd
 
-from reports import machine, paired, provenance, published, reference_rows
+from reports import across, machine, paired, provenance, published, reference_rows
 from reports.estimates import also, estimates
 from reports.line import Line
 from reports.marks import Kind, Mark
 from reports.metric import METRICS, SIMILARITIES
 from reports.paired import Pair
-from reports.records import Study, label
+from reports.records import Study, label, used
 
 
 def main(study: Study) -> tuple[tuple[Line, ...], tuple[Pair, ...]]:
     """The lines, the Original first and SCOPE last, and the differences between them."""
     lines = [_line(study, row, records) for row, records in study.rows()]
-    lines = machine.mark(reference_rows.mark(study, lines, SIMILARITIES))
-    pairs = paired.compare(lines, METRICS)
-    best = machine.trimmed(study, lines, paired.best(lines, pairs))
+    lines = across.mark(study, machine.mark(reference_rows.mark(study, lines, SIMILARITIES)))
+    pairs = across.comparable(study, paired.compare(lines, METRICS))
+    best = across.trimmed(study, lines, machine.trimmed(study, lines, paired.best(lines, pairs)))
     return tuple(replace(line, best=names) for line, names in zip(lines, best, strict=True)), tuple(pairs)
 
 
@@ -71,6 +71,6 @@ def _devices(study: Study, line: Line) -> list[str]:
     Those are the Originals of the model; without Originals, all videos of the model.
     """
     column = study.videos[(study.videos["model"] == line.model) & (study.videos["status"] == "ok")]
-    originals = column[column["method"] == "original"]
+    originals = used(column[column["method"] == "original"], line.valid)
     compared = originals if len(originals) else column
     return sorted({*line.valid["device"], *compared["device"]} - {""}) if len(line.valid) else []

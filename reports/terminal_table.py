@@ -25,7 +25,7 @@ def print_main(report: Report, console: Any = None) -> None:
     """Print the main table and one sentence of verdict for each model."""
     console = console or _console()
     for model, lines in report.by_model():
-        console.print(_table(model, lines), "")
+        console.print(_table(model, lines, report.study.several), "")
     for text in verdicts(report):
         console.print(text, highlight=False, markup=False)
 
@@ -99,8 +99,10 @@ def advice(report: Report) -> str:
     return f"open the page in a browser{more}; notes on the table: python -m reports {report.study.root} --verbose"
 
 
-def _table(model: str, lines: list[Line]) -> Table:
+def _table(model: str, lines: list[Line], several: bool = False) -> Table:
     table = Table("", title=escape(model), title_justify="left", box=None, pad_edge=False, header_style="bold")
+    if several:
+        table.add_column("machine")
     table.add_column("n", justify="right")
     columns = [metric for metric in METRICS if any(line.known(metric.name) for line in lines)]
     for metric in columns:
@@ -110,5 +112,5 @@ def _table(model: str, lines: list[Line]) -> Table:
         reached = reference_rows.reached(line)
         name = escape(line.name) + line.signs + (f" [dim]{reached}[/]" if reached else "")
         bold = [f"[bold]{cell}[/]" if metric.name in line.best else cell for metric, cell in cells]
-        table.add_row(name, str(len(line.valid)), *bold)
+        table.add_row(name, *[escape(line.machine)] * several, str(len(line.valid)), *bold)
     return table

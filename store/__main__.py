@@ -1,10 +1,11 @@
-"""`python -m store RESULTS [--verify]`."""
+"""`python -m store RESULTS [--verify]` and `python -m store export RESULTS BUNDLE`."""
 
 import argparse
 import sys
 from importlib import import_module
+from pathlib import Path
 
-from store import Store, StoreError
+from store import Store, StoreError, bundle
 from store.status import Recount, print_status
 from terminal import tolerate, version
 
@@ -12,15 +13,20 @@ from terminal import tolerate, version
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line. Returns 0, or 1 if the folder does not exist or has damaged records."""
     tolerate()
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] == ["export"]:
+        return export(given[1:])
     parser = argparse.ArgumentParser(
-        prog="python -m store", description="list what is done, running, failed and missing"
+        prog="python -m store",
+        description="list what is done, running, failed and missing",
+        epilog="python -m store export RESULTS bundle.jsonl.gz writes the records to one file, without videos",
     )
     parser.add_argument("results", nargs="?", default="results", help="results folder of run.py")
     parser.add_argument(
         "--verify", action="store_true", help="recompute checksums, seals, keys and FLOPs without any cache"
     )
     parser.add_argument("--version", action="version", version=version())
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(given)
     try:
         store = Store(options.results, create=False)
         print_status(store, options.verify, _recount() if options.verify else None)
@@ -28,6 +34,26 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return int(bool(store.damaged))
+
+
+def export(arguments: list[str]) -> int:
+    """Run `python -m store export RESULTS BUNDLE`. Returns 0, or 1 if a record was left out."""
+    parser = argparse.ArgumentParser(
+        prog="python -m store export", description="write the records to one file, without videos"
+    )
+    parser.add_argument("results", help="results folder of run.py")
+    parser.add_argument("bundle", help=f"file to write; its name ends in {bundle.SUFFIX}")
+    options = parser.parse_args(arguments)
+    try:
+        count, left = bundle.export(Store(options.results, create=False), Path(options.bundle))
+    except StoreError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    for place, why in left.items():
+        print(f"left out: {place}, {why}", file=sys.stderr)
+    megabytes = Path(options.bundle).stat().st_size / 1e6
+    print(f"{options.bundle}: {count} records, {megabytes:.2g} MB")
+    return int(bool(left))
 
 
 def _recount() -> Recount | None:

@@ -1,0 +1,185 @@
+"""Reads bundles (store/bundle.py) and checks each row: its form, its checksum, and that its parts fit together."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from store.bundle import MODES, SHARED, VERSION, canonical, sha256
+from store.checks import faults as contradictions
+from store.index import gc_paused
+from store.json_schema import faults
+from store.record import CURVES, SCHEMA, Record, StoreError
+
+
+@dataclass(frozen=True)
+class Bundled(Record):
+    """A record of a bundle. Its path names its place in the bundle; no file of it exists."""
+
+    content: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    schedule: Mapping[str, list[Any]] | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def quality(self) -> dict[str, Any] | None:
+        """The scores with their curves. Per-frame values have `DECIMALS`; means are exact."""
+        curves = {name: _values(curve) for name, curve in self.content["curves"].items()}
+        scores = self.scores
+        return scores if scores is None or not curves else {**scores, CURVES: curves}
+
+    @property
+    def scores(self) -> dict[str, Any] | None:
+        """The scores without their curves; None if the video has not been scored."""
+        scores: dict[str, Any] | None = self.content["scores"]
+        return scores
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved settings; only of records whose run.json does not have them."""
+        return dict(self.content.get("config", {}))
+
+    def trace(self) -> list[dict[str, Any]]:
+        """The decisions with their place in the schedule, but without scores, reasons and sites."""
+        if self.schedule is None:
+            return []
+        names = {letter: mode for mode, letter in MODES.items()}
+        columns = [self.schedule[name] for name in SHARED]
+        return [
+            {**dict(zip(SHARED, places, strict=True)), "mode": names[letter]}
+            for letter, *places in zip(self.content["ledger"]["modes"], *columns, strict=True)
+        ]
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Raises StoreError: a bundle is not changed."""
+        raise StoreError(f"{self.path} is in a bundle, which is not changed; score the results folder instead")
+
+
+def _values(curve: Mapping[str, Any]) -> list[float | None]:
+    """The per-frame values of a curve."""
+    total, scale, found = 0, 10 ** curve["decimals"], list[float | None]()
+    for step in curve["steps"]:
+        total += step or 0
+        found.append(None if step is None else total / scale)
+    return found
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What a bundle holds."""
+
+    path: Path
+    records: list[Record]
+    files: Mapping[str, Any]  # content of cell files by path, `vbench/<model>/<cell>.json`
+    damaged: dict[str, str]  # rows that are left out, and why
+
+
+def read(path: Path) -> Bundle:
+    """Read a bundle and check every row.
+
+    A row that does not fit is left out and named in `damaged`. Raises StoreError if the file is missing, incomplete, no
+    bundle, or of a newer version.
+    """
+    with gc_paused():
+        lines = _lines(path)
+        head = _head(path, next(lines, ""))
+        records: dict[str, Record] = {}
+        damaged: dict[str, str] = {}
+        schedules: dict[str, Mapping[str, list[Any]]] = {}
+        count = 0
+        for number, line in enumerate(lines, 2):
+            kind, content, wrong = _row(line)
+            count += kind != "schedule"
+            if kind == "schedule" and not wrong:
+                schedules[sha256(canonical(content))] = content
+            elif not wrong:
+                record, wrong = _record(path, content, schedules)
+                place = "/".join(record.path.parts[-3:])
+                wrong = wrong or ("its key is in the bundle twice" if place in records else "")
+                if not wrong:
+                    records[place] = record
+            if wrong:
+                damaged[f"{path.name} row {number}{_place(content)}"] = wrong
+    if count != head["records"]:
+        damaged[path.name] = (
+            f"its first row says {head['records']} records, but it has {count}; rows were removed or added"
+        )
+    return Bundle(path, list(records.values()), head["files"], damaged)
+
+
+@cache
+def schema() -> dict[str, Any]:
+    """The JSON schema of a row; `$defs` has that of each kind of content."""
+    text = Path(__file__).with_name("bundle.schema.json").read_text(encoding="utf-8")
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def _lines(path: Path) -> Iterator[str]:
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            yield from file
+    except FileNotFoundError:
+        raise StoreError(f"no bundle {path}; give a results folder or a file of python -m store export") from None
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise StoreError(f"{path} is no complete bundle ({error}); export it or copy it again") from error
+
+
+def _head(path: Path, line: str) -> Mapping[str, Any]:
+    """The content of the first row. Raises StoreError."""
+    version = _version(line)
+    if version > VERSION:
+        raise StoreError(f"{path} has bundle schema {version}, newer than {VERSION}; update the program")
+    kind, head, wrong = _row(line)
+    if kind != "bundle" or wrong:
+        raise StoreError(f"{path} is no bundle: {wrong or 'its first row is no header'}; export it again")
+    return head
+
+
+def _version(line: str) -> int:
+    """The version in a first row, also in one of a form that is not known here; 0 if it has none."""
+    try:
+        return int(json.loads(line)["content"]["schema"])
+    except (ValueError, TypeError, KeyError):
+        return 0
+
+
+def _row(line: str) -> tuple[str, Mapping[str, Any], str]:
+    """(kind, content, what is wrong with the row or "")."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return "", {}, "the row is not JSON"
+    wrong = next(faults(row, {**schema(), "$defs": {}}), "")
+    if wrong:
+        return "", {}, wrong
+    kind, content, sealed = row["kind"], row["content"], row["sha256"]
+    text = line.partition(',"content":')[2].rstrip()[:-1]  # as written; another program may have changed spaces
+    if sealed != sha256(text) and sealed != sha256(canonical(content)):
+        return kind, content, "its checksum differs: the row was changed"
+    return kind, content, next(faults(content, schema()["$defs"][kind]), "")
+
+
+def _record(path: Path, content: Mapping[str, Any], schedules: Mapping[str, Any]) -> tuple[Record, str]:
+    """The record of a row, and what is wrong with it."""
+    run, cell = content["run"], f"{content['model']}/{content['cell']}"
+    ledger = content["ledger"]
+    schedule = schedules.get(ledger["schedule"]) if ledger else None
+    record = Bundled(path / cell / content["key"], run, content=content, schedule=schedule)
+    wrong = next(contradictions(record.path, run, cell, ()), "")
+    if run.get("schema", 0) > SCHEMA:
+        wrong = f"its record has schema {run['schema']}, newer than {SCHEMA}; update the program"
+    elif ledger and schedule is None:
+        wrong = "the schedule of its decisions is missing"
+    elif schedule and {*map(len, schedule.values())} != {len(ledger["modes"])}:
+        wrong = "its decisions do not fit their schedule"
+    return record, wrong
+
+
+def _place(content: Mapping[str, Any]) -> str:
+    names = [content.get(name) for name in ("model", "cell", "key")]
+    return f" ({'/'.join(map(str, names))})" if all(names) else ""

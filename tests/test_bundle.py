@@ -1,0 +1,194 @@
+"""Bundles: what is exported is read back; changed rows, newer versions and contradictions are named in one line."""
+
+import copy
+import gzip
+import json
+
+import jsonschema
+import pytest
+
+from store import Store, StoreError
+from store.__main__ import main
+from store.bundle import DECIMALS, OTHER_DECIMALS, SHARED, canonical, export, sha256
+from store.bundled import read, schema
+from store.json_schema import faults
+from tests.synthetic import CELLS, make_store
+
+FEW = {name: CELLS[name] for name in (("original", None), ("scope", "fast"))}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    root = tmp_path_factory.mktemp("store")
+    make_store(root, videos=False, cells=FEW)
+    (root / "vbench" / "skyreels_tiny").mkdir(parents=True)
+    (root / "vbench" / "skyreels_tiny" / "scope-fast.json").write_text(json.dumps({"total": {"total": 81.0}}))
+    return root
+
+
+@pytest.fixture(scope="module")
+def bundle(results):
+    path = results.parent / "whole.jsonl.gz"
+    assert export(Store(results), path) == (6, {})
+    return path
+
+
+def rows(path):
+    return [json.loads(line) for line in gzip.open(path, "rt")]
+
+
+def rewritten(bundle, tmp_path, change, seal=False):
+    """A copy of the bundle whose rows `change` has edited in place; `seal`: with checksums made again."""
+    found = rows(bundle)
+    change(found)
+    if seal:
+        found = [row | {"sha256": sha256(canonical(row["content"]))} for row in found]
+    path = tmp_path / "changed.jsonl.gz"
+    with gzip.open(path, "wt") as file:
+        file.writelines(json.dumps(row) + "\n" for row in found)
+    return path
+
+
+def first(found):
+    return next(row["content"] for row in found if row["kind"] == "record")
+
+
+def test_everything_but_videos_comes_back(results, bundle):
+    stored, got = {record.path.name: record for record in Store(results).records()}, read(bundle)
+    assert not got.damaged and len(got.records) == len(stored) == 6
+    assert got.files == {"vbench/skyreels_tiny/scope-fast.json": {"total": {"total": 81.0}}}
+    for record in got.records:
+        there = stored[record.path.name]
+        assert (record.run, record.scores, record.config) == (there.run, there.scores, there.config)
+        assert (record.status, record.speed, record.path.parts[-3:]) == (
+            there.status,
+            there.speed,
+            there.path.parts[-3:],
+        )
+        kept = [{name: entry[name] for name in (*SHARED, "mode")} for entry in there.trace()]
+        assert record.trace() == kept
+        for name, curve in there.quality["per_frame"].items():
+            decimals = DECIMALS.get(name, OTHER_DECIMALS)
+            mine = record.quality["per_frame"][name]
+            assert [value is None for value in mine] == [value is None for value in curve]
+            assert all(abs(a - b) <= 0.51 * 10**-decimals for a, b in zip(mine, curve, strict=True) if b is not None)
+
+
+def test_the_same_records_give_the_same_bytes(results, bundle, tmp_path):
+    export(Store(results), tmp_path / "again.jsonl.gz")
+    assert (tmp_path / "again.jsonl.gz").read_bytes() == bundle.read_bytes()
+
+
+def test_records_share_their_schedules(bundle):
+    kinds = [row["kind"] for row in rows(bundle)]
+    assert kinds == ["bundle", "schedule", *["record"] * 6]
+
+
+def test_a_changed_row_is_left_out_and_named(bundle, tmp_path):
+    for change in (
+        lambda found: first(found)["run"].update(prompt="another prompt"),
+        lambda found: first(found)["scores"].update(lpips=0.001),
+        lambda found: first(found)["curves"]["lpips"]["steps"].append(1),
+        lambda found: first(found)["ledger"].update(modes="c" * len(first(found)["ledger"]["modes"])),
+        lambda found: found[2].update(sha256="0" * 64),
+    ):
+        got = read(rewritten(bundle, tmp_path, change))
+        assert len(got.records) == 5
+        (why,) = got.damaged.values()
+        assert "checksum differs" in why and "row 3 (skyreels_tiny/original/" in next(iter(got.damaged))
+
+
+def test_a_changed_row_with_a_new_checksum_contradicts_its_own_seal(bundle, tmp_path):
+    got = read(
+        rewritten(bundle, tmp_path, lambda found: first(found)["run"].update(seconds={"total": 1e-3}), seal=True)
+    )
+    assert len(got.records) == 5 and "sealed" in next(iter(got.damaged.values()))
+
+
+def test_a_row_of_the_wrong_form_says_what_is_wrong(bundle, tmp_path):
+    for change, told in (
+        (lambda found: first(found)["run"].update(fps="eight"), "run.fps is 'eight', want number"),
+        (lambda found: first(found).pop("scores"), "scores is missing"),
+        (lambda found: first(found).update(more=1), "more is not known"),
+        (lambda found: first(found).update(key="../../etc"), "key is '../../etc', want text that matches"),
+        (lambda found: first(found)["curves"]["psnr"]["steps"].append("x"), "want integer or null"),
+        (lambda found: first(found)["ledger"].update(modes="rr"), "do not fit their schedule"),
+        (lambda found: first(found)["ledger"].update(schedule="0" * 64), "schedule of its decisions is missing"),
+        (lambda found: first(found)["run"].update(schema=99), "newer"),
+    ):
+        got = read(rewritten(bundle, tmp_path, change, seal=True))
+        assert len(got.records) == 5 and told in next(iter(got.damaged.values())), told
+
+
+def test_removed_and_repeated_rows_are_named(bundle, tmp_path):
+    got = read(rewritten(bundle, tmp_path, lambda found: found.pop()))
+    assert got.damaged == {"changed.jsonl.gz": "its first row says 6 records, but it has 5; rows were removed or added"}
+    got = read(rewritten(bundle, tmp_path, lambda found: found.append(found[-1])))
+    assert len(got.records) == 6 and "its key is in the bundle twice" in got.damaged.values()
+
+
+def test_a_newer_bundle_and_files_that_are_no_bundle_are_refused_in_one_line(bundle, tmp_path):
+    def newer(found):
+        found[0]["content"]["schema"] = 2
+        found[0]["signature"] = "something that this version does not know"
+
+    (tmp_path / "text.jsonl.gz").write_text("no gzip")
+    (tmp_path / "cut.jsonl.gz").write_bytes(bundle.read_bytes()[:-200])
+    with gzip.open(tmp_path / "other.jsonl.gz", "wt") as file:
+        file.write('{"a": 1}\n')
+    for path, told in (
+        (
+            rewritten(bundle, tmp_path, newer).rename(tmp_path / "newer.jsonl.gz"),
+            "bundle schema 2, newer than 1; update the program",
+        ),
+        (rewritten(bundle, tmp_path, lambda found: found.pop(0)).rename(tmp_path / "headless.jsonl.gz"), "no header"),
+        (tmp_path / "text.jsonl.gz", "no complete bundle"),
+        (tmp_path / "cut.jsonl.gz", "no complete bundle"),
+        (tmp_path / "other.jsonl.gz", "kind is missing"),
+        (tmp_path / "nothing.jsonl.gz", "no bundle"),
+    ):
+        with pytest.raises(StoreError, match=told) as refused:
+            read(path)
+        assert "\n" not in str(refused.value)
+
+
+def test_our_check_agrees_with_the_package_jsonschema(bundle):
+    rules = {kind: schema()["$defs"][kind] for kind in ("bundle", "schedule", "record")}
+    for kind in rules:
+        content = next(row["content"] for row in rows(bundle) if row["kind"] == kind)
+        changed = [content]
+        for name in content:
+            for value in (None, 1, -1, "x", [], [1], {}, {"a": "b"}, True, 1.5):
+                changed.append({**copy.deepcopy(content), name: value})
+            changed.append({other: value for other, value in content.items() if other != name})
+        for name in content.get("run", {}):
+            for value in (None, -1, "x", [], {"total": "x"}, {"total": -1}, True):
+                changed.append({**content, "run": {**content["run"], name: value}})
+        validator = jsonschema.Draft202012Validator(rules[kind])
+        for one in changed:
+            assert validator.is_valid(one) == (not [*faults(one, rules[kind])]), one
+
+
+def test_a_schema_with_an_unknown_word_is_not_silently_accepted():
+    with pytest.raises(NotImplementedError, match="maximum"):
+        list(faults(1, {"type": "integer", "maximum": 3}))
+
+
+def test_the_command_writes_a_bundle_and_names_what_it_left_out(tmp_path, capsys):
+    make_store(tmp_path / "results", videos=False, cells=FEW, prompts=["a fox", "a dog"])
+    target = tmp_path / "out" / "lab.jsonl.gz"
+    assert main(["export", str(tmp_path / "results"), str(target)]) == 0
+    assert "lab.jsonl.gz: 4 records" in capsys.readouterr().out
+    record = next(Store(tmp_path / "results").records())
+    (record.path / "run.json").write_text(json.dumps(record.run | {"prompt": "edited"}))
+    assert main(["export", str(tmp_path / "results"), str(target)]) == 1
+    said = capsys.readouterr()
+    assert "changed after it was sealed" in said.err and "3 records" in said.out
+    assert main(["export", str(tmp_path / "results"), str(tmp_path / "bundle.parquet")]) == 1
+    assert "want a name that ends in .jsonl.gz" in capsys.readouterr().err
+    assert main(["export", str(tmp_path / "nowhere"), str(target)]) == 1
+
+
+def test_a_record_of_a_bundle_is_not_written_to(bundle):
+    with pytest.raises(StoreError, match="is in a bundle"):
+        read(bundle).records[0].write_json("quality.json", {})
