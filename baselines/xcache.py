@@ -8,7 +8,9 @@
 The fingerprint f of a block's input is 32 tokens on a grid over the chunk and the mean of all tokens. Block 0 and the
 first chunk of a segment are always computed, and so is a pass that only writes keys and values (MAGI-1's refresh). The
 rule is made for models of few steps, where successive steps differ too much for reuse. It needs chunks that reach the
-same step one after the other: where all denoise together (`model.ar_step=0`) every chunk is computed.
+same step one after the other: where all denoise together (`model.ar_step=0`) every chunk is computed. On `magi1_tiny`
+c lies between 0.52 and 0.93 (one calibration prompt), since every chunk has its own noise. So nothing is skipped at the
+paper's floor, and a floor that skips gives a very different video.
 
 Site: every block except the first; or blocks 1 .. depth together.
 Signal: the block's input, compared with the previous chunk's; depends on the content.
