@@ -68,7 +68,7 @@ def _decided(axes: Axes, trace: list[dict], last: bool) -> None:
     grid = decisions(trace)
     axes.imshow(
         grid,
-        cmap=ListedColormap(["#ffffff", *style.MODES.values()]),
+        cmap=ListedColormap(["#ffffff00", *style.MODES.values()]),
         vmin=-1,
         vmax=2,
         aspect="auto",

@@ -16,6 +16,7 @@ import pandas as pd
 import yaml
 
 from reports import players, reference_rows, style
+from reports.alt import describe
 from reports.curves import MODES
 from reports.line import Line, shown, status
 from reports.metric import METRICS, Metric
@@ -85,7 +86,7 @@ def _model(model: str, lines: list[Line], drawn: list[Drawn]) -> dict[str, Any]:
         "columns": columns,
         "rows": [_row(line, columns) for line in lines],
         "variants": sum(bool(line.variant) for line in lines) if len(lines) > MOST_ROWS else 0,
-        "figures": [figure for figure in figures if figure.done],
+        "figures": [(figure, describe(figure.kind, figure.caption, lines)) for figure in figures if figure.done],
         "undrawn": [figure.kind.replace("_", " ") for figure in figures if not figure.done],
     }
 

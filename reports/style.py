@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
+from reports.contrast import GROUNDS, TEXT, legible
 from store import writing
 
-INK, SOFT, FAINT = "#22262b", "#7a828c", "#e4e7eb"
+INK, SOFT, FAINT = "#22262b", "#69717b", "#e4e7eb"  # SOFT is also text: contrast of 4.5 and more on white
 MODES = {"cache": "#dfe5ea", "predict": "#f0b347", "recompute": "#1f5a8a"}  # light, middle, dark: distinct in grey too
 _COLOURS = {  # Okabe and Ito's palette
     "original": INK,
@@ -28,6 +30,7 @@ _COLOURS = {  # Okabe and Ito's palette
 }
 _SPARE = ("#5d3a9b", "#40b0a6", "#994f00", "#e1be6a", "#dc3220", "#006cd1")
 MARKERS = {"": "o", "slow": "s", "fast": "^"}
+NEUTRAL_IN_THE_DARK = {INK: "#e6e8eb", SOFT: "#a3abb5", FAINT: "#30363d", "#ffffff": GROUNDS["dark"]}
 HALO = (withStroke(linewidth=2, foreground="white"),)  # keeps a name readable on top of a line
 LINES = {"": "-", "slow": "-", "fast": (0, (4, 1.5))}
 
@@ -84,7 +87,20 @@ def save(fig: Figure, folder: Path, name: str) -> list[str]:
         for suffix, clean in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
             with writing(folder / f"{name}.{suffix}") as draft:
                 fig.savefig(draft, metadata=clean)
+                if suffix == "svg":
+                    draft.write_text(_for_the_dark(draft.read_text(encoding="utf-8")), encoding="utf-8")
     return [f"{name}.svg", f"{name}.png"]
+
+
+def _for_the_dark(svg: str) -> str:
+    """The same svg, with a rule for each of its colours that browsers apply on a dark page. Pictures keep theirs."""
+    keep = set(MODES.values())
+    rules = []
+    for colour in sorted(set(re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", svg)) - keep):
+        other = NEUTRAL_IN_THE_DARK.get(colour) or legible(colour, GROUNDS["dark"], TEXT)
+        rules += [f'[style*="{kind}: {colour}"] {{ {kind}: {other} !important }}' for kind in ("fill", "stroke")]
+    style = f"@media (prefers-color-scheme: dark) {{\n{chr(10).join(rules)}\n}}"
+    return svg.replace("</style>", f"\n{style}\n</style>", 1)
 
 
 def spread(positions: list[float], gap: float) -> list[float]:

@@ -11,7 +11,9 @@ import pytest
 from benchmarks.browser import CHROMIUM, Browser
 from reports import build, read, single
 from reports.__main__ import make
+from reports.contrast import GROUNDS, contrast
 from reports.page import render
+from reports.style import FAINT
 from reports.terminal_table import verdicts
 from tests.synthetic import CELLS, FPS, FRAMES, PROMPTS, make_store
 
@@ -83,6 +85,56 @@ def test_the_zip_has_everything_that_its_page_links_to(page, sent):
     assert len(videos) == len(CELLS) * len(PROMPTS) and {"paper.html", "tables/main.csv"} <= links
     assert all((sent.parent / link).is_file() for link in links | videos)
     assert "../" not in text and str(page.parents[1]) not in text
+
+
+def test_every_figure_can_be_downloaded_and_its_text_tells_its_numbers(page):
+    text = page.read_text()
+    links = re.findall(r'href="(figures/[^"]+)" download', text)
+    assert {Path(link).suffix for link in links} == {".svg", ".png"}
+    assert all((page.parent / unquote(link)).is_file() for link in links)
+    told = re.search(r'src="figures/speed_quality_[^"]+" alt="([^"]+)"', text)[1]
+    assert "SCOPE fast: speedup 2.76×, PSNR (dB) 28.62" in told and "Uniform: speedup 1.81×" in told
+
+
+def test_figures_have_colours_for_a_dark_page_and_pictures_keep_theirs(page):
+    for svg in (page.parent / "figures").glob("*.svg"):
+        rules = re.findall(r'\[style\*="fill: (#\w+)"\] \{ fill: (#\w+) !important', svg.read_text())
+        assert dict(rules)["#ffffff"] == GROUNDS["dark"]
+        for colour, dark in rules:
+            assert colour in ("#ffffff", FAINT) or contrast(dark, GROUNDS["dark"]) >= 4.5, (svg.name, colour)
+    assert "image" not in "".join(rule for rule, _ in rules)
+
+
+CONTRASTS = """(() => {
+  const channels = (text) => text.match(/[\\d.]+/g).map(Number);
+  const linear = (v) => v / 255 <= 0.04045 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4;
+  const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+  const ground = (node) => {
+    for (; node; node = node.parentElement) {
+      const found = channels(getComputedStyle(node).backgroundColor);
+      if (found.length === 3 || found[3] > 0) return found;
+    }
+    return [255, 255, 255];
+  };
+  document.querySelectorAll('details').forEach((part) => { part.open = true; });
+  const low = [], walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const node = walker.currentNode.parentElement;
+    if (!walker.currentNode.textContent.trim() || !node.offsetParent) continue;
+    const [a, b] = [light(channels(getComputedStyle(node).color)), light(ground(node))].sort((x, y) => y - x);
+    if ((a + 0.05) / (b + 0.05) < 4.5) low.push(node.className + ': ' + node.textContent.slice(0, 40));
+  }
+  return low;
+})()"""
+
+
+@needs_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["index.html", "paper.html"])
+def test_all_text_has_a_contrast_of_four_and_a_half(browser, page, scheme, name):
+    with shown_at(browser, 1440, 900, scheme):
+        browser.open(page.with_name(name))
+        assert browser.eval(CONTRASTS) == []
 
 
 @needs_browser
