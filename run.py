@@ -29,10 +29,11 @@ from sweep.cell import COMMAND, Cell, Order
 from sweep.cost import dry_run, gpu_hours, outstanding, print_lines, survey, totals
 from sweep.display import Display
 from sweep.events import DeviceLost, out
-from sweep.experiments import expanded, plug_in
+from sweep.experiments import plug_in
 from sweep.flags import Flags, taken
 from sweep.idle import idle, tell_idle
 from sweep.launch import launch, launcher_of, prepared, run_job
+from sweep.prompt_sets import opening, suited
 from sweep.supervisor import Supervisor
 from sweep.turns import grouped, named
 from terminal import tolerate, version
@@ -205,7 +206,7 @@ def command(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="scope-harness-", ignore_cleanup_errors=True) as scratch:
         try:
             arguments = words(command_line(arguments))
-            launcher, lines = launcher_of(arguments), expanded(arguments)
+            launcher, lines = launcher_of(arguments), suited(arguments)
             for line in lines:
                 sys.argv[1:] = planning(line, scratch)
                 compose()
@@ -218,6 +219,8 @@ def command(arguments: list[str]) -> int:
 def carried_out(launcher: str, lines: Sequence[Sequence[str]], scratch: str, flags: Flags) -> int:
     """Run the composed cells; returns the exit status."""
     failures = [*refused]
+    for line in opening(composed):
+        out.print(escape(line))
     try:
         show_costs([cell for cell in composed if cell.run.dry_run], flags)
         failures += sweep([cell for cell in composed if not cell.run.dry_run], launcher, lines, scratch, flags)

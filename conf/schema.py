@@ -43,6 +43,7 @@ __all__ = [
 
 NO_DEPARTURE = ("_target_", "name", "checkpoint", "weights")  # recorded elsewhere, so no departure from the menu
 CHOSEN = ("model", "method", "prompts", "speed", "logger", "experiment")  # what names a file of the menu
+OTHER_NAMES = {"prompt": "prompts.list", "limit": "prompts.limit"}  # what users write: the setting
 _NOTHING = object()
 SEEDS = (-(2**63), 2**64 - 1)  # the range that torch.Generator.manual_seed accepts
 LOGGERS = {"none": "", "wandb": "wandb", "tensorboard": "tensorboard", "trackio": "trackio"}  # name: package
@@ -223,11 +224,12 @@ def explain(message: str) -> str:
     choice = re.search(r"Could not find '([\w/]+)/([^/']+)'", text)
     if choice:
         group, wrong = choice.groups()
-        return f"{group}={wrong} is not on the menu{nearest(wrong, options(group))}"
+        own = "; for your own write prompts.file=FILE or prompts.list=[...]" if group == "prompts" else ""
+        return f"{group}={wrong} is not on the menu{nearest(wrong, options(group))}{own}"
     key = re.search(r"Could not override '([\w.]+)'", text) or re.search(r"full_key: ([\w.]+)", text)
     if key:
         wrong = key.group(1)
-        near = meant(wrong, [*CHOSEN, *_keys()])
+        near = OTHER_NAMES.get(wrong) or meant(wrong, [*CHOSEN, *_keys()])
         return f"{wrong} is not a setting{f'; did you mean {near}?' if near else ' (see python run.py --help)'}"
     return text + _remedy(text, "")
 

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import cache
+from typing import Any
 
-from conf.errors import ConfigError
+from omegaconf import OmegaConf
 
-CONF = Path(__file__).parent
-BOM = "\ufeff"  # byte order mark; some editors write it at the start of a file
+from conf.errors import ConfigError, nearest
+from conf.prompt_files import CONF, DIMENSIONS, Entry, entries_of
+
+FOR_A_CLAIM = 5  # prompts that an interval and a verdict need at least (reports/settings_check.py, LEAST_PROMPTS)
 
 
 @dataclass
 class Prompts:
-    """The prompts of a run: from a list, from a file, or from both if both are given.
+    """The prompts of a run: from a list, from a file, or from both if both are given (conf/prompt_files.py)."""
 
-    Each line of a file is a prompt. Empty lines and comments are skipped. A comment is `#` alone, or a line that starts
-    with `# `. So `#dawn` is a prompt, and `\\# dawn` is the prompt `# dawn`.
-    """
-
-    file: str = ""
+    models: list[str] = field(default_factory=list)  # the models that the menu's own set is made for
+    file: str = ""  # text with a prompt per line, a list of VBench (.json), or a folder with a text per dimension
     list: list[str] = field(default_factory=list)
+    dimension: str = ""  # only the prompts of this dimension of VBench; "": of all
     limit: int | None = None  # use only the first so many; 0: all; null: all, or menu_limit of the menu's set
     menu: str = ""  # the file of the menu's own set; ignored if a list is given
     menu_limit: int = 0  # number of prompts of the menu's own set if no limit is given; 0: all
@@ -31,57 +31,71 @@ class Prompts:
         for name in ("limit", "menu_limit"):
             if (getattr(self, name) or 0) < 0:
                 raise ConfigError(f"prompts.{name}={getattr(self, name)}: want 0 (all prompts) or more")
+        if self.dimension and self.dimension not in DIMENSIONS:
+            raise ConfigError(f"prompts.dimension={self.dimension} is unknown{nearest(self.dimension, [*DIMENSIONS])}")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The prompts of a run, and where they are from."""
+
+    texts: list[str]  # in order
+    available: int  # prompts before a limit
+    source: str  # for a message: the file, "prompts.list", or both
+    of_menu: bool  # from the menu's own set, not from a file or a list of the user
 
 
 def read_prompts(prompts: Prompts) -> list[str]:
     """The prompts of a run, in order. Raises ConfigError if there are none or if the file cannot be read."""
-    of_menu = bool(prompts.menu) and prompts.file == prompts.menu
-    found = list(prompts.list)
-    if prompts.file and not (found and of_menu):
-        lines = _lines(prompts.file)
-        found += lines
-        if not lines:
-            raise ConfigError(f"prompts.file={prompts.file} has no prompts; want one prompt per line")
+    return chosen(prompts).texts
+
+
+def chosen(prompts: Prompts) -> Chosen:
+    """The prompts of a run with their source. Raises ConfigError as `read_prompts`.
+
+    A limit holds for every set, and must not exceed the number of prompts. The menu's own number (menu_limit) holds
+    only for the menu's set, and is a number at most.
+    """
+    own_list, of_menu = list(prompts.list), bool(prompts.menu) and prompts.file == prompts.menu
+    from_file = bool(prompts.file) and not (own_list and of_menu)
+    found = [Entry(text) for text in own_list] + (entries_of(prompts.file) if from_file else [])
     if not found:
         raise ConfigError("no prompts: give prompts.file=FILE or prompts.list=['a red circle moving left']")
-    limit = prompts.limit
-    if limit is None:
-        limit = prompts.menu_limit if of_menu and not prompts.list else 0
-    return found[:limit] if limit else found
-
-
-def _lines(name: str) -> list[str]:
-    path = next((p for p in (Path(name).expanduser(), CONF.parent / name) if os.path.isfile(p)), None)
-    if path is None:
-        raise ConfigError(f"prompts.file={name} does not exist; want a text file with one prompt per line")
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"prompts.file={name} cannot be read ({error.strerror}); want a readable text file") from None
-    lines = (line.strip(f"{BOM} \t") for line in re.split("\r\n|\r|\n", decoded(content, f"prompts.file={name}")))
-    return [
-        line.removeprefix("\\") if line.startswith("\\#") else line
-        for line in lines
-        if line.strip() and not re.match(r"#+(\s|$)", line)
-    ]
-
-
-def decoded(content: bytes, name: str) -> str:
-    """The text of a UTF-8 file without byte order mark. Raises ConfigError, which names the line with the error."""
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise ConfigError(f"{name} is UTF-16; save it as UTF-8")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = len(re.findall(b"\r\n|\r|\n", content[: error.start])) + 1
+    source = " and ".join([*(["prompts.list"] if own_list else []), *([prompts.file] if from_file else [])])
+    texts = [entry.text for entry in found if not prompts.dimension or prompts.dimension in entry.dimensions]
+    if not texts:
         raise ConfigError(
-            f"{name}, line {line}: byte 0x{content[error.start]:02x} is not UTF-8; save the file as UTF-8"
-        ) from None
-    bad = re.search(r"[\x00-\x08\x0e-\x1f\x7f]", text)
-    if bad:
-        line = len(re.findall("\r\n|\r|\n", text[: bad.start()])) + 1
-        raise ConfigError(
-            f"{name}, line {line}: contains the control character 0x{ord(bad[0]):02x}; want plain text in UTF-8, one "
-            "prompt per line"
+            f"prompts.dimension={prompts.dimension}, but {source} names no prompt of it; want a list that names the "
+            "dimension of each prompt, e.g. VBench_full_info.json or prompts=natural"
         )
-    return text
+    if (prompts.limit or 0) > len(texts):
+        raise ConfigError(
+            f"prompts.limit={prompts.limit}, but {source} has {counted(len(texts))}; "
+            f"want at most {len(texts)}, or prompts.limit=0 for all"
+        )
+    of_menu = of_menu and not own_list
+    number = prompts.limit if prompts.limit is not None else prompts.menu_limit * of_menu
+    return Chosen(texts[: number or None], len(texts), source, of_menu)
+
+
+def counted(number: int) -> str:
+    """
+    >>> counted(1), counted(2)
+    ('1 prompt', '2 prompts')
+    """
+    return f"{number} prompt{'s' * (number != 1)}"
+
+
+@cache
+def sets() -> dict[str, Sequence[str]]:
+    """The menu's own sets, each with the models that it is made for."""
+    found: dict[str, Sequence[str]] = {}
+    for path in sorted((CONF / "prompts").glob("*.yaml")):
+        content: Any = OmegaConf.load(path)
+        found[path.stem] = [str(name) for name in content.get("models") or ()]
+    return found
+
+
+def set_for(model: str) -> str:
+    """The name of the menu's set for this model, e.g. `natural` for `skyreels`; "" if no set names the model."""
+    return next((name for name, models in sets().items() if model in models), "")

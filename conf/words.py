@@ -48,9 +48,31 @@ def words(arguments: Sequence[str]) -> list[str]:
         plain = argument.startswith("-") or "=" not in argument or before in VALUED
         found.append(argument if plain else _word(argument, sweeping))
         before = argument
-    by_hand = {a.lstrip("+").partition("=")[0] for a in arguments}
+    by_hand = _prompts_by_hand(arguments)
     own_file = "prompts.file" in by_hand and "prompts.menu" not in by_hand
     return [*found, "prompts.menu=''"] if own_file else found  # so it is not the menu's own set
+
+
+def _prompts_by_hand(arguments: Sequence[str]) -> dict[str, str]:
+    """The settings of the prompts on the command line. Raises ConfigError if they contradict each other."""
+    given: dict[str, str] = {}
+    for argument in arguments:
+        key, equals, value = argument.lstrip("+").partition("=")
+        if not (equals and key.startswith("prompts.")):
+            continue
+        if key in given:
+            raise ConfigError(f"{key} is given twice ({_short(given[key], 40)} and {_short(value, 40)}); give it once")
+        given[key] = value
+    limit, most = given.get("prompts.limit"), given.get("prompts.menu_limit")
+    if most is not None and (limit is not None or {"prompts.file", "prompts.list"} & set(given)):
+        also = f" beside prompts.limit={limit}" * (limit is not None)
+        raise ConfigError(
+            f"prompts.menu_limit={most}{also}: it limits only a set of the menu that has no other limit; give only "
+            f"prompts.limit={limit or most}"
+        )
+    if re.sub(r"\s", "", given.get("prompts.list", "")) == "[]" and not given.get("prompts.file"):
+        raise ConfigError(f"prompts.list=[] has no prompts; write at least one, e.g. {_list('prompts.list')}")
+    return given
 
 
 def quoted(text: str) -> str:

@@ -111,3 +111,10 @@ def _folders(arguments: Sequence[str]) -> list[Path]:
         if flag in ("--config-dir", "-cd"):
             found.append(Path(value or after))
     return [*found, CONF]
+
+
+def chooses_prompts(arguments: Sequence[str]) -> bool:
+    """Whether an experiment that Hydra reads, such as calibrate, names its prompts itself."""
+    name = next((value for key, _, value in (a.partition("=") for a in arguments) if key == "experiment"), "")
+    content = read(name, _folders(arguments)) if name and "," not in name else {}
+    return "prompts" in content or any("prompts" in str(entry) for entry in content.get("defaults", ()))

@@ -2,11 +2,11 @@
 
     python run.py experiment=fig2 [model=skyreels_tiny]
 
-The Original runs on `prompts.limit` prompts. Each computed velocity is compared with values from earlier steps, for k =
-1 to 6: the velocity of k steps before (reuse), and Newton's polynomials of first and second order through this velocity
-and its one or two predecessors (SCOPE's Eq. 6 and 7). These values do not influence the video, so the errors are those
-of single steps. Over the last six steps of one frame the mean absolute deviations are summed: the paper reports 72 %
-less for prediction.
+The Original runs on 16 prompts of the set, or on all of your own. Each computed velocity is compared with values from
+earlier steps, for k = 1 to 6: the velocity of k steps before (reuse), and Newton's polynomials of first and second
+order through this velocity and its one or two predecessors (SCOPE's Eq. 6 and 7). These values do not influence the
+video, so the errors are those of single steps. Over the last six steps of one frame the mean absolute deviations are
+summed: the paper reports 72 % less for prediction.
 
 RESULTS/trajectory/<model>/original.json holds all results. They are measured again only if weights, settings, prompts
 or seed change.

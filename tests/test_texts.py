@@ -119,7 +119,9 @@ def test_a_list_or_a_file_of_ones_own_is_taken_alone_and_whole(tmp_path):
     assert prompts(f"prompts.file={file}") == own
     assert prompts(f"prompts.file={file}", "prompts.list=[a]") == ["a", *own]
     assert prompts(f"prompts.file={file}", "prompts.limit=2") == own[:2]
-    assert prompts(f"prompts.file={file}", "prompts.limit=99") == own
+    assert prompts(f"prompts.file={file}", "prompts.limit=5") == own
+    with pytest.raises(ConfigError, match=r"prompts.limit=99, but .*mine.txt has 5 prompts; want at most 5"):
+        prompts(f"prompts.file={file}", "prompts.limit=99")
     assert len(prompts()) == 3 and len(prompts("prompts.limit=0")) == 96
     assert len(prompts("prompts.file=conf/prompts/shapes.txt", "prompts.list=[a]")) == 97
 

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from omegaconf import OmegaConf
 
 from conf.schema import CONF, ConfigError, Prompts, read_prompts
+from conf.suite import sets
 from store import Store
 
 
 def check_apart(prompts: Sequence[str], store: Store) -> None:
-    """Raises ConfigError if one of `prompts` is in a set of the menu that is reported on, or has videos in `store`."""
+    """Raises ConfigError if one of `prompts` is in a set that is reported on, or has videos in `store`."""
     reported = {_plain(prompt): "the menu's set" for prompt in _menu()}
     reported |= {_plain(str(record.run.get("prompt"))): f"videos in {store.root}" for record in store.records()}
     both = next((prompt for prompt in prompts if _plain(prompt) in reported), None)
@@ -23,10 +24,10 @@ def check_apart(prompts: Sequence[str], store: Store) -> None:
 
 
 def _menu() -> list[str]:
-    """The prompts that a run takes where none are named."""
-    chosen = OmegaConf.load(CONF / "config.yaml").defaults
-    name = next(entry.prompts for entry in chosen if not isinstance(entry, str) and "prompts" in entry)
-    return read_prompts(Prompts(file=OmegaConf.load(CONF / "prompts" / f"{name}.yaml").file))
+    """The prompts of all sets that a model takes where none are named."""
+    made_for = (name for name, models in sets().items() if models)
+    files = [OmegaConf.load(CONF / "prompts" / f"{name}.yaml").file for name in made_for]
+    return [prompt for file in files for prompt in read_prompts(Prompts(file=file))]
 
 
 def _plain(prompt: str) -> str:
