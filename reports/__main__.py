@@ -18,8 +18,8 @@ from terminal import tolerate, version
 def make(*places: Path, again: bool = False, send: bool = False) -> dict[str, Any]:
     """The report's folder, and what to say of it; drawn only if the records have changed since, or with `again`.
 
-    A report of several places or of a bundle is always drawn. send: also pack the page with its videos into a zip, whose
-    path is `zip` of the result.
+    A report of several places or of a bundle is always drawn. send: also pack the page with its videos into a zip,
+    whose path is `zip` of the result.
 
     Raises:
         StoreError: there is no such folder or bundle, or it is of a newer version.
