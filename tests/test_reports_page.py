@@ -69,6 +69,25 @@ def test_the_table_can_be_downloaded(page):
     assert all((page.parent / link).is_file() for link in links)
 
 
+def test_without_javascript_every_video_can_be_played_and_its_decisions_read(page):
+    text = page.read_text()
+    plain = "".join(re.findall(r"<noscript>(.*?)</noscript>", text, re.S))
+    assert plain.count("<video") == len(CELLS) * len(PROMPTS) == plain.count("decisions: ")
+    assert '<html lang="en" class="static">' in text and ".static .needs-script { display: none" in text.replace(
+        "[hidden], ", ""
+    )
+
+
+@needs_browser
+def test_in_print_controls_are_left_out_and_the_whole_table_is_shown(browser, page):
+    browser.open(page)
+    browser.send("Emulation.setEmulatedMedia", media="print")
+    shown = "getComputedStyle(document.querySelector({!r})).{}"
+    assert browser.eval(shown.format(".controls", "display")) == "none"
+    assert browser.eval(shown.format(".wide", "maxHeight")) == "none"
+    browser.send("Emulation.setEmulatedMedia", media="")
+
+
 @pytest.fixture(scope="module")
 def sent(page, tmp_path_factory):
     """The zip, unpacked where there is no store."""
