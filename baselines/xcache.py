@@ -51,7 +51,7 @@ class XCache(Method):
     tokens: int = 32  # tokens in a fingerprint; raising it: notices smaller changes, slower
     per: str = "block"  # "block": every block decides and keeps a residual; "stack": one decision, less memory
 
-    knobs = (Knob("floor", 1.0, 0.1), Knob("deviation", 1e-3, 10.0))
+    knobs = (Knob("floor", 1.0, 0.1), Knob("deviation", 0.4, 10.0))
 
     def __post_init__(self) -> None:
         within("floor", self.floor, -1, 1)
