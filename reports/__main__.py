@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from reports import layouts
 from store import Store, StoreError, reported
 from store.bundle import is_bundle
 from terminal import tolerate, version
@@ -54,7 +55,7 @@ def as_json(said: dict[str, Any]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 0, or 1 for a folder or bundle that is none."""
     tolerate()
-    parser = argparse.ArgumentParser(prog="python -m reports", description="tables, figures and page from the records")
+    parser = argparse.ArgumentParser(prog="python -m reports", description=layouts.HELP)
     parser.add_argument(
         "results",
         nargs="*",
@@ -67,11 +68,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     parser.add_argument("--again", action="store_true", help="draw everything again, even if no record has changed")
     parser.add_argument("--version", action="version", version=version())
-    options = parser.parse_args(arguments)
+    try:
+        layout, given = layouts.asked(sys.argv[1:] if arguments is None else arguments)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    options = parser.parse_args(given)
     send = len(options.results) > 1 and options.results[-1] == "single"
     words = options.results[:-1] if send else options.results
     places = [Path(word).expanduser().absolute() for word in words]
     try:
+        if layout:
+            print(layouts.latex(places, layout), end="")
+            return 0
         said = make(*places, again=options.again, send=send)
     except StoreError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -27,7 +27,7 @@ def notes(report: Report) -> list[str]:
     """The notes under the main table, one per entry, without line breaks."""
     study, lines = report.study, report.lines
     counted, *measured = protocol(study)
-    found = [counted, *CONVENTIONS, *measured, *_signs(report)]
+    found = [counted, *CONVENTIONS, *measured, *signs(report)]
     found += [
         f"{line.name} on {line.model}: {mark}; its speedups include this difference."
         for line in lines
@@ -51,7 +51,7 @@ def notes(report: Report) -> list[str]:
     return found + [f"Left out: {path}, {why}." for path, why in study.damaged.items()]
 
 
-def _signs(report: Report) -> list[str]:
+def signs(report: Report) -> list[str]:
     """What the signs after the names mean; only the signs in use."""
     used = {mark.kind for line in report.lines for mark in line.marks}
     found = ["† estimated by us: the paper does not state this operating point."] * (Kind.ESTIMATED in used)

@@ -46,17 +46,28 @@ def write(report: Report, folder: Path) -> None:
     """Write the page and the tables into `folder`."""
     numbers = table(report.verdicts)  # of all tables: their columns have one order
     for name, rows in _tables(report):
-        printed, under = beside(rows), [LEGEND, _printed(name), *protocol(report.study)]
+        printed, under = beside(rows), _under(report, name)
         texts = {
             "csv": numbers[numbers["table"] == name].dropna(axis=1, how="all").to_csv(index=False, float_format="%.6g"),
             "md": "\n\n".join([f"## {TITLES[name]}", formats.pipes(printed), *under]) + "\n",
-            "tex": formats.tabular(printed, name, " ".join([f"{TITLES[name]}.", *under])),
+            "tex": latex(report, name),
         }
         for suffix, text in texts.items():
             with writing(folder / "tables" / f"{name}.{suffix}") as draft:
                 draft.write_text(text, encoding="utf-8")
     with writing(folder / "paper.html") as draft:
         draft.write_text(render(report), encoding="utf-8")
+
+
+def latex(report: Report, name: str) -> str:
+    """A published table, ours beside theirs, as LaTeX."""
+    rows = next(rows for table, rows in _tables(report) if table == name)
+    return formats.tabular(beside(rows), name, " ".join([f"{TITLES[name]}.", *_under(report, name)]))
+
+
+def _under(report: Report, name: str) -> list[str]:
+    """The notes under a published table."""
+    return [LEGEND, _printed(name), *protocol(report.study)]
 
 
 def _tables(report: Report) -> list[tuple[str, list[Judged]]]:
@@ -80,7 +91,10 @@ def table(rows: Sequence[Judged]) -> pd.DataFrame:
 
 def beside(rows: Sequence[Judged]) -> pd.DataFrame:
     """A published table for print: each cell has our number and, in brackets, the paper's."""
-    columns = {"model": [row.claim.model for row in rows], "row": [row.claim.row for row in rows]}
+    columns = {
+        "model": [row.claim.model for row in rows],
+        "row": [row.claim.row + ", dry run" * bool(row.planned) for row in rows],
+    }
     for metric in _columns(rows):
         columns[f"{metric.title} {formats.ARROWS[metric.better]}"] = [
             f"{cell['ours'] or '–'} ({cell['printed'] or '–'})" for cell in (_cell(row, metric) for row in rows)

@@ -43,30 +43,47 @@ class Judged:
     line: Line | None  # of the main table
     cells: Mapping[str, Cell]  # by metric
     verdict: Verdict
+    planned: str = ""  # the full-size model whose FLOPs a dry run counted; there is no line then
 
     @property
     def reproduced(self) -> str:
         """Our line, as printed; empty where there is none."""
+        if self.planned:
+            return f"{self.planned}: counted by a dry run"
         return f"{self.line.model}: {self.line.name}" if self.line else ""
 
 
 def judge(study: Study, lines: Sequence[Line]) -> Iterator[Judged]:
-    """The claims in the paper's order, each with a verdict per cell and one for the row."""
+    """The claims in the paper's order, each with a verdict per cell and one for the row.
+
+    A claim has two rows where we have a line of the tiny model and a dry run of the full-size one: no row has numbers
+    of both.
+    """
     for claim in claims():
         line = _find(study, lines, claim)
-        cells = {name: _cell(study, claim, line, name, printed) for name, printed in claim.numbers.items()}
-        yield Judged(claim, line, cells, _of_row(cells))
+        full = NAMES[claim.model][0]
+        plan = _plan(study, claim) if line is None or line.model != full else {}
+        if line or not plan:
+            cells = {name: _cell(study, claim, line, name, printed) for name, printed in claim.numbers.items()}
+            yield Judged(claim, line, cells, _of_row(cells))
+        if plan:
+            cells = {name: _cell(study, claim, None, name, printed) for name, printed in claim.numbers.items()}
+            cells["flops_pf"] = _counted(plan, claim)
+            yield Judged(claim, None, cells, _of_row(cells), planned=full)
 
 
 def summary(judged: Sequence[Judged]) -> str:
     """One sentence: how many rows of the paper have which verdict."""
-    counts = Counter(row.verdict.outcome for row in judged)
+    found: dict[tuple[str, str, str], list[Outcome]] = {}
+    for row in judged:  # a claim may have two
+        found.setdefault((row.claim.table, row.claim.model, row.claim.row), []).append(row.verdict.outcome)
+    counts = Counter(min(outcomes, key=ORDER.index) for outcomes in found.values())
     told = ", ".join(
         f"{counts[outcome]} {'match' if outcome is Outcome.MATCHES else outcome.value}"
         for outcome in (Outcome.MATCHES, *(other for other in ORDER if other is not Outcome.MATCHES))
         if counts[outcome]
     )
-    return f"{len(judged)} published rows: {told}."
+    return f"{len(found)} published rows: {told}."
 
 
 def _of_row(cells: Mapping[str, Cell]) -> Verdict:
@@ -83,13 +100,16 @@ def _of_row(cells: Mapping[str, Cell]) -> Verdict:
 
 
 def _cell(study: Study, claim: Claim, line: Line | None, name: str, printed: float) -> Cell:
-    plan = _planned(study, claim, name)
-    if plan and (line is None or line.model != NAMES[claim.model][0]):
-        ours, why = float(plan["flops_pf"]["dense"]), plan_unlike_paper(plan, claim.model)
-        verdict = Verdict(Outcome.NOT_COMPARABLE, why) if why else compare(name, ours, printed)
-        return Cell(printed, ours, COUNTED if verdict == MATCHES else verdict)
     ours = line.value(name) if line else math.nan
     return Cell(printed, ours, _verdict(study, claim, line, name, ours, printed))
+
+
+def _counted(plan: Mapping[str, Any], claim: Claim) -> Cell:
+    """The PFLOPs that a dry run counted."""
+    printed, ours = claim.numbers["flops_pf"], float(plan["flops_pf"]["dense"])
+    why = plan_unlike_paper(plan, claim.model)
+    verdict = Verdict(Outcome.NOT_COMPARABLE, why) if why else compare("flops_pf", ours, printed)
+    return Cell(printed, ours, COUNTED if verdict == MATCHES else verdict)
 
 
 def _find(study: Study, lines: Sequence[Line], claim: Claim) -> Line | None:
@@ -126,10 +146,10 @@ def _is(value: Any, wanted: float) -> bool:
     return isinstance(value, float) and math.isclose(value, wanted, rel_tol=1e-6)
 
 
-def _planned(study: Study, claim: Claim, name: str) -> dict[str, Any]:
+def _plan(study: Study, claim: Claim) -> dict[str, Any]:
     """The plan that counts the Original's PFLOPs without a run (RESULTS/plan/<model>/original.json); empty if none."""
     row = {"model": NAMES[claim.model][0], "method": "original", "speed": "", "variant": ""}
-    return study.cell_file("plan", row) if claim.method == "original" and name == "flops_pf" else {}
+    return study.cell_file("plan", row) if claim.method == "original" and "flops_pf" in claim.numbers else {}
 
 
 def _verdict(study: Study, claim: Claim, line: Line | None, name: str, ours: float, printed: float) -> Verdict:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from reports import ablations, curves, disagreements, figures, formats, page, paper, single, style
+from reports import ablations, curves, disagreements, figures, formats, page, paper, paper_layout, single, style
 from reports.paper_figures import ARTEFACTS
 from reports.report import Report
 from store import writing
@@ -33,6 +33,7 @@ def build(report: Report, send: bool = False) -> Path:
     """
     folder = report.study.root / "report"
     formats.write(report, folder / "tables")
+    paper_layout.write(report, folder / "tables")
     drawn: list[page.Drawn] = []
     for kind, model, caption, figure in draw(report):
         if figure is not None:

@@ -186,7 +186,7 @@ def documents(report, tmp_path_factory):
     paper.write(report, folder)
     ablations.write(report, folder / "tables")
     formats.write(report, folder / "tables")
-    return sorted((folder / "tables").glob("*.tex"))
+    return sorted((folder / "tables").glob("*.tex"))  # but main_paper.tex: tests/test_paper_layout.py
 
 
 def test_latex_is_balanced_has_its_columns_and_nothing_unescaped(documents):
@@ -203,7 +203,7 @@ def test_latex_is_balanced_has_its_columns_and_nothing_unescaped(documents):
         assert not re.search(r"(?<!\\)[%#_]", text.split("\\label")[0] + body) and text.isascii(), file
 
 
-@pytest.mark.skipif(not shutil.which("pdflatex"), reason="no pdflatex")
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex is not installed")
 def test_latex_compiles(documents, tmp_path):
     names = "".join(f"\\input{{{file}}}\n" for file in documents)
     (tmp_path / "all.tex").write_text(

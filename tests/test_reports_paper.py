@@ -6,7 +6,8 @@ import math
 import pytest
 
 from reports import read, verdict
-from reports.paper import render, table
+from reports.paper import beside, render, table
+from reports.verdicts import summary
 from tests.synthetic import CELLS, PROMPTS, SIX, make_store, produced_by
 
 
@@ -54,15 +55,49 @@ def test_a_tuned_point_does_not_stand_for_the_papers_own_in_table_1(tmp_path):
     assert judged(tmp_path).loc["table1", "skyreels", "SCOPE-fast"]["verdict"] == "not run"
 
 
-def test_the_full_size_originals_flops_are_judged_from_a_plan_without_a_run(tmp_path):
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory):
+    """A store of a tiny preset with plans of both full-size models."""
+    folder = tmp_path_factory.mktemp("planned")
     for model, pf in (("skyreels", 244.78), ("magi1", 60.0)):
-        (tmp_path / "plan" / model).mkdir(parents=True)
-        (tmp_path / "plan" / model / "original.json").write_text(json.dumps({"flops_pf": {"dense": pf}}))
-    lines = judged(tmp_path)
-    good, bad = (lines.loc["table1", model, "Original"] for model in ("skyreels", "magi"))
+        (folder / "plan" / model).mkdir(parents=True)
+        counts = {"flops_pf": {"dense": pf}, "forwards": 400, "iterations": 200, "chunk_steps": 640}
+        (folder / "plan" / model / "original.json").write_text(json.dumps(counts))
+    make_store(folder, videos=False)
+    return read(folder)
+
+
+def test_the_full_size_originals_flops_are_judged_from_a_plan_without_a_run(planned):
+    lines = table(planned.verdicts).set_index(["table", "model", "row", "reproduced"])
+    good, bad = (
+        lines.loc["table1", model, "Original", f"{name}: counted by a dry run"]
+        for model, name in (("skyreels", "skyreels"), ("magi", "magi1"))
+    )
     assert (good["verdict"], good["why"], good["flops_pf"]) == ("FLOPs match", "counted by a dry run", 244.78)
     assert bad["verdict"] == "differs" and bad["verdict_flops_pf"] == "differs: -21.09 (-26.0%)"
-    assert good["verdict_time_s"] == "not comparable: tiny preset"
+    assert good["verdict_time_s"] == "not run: python run.py experiment=table1" and math.isnan(good["time_s"])
+
+
+def test_no_row_of_the_papers_tables_has_numbers_of_two_models(planned):
+    rows = [row for row in planned.verdicts if row.claim.row == "Original"]
+    assert [(row.claim.model, row.reproduced) for row in rows] == [
+        ("skyreels", "skyreels_tiny: Original"),
+        ("skyreels", "skyreels: counted by a dry run"),
+        ("magi", "magi1: counted by a dry run"),
+    ]
+    tiny, plan, _ = rows
+    assert tiny.cells["flops_pf"].ours == pytest.approx(0.003) and tiny.cells["time_s"].ours > 0
+    assert str(tiny.cells["flops_pf"].verdict) == "not comparable: tiny preset"
+    assert [name for name, cell in plan.cells.items() if not math.isnan(cell.ours)] == ["flops_pf"]
+    printed = [line for line in beside(rows).to_dict("records") if line["model"] == "skyreels"]
+    assert [line["row"] for line in printed] == ["Original", "Original, dry run"]
+    assert [line["PFLOP ↓"] for line in printed] == ["0.003 (245.01)", "244.78 (245.01)"]
+
+
+def test_a_published_row_counts_once_where_a_plan_stands_beside_a_line(planned):
+    said = "35 published rows: 1 differs, 1 FLOPs match, 10 not comparable, 23 not run."
+    assert summary(planned.verdicts) == said
+    assert said in render(planned)
 
 
 def test_full_size_rows_are_compared_where_the_paper_states_the_setting(tmp_path):
