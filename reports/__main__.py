@@ -52,9 +52,8 @@ def as_json(said: dict[str, Any]) -> str:
     return json.dumps({"page": said["page"], "verdicts": said["verdicts"], "lines": lines}, ensure_ascii=False)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; 0, or 1 for a folder or bundle that is none."""
-    tolerate()
+def parser() -> argparse.ArgumentParser:
+    """The options; `table=` is read before them."""
     parser = argparse.ArgumentParser(prog="python -m reports", description=layouts.HELP)
     parser.add_argument(
         "results",
@@ -68,12 +67,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     parser.add_argument("--again", action="store_true", help="draw everything again, even if no record has changed")
     parser.add_argument("--version", action="version", version=version())
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; 0, or 1 for a folder or bundle that is none."""
+    tolerate()
     try:
         layout, given = layouts.asked(sys.argv[1:] if arguments is None else arguments)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    options = parser.parse_args(given)
+    options = parser().parse_args(given)
     send = len(options.results) > 1 and options.results[-1] == "single"
     words = options.results[:-1] if send else options.results
     places = [Path(word).expanduser().absolute() for word in words]
