@@ -133,7 +133,7 @@ def test_a_setting_that_skips_changes_the_video_leaves_nothing_behind_and_costs_
         (lambda: TaylorSeer(3, order=4), "order must lie"),
         (lambda: TaylorSeer(3, variant="half"), "full, lite"),
         (lambda: TaylorSeer(3, formula="fourier"), "newton"),
-        (lambda: TaylorSeer(3, counter="segment", decide_per="unit"), "goes with decide_per=row"),
+        (lambda: TaylorSeer(3, counter="segment", decide_per="unit"), "set decide_per=row or counter=slot"),
         (lambda: EasyCache(-1), "threshold must lie"),
         (lambda: MagCache(0.1, []), "calibrate_magcache"),
         (lambda: MagCache(0.1, [1.0, 0.0]), "must be positive"),

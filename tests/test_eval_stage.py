@@ -281,7 +281,7 @@ def test_a_video_that_has_left_its_original_is_diverged_and_keeps_its_numbers(re
     run(results)
     found = quality(results, "scope", "negative")
     assert found["validity"]["status"] == "diverged" and found["psnr"] < 20 and found["beside"]["turned"] == 1
-    assert any("negative" in text for text in found["validity"]["diverged"])
+    assert any("inverted" in text for text in found["validity"]["diverged"])
     assert quality(results, "original_seed", "elsewhere")["validity"]["status"] == "ok"
 
 
