@@ -17,6 +17,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from terminal import tolerate
+
 ROOT = Path(__file__).resolve().parents[1]
 RUN = str(ROOT / "run.py")
 SWEEP = ("-m", "method=original,teacache,scope", "speed=slow,fast", "dry_run=true")
@@ -49,6 +51,7 @@ def spent(command: list[str], folder: Path) -> tuple[float, int, str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure every command once; 0 if all keep their targets."""
+    tolerate()
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.answer_times", description=(__doc__ or "").split("\n")[0]
     )
