@@ -212,7 +212,7 @@ def test_given_frames_condition_the_video_and_are_kept(model):
     dispatcher = _dispatcher(model, FAST, prefix)
     pinned = dispatcher.chunk(torch.zeros_like(ours), 2)
     assert torch.equal(pinned[:, :1], prefix[:, 4:]) and not pinned[:, 1:].any()
-    with pytest.raises(ValueError, match="given latent frames"):
+    with pytest.raises(ValueError, match="the prefix has 5 latent frames, want 3"):
         Dispatcher(model, FAST, schedule(FAST, 3), None, prefix)
 
 

@@ -146,5 +146,5 @@ def test_inside_a_forward_of_some_units_nothing_else_may_stand_in(model):
         "scope": {"_target_": "scope.method.Scope", "tau_cache": 0, "tau_predict": 0, "decide_per": "unit"},
         "first": {"_target_": "baselines.first_block_cache.FirstBlockCache", "threshold": 0, "decide_per": "unit"},
     }
-    with pytest.raises(ValueError, match="decide per row"):
+    with pytest.raises(ValueError, match="set decide_per=row in every part"):
         Composite(parts).check(model)

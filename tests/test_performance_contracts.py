@@ -305,7 +305,7 @@ def test_the_size_of_a_batch_is_what_a_forward_takes(batched, precision, ffn):
     with (
         mock.patch.object(F, "scaled_dot_product_attention", lambda q, *_, **__: torch.empty_like(q)),  # as flash does
         torch.inference_mode(),
-        SimulatedMemory() as memory,
+        SimulatedMemory(device="meta") as memory,
     ):
         texts = [read_text(model, embedding) for _ in range(branches)]
         when = condition(model, steps, 24, dtype)

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from reports import page, read
+from reports import players, read
 from reports.paired import Finding
 from reports.records import load
 from store import Store
@@ -33,7 +33,7 @@ def test_players_are_beside_the_original_that_they_name(tmp_path):
     cells = {cell: CELLS[cell] for cell in (("original", None), ("scope", "fast"))}
     make_store(tmp_path, cells=cells, prompts=PROMPTS[:1], videos=False)
     make_store(tmp_path, cells=cells, prompts=PROMPTS[:1], videos=False, changed={"model.frames": 17}, frames=17)
-    shown, left_out = page._prompts(load(tmp_path))
+    shown, left_out = players.prompts(load(tmp_path))
     names = [[player["name"] for player in prompt["players"]] for prompt in shown]
     longer = ["Original (frames=17)", "SCOPE fast (frames=17)"]
     assert left_out == 0 and sorted(names) == [["Original", "SCOPE fast"], longer]

@@ -22,7 +22,7 @@ HEAD = (
     "vbench_low,vbench_high,lpips_low,lpips_high,ssim_low,ssim_high,psnr_low,psnr_high,peak_memory_gb_low,"
     "peak_memory_gb_high,paper_time_s,paper_speedup,paper_flops_pf,paper_flops_speedup,paper_vbench,paper_lpips,"
     "paper_ssim,paper_psnr,paper_peak_memory_gb,paper_comparable,speedup_denoise,flops_pf_masked,peak_reserved_gb,"
-    "decode_s,invalid,failed,diverged,name,variant,marks,missing,best"
+    "decode_s,invalid,failed,diverged,name,variant,marks,missing,best,machine"
 )
 
 

@@ -141,7 +141,7 @@ def test_nothing_is_remembered_from_one_segment_to_the_next():
         ({"reuse": "blocks"}, "reuse is one of"),
         ({"counter": "x"}, "rows or calls"),
         ({"counter": "calls"}, "set per_branch=true"),
-        ({"per_branch": True, "reuse": "velocity"}, "has no velocity"),
+        ({"per_branch": True, "reuse": "velocity"}, "needs reuse=residual, got reuse=velocity"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_in_words(changes, words):
