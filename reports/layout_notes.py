@@ -13,7 +13,17 @@ from reports.notes import protocol, signs
 from reports.report import Report
 
 SAME = "infinite: the Original compared with itself"  # a dash that every reader expects
-TOLD = (Kind.ATTENTION, Kind.REPEAT_SPEED, Kind.DEVICES, Kind.APART, Kind.BESIDE, Kind.REPEAT, Kind.PREVIEW, Kind.SEED)
+TOLD = (
+    Kind.ATTENTION,
+    Kind.REPEAT_SPEED,
+    Kind.DEVICES,
+    Kind.APART,
+    Kind.BESIDE,
+    Kind.ACROSS,
+    Kind.REPEAT,
+    Kind.PREVIEW,
+    Kind.SEED,
+)
 FIRST = (
     "Time is that of denoising and decoding one video{}. Speedups are geometric means over prompts of the ratio to the "
     "Original of the same prompt and seed; other numbers are arithmetic means. FLOPs are those of the denoiser, "
