@@ -43,37 +43,47 @@ def _attention(model: SkyReelsV2) -> Iterator[None]:
         transformer.register_to_config(num_frame_per_block=1)
 
 
-def stock(model: SkyReelsV2, prompt: Tensor, negative: Tensor | None, seed: int) -> Tensor:
-    """The latents (slots, C, H, W) of one video from diffusers' pipeline, for embeddings (1, length, text width)."""
-    s = model.settings
-    pipe = SkyReelsV2DiffusionForcingPipeline(
+def pipeline(model: SkyReelsV2, kind: type = SkyReelsV2DiffusionForcingPipeline) -> Any:
+    """diffusers' pipeline with the modules of our model. It takes embeddings, so it has no text encoder."""
+    shift = model.settings.shift
+    pipe = kind(
         tokenizer=None,
         text_encoder=None,
         transformer=model.transformer,
         vae=model.vae,
-        scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=s.shift),
+        scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift),
     )
     pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def call(pipe: Any, model: SkyReelsV2, prompt: Tensor, negative: Tensor | None, seed: int, **more: Any) -> Tensor:
+    """The latents (B, slots, C, H, W) that `pipe` makes of embeddings (B, length, text width). `more` goes to the
+    pipeline as well, and replaces what the model's settings say."""
+    s = model.settings
+    given = {
+        "height": s.height,
+        "width": s.width,
+        "num_frames": s.frames,
+        "num_inference_steps": s.steps,
+        "guidance_scale": s.guidance,
+        "generator": torch.Generator().manual_seed(seed),
+        "overlap_history": s.overlap if s.frames > s.base_frames else None,
+        "addnoise_condition": s.addnoise,
+        "base_num_frames": s.base_frames,
+        "ar_step": s.ar_step,
+        "causal_block_size": s.block,
+        "fps": s.fps,
+    } | more
+    made = pipe(prompt=None, prompt_embeds=prompt, negative_prompt_embeds=negative, output_type="latent", **given)
+    latents: Tensor = made.frames.transpose(1, 2)
+    return latents
+
+
+def stock(model: SkyReelsV2, prompt: Tensor, negative: Tensor | None, seed: int) -> Tensor:
+    """The latents (slots, C, H, W) of one video from diffusers' pipeline, for embeddings (1, length, text width)."""
     with _attention(model):
-        made = pipe(
-            prompt=None,
-            prompt_embeds=prompt,
-            negative_prompt_embeds=negative,
-            height=s.height,
-            width=s.width,
-            num_frames=s.frames,
-            num_inference_steps=s.steps,
-            guidance_scale=s.guidance,
-            generator=torch.Generator().manual_seed(seed),
-            output_type="latent",
-            overlap_history=s.overlap if s.frames > s.base_frames else None,
-            addnoise_condition=s.addnoise,
-            base_num_frames=s.base_frames,
-            ar_step=s.ar_step,
-            causal_block_size=s.block,
-            fps=s.fps,
-        )
-    return made.frames[0].transpose(0, 1)
+        return call(pipeline(model), model, prompt, negative, seed)[0]
 
 
 def arms(model: SkyReelsV2, text: dict[str, Tensor], seed: int) -> dict[str, Callable[[], Tensor]]:

@@ -3,12 +3,17 @@
 from types import SimpleNamespace
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
-from diffusers import SkyReelsV2DiffusionForcingPipeline, UniPCMultistepScheduler
+from diffusers import SkyReelsV2DiffusionForcingImageToVideoPipeline as ImageToVideo
+from diffusers import SkyReelsV2DiffusionForcingVideoToVideoPipeline as VideoToVideo
+from PIL import Image
 
 from baselines.teacache import TeaCache
 from baselines.uniform import Uniform
+from benchmarks.stock import call as stock_call
+from benchmarks.stock import pipeline
 from conf.schema import ConfigError
 from engine.method import Method
 from scope import accelerate, summary
@@ -27,43 +32,9 @@ CASES = {
 }
 
 
-def pipeline(model):
-    """diffusers' pipeline with the modules of a tiny model, block-causal attention as it ships."""
-    pipe = SkyReelsV2DiffusionForcingPipeline(
-        tokenizer=None,
-        text_encoder=None,
-        transformer=model.transformer,
-        vae=model.vae,
-        scheduler=UniPCMultistepScheduler(
-            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=model.settings.shift
-        ),
-    )
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
 def call(pipe, model, seed=3, **more):
-    s, texts = model.settings, texts_of(model, "a fox")
-    made = pipe(
-        prompt=None,
-        prompt_embeds=texts["a fox"],
-        negative_prompt_embeds=texts.get(s.negative_prompt),
-        height=s.height,
-        width=s.width,
-        num_frames=s.frames,
-        num_inference_steps=s.steps,
-        guidance_scale=s.guidance,
-        generator=torch.Generator().manual_seed(seed),
-        output_type="latent",
-        overlap_history=s.overlap if s.frames > s.base_frames else None,
-        addnoise_condition=s.addnoise,
-        base_num_frames=s.base_frames,
-        ar_step=s.ar_step,
-        causal_block_size=s.block,
-        fps=s.fps,
-        **more,
-    )
-    return made.frames[0].transpose(0, 1)
+    texts = texts_of(model, "a fox")
+    return stock_call(pipe, model, texts["a fox"], texts.get(model.settings.negative_prompt), seed, **more)[0]
 
 
 def causal(**case):
@@ -147,27 +118,62 @@ def test_an_exception_in_the_middle_leaves_the_pipeline_usable(model, untouched)
 def test_callbacks_and_a_batch_of_two_work():
     """The stock forward takes a batch only where the model is not told of the frame rate."""
     model = causal(architecture={**ARCHITECTURE, "inject_sample_info": False})
-    pipe, seen = pipeline(model), []
-    texts = texts_of(model, "a fox")
+    pipe, seen, texts = pipeline(model), [], texts_of(model, "a fox")
     with accelerate(pipe, "scope", **SCOPE):
-        made = pipe(
-            prompt=None,
-            prompt_embeds=texts["a fox"].repeat(2, 1, 1),
-            negative_prompt_embeds=texts[""].repeat(2, 1, 1),
-            height=32,
-            width=48,
-            num_frames=SHORT,
-            num_inference_steps=6,
-            guidance_scale=4.0,
+        made = stock_call(
+            pipe,
+            model,
+            texts["a fox"].repeat(2, 1, 1),
+            texts[""].repeat(2, 1, 1),
+            3,
             generator=[torch.Generator().manual_seed(3) for _ in range(2)],
-            output_type="latent",
-            base_num_frames=SHORT,
-            ar_step=2,
-            causal_block_size=2,
             callback_on_step_end=lambda pipe, i, t, given: seen.append(i) or given,
         )
-    torch.testing.assert_close(made.frames[0], made.frames[1], atol=1e-5, rtol=0)
+    torch.testing.assert_close(made[0], made[1], atol=1e-5, rtol=0)
     assert len(seen) == len(summary(pipe).per_row)
+
+
+def test_group_offloading_gives_the_same_bits(model):
+    """Its hooks stand in the same registry as ours. Here both devices are the CPU, so only the order is tested."""
+    plain, moved = (pipeline(causal(frames=SHORT)) for _ in range(2))
+    cpu = torch.device("cpu")
+    moved.transformer.enable_group_offload(onload_device=cpu, offload_device=cpu, offload_type="leaf_level")
+    made = []
+    for pipe in (plain, moved):
+        with accelerate(pipe, "scope", **SCOPE):
+            made.append(call(pipe, model))
+        assert summary(pipe).decisions["predict"] > 0
+    assert torch.equal(*made)
+
+
+def picture(seed):
+    rng = np.random.default_rng(seed)
+    return Image.fromarray(rng.integers(0, 256, (32, 48, 3), dtype=np.uint8))
+
+
+SIBLINGS = {
+    "from an image": (ImageToVideo, {"image": picture(0), "num_frames": 33}),
+    "between two images": (ImageToVideo, {"image": picture(0), "last_image": picture(1), "num_frames": 33}),
+    "from an image, long": (ImageToVideo, {"image": picture(0), "overlap_history": 13}),
+    "from a video": (VideoToVideo, {"video": [picture(n) for n in range(13)], "overlap_history": 13}),
+}
+
+
+@pytest.mark.parametrize("kind, given", SIBLINGS.values(), ids=SIBLINGS)
+def test_the_pipelines_that_begin_from_pictures_work(kind, given):
+    """Frames that are given are never among the updated ones, so what a method keeps is only of the others."""
+    model = causal(block=1, frames=LONG) if kind is ImageToVideo else causal(frames=LONG)  # one image is one slot
+    pipe = pipeline(model, kind)
+    plain = call(pipe, model, **given)
+    with accelerate(pipe, "scope", tau_cache=0.0, tau_predict=0.0, selective="none"):
+        assert torch.equal(call(pipe, model, **given), plain)
+    with accelerate(pipe, "scope", **SCOPE) as on:
+        found = call(pipe, model, **given)
+    told = summary(pipe)
+    assert torch.isfinite(found).all() and 0 < told.decisions["recompute"] < len(told.per_row)
+    finished = {slot: sum(slot in row.updating for row in on.hook.rows) for row in on.hook.rows for slot in row.slots}
+    assert set(finished.values()) == {0, model.settings.steps}
+    assert finished[0] == 0 and (finished[max(finished)] == 0) == ("last_image" in given)
 
 
 def test_what_cannot_be_done_from_outside_is_refused_with_the_reason(model):

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from diffusers.hooks.hooks import HookRegistry, ModelHook
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import Tensor
 
 from engine.ledger import Entry, flops
@@ -33,6 +34,9 @@ from models.skyreels.signals import SIGNALS, Signals
 
 HOOK = "scope_harness"
 PIPELINES = tuple(f"SkyReelsV2DiffusionForcing{kind}Pipeline" for kind in ("", "ImageToVideo", "VideoToVideo"))
+Matrices = tuple[Tensor, Tensor, Tensor, list[tuple[int, int]]]
+"""Of a segment, (rows, slots) each: timesteps, their indices, which slots a row updates; then the rows' intervals."""
+
 WRAPPED = ("check_inputs", "generate_timestep_matrix")  # where a call begins; where a segment does
 
 
@@ -96,7 +100,7 @@ class PipelineHook(ModelHook):
             slots: int, template: Tensor, base: int, ar_step: int = 5, ready: int = 0, block: int = 1, *more: Any
         ) -> Any:
             made = stock(slots, template, base, ar_step, ready, block, *more)
-            self._segment(made, ready, block)
+            self._begun = (made, ready, block)  # read at the first forward: with a last image the pipeline changes it
             return made
 
         return matrix
@@ -106,19 +110,20 @@ class PipelineHook(ModelHook):
         self._attached.close()
         self.method.reset()
         self.rows, self._next, self._first, self._length = [], 0, 0, 0
+        self._begun: tuple[Matrices, int, int] | None = None  # a segment whose rows are not known yet
         self._done: Tensor | None = None  # what the row's first branch left for the second
         self._fresh = False
 
-    def _segment(self, made: tuple[Tensor, Tensor, Tensor, list[tuple[int, int]]], ready: int, block: int) -> None:
+    def _segment(self, made: Matrices, ready: int, block: int) -> None:
         """The rows of a segment from the stock matrices (rows, slots) of timesteps, indices and updates."""
         matrix, _, updates, intervals = made
         sigmas = self._sigmas()
         steps, number = len(sigmas) - 1, self.rows[-1].segment + 1 if self.rows else 0
         self._first += self._length - ready if self.rows else 0
         self._length = updates.shape[1]
-        done = torch.zeros(self._length, dtype=torch.long)
-        done[:ready] = steps
-        for i, (active, (start, stop)) in enumerate(zip(updates.bool().cpu(), intervals, strict=True)):
+        updates = updates.bool().cpu()
+        done = torch.where(updates.any(0), 0, steps)  # what is never updated is given: a prefix, a last image
+        for i, (active, (start, stop)) in enumerate(zip(updates, intervals, strict=True)):
             step, on, after = (part[start:stop].tolist() for part in (done, active, done + active))
             row = Row(
                 iteration=len(self.rows),
@@ -160,6 +165,9 @@ class PipelineHook(ModelHook):
     def new_forward(self, module: Any, *args: Any, **kwargs: Any) -> Any:
         """The transformer's forward of one guidance branch: hidden_states (B, C, slots, H, W) -> the velocity."""
         stock = self.fn_ref.original_forward
+        if self._begun is not None:
+            begun, self._begun = self._begun, None
+            self._segment(*begun)
         hidden, when = kwargs.get("hidden_states"), kwargs.get("timestep")
         if self._next >= len(self.rows) or hidden is None or when is None or when.ndim != 2:
             return stock(*args, **kwargs)  # no row of the loop: somebody else calls the transformer
@@ -177,20 +185,25 @@ class PipelineHook(ModelHook):
         return _as_asked(out, kwargs)
 
     def _decide(self, hidden: Tensor, when: Tensor, fps: Any) -> None:
-        """One decision for all branches of the row; `when` (B, slots) holds the timesteps."""
+        """One decision for all branches of the row; `when` (B, slots) holds the timesteps. A row that updates nothing
+        (the last ones, where the end of the video is a given image) is computed, and no method hears of it."""
         whole = self.rows[self._next]
+        if not any(whole.active):
+            self._row, self._visit, self._fresh = whole, None, True
+            return
         self._when, self._offset = [int(t) for t in when[0].tolist()], whole.slots.start
         unknown = set(self._when) - set(self._grid)
         rate = 16 if fps is not None and int(next(iter(fps))) == 0 else 24
         if unknown or rate != self._signals.fps:
             self._grid = sorted({*self._grid, *unknown})
             self._signals = Signals(self.pipe.transformer, self._grid, rate)
-        row = self.method.narrow(whole)
+        given_end = whole.step[-1] == whole.steps and not whole.active[-1]  # a last image: other frames attend to it
+        row = whole if given_end else self.method.narrow(whole)
         latents = _slots(hidden)[row.slots.start - whole.slots.start : row.slots.stop - whole.slots.start]
         probed: list[str] = []
         plan = decide(self, self.method, latents, row, probed)  # type: ignore[arg-type]
         self._row, self._latents = row, latents
-        self._visit = Visit(self.method, row, self.depth, plan, probed)
+        self._visit: Visit | None = Visit(self.method, row, self.depth, plan, probed)
         self._fresh = all(d.mode is Mode.RECOMPUTE for parts in plan.values() for _, d in parts)
 
     def _compute(self, stock: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
@@ -211,6 +224,7 @@ class PipelineHook(ModelHook):
         if self._done is not None:
             return self._done
         whole, row = self.rows[self._next], self._row
+        assert self._visit is not None  # such a row is computed
         velocity = self._visit(VELOCITY, self._latents, _nothing)
         full = torch.zeros_like(hidden)
         batch, channels = hidden.shape[:2]
@@ -222,6 +236,10 @@ class PipelineHook(ModelHook):
         """After the row's last branch: the method keeps the guided velocity, and the ledger gains the row's entries."""
         if first and len(self.branches) == 2:
             self._done = out
+            return
+        if self._visit is None:
+            self.ledger.append(Entry.of(self._row, Decision(Mode.RECOMPUTE), "", ()))
+            self._next, self._done = self._next + 1, None
             return
         if self._fresh:
             guided = out.float()
@@ -257,11 +275,7 @@ def _nothing(x: Tensor, parts: Sequence[Row]) -> Tensor:
 
 
 def _as_asked(out: Tensor, kwargs: dict[str, Any]) -> Any:
-    if kwargs.get("return_dict", True):
-        from diffusers.models.modeling_outputs import Transformer2DModelOutput
-
-        return Transformer2DModelOutput(sample=out)
-    return (out,)
+    return Transformer2DModelOutput(sample=out) if kwargs.get("return_dict", True) else (out,)
 
 
 def _settings(pipe: Any, shape: tuple[int, int]) -> SkyReels:
