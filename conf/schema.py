@@ -229,6 +229,8 @@ def explain(message: str) -> str:
     key = re.search(r"Could not override '([\w.]+)'", text) or re.search(r"full_key: ([\w.]+)", text)
     if key:
         wrong = key.group(1)
+        if owners := _owners(wrong):
+            return f"{wrong} is a setting of {owners} only; use it in a command without other {wrong.split('.')[0]}s"
         near = OTHER_NAMES.get(wrong) or meant(wrong, [*CHOSEN, *_keys()])
         return f"{wrong} is not a setting{f'; did you mean {near}?' if near else ' (see python run.py --help)'}"
     return text + _remedy(text, "")
@@ -245,6 +247,13 @@ def _keys() -> list[str]:
     for group in GROUPS:
         known += [f"{group}.{key}" for name in options(group) for key in in_full(group, name)]
     return known
+
+
+def _owners(name: str) -> str:
+    """The files of the menu that have the setting `name`, e.g. "method=budget, method=ramp"; "" if none has it."""
+    group, _, key = name.partition(".")
+    found = [one for one in options(group) if key in in_full(group, one)] if group in GROUPS else []
+    return ", ".join(f"{group}={one}" for one in found)
 
 
 def has_point(model: str, method: str, speed: str) -> bool:

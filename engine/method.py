@@ -48,7 +48,12 @@ class Method:
     Subclasses are dataclasses. Their fields are the method's parameters. `reset` creates all running state, so that
     no state remains from an earlier video or segment.
 
-    `requires` names what the backbone must offer: a signal, or one of
+    `requires` names what the backbone must offer. A signal, which `probe(NAME)` of `decide` measures, is one of
+    "latent": the latents of the row, (slots, C, H, W).
+    "patch_embedding": the latents after the first layer, (slots, tokens per slot, width).
+    "time_embedding": the embedding of the timesteps, (slots, width). It is the same for every prompt.
+    "time_projection": the modulation that the blocks compute from it, (slots, vectors, width).
+    The other names are
     "blocks", "branches", "cross_attention", "guidance", "transformer": sites of the forward, see `Site`.
     "nested": a site inside the span of another site.
     "partial": a part of a row can be forwarded without the rest; a method of grain "unit" needs it. Attention then

@@ -50,6 +50,14 @@ def test_the_nearest_name_is_the_one_that_is_meant(wrong, right):
     assert meant("qqqq", ["seeds"]) == ""
 
 
+def test_a_setting_that_another_method_has_is_said_to_be_of_that_method():
+    """As in a sweep over the Original and a method, with a setting of the method."""
+    said = explain("Could not override 'method.max_horizon'.")
+    assert said == "method.max_horizon is a setting of method=predit only; use it in a command without other methods"
+    said = explain("Could not override 'model.shift'.")
+    assert "model=skyreels, model=skyreels_mid, model=skyreels_tiny only" in said
+
+
 def test_our_flags_are_taken_and_the_rest_is_left():
     flags, rest = taken(["--quiet", "-m", "--json", "method=scope"])
     assert (flags.quiet, flags.json, flags.verbose, rest) == (True, True, False, ["-m", "method=scope"])

@@ -133,3 +133,22 @@ def test_nothing_is_loaded_that_could_run_code(name):
         for node in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
             if "pickle.Unpickler" in map(ast.unparse, node.bases):
                 assert "find_class" in {part.name for part in node.body if isinstance(part, ast.FunctionDef)}, file
+
+
+def test_the_files_and_functions_that_the_architecture_page_names_exist():
+    """A line `path/file.py`, `Class.function` names what the file defines; other names need only the file."""
+    text = re.sub(r"\s+", " ", (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8"))
+    paths = re.findall(r"`([\w/]+/(?:\w+\.py)?)`", text)
+    assert len(paths) > 25 and not [path for path in paths if not (ROOT / path).exists()]
+    places = re.findall(r"`([\w/]+\.py)`, `([\w.]+)`[:,]", text)
+    assert len(places) >= 8
+    for path, name in places:
+        tree = ast.parse((ROOT / path).read_text())
+        for part in name.split("."):
+            named = [n for n in tree.body if part in (getattr(n, "name", ""), *map(ast.unparse, targets_of(n)))]
+            assert named, f"{path} does not define {name}"
+            tree = named[0]
+
+
+def targets_of(node):
+    return node.targets if isinstance(node, ast.Assign) else []

@@ -99,6 +99,7 @@ def test_a_method_that_skips_leaves_nothing_for_the_next_video_and_holds_what_th
 
     first = both.video(model, method, ledger=ledger, on_row=weigh)
     window = max(len(row.slots) for row in model.schedule())
+    assert name in HELD, "describe it in baselines/shared/memory_account.py"
     expected = HELD[name].most(size_of(model), window, len(first))
     assert max(held) == expected or ((name, model_name) in AT_MOST and 0 < max(held) < expected)
     both.video(model, method, prompt="a cat")

@@ -134,8 +134,8 @@ def knobs_of(cell: Cell) -> list[Knob]:
     """The method's knobs. Dependent settings keep their ratio to the knob. Raises ConfigError if there are no knobs."""
     if not cell.method.knobs:
         raise ConfigError(
-            f"method={cell.name} has no knobs: its cost is fixed or depends on its parts; calibrate the parts, or "
-            "choose its settings by hand"
+            f"method={cell.name} has no knobs: its cost is fixed or depends on its parts; calibrate the parts, choose "
+            "its settings by hand, or name in `knobs` of its class the settings to search (engine/knob.py)"
         )
     if cell.run.speed == "none":
         raise ConfigError("speed=none names no operating point to write; want speed=slow or speed=fast")
