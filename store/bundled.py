@@ -14,7 +14,7 @@ from typing import Any
 from store.bundle import MODES, SHARED, VERSION, canonical, sha256
 from store.checks import faults as contradictions
 from store.index import gc_paused
-from store.json_schema import faults
+from store.json_schema import Test, compiled, faults
 from store.record import CURVES, SCHEMA, Record, StoreError
 
 
@@ -119,6 +119,12 @@ def schema() -> dict[str, Any]:
     return found
 
 
+@cache
+def fits(kind: str) -> Test:
+    """Says whether content of a kind fits the schema; for `row`, whether a row does."""
+    return compiled({**schema(), "$defs": {}} if kind == "row" else schema()["$defs"][kind])
+
+
 def _lines(path: Path) -> Iterator[str]:
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
@@ -154,14 +160,13 @@ def _row(line: str) -> tuple[str, Mapping[str, Any], str]:
         row = json.loads(line)
     except ValueError:
         return "", {}, "the row is not JSON"
-    wrong = next(faults(row, {**schema(), "$defs": {}}), "")
-    if wrong:
-        return "", {}, wrong
+    if not fits("row")(row):
+        return "", {}, next(faults(row, schema()))
     kind, content, sealed = row["kind"], row["content"], row["sha256"]
     text = line.partition(',"content":')[2].rstrip()[:-1]  # as written; another program may have changed spaces
     if sealed != sha256(text) and sealed != sha256(canonical(content)):
         return kind, content, "its checksum differs: the row was changed"
-    return kind, content, next(faults(content, schema()["$defs"][kind]), "")
+    return kind, content, "" if fits(kind)(content) else next(faults(content, schema()["$defs"][kind]))
 
 
 def _record(path: Path, content: Mapping[str, Any], schedules: Mapping[str, Any]) -> tuple[Record, str]:

@@ -23,8 +23,13 @@ SAME = ("fps", "frames", "height", "width")  # model settings that are repeated 
 
 def seal_of(content: Mapping[str, Any]) -> str:
     """The sha256 (hex) of the JSON of `content` without its seal. The order of names does not matter."""
-    plain = json.loads(json.dumps({name: value for name, value in content.items() if name != SEAL}))
-    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return _digest(json.loads(json.dumps(content)))
+
+
+def holds(content: Mapping[str, Any]) -> bool:
+    """Whether the seal of `content` is right. Content that was read from JSON needs no copy, which `seal_of` makes."""
+    given = content.get(SEAL)
+    return given is not None and (given == _digest(content) or given == seal_of(content))
 
 
 def with_seal(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -40,7 +45,7 @@ def bound(quality: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
 
 def faults(folder: Path, run: Mapping[str, Any], cell: str, present: tuple[str, ...]) -> Iterator[str]:
     """The faults of a record in the folder of `cell`, one line each. run.json must name all files of `present`."""
-    if not unsealed(run) and run.get(SEAL) != seal_of(run):
+    if not unsealed(run) and not holds(run):
         yield "run.json was changed after it was sealed" if SEAL in run else "run.json has no seal any more"
     files = run.get("files")
     files = files if isinstance(files, Mapping) else {}
@@ -78,23 +83,49 @@ def _names(key: str, run: Mapping[str, Any], cell: str) -> Iterator[str]:
             yield f"run.json says {name}={str(run[name])[:40]!r}, but its produced_by says {str(value)[:40]!r}"
 
 
-def faults_beside(folder: Path, run: Mapping[str, Any]) -> Iterator[str]:
-    """The faults of files that do not belong to the sealed record: the lossy copy, and the scores."""
-    path, files = folder / SCORES, run.get("files") or {}
-    if (folder / PREVIEW).exists() and PREVIEW not in files:
+Read = tuple[dict[str, Any] | None, str]
+"""The content of quality.json, None if there is none; and why it cannot be read, or ""."""
+
+
+def faults_beside(folder: Path, run: Mapping[str, Any], read: Read | None = None) -> Iterator[str]:
+    """The faults of files that do not belong to the sealed record: the lossy copy, and the scores.
+
+    read: what `scores` gave, if it was called before.
+    """
+    if (folder / PREVIEW).exists() and PREVIEW not in (run.get("files") or {}):
         yield f"run.json has no checksum of {PREVIEW}"
-    if not path.exists():
-        return
+    quality, wrong = read or scores(folder)
+    wrong = wrong or _fault_of_scores(quality, run)
+    if wrong:
+        yield wrong
+
+
+def scores(folder: Path) -> Read:
+    """Read quality.json."""
     try:
-        quality = json.loads(path.read_bytes())
+        found: dict[str, Any] = json.loads((folder / SCORES).read_bytes())
+    except FileNotFoundError:
+        return None, ""
     except ValueError:
-        yield f"{SCORES} is not JSON"
-        return
+        return None, f"{SCORES} is not JSON"
+    return found, ""
+
+
+def _fault_of_scores(quality: Mapping[str, Any] | None, run: Mapping[str, Any]) -> str:
+    """Why the content of quality.json does not fit its record, or ""."""
+    if quality is None:
+        return ""
     if SEAL not in quality:
-        if "frames_sha256" in quality:
-            yield f"{SCORES} has no seal any more"
-        return
-    if quality[SEAL] != seal_of(quality):
-        yield f"{SCORES} was changed after it was sealed; python -m eval RESULTS --redo scores the video again"
-    elif quality.get("frames_sha256") != (files.get(FRAMES) or {}).get("sha256"):
-        yield f"{SCORES} belongs to other frames; python -m eval RESULTS --redo scores the video again"
+        return f"{SCORES} has no seal any more" if "frames_sha256" in quality else ""
+    again = "python -m eval RESULTS --redo scores the video again"
+    if not holds(quality):
+        return f"{SCORES} was changed after it was sealed; {again}"
+    if quality.get("frames_sha256") != ((run.get("files") or {}).get(FRAMES) or {}).get("sha256"):
+        return f"{SCORES} belongs to other frames; {again}"
+    return ""
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """The sha256 (hex) of content without its seal, as JSON with its names in order."""
+    plain = {name: value for name, value in content.items() if name != SEAL}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

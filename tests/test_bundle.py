@@ -11,7 +11,7 @@ from store import Store, StoreError
 from store.__main__ import main
 from store.bundle import DECIMALS, OTHER_DECIMALS, SHARED, canonical, export, sha256
 from store.bundled import read, schema
-from store.json_schema import faults
+from store.json_schema import compiled, faults
 from tests.synthetic import CELLS, make_store
 
 FEW = {name: CELLS[name] for name in (("original", None), ("scope", "fast"))}
@@ -152,7 +152,7 @@ def test_a_newer_bundle_and_files_that_are_no_bundle_are_refused_in_one_line(bun
         assert "\n" not in str(refused.value)
 
 
-def test_our_check_agrees_with_the_package_jsonschema(bundle):
+def test_both_of_our_checks_agree_with_the_package_jsonschema(bundle):
     rules = {kind: schema()["$defs"][kind] for kind in ("bundle", "schedule", "record")}
     for kind in rules:
         content = next(row["content"] for row in rows(bundle) if row["kind"] == kind)
@@ -164,14 +164,21 @@ def test_our_check_agrees_with_the_package_jsonschema(bundle):
         for name in content.get("run", {}):
             for value in (None, -1, "x", [], {"total": "x"}, {"total": -1}, True):
                 changed.append({**content, "run": {**content["run"], name: value}})
-        validator = jsonschema.Draft202012Validator(rules[kind])
-        for one in changed:
-            assert validator.is_valid(one) == (not [*faults(one, rules[kind])]), one
+        for name in (name for name, of in content.items() if isinstance(of, dict)):
+            for inner in content[name]:
+                for value in (None, -1, "x", [], ["x"], {"decimals": 1}, {"decimals": 1, "steps": [1, None]}):
+                    changed.append({**content, name: {**content[name], inner: value}})
+        validator, fits = jsonschema.Draft202012Validator(rules[kind]), compiled(rules[kind])
+        wanted = [validator.is_valid(one) for one in changed]
+        assert {True, False} == {*wanted}
+        for one, valid in zip(changed, wanted, strict=True):
+            assert valid == (not [*faults(one, rules[kind])]) == fits(one), one
 
 
 def test_a_schema_with_an_unknown_word_is_not_silently_accepted():
-    with pytest.raises(NotImplementedError, match="maximum"):
-        list(faults(1, {"type": "integer", "maximum": 3}))
+    for check in (lambda rule: list(faults(1, rule)), compiled):
+        with pytest.raises(NotImplementedError, match="maximum"):
+            check({"type": "integer", "maximum": 3})
 
 
 def test_the_command_writes_a_bundle_and_names_what_it_left_out(tmp_path, capsys):
