@@ -108,7 +108,7 @@ class Schedules:
     def __init__(self) -> None:
         self._names: dict[bytes, str] = {}
 
-    def name(self, schedule: Mapping[str, list[Any]]) -> tuple[str, bool]:
+    def name(self, schedule: dict[str, list[Any]]) -> tuple[str, bool]:
         """The checksum of a schedule, and whether it is new.
 
         Almost every record has a known schedule. `marshal` finds it in a quarter of the time of the checksum; in

@@ -45,6 +45,8 @@ class PipelineHook(ModelHook):
 
     name, settings = "the pipeline", None
     offers = frozenset({"narrow", *SIGNALS})
+    _begun: tuple[Matrices, int, int] | None  # a segment whose rows are not known yet
+    _visit: Visit | None  # None for a row that updates nothing
 
     def __init__(self, pipe: Any, method: Method) -> None:
         super().__init__()
@@ -110,7 +112,7 @@ class PipelineHook(ModelHook):
         self._attached.close()
         self.method.reset()
         self.rows, self._next, self._first, self._length = [], 0, 0, 0
-        self._begun: tuple[Matrices, int, int] | None = None  # a segment whose rows are not known yet
+        self._begun = None
         self._done: Tensor | None = None  # what the row's first branch left for the second
         self._fresh = False
 
@@ -203,7 +205,7 @@ class PipelineHook(ModelHook):
         probed: list[str] = []
         plan = decide(self, self.method, latents, row, probed)  # type: ignore[arg-type]
         self._row, self._latents = row, latents
-        self._visit: Visit | None = Visit(self.method, row, self.depth, plan, probed)
+        self._visit = Visit(self.method, row, self.depth, plan, probed)
         self._fresh = all(d.mode is Mode.RECOMPUTE for parts in plan.values() for _, d in parts)
 
     def _compute(self, stock: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
