@@ -27,9 +27,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from baselines.shared.cadence import asks, one_of, own_steps, within
+from baselines.shared.first_blocks import FirstBlocks
 from engine.history import History
 from engine.knob import Knob
-from engine.method import Capabilities, Method, Probe
+from engine.method import Probe
 from engine.row import Decision, Mode, Row, Site
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ MOST = 2.0  # the upper end of g
 
 
 @dataclass
-class DiCache(Method):
+class DiCache(FirstBlocks):
+    """Measures how far the output of the first blocks moves, and extrapolates the residual of the others by it."""
+
     threshold: float  # limit of A; raising it: more steps reuse; faster, larger errors
     probe: int = 1  # first blocks, which always run; raising it: a more exact decision, slower
     retention: float = 0.2  # share of the steps, from the first on, that are computed; raising it: slower, safer
@@ -59,21 +62,8 @@ class DiCache(Method):
         self.reset()
 
     @property
-    def grain(self) -> str:
-        return self.decide_per
-
-    @property
-    def branchwise(self) -> bool:
-        return True
-
-    @property
-    def requires(self) -> frozenset[str]:
-        return frozenset({"blocks", "partial"} if self.decide_per == "unit" else {"blocks"})
-
-    def check(self, model: Capabilities) -> None:
-        super().check(model)
-        if self.probe >= model.depth:
-            raise ValueError(f"probe={self.probe} leaves none of {model.name}'s {model.depth} blocks to skip; lower it")
+    def always(self) -> dict[str, int]:
+        return {"probe": self.probe}
 
     def reset(self) -> None:
         self.outputs: dict[str, History] = {}  # y', by branch
@@ -82,9 +72,6 @@ class DiCache(Method):
         self.fresh: dict[tuple[str, int], Tensor] = {}  # p in this row, by branch and part
         self.change: dict[tuple[str, int], dict[int, Tensor]] = {}  # per slot that has a y', by branch and part
         self.sum: dict[tuple[str, int], float] = {}  # A, by branch and slot
-
-    def sites(self, depth: int, row: Row) -> Sequence[Site]:
-        return Site("blocks", range(self.probe)), Site("blocks", range(self.probe, depth))
 
     def decide(self, part: Row, probe: Probe, branch: str = "") -> Decision:
         done, left = own_steps(part)

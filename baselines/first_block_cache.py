@@ -19,15 +19,16 @@ no number (0 / 0) computes; diffusers' hook reuses.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from baselines.shared.cadence import one_of, own_steps, within
+from baselines.shared.first_blocks import FirstBlocks
 from baselines.shared.site_memory import Memory
 from engine.discrepancy import relative_l1
 from engine.knob import Knob
-from engine.method import Capabilities, Method, Probe
+from engine.method import Probe
 from engine.row import Decision, Mode, Row, Site
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class FirstBlockCache(Method):
+class FirstBlockCache(FirstBlocks):
+    """Measures how much the residual of the first blocks changes, and reuses the residual of the others."""
+
     threshold: float  # raising it: more steps reuse; faster, larger errors
     front: int = 1  # first blocks, which always run and decide (Fn); raising it: a more exact decision, slower
     back: int = 0  # last blocks, which always run (Bn); raising it: slower, smaller errors
@@ -57,24 +60,8 @@ class FirstBlockCache(Method):
         self.reset()
 
     @property
-    def grain(self) -> str:
-        return self.decide_per
-
-    @property
-    def branchwise(self) -> bool:
-        return True
-
-    @property
-    def requires(self) -> frozenset[str]:
-        return frozenset({"blocks", "partial"} if self.decide_per == "unit" else {"blocks"})
-
-    def check(self, model: Capabilities) -> None:
-        super().check(model)
-        if self.front + self.back >= model.depth:
-            raise ValueError(
-                f"front={self.front} and back={self.back} leave none of {model.name}'s {model.depth} blocks to skip; "
-                "lower them"
-            )
+    def always(self) -> dict[str, int]:
+        return {"front": self.front, "back": self.back}
 
     def reset(self) -> None:
         self.probe, self.tail = Memory(), Memory()
@@ -93,9 +80,6 @@ class FirstBlockCache(Method):
         if max(self.skipped.get((branch, slot), 0) for slot in part.updating) >= self.max_skip:
             return Decision(Mode.RECOMPUTE, why="max_skip")
         return Decision(Mode.CACHE, why="probe")
-
-    def sites(self, depth: int, row: Row) -> Sequence[Site]:
-        return Site("blocks", range(self.front)), Site("blocks", range(self.front, depth - self.back))
 
     def revise(self, site: Site, part: Row, decision: Decision) -> Decision:
         if site.span.start == 0:

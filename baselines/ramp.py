@@ -19,33 +19,27 @@ Changed: not from a paper.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
-
-from baselines.shared.schedule import NEEDS, active, check_fits, check_selective, check_steps, due, narrowed, own
+from baselines.shared.schedule import Scheduled, active, own
 from engine.forecast import Formula, Points
-from engine.history import History
-from engine.method import Capabilities, Method, Probe
-from engine.row import VELOCITY, Decision, Mode, Row, Site
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from engine.method import Capabilities
+from engine.row import Row
 
 
 @dataclass
-class Ramp(Method):
+class Ramp(Scheduled):
+    """Extrapolates by a line of fitted slope; `Scheduled` decides and stores."""
+
     computed: list[list[int]] = field(default_factory=list)  # steps per AR unit; more of them: slower, nearer
     gains: list[list[float]] = field(default_factory=list)  # g of every step, as many lists; higher: bolder; []: all 1
     selective: str = "none"  # what a forward covers: none | prefix (no waiting frames) | exact (block-causal only)
     made_for: dict[str, Any] = field(default_factory=dict)  # settings of the model fitted to; others are refused
 
     def __post_init__(self) -> None:
-        check_steps("computed", self.computed)
-        check_selective(self.selective)
+        super().__post_init__()
         if len(self.gains) not in (0, len(self.computed)):
             raise ValueError(
                 f"gains has {len(self.gains)} lists and computed {len(self.computed)}; want as many, or none"
@@ -53,57 +47,17 @@ class Ramp(Method):
         wrong = [gain for gains in self.gains for gain in gains if not abs(gain) < 100]
         if wrong:
             raise ValueError(f"a gain is a factor of Newton's line, about 0 to 1, got {wrong[0]}")
-        self.reset()
-
-    @property
-    def grain(self) -> str:
-        return "unit"
-
-    @property
-    def requires(self) -> frozenset[str]:
-        return NEEDS[self.selective] | {"partial"}
 
     def check(self, model: Capabilities) -> None:
         super().check(model)
-        check_fits("computed", self.computed, self.made_for, model)
         steps = model.schedule()[0].steps
         if any(len(gains) != steps for gains in self.gains):
             lengths = sorted({len(gains) for gains in self.gains})
             raise ValueError(f"gains has lists of {lengths} steps, and a unit of {model.name} has {steps}")
 
-    def reset(self) -> None:
-        self.history = History(2)
-
-    def narrow(self, row: Row) -> Row:
-        return narrowed(row, self.selective)
-
-    def decide(self, part: Row, probe: Probe, branch: str = "") -> Decision:
-        if due(self.computed, part):
-            return Decision(Mode.RECOMPUTE, why="schedule")
-        if any(self.history.count(slot) == 0 for slot in part.updating):
-            return Decision(Mode.RECOMPUTE, why="no history")
-        return Decision(Mode.PREDICT)
-
-    def sites(self, depth: int, row: Row) -> Sequence[Site]:
-        return (VELOCITY,)
-
-    def keep(self, site: Site, part: Row, x: Tensor, out: Tensor) -> None:
-        a, b = active(part)
-        self.history.push(part.updating, part.sigma[a:b], out[a:b], part.settled)
-
-    def fill(self, site: Site, part: Row, mode: Mode, x: Tensor) -> Tensor:
-        (a, b), slots = active(part), part.updating
-        gain = own(self.gains, part)[part.step[a]] if self.gains else 1.0
-        orders = [min(1, self.history.count(slot) - 1) for slot in slots]
-        velocity = self.history.predict(slots, line(gain), part.sigma[a:b], orders)
-        if b - a == len(part.slots):
-            return velocity
-        out = torch.zeros_like(x)  # idle frames are not stepped, so their velocity is never read
-        out[a:b] = velocity
-        return out
-
-    def state(self) -> Iterable[Tensor]:
-        return self.history.tensors()
+    def formula(self, part: Row) -> Formula:
+        """Newton's line with its slope multiplied by the gain of this step."""
+        return line(own(self.gains, part)[part.step[active(part)[0]]] if self.gains else 1.0)
 
 
 @lru_cache(maxsize=1024)  # one function for each gain, so that its weights are found again

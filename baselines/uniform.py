@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from baselines.shared.cadence import check_interval, check_order
+from baselines.shared.schedule import active
 from engine.forecast import newton
 from engine.history import History, column, steps_of
 from engine.knob import Knob
@@ -75,16 +76,15 @@ class Uniform(Method):
         return (VELOCITY,)
 
     def keep(self, site: Site, part: Row, x: Tensor, out: Tensor) -> None:
-        a, b, levels = _active(part)
-        self.history.push(part.updating, levels, out[a:b], part.settled)
+        a, b = active(part)
+        self.history.push(part.updating, part.sigma[a:b], out[a:b], part.settled)
         self.step |= steps_of(part)
 
     def fill(self, site: Site, part: Row, mode: Mode, x: Tensor) -> Tensor:
-        a, b, levels = _active(part)
-        slots = part.updating
+        (a, b), slots = active(part), part.updating
         orders = [min(self.order, self.history.count(slot) - 1) for slot in slots]
         out = torch.zeros_like(x)
-        out[a:b] = self.history.predict(slots, newton, levels, orders)
+        out[a:b] = self.history.predict(slots, newton, part.sigma[a:b], orders)
         if self.reuse == "increment":
             now = steps_of(part)
             out[a:b] *= column([self.step[slot] / now[slot] for slot in slots], out)
@@ -92,9 +92,3 @@ class Uniform(Method):
 
     def state(self) -> Iterable[Tensor]:
         return self.history.tensors()
-
-
-def _active(part: Row) -> tuple[int, int, list[float]]:
-    """The positions [a, b) of the updating slots in the part's tensors, and their noise levels."""
-    a, b = part.updating[0] - part.slots.start, part.updating[-1] + 1 - part.slots.start
-    return a, b, list(part.sigma[a:b])

@@ -2,7 +2,6 @@
 
 import json
 import math
-from dataclasses import asdict
 
 import pytest
 import torch
@@ -14,8 +13,8 @@ from engine.ledger import flops, plan
 from engine.method import Original
 from engine.row import VELOCITY, Mode, Row
 from sweep.schedules.search import ScheduleSearch, even
-from tests.test_run import call
-from tests.tiny import TINY, build, ledger_of, video
+from tests import tiny_menu
+from tests.tiny import build, ledger_of, video
 from tests.toy import Toy, modes, run
 
 LINE = {"slots": 2, "block": 2, "lag": 0}
@@ -169,18 +168,11 @@ def test_the_first_schedule_is_even_and_computes_the_last_but_one_step():
 
 @pytest.fixture(scope="module")
 def menu(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("menu")
-    (folder / "model").mkdir()
-    settings = {"_target_": "models.skyreels.backbone.SkyReelsV2", **asdict(TINY), "steps": 6, "addnoise": 0}
-    (folder / "model" / "tiny.yaml").write_text(yaml.safe_dump(settings))
-    return folder
+    return tiny_menu.write(tmp_path_factory.mktemp("menu"), steps=6, addnoise=0)
 
 
 def search(menu, results, *more):
-    return call(
-        *["--config-dir", menu, "experiment=search_schedule", "model=tiny", f"results={results}", "isolate=false"],
-        *["prompts.limit=1", "device=cpu", "target=forwards:3", *more],
-    )
+    return tiny_menu.run_experiment("search_schedule", menu, results, "target=forwards:3", *more)
 
 
 def test_a_schedule_is_written_with_its_evidence_used_as_it_is_and_not_searched_twice(menu, tmp_path):

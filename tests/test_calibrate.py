@@ -3,7 +3,7 @@
 import json
 import math
 from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from types import SimpleNamespace
 
 import pytest
@@ -35,8 +35,8 @@ from sweep.calibration.rehearsal import rehearse
 from sweep.calibration.search import CLOSE, WITHIN, Search, Unreachable
 from sweep.calibration.task import knobs_of
 from sweep.calibration.trial import Trial
-from tests.test_run import call
-from tests.tiny import LONG, TINY, build, ledger_of, texts_of, video
+from tests import tiny_menu
+from tests.tiny import LONG, build, ledger_of, texts_of, video
 
 # --- the search, by hand ----------------------------------------------------------------------------------------------
 
@@ -268,18 +268,11 @@ def test_a_distance_without_weights_is_refused_in_words(model, monkeypatch, tmp_
 
 @pytest.fixture(scope="module")
 def menu(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("menu")
-    (folder / "model").mkdir()
-    settings = {"_target_": "models.skyreels.backbone.SkyReelsV2", **asdict(TINY), "steps": 8, "addnoise": 0}
-    (folder / "model" / "tiny.yaml").write_text(yaml.safe_dump(settings))
-    return folder
+    return tiny_menu.write(tmp_path_factory.mktemp("menu"), steps=8, addnoise=0)
 
 
 def calibrate(menu, results, *more):
-    return call(
-        *["--config-dir", menu, "experiment=calibrate", "model=tiny", f"results={results}", "isolate=false"],
-        *["prompts.limit=1", "device=cpu", *more],
-    )
+    return tiny_menu.run_experiment("calibrate", menu, results, *more)
 
 
 def test_a_point_is_found_written_with_its_evidence_and_meets_its_target_when_used(menu, tmp_path, model):

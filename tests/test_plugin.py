@@ -2,15 +2,13 @@
 
 import re
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-import yaml
 
 import run
+from tests import tiny_menu
 from tests.test_run import call, records, table
-from tests.tiny import TINY
 
 README = Path(run.__file__).parent / "README.md"
 
@@ -28,12 +26,9 @@ def plugin(tmp_path_factory):
     """The folder of somebody's plug-in, on the Python path, with a tiny model to try it on."""
     folder = tmp_path_factory.mktemp("plugin")
     (folder / "mine.py").write_text(example("python", "mine.py"))
-    for name in ("method", "model"):
-        (folder / name).mkdir()
+    (folder / "method").mkdir()
     (folder / "method" / "every_other.yaml").write_text(example("yaml", "every_other.yaml"))
-    settings = asdict(TINY) | {"frames": 21, "height": 64, "width": 64, "text_length": 16}
-    model = {"_target_": "models.skyreels.backbone.SkyReelsV2", **settings}
-    (folder / "model" / "tiny.yaml").write_text(yaml.safe_dump(model))
+    tiny_menu.write(folder, frames=21, height=64, width=64, text_length=16)
     sys.path.insert(0, str(folder))
     yield folder
     sys.path.remove(str(folder))

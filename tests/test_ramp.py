@@ -2,7 +2,6 @@
 
 import json
 import math
-from dataclasses import asdict
 from itertools import combinations
 
 import numpy as np
@@ -17,8 +16,8 @@ from engine.row import VELOCITY, Mode, Row
 from sweep.schedules.fit import Statistics, best, growth
 from sweep.schedules.fit_task import Recorder, levels_of, mandatory
 from sweep.schedules.task import lag_of
-from tests.test_run import call
-from tests.tiny import TINY, build, texts_of, video
+from tests import tiny_menu
+from tests.tiny import build, texts_of, video
 from tests.toy import Toy, modes, run
 
 LINE = {"slots": 2, "block": 2, "lag": 0}
@@ -194,18 +193,11 @@ def test_the_lag_is_read_off_the_rows():
 
 @pytest.fixture(scope="module")
 def menu(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("menu")
-    (folder / "model").mkdir()
-    settings = {"_target_": "models.skyreels.backbone.SkyReelsV2", **asdict(TINY), "steps": 6, "addnoise": 0}
-    (folder / "model" / "tiny.yaml").write_text(yaml.safe_dump(settings))
-    return folder
+    return tiny_menu.write(tmp_path_factory.mktemp("menu"), steps=6, addnoise=0)
 
 
 def fit(menu, results, *more):
-    return call(
-        *["--config-dir", menu, "experiment=fit_ramp", "model=tiny", f"results={results}", "isolate=false"],
-        *["prompts.limit=1", "device=cpu", "target=forwards:3", *more],
-    )
+    return tiny_menu.run_experiment("fit_ramp", menu, results, "target=forwards:3", *more)
 
 
 def test_a_fit_is_written_with_its_evidence_and_can_be_used_as_it_is(menu, tmp_path):

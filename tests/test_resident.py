@@ -1,9 +1,8 @@
 """Memory is freed after every video: peaks do not depend on the order, and running out of memory affects one video."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
-import yaml
 
 from baselines.flowcache import FlowCache
 from baselines.taylorseer import TaylorSeer
@@ -12,7 +11,7 @@ from engine.method import Original
 from engine.produce import forget, produce
 from engine.resident import Resident
 from models.magi1.backbone import Magi1Backbone
-from tests import tiny
+from tests import tiny, tiny_menu
 from tests.test_magi1_backbone import TINY as MAGI1
 from tests.test_run import call, records
 from tests.tiny import ARCHITECTURE, CPU, TINY
@@ -53,9 +52,7 @@ def test_an_out_of_memory_costs_one_video(tmp_path, skyreels):
     with SimulatedMemory() as memory:
         peak(memory, model, Original(), text)
         alone, _ = peak(memory, model, Original(), text)
-    (tmp_path / "model").mkdir()
-    settings = {"_target_": "models.skyreels.backbone.SkyReelsV2", **asdict(replace(TINY, architecture=DEEP))}
-    (tmp_path / "model" / "tiny.yaml").write_text(yaml.safe_dump(settings))
+    tiny_menu.write(tmp_path, architecture=DEEP)
     weights = sum(p.numel() * p.element_size() for p in (*model.transformer.parameters(), *model.vae.parameters()))
     with SimulatedMemory(limit=weights + 1.5 * alone):
         said = {

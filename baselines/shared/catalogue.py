@@ -19,6 +19,7 @@ from terminal import tolerate
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "methods.md"
 LABELS = ("Site", "Signal", "Memory", "Changed")
+BASES = ("Method", "Scheduled", "FirstBlocks")  # classes that a method extends
 RELEASED = "Released"  # "yes, no or in which respect; shown by TEST"
 MEMORY = """## Memory
 
@@ -80,7 +81,7 @@ def read(source: Path) -> Page | None:
 
 
 def _is_method(node: ast.ClassDef) -> bool:
-    return any(isinstance(base, ast.Name) and base.id == "Method" for base in node.bases)
+    return any(isinstance(base, ast.Name) and base.id in BASES for base in node.bases)
 
 
 def _split(text: str) -> tuple[str, dict[str, str]]:

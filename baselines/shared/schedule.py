@@ -1,18 +1,93 @@
-"""Fixed schedules: the computed steps of each AR unit, and the checks of a schedule against a model."""
+"""Fixed schedules: a method that computes fixed steps of each AR unit, and the checks of a schedule against a model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from engine.method import Capabilities
-from engine.row import Row
+import torch
+
+from engine.forecast import Formula, newton
+from engine.history import History
+from engine.method import Capabilities, Method, Probe
+from engine.row import VELOCITY, Decision, Mode, Row, Site
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NEEDS = {"none": frozenset[str](), "prefix": frozenset({"narrow"}), "exact": frozenset({"narrow", "settled"})}
 
 Steps = Sequence[Sequence[int]]
 """Computed steps, one rising list per AR unit of a segment; later units use the last list. Empty: every step."""
+
+
+class Scheduled(Method):
+    """Computes the steps of a fixed schedule and supplies the velocity in between.
+
+    A subclass is a dataclass with the fields `computed`, `selective` and `made_for`.
+    """
+
+    computed: list[list[int]]
+    selective: str
+    made_for: dict[str, Any]
+    order: int = 1  # of the extrapolation
+
+    def __post_init__(self) -> None:
+        check_steps("computed", self.computed)
+        if self.order not in (0, 1, 2):
+            raise ValueError(f"order is 0, 1 or 2, got {self.order}")
+        check_selective(self.selective)
+        self.reset()
+
+    def formula(self, part: Row) -> Formula:
+        """The extrapolation of the velocities of `part`."""
+        return newton
+
+    @property
+    def grain(self) -> str:
+        return "unit"
+
+    @property
+    def requires(self) -> frozenset[str]:
+        return NEEDS[self.selective] | {"partial"}
+
+    def check(self, model: Capabilities) -> None:
+        super().check(model)
+        check_fits("computed", self.computed, self.made_for, model)
+
+    def reset(self) -> None:
+        self.history = History(self.order + 1)
+
+    def narrow(self, row: Row) -> Row:
+        return narrowed(row, self.selective)
+
+    def decide(self, part: Row, probe: Probe, branch: str = "") -> Decision:
+        if due(self.computed, part):
+            return Decision(Mode.RECOMPUTE, why="schedule")
+        if any(self.history.count(slot) == 0 for slot in part.updating):
+            return Decision(Mode.RECOMPUTE, why="no history")
+        return Decision(Mode.PREDICT if self.order else Mode.CACHE)
+
+    def sites(self, depth: int, row: Row) -> Sequence[Site]:
+        return (VELOCITY,)
+
+    def keep(self, site: Site, part: Row, x: Tensor, out: Tensor) -> None:
+        a, b = active(part)
+        self.history.push(part.updating, part.sigma[a:b], out[a:b], part.settled)
+
+    def fill(self, site: Site, part: Row, mode: Mode, x: Tensor) -> Tensor:
+        (a, b), slots = active(part), part.updating
+        orders = [min(self.order, self.history.count(slot) - 1) for slot in slots]
+        velocity = self.history.predict(slots, self.formula(part), part.sigma[a:b], orders)
+        if b - a == len(part.slots):
+            return velocity
+        out = torch.zeros_like(x)  # idle frames are not stepped, so their velocity is never read
+        out[a:b] = velocity
+        return out
+
+    def state(self) -> Iterable[Tensor]:
+        return self.history.tensors()
 
 
 def place(part: Row) -> int:
