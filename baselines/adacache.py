@@ -46,6 +46,8 @@ KINDS = ("attention", "cross_attention", "feed_forward")
 
 @dataclass
 class AdaCache(Method):
+    """Measures one block's attention and reuses all branches of all blocks for the number of steps that it allows."""
+
     codebook: list[float] = field(default_factory=lambda: [0.08, 0.16, 0.24, 0.32, 0.40])  # rising bounds of c
     rates: list[int] = field(default_factory=lambda: [6, 5, 4, 3, 2, 1])  # one rate more than bounds; raising: faster
     scale: float = 1.0  # factor on the codebook's bounds; raising it: longer reuse, faster; 0 computes every step

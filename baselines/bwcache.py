@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 @dataclass
 class BWCache(Method):
+    """Measures the blocks until they change little, then reuses the whole stack in a fixed pattern."""
+
     threshold: float  # limit of the indicator; raising it: reuse starts earlier and ends later; faster, larger errors
     reuse: float = 0.1  # number of consecutive reused steps, as a share of all; raising it: faster, larger errors
     warmup: int = 0  # first steps of a slot that are always computed; raising it: slower, smaller errors

@@ -25,7 +25,9 @@ from engine.row import Row
 
 @dataclass
 class Ca2VDM(Method):
-    prefix_kv: str = "shared"  # keys and values of the clean prefix: computed once; "recompute": the Original
+    """Leaves the clean prefix out of the forward and attends to its stored keys and values."""
+
+    prefix_kv: str = "shared"  # "shared": keys of the clean prefix are computed once; "recompute": the Original
 
     def __post_init__(self) -> None:
         one_of("prefix_kv", self.prefix_kv, "shared", "recompute")

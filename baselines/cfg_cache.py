@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 @dataclass
 class CfgCache(Method):
+    """Supplies the velocity of the further guidance branches between two computed ones."""
+
     interval: int = 5  # both branches are computed once in this number of steps; raising it: faster, larger errors
     begin: float = 0.33  # start of the method, as a share of a slot's steps; raising it: slower, smaller errors
     low_until: float = 0.8  # end of the boost of low frequencies, as a share of a slot's steps; raising it: later

@@ -34,6 +34,8 @@ DEPTHS = ("velocity", "guidance", "blocks")  # from the outermost inwards; all o
 
 @dataclass
 class Composite(Method):
+    """Asks the part that owns a site."""
+
     parts: dict[str, dict[str, Any]]  # {name: settings of a method, with `_target_`}; the outermost site first
 
     def __post_init__(self) -> None:

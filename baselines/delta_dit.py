@@ -34,11 +34,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class DeltaDiT(Method):
+    """Reuses the residual of the rear blocks, later of the front blocks."""
+
     interval: int  # one step in `interval` is full; raising it: faster, larger errors
     blocks: float = 0.4  # share of the blocks that the range covers (Nc / L); raising it: faster, larger errors
     boundary: float = 0.5  # share of a slot's steps in the outline stage; raising it: the rear is reused for longer
     warmup: int = 1  # first steps of a slot that are always full; raising it: slower, smaller errors at the start
-    decide_per: str = "row"  # "unit": a decision per chunk, if the backbone can forward a part of a row
+    decide_per: str = "row"  # "row"; "unit": a decision per chunk, if the backbone can forward a part of a row
 
     knobs = (
         Knob("blocks", 0.02, 1.0),

@@ -48,7 +48,7 @@ class DiCache(FirstBlocks):
     retention: float = 0.2  # share of the steps, from the first on, that are computed; raising it: slower, safer
     cooldown: int = 0  # last steps of a slot that are always full; raising it: slower, sharper
     pool: str = "row"  # "row": one mean over the updating slots; "slot": each slot's own change
-    decide_per: str = "row"  # "unit": a decision per chunk, if the backbone can forward a part of a row
+    decide_per: str = "row"  # "row"; "unit": a decision per chunk, if the backbone can forward a part of a row
 
     knobs = (Knob("threshold", 1e-4, 10.0), Knob("retention", 1.0, 0.01))
 

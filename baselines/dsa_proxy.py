@@ -44,13 +44,15 @@ NONE = "none"
 
 @dataclass
 class DSAProxy(Method):
+    """Stops computing a slot once its clean estimate changes little, and keeps its velocity."""
+
     knobs = (Knob("threshold", 1e-4, 10.0), Knob("least", 1.0, 0.02))
 
     threshold: float  # doubt below which a slot is done; raising it: fewer steps, larger errors
     least: float = 0.2  # share of the steps that every slot gets; raising it: slower, smaller errors
     most: float = 1.0  # share of the steps after which a slot is done in any case; lowering it: faster, larger errors
-    head: str = "none"  # or a file of benchmarks.fit_dsa_head, which then computes doubt
-    decide_per: str = "row"  # "unit": a decision per chunk, if the backbone can forward a part of a row
+    head: str = "none"  # "none": doubt as above; or a file of benchmarks.fit_dsa_head, which then computes doubt
+    decide_per: str = "row"  # "row"; "unit": a decision per chunk, if the backbone can forward a part of a row
 
     def __post_init__(self) -> None:
         within("threshold", self.threshold, 0, float("inf"))

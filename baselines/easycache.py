@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 @dataclass
 class EasyCache(Method):
+    """Reuses the difference between velocity and latent while the estimated change is small."""
+
     threshold: float  # raising it: more steps reuse; faster, larger errors
     warmup: int = 10  # first steps of a slot that are always computed; raising it: slower, smaller errors
     cooldown: int = 1  # last steps of a slot that are always computed; raising it: slower, sharper

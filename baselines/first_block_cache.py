@@ -46,7 +46,7 @@ class FirstBlockCache(FirstBlocks):
     cooldown: int = 0  # last steps of a slot that are always full; raising it: slower, sharper
     max_skip: int = 1000  # largest number of steps without a full forward; raising it: faster, larger errors
     pool: str = "row"  # "row": one mean over the window, as released; "slot": the largest change of an updating slot
-    decide_per: str = "row"  # "unit": a decision per chunk, if the backbone can forward a part of a row
+    decide_per: str = "row"  # "row"; "unit": a decision per chunk, if the backbone can forward a part of a row
 
     knobs = (Knob("threshold", 1e-4, 10.0), Knob("warmup", 20, 0, whole=True))
 

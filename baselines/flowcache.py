@@ -54,16 +54,18 @@ RELEASED = {"attention": "block_causal", "clean_refresh": False}  # applied if t
 
 @dataclass
 class FlowCache(Method):
+    """Decides for every chunk, and forwards only the chunks that compute."""
+
     threshold: float  # raising it: more chunk-steps reuse; faster, larger errors
     reuse: str = "increment"  # increment of the latent, as released on MAGI-1 | velocity | residual of the block stack
-    signal: str = "patch_embedding"  # as released on MAGI-1; time_projection on SkyReels-V2
+    signal: str = "patch_embedding"  # "patch_embedding" (released on MAGI-1), "time_projection" (on SkyReels-V2)
     fit: str = "none"  # polynomial p: none (p(r) = r) | wan_retention | wan | own (see `coefficients`)
     coefficients: list[float] = field(default_factory=list)  # of fit: own, highest power first
     warmup: int = 5  # first steps of a chunk that are always computed; raising it: slower, smaller errors at the start
-    cooldown: int = 0  # last steps of a chunk that are always computed; the video's last step always is
-    function: str = "released"  # "stock": the model is not changed
-    prune: bool = True  # forward only chunks that this row updates; False: waiting and finished ones as well
-    nearly_clean: bool = False  # with `released`: keep MAGI-1's duplicate of the oldest chunk
+    cooldown: int = 0  # last steps of a chunk that are computed, at least the video's last; raising it: slower, sharper
+    function: str = "released"  # "released": the model is changed as in the release; "stock": it is not
+    prune: bool = True  # True: forward only chunks that this row updates; False: waiting and finished ones as well
+    nearly_clean: bool = False  # True: with `released`, keep MAGI-1's duplicate of the oldest chunk
     capacity: int = 0  # size of the key-value cache in chunks, 0 for all; raising it: more memory, fewer keys dropped
     queries: str = "frame"  # queries that rank keys in compression: the newest chunk's last token | frame | chunk
     importance: float = 0.07  # weight of importance against redundancy in compression; raising it: more importance

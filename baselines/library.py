@@ -71,6 +71,8 @@ class Library(Protocol):
 
 @dataclass
 class External(Method):
+    """Sets a library's hooks on the model and reads from them what was skipped."""
+
     library: str  # diffusers | cache_dit
     technique: str  # a technique of that library; "none": no hooks
     options: dict[str, Any]  # fields of the library's own configuration; see its documentation

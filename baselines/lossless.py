@@ -26,6 +26,8 @@ from engine.row import Row
 
 @dataclass
 class Lossless(Method):
+    """Narrows every forward to the slots that matter, and always computes."""
+
     @property
     def requires(self) -> frozenset[str]:
         return frozenset({"narrow", "settled"})

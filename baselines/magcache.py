@@ -35,9 +35,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class MagCache(Method):
+    """Reuses the residual of the block stack for the steps that a table of ratios allows."""
+
     threshold: float  # limit of the accumulated error; raising it: more steps are skipped; faster, larger errors
-    ratios: list[float]  # gamma at every step of a slot, the first is 1; of the conditional branch
-    ratios_uncond: list[float] = field(default_factory=list)  # of the other branches; empty: one decision for all
+    ratios: list[float]  # measured gamma of every step of a slot, 1 at the first; of the conditional branch
+    ratios_uncond: list[float] = field(default_factory=list)  # the same of the other branches; []: one decision for all
     max_skip: int = 4  # K, largest number of steps without a forward; raising it: faster, larger errors
     retention: float = 0.2  # share of the steps, from the first on, that are computed; raising it: slower, safer
 

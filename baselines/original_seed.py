@@ -19,7 +19,9 @@ from engine.method import Method
 
 @dataclass
 class OriginalSeed(Method):
-    offset: int = 1000  # added to every seed; choose a value that gives seeds which the run does not use
+    """Changes the seed and nothing else."""
+
+    offset: int = 1000  # added to every seed; raising it: another control; choose seeds that the run does not use
 
     def __post_init__(self) -> None:
         if not self.offset:

@@ -39,9 +39,11 @@ KINDS = ("attention", "cross_attention", "feed_forward")
 
 @dataclass
 class PAB(Method):
+    """Reuses the output of every kind of attention for a fixed number of steps."""
+
     attention: int = 2  # self-attention is computed once in this number of steps; raising it: faster, larger errors
-    cross_attention: int = 6  # the same for cross-attention; 6 in every released model
-    feed_forward: int = 1  # the same for feed-forward; 1 never reuses
+    cross_attention: int = 6  # for cross-attention, 6 in every release; raising it: faster, larger errors
+    feed_forward: int = 1  # for feed-forward; raising it: faster, larger errors; 1 never reuses
     begin: float = 850.0  # timestep below which reuse starts; raising it: earlier reuse, faster
     end: float = 100.0  # timestep at which reuse ends; raising it: slower, sharper
 

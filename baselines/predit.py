@@ -48,6 +48,8 @@ EPS = 1e-12
 
 @dataclass
 class PrediT(Method):
+    """Predicts the velocity for a number of steps that depends on its last change."""
+
     tolerance: float  # tau; raising it: longer horizons; faster, larger errors; 0 evaluates every step
     max_horizon: int = 8  # largest number of consecutive predicted steps; raising it: faster, larger errors
     corrector: float = 0.0  # c; raising it to 1: slopes of second order, which amplify errors; 0: backward differences

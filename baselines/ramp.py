@@ -33,10 +33,10 @@ from engine.row import Row
 class Ramp(Scheduled):
     """Extrapolates by a line of fitted slope; `Scheduled` decides and stores."""
 
-    computed: list[list[int]] = field(default_factory=list)  # steps per AR unit; more of them: slower, nearer
-    gains: list[list[float]] = field(default_factory=list)  # g of every step, as many lists; higher: bolder; []: all 1
+    computed: list[list[int]] = field(default_factory=list)  # computed steps per AR unit; more: slower, smaller errors
+    gains: list[list[float]] = field(default_factory=list)  # g per step, as many lists; raising: longer slope; []: 1
     selective: str = "none"  # what a forward covers: none | prefix (no waiting frames) | exact (block-causal only)
-    made_for: dict[str, Any] = field(default_factory=dict)  # settings of the model fitted to; others are refused
+    made_for: dict[str, Any] = field(default_factory=dict)  # settings of the fitted model; others are refused
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -19,6 +19,8 @@ from engine.method import Method
 
 @dataclass
 class ReducedSteps(Method):
+    """Changes the number of sampler steps and nothing else."""
+
     fraction: float  # share of the model's steps that are kept; raising it: slower, closer to the Original
 
     def __post_init__(self) -> None:

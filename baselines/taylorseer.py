@@ -47,14 +47,16 @@ BRANCHES = ("attention", "cross_attention", "feed_forward")
 
 @dataclass
 class TaylorSeer(Method):
+    """Forecasts the outputs of the branches, or of the last block, between two full steps."""
+
     interval: float  # one step in `interval` is full; raising it: faster, larger errors; 2.5 alternates 3 and 2
     order: int = 1  # order of the expansion, 0 reuses; raising it: better on smooth features, more noise and memory
-    variant: str = "full"  # "lite": forecast only the last block's output
-    counter: str = "slot"  # "segment": one count for all slots, as in a wrapper around the window
+    variant: str = "full"  # "full": forecast every branch of every block; "lite": only the last block's output
+    counter: str = "slot"  # "slot": each slot counts its own steps; "segment": one count for all, as in a wrapper
     warmup: int = 1  # number of full steps at the start ("first enhance"); raising it: slower, smaller errors
     cooldown: int = 0  # number of full steps at the end; raising it: slower, sharper
     formula: str = "taylorseer"  # taylorseer | newton | taylor | hicache | foca | adams_bashforth
-    decide_per: str = "row"  # "unit": a decision per chunk, if the backbone can forward a part of a row
+    decide_per: str = "row"  # "row"; "unit": a decision per chunk, if the backbone can forward a part of a row
 
     knobs = (Knob("interval", 1.0, 10.0), Knob("warmup", 24, 1, whole=True))
 

@@ -54,15 +54,17 @@ COEFFICIENTS = {  # of Wan 2.1 T2V 1.3B, which SkyReels-V2 uses for its own mode
 
 @dataclass
 class TeaCache(Method):
+    """Reuses the residual, velocity or increment while the accumulated estimate is below the threshold."""
+
     threshold: float  # raising it: more rows reuse; faster, larger errors
     fit: str = "wan_retention"  # polynomial: wan_retention | wan | none (p(r) = r) | own (see `coefficients`)
     coefficients: list[float] = field(default_factory=list)  # of fit: own, highest power first
-    signal: str = "time_projection"  # wan_retention is fitted on it, wan on time_embedding
-    warmup: int = 5  # first steps that are always computed (5 with retention, 1 without); raising it: slower
-    cooldown: int = 0  # last steps that are always computed (0 with retention, 1 without); raising it: slower
+    signal: str = "time_projection"  # wan_retention is fitted on "time_projection", wan on "time_embedding"
+    warmup: int = 5  # first steps that are always computed (5 with retention, 1 without); raising it: slower, safer
+    cooldown: int = 0  # last steps that are always computed (0 with retention, 1 without); raising it: slower, sharper
     pool: str = "row"  # "row": one accumulator over all frames, as released; "slot": one per latent slot
-    per_branch: bool = False  # an accumulator per guidance branch, as released; same decisions, twice the state
-    nonnegative: bool = False  # p below 0 counts as 0
+    per_branch: bool = False  # True: an accumulator per guidance branch, as released; same decisions, twice the state
+    nonnegative: bool = False  # True: p below 0 counts as 0
     reuse: str = "residual"  # of the block stack, as released on SkyReels-V2 | velocity | increment, as on MAGI-1
     counter: str = "rows"  # "calls", as released: counts all branches, restarts at the number of rows; needs per_branch
 

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 @dataclass
 class Uniform(Method):
+    """Computes at a fixed interval, whatever the content."""
+
     interval: float  # one row in `interval` is computed; raising it: faster, larger errors; 2.5 alternates 2 and 3
     order: int = 0  # order of the extrapolation; raising it: better on a smooth trajectory, amplifies noise more
     reuse: str = "velocity"  # at order 0: the "velocity", or the last "increment" of the latent, for any step length

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 @dataclass
 class XCache(Method):
+    """Compares every block's input with the previous chunk's at the same step, and reuses its residual."""
+
     floor: float = 0.97  # smallest similarity that may skip; raising it: slower, smaller errors
     slack: float = 0.02  # how far a similarity may lie below its running mean; raising it: faster, larger errors
     deviation: float = 2.0  # limit of the largest token deviation; raising it: faster, larger errors; 0 computes all

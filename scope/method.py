@@ -55,30 +55,32 @@ from scope.predictors import ORDER, Guards, Predictor
 
 @dataclass
 class Scope(Method):
+    """Decides by two thresholds on the signal's change; predicts with the predictor that is set."""
+
     tau_cache: float  # raising it: more steps reuse an old velocity; faster, larger errors
     tau_predict: float  # raising it: more steps are extrapolated instead of computed; faster, larger errors
     decay: float = 0.75  # factor on the score after a Predict; raising it towards 1: earlier recomputes, slower
     max_skip: int = 5  # largest number of steps without a forward; raising it: faster, larger errors
     predictor: str = "newton2"  # taylor1 | newton2 | taylor2 | momentum | hicache | foca | spectrum | auto
     history: str = "lower"  # if anchors are too few for the order: "lower" the order (two anchors), or "recompute"
-    signal: str = "time_projection"  # signal of the discrepancy; "latent" depends on the content
+    signal: str = "time_projection"  # of the discrepancy, any of the backbone; "latent" depends on the content
     reference: str = "previous"  # compare with the "previous" step or with the last "recompute"
-    rescale: str = "none"  # "poly": apply the polynomial `coefficients` to the discrepancy, as in TeaCache
-    coefficients: list[float] = field(default_factory=list)  # highest power first
+    rescale: str = "none"  # "none"; "poly": apply the polynomial `coefficients` to the discrepancy, as in TeaCache
+    coefficients: list[float] = field(default_factory=list)  # of rescale: poly, highest power first
     reuse: str = "velocity"  # Cache reuses the "velocity", or the last "increment" of the latent, for any step length
     selective: str = "prefix"  # none | prefix | hull | exact (block-causal only): the frames that a forward covers
-    interval_ratio: list[float] = field(default_factory=list)  # share of the prefix early, midway, late; empty: all
-    decide_per: str = "row"  # "unit": a decision per chunk, if the backbone can forward a part of a row
+    interval_ratio: list[float] = field(default_factory=list)  # share of the prefix by stage; raising: slower; []: all
+    decide_per: str = "row"  # "row"; "unit": a decision per chunk, if the backbone can forward a part of a row
     warmup: int = 1  # first steps of a slot that are always computed; raising it: slower, smaller errors at the start
     cooldown: int = 0  # last steps of a slot that are always computed; raising it: slower, sharper
     beta: float = 0.7  # weight of older slopes in momentum; raising it: smoother, slower response
     rho_max: float = 6.0  # largest extrapolation distance / last gap between anchors; raising it: more extrapolation
-    min_gap: float = 1e-6  # anchors with a smaller gap lower the order
+    min_gap: float = 1e-6  # anchors with a smaller gap lower the order; raising it: lower orders, steadier
     clip: float = 0.5  # limit of the relative correction to the last velocity; raising it: larger steps; inf: no limit
-    reject: float = math.inf  # a larger relative correction recomputes; costs one prediction per decision
+    reject: float = math.inf  # larger corrections recompute; costs a prediction; raising it: faster; inf: never
     risk: float = math.inf  # RACER's limit of the risk; raising it: more of the prediction in its blend; inf: no blend
-    amplitude: float = math.inf  # how far a prediction may exceed the channel's last range, relative to it; inf: any
-    eps: float = 1e-8  # in Eq. 4
+    amplitude: float = math.inf  # limit beyond the channel's last range; raising it: larger predictions; inf: any
+    eps: float = 1e-8  # in Eq. 4; raising it: lower scores where the signal is small, faster
 
     knobs = (
         Knob("tau_predict", 1e-3, 10.0, follows={"tau_cache": 0.43}),

@@ -1,10 +1,16 @@
 """docs/methods.md agrees with the docstrings, for every method on the menu."""
 
+import dataclasses
+import inspect
+import re
+from importlib import import_module
+
 import pytest
 from omegaconf import OmegaConf
 
 from baselines.shared.catalogue import LABELS, PAGE, main, pages, read, render
 from conf.schema import CONF, options
+from engine.method import Method
 
 PAGES = {page.name: page for page in pages()}
 
@@ -27,6 +33,22 @@ def test_a_method_says_where_it_stands_what_it_looks_at_what_it_holds_and_what_i
         assert page.labels.get(label, "").endswith("."), label
     for name, _, comment in page.fields:
         assert comment, f"{name} has no comment"
+
+
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
+def test_a_class_says_what_it_does_and_a_number_what_raising_it_does(page):
+    """The comment of a flag says what True or False does."""
+    module = "scope.method" if page.name == "scope" else f"baselines.{page.name}"
+    own = [kind for _, kind in inspect.getmembers(import_module(module), inspect.isclass) if kind.__module__ == module]
+    method = next(kind for kind in own if issubclass(kind, Method))
+    assert not method.__doc__.startswith(f"{method.__name__}("), "the docstring is the one that dataclasses make"
+    comments = {name: comment for name, _, comment in page.fields}
+    for field in dataclasses.fields(method):
+        comment = comments[field.name]
+        if field.type in ("int", "float"):
+            assert re.search("raising|lowering", comment), f"{field.name}: {comment}"
+        elif field.type == "bool":
+            assert comment.startswith("True: ") or "False: " in comment, f"{field.name}: {comment}"
 
 
 def test_labels_fields_and_equations_are_read_from_a_source(tmp_path):
