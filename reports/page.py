@@ -15,7 +15,7 @@ import jinja2
 import pandas as pd
 import yaml
 
-from reports import players, reference_rows, style
+from reports import players, previews, reference_rows, style
 from reports.alt import describe
 from reports.curves import MODES
 from reports.line import Line, shown, status
@@ -57,6 +57,7 @@ def render(report: Report, drawn: list[Drawn], videos: str = "..") -> str:
         artefacts=[figure for figure in drawn if not figure.model],
         prompts=prompts,
         left_out=left_out,
+        small=any(player["video"].startswith(previews.FOLDER) for prompt in prompts for player in prompt["players"]),
         notes=notes(report),
         blanks=blanks(report),
         verdicts=verdicts(report),

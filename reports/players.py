@@ -10,10 +10,11 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from reports import style
+from reports import previews, style
 from reports.contrast import GROUNDS, legible
 from reports.curves import MODES, decisions
 from reports.records import MOST_ROWS, Study, label, originals
+from store import Record
 
 MOST_VIDEOS = 400  # raising it: more prompts on the page, which then opens more slowly
 KEY = 12  # letters of an Original's key in a link to its prompt
@@ -63,8 +64,6 @@ def _player(study: Study, video: pd.Series, videos: str) -> dict[str, Any]:
         name, errors = "1 − SSIM", [1 - value for value in per_frame["ssim"]]
     grid = decisions(record.trace())
     steps = ["".join(CODES[mode] for mode in slot if mode >= 0) for slot in grid]
-    exists = (record.path / "video.mp4").exists()
-    path = "/".join(quote(part) for part in Path(os.path.relpath(record.path, study.root)).parts)
     validity = (record.quality or {}).get("validity") or {}
     numbers = [f"{video['speedup']:.2f}×"] if not math.isnan(video["speedup"]) else []
     numbers += [f"{video['psnr']:.1f} dB"] if math.isfinite(video["psnr"]) and not random else []
@@ -73,7 +72,7 @@ def _player(study: Study, video: pd.Series, videos: str) -> dict[str, Any]:
         "original": video["method"] == "original",
         "variant": bool(video["variant"]),
         "colours": colours(video["method"]),
-        "video": f"{videos}/{path}/video.mp4" if exists else "",
+        "video": _video(study, record, videos),
         "numbers": ", ".join(numbers),
         "slots": steps,
         "decided": _decided(steps),
@@ -85,6 +84,14 @@ def _player(study: Study, video: pd.Series, videos: str) -> dict[str, Any]:
         "errors": [round(float(value), 4) for value in errors],
         "measure": name,
     }
+
+
+def _video(study: Study, record: Record, videos: str) -> str:
+    """The path from the page to the video of a record, or to its small copy from a bundle; "" if it has neither."""
+    if (record.path / "video.mp4").exists():
+        path = "/".join(quote(part) for part in Path(os.path.relpath(record.path, study.root)).parts)
+        return f"{videos}/{path}/video.mp4"
+    return previews.name(record)
 
 
 def _decided(steps: list[str]) -> str:

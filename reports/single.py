@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
+from reports import previews
 from reports.page import Drawn, render
 from reports.players import prompts
 from reports.report import Report
 from store import writing
 
-PARTS = ("paper.html", "figures", "tables")  # of RESULTS/report, besides the page
+PARTS = ("paper.html", "figures", "tables", previews.FOLDER)  # of RESULTS/report, besides the page
 VIDEOS = "videos"  # the folder for videos inside the zip
 PACKED = (".mp4", ".png")  # not compressed again
 DATE = (1980, 1, 1, 0, 0, 0)  # the same report gives the same bytes
@@ -46,6 +47,8 @@ def _files(report: Report, folder: Path) -> Iterator[tuple[str, Path]]:
     shown, _ = prompts(report.study, VIDEOS)
     for name in dict.fromkeys(player["video"] for prompt in shown for player in prompt["players"] if player["video"]):
         inside = unquote(name)
+        if inside.startswith(f"{previews.FOLDER}/"):
+            continue
         yield inside, report.study.root / inside.removeprefix(f"{VIDEOS}/")
 
 

@@ -7,7 +7,19 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from reports import ablations, curves, disagreements, figures, formats, page, paper, paper_layout, single, style
+from reports import (
+    ablations,
+    curves,
+    disagreements,
+    figures,
+    formats,
+    page,
+    paper,
+    paper_layout,
+    previews,
+    single,
+    style,
+)
 from reports.paper_figures import ARTEFACTS
 from reports.report import Report
 from store import writing
@@ -47,6 +59,7 @@ def build(report: Report, send: bool = False) -> Path:
     ablations.write(report, folder / "tables")
     paper.write(report, folder)
     disagreements.write(folder / "tables")
+    previews.write(report.study.records, folder)
     with writing(folder / "index.html") as draft:
         draft.write_text(page.render(report, drawn), encoding="utf-8")
     if send:

@@ -1,11 +1,12 @@
-"""Bundles: the records of a store in one file, without videos, to hand to others.
+"""Bundles: the records of a store in one file, without videos or with small previews, to hand to others.
 
-    python -m store export RESULTS bundle.jsonl.gz
+    python -m store export RESULTS bundle.jsonl.gz [--previews]
 
 A bundle is a gzip file of JSON lines. The first row holds the version of the format and the number of records. Each
-further row is a record (run.json, scores, per-frame metrics, decisions) or a schedule: the iterations, slots and noise
-levels that decisions belong to, once for all records that share them. Every row has a checksum over its content. The
-form of the rows is bundle.schema.json, which store/bundled.py checks on reading.
+further row is a record (run.json, scores, per-frame metrics, decisions), a preview of the record before it, or a
+schedule: the iterations, slots and noise levels that decisions belong to, once for all records that share them. Every
+row has a checksum over its content. The form of the rows is bundle.schema.json, which store/bundled.py checks on
+reading.
 
 JSON lines and not parquet: the pinned packages have no parquet library, and records are nested and differ in their
 fields. gzip reduces equal settings of neighbouring records to a few bytes.
@@ -17,18 +18,20 @@ import gzip
 import hashlib
 import json
 import marshal
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
-from store import checks
+from store import checks, clips
 from store.files import writing
 from store.index import gc_paused
 from store.record import CURVES, Record, StoreError
 from store.store import Store
 
-VERSION = 1  # of the format; raised by any change that an older program would misread
+VERSION = 2  # of the format; raised by any change that an older program would misread
+WITHOUT_PREVIEWS = 1  # version of a bundle that older programs can read
 SUFFIX = ".jsonl.gz"
 LEVEL = 4  # of gzip; raising it to 6: 7 % smaller files, more than twice the time
 DECIMALS = {"psnr": 2}  # of per-frame values in a bundle: 0.01 dB
@@ -39,20 +42,22 @@ CELL_FILES = ("vbench",)  # folders of RESULTS with measurements over a whole ce
 Row = tuple[str, Mapping[str, Any]]
 
 
-def export(store: Store, path: Path) -> tuple[int, dict[str, str]]:
+def export(store: Store, path: Path, previews: bool = False) -> tuple[int, dict[str, str]]:
     """Write all records of `store` to `path`; returns their number, and which are left out and why.
 
-    The same records give the same bytes. Raises StoreError if `path` has another suffix or cannot be written.
+    previews: also a small copy of each video (store/clips.py). The same records give the same bytes.
+
+    Raises StoreError if `path` has another suffix or cannot be written, or a video cannot be read.
     """
     if not path.name.endswith(SUFFIX):
         raise StoreError(f"{path} cannot be a bundle; want a name that ends in {SUFFIX}, e.g. bundle{SUFFIX}")
     with gc_paused():
-        rows, left = collect(store)
+        rows, left = collect(store, previews)
         write(rows, path)
     return sum(kind == "record" for kind, _ in rows), left
 
 
-def collect(store: Store) -> tuple[list[Row], dict[str, str]]:
+def collect(store: Store, previews: bool = False) -> tuple[list[Row], dict[str, str]]:
     """The rows of a store as (kind, content), the first one included; and which records are left out, and why."""
     rows: list[Row] = []
     left: dict[str, str] = {}
@@ -69,10 +74,14 @@ def collect(store: Store) -> tuple[list[Row], dict[str, str]]:
             continue
         ledger, fresh = _ledger(record, schedules)
         rows += [("schedule", fresh)] if fresh else []
-        rows.append(("record", _content(record, scores[0], ledger)))
+        content = _content(record, scores[0], ledger)
+        rows.append(("record", content))
+        clip = clips.of(record) if previews else ""
+        rows += [("preview", clips.content(content, clip))] if clip else []
     left |= {str(path.relative_to(store.root)): why for path, why in sorted(store.damaged.items())}
-    count = sum(kind == "record" for kind, _ in rows)
-    head = {"schema": VERSION, "records": count, "files": dict(_cell_files(store.root))}
+    kinds = Counter(kind for kind, _ in rows)
+    head: dict[str, Any] = {"records": kinds["record"], "files": dict(_cell_files(store.root))}
+    head |= {"schema": VERSION, "previews": kinds["preview"]} if previews else {"schema": WITHOUT_PREVIEWS}
     return [("bundle", head), *rows], left
 
 

@@ -6,12 +6,14 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from store import clips
 from store.bundle import MODES, SHARED, VERSION, canonical, sha256
+from store.checks import SEAL, holds_as_written
 from store.checks import faults as contradictions
 from store.index import gc_paused
 from store.json_schema import Test, compiled, faults
@@ -24,6 +26,12 @@ class Bundled(Record):
 
     content: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     schedule: Mapping[str, list[Any]] | None = field(default=None, compare=False, repr=False)
+    clip: str = field(default="", compare=False, repr=False)  # base64 of its preview
+
+    @property
+    def preview(self) -> bytes | None:
+        """The bytes of a small mp4 of the video, or None if the bundle has none."""
+        return clips.decoded(self.clip) if self.clip else None
 
     @property
     def quality(self) -> dict[str, Any] | None:
@@ -87,28 +95,61 @@ def read(path: Path) -> Bundle:
     with gc_paused():
         lines = _lines(path)
         head = _head(path, next(lines, ""))
-        records: dict[str, Record] = {}
-        damaged: dict[str, str] = {}
-        schedules: dict[str, Mapping[str, list[Any]]] = {}
-        count = 0
+        reading = _Reading(path)
         for number, line in enumerate(lines, 2):
             kind, content, wrong = _row(line)
-            count += kind != "schedule"
-            if kind == "schedule" and not wrong:
-                schedules[sha256(canonical(content))] = content
-            elif not wrong:
-                record, wrong = _record(path, content, schedules)
-                place = "/".join(record.path.parts[-3:])
-                wrong = wrong or ("its key is in the bundle twice" if place in records else "")
-                if not wrong:
-                    records[place] = record
+            reading.count += kind != "schedule"
+            wrong = wrong or reading.add(kind, content, line)
             if wrong:
-                damaged[f"{path.name} row {number}{_place(content)}"] = wrong
-    if count != head["records"]:
-        damaged[path.name] = (
-            f"its first row says {head['records']} records, but it has {count}; rows were removed or added"
+                reading.damaged[f"{path.name} row {number}{_place(content)}"] = wrong
+    previews = head.get("previews", 0)
+    if reading.count != head["records"] + previews:
+        told = f"{head['records']} records" + (f" and {previews} previews" if previews else "")
+        reading.damaged[path.name] = (
+            f"its first row says {told}, but it has {reading.count}; rows were removed or added"
         )
-    return Bundle(path, list(records.values()), head["files"], damaged)
+    return Bundle(path, list(reading.records.values()), head["files"], reading.damaged)
+
+
+@dataclass
+class _Reading:
+    """What of a bundle has been read."""
+
+    path: Path
+    records: dict[str, Record] = field(default_factory=dict)
+    schedules: dict[str, Mapping[str, list[Any]]] = field(default_factory=dict)
+    damaged: dict[str, str] = field(default_factory=dict)
+    count: int = 0  # of records and previews, also of those that do not fit
+
+    def add(self, kind: str, content: Mapping[str, Any], line: str) -> str:
+        """Take the content of a row. Returns why it does not fit, or ""."""
+        if kind == "schedule":
+            self.schedules[sha256(canonical(content))] = content
+            return ""
+        if kind == "preview":
+            return self._preview(content)
+        if kind != "record":
+            return "it is another header"
+        record, wrong = _record(self.path, content, self.schedules, line)
+        place = "/".join(record.path.parts[-3:])
+        if wrong or place in self.records:
+            return wrong or "its key is in the bundle twice"
+        self.records[place] = record
+        return ""
+
+    def _preview(self, content: Mapping[str, Any]) -> str:
+        place = "/".join(content[name] for name in ("model", "cell", "key"))
+        record = self.records.get(place)
+        if not isinstance(record, Bundled):
+            return "the record of its preview is missing"
+        if record.clip:
+            return "its preview is in the bundle twice"
+        try:
+            clips.decoded(content["mp4"])
+        except ValueError as error:
+            return str(error)
+        self.records[place] = replace(record, clip=content["mp4"])
+        return ""
 
 
 @cache
@@ -169,13 +210,13 @@ def _row(line: str) -> tuple[str, Mapping[str, Any], str]:
     return kind, content, "" if fits(kind)(content) else next(faults(content, schema()["$defs"][kind]))
 
 
-def _record(path: Path, content: Mapping[str, Any], schedules: Mapping[str, Any]) -> tuple[Record, str]:
+def _record(path: Path, content: Mapping[str, Any], schedules: Mapping[str, Any], line: str) -> tuple[Record, str]:
     """The record of a row, and what is wrong with it."""
     run, cell = content["run"], f"{content['model']}/{content['cell']}"
     ledger = content["ledger"]
     schedule = schedules.get(ledger["schedule"]) if ledger else None
     record = Bundled(path / cell / content["key"], run, content=content, schedule=schedule)
-    wrong = next(contradictions(record.path, run, cell, ()), "")
+    wrong = next(contradictions(record.path, run, cell, (), _sealed(line, run)), "")
     if run.get("schema", 0) > SCHEMA:
         wrong = f"its record has schema {run['schema']}, newer than {SCHEMA}; update the program"
     elif ledger and schedule is None:
@@ -183,6 +224,16 @@ def _record(path: Path, content: Mapping[str, Any], schedules: Mapping[str, Any]
     elif schedule and {*map(len, schedule.values())} != {len(ledger["modes"])}:
         wrong = "its decisions do not fit their schedule"
     return record, wrong
+
+
+def _sealed(line: str, run: Mapping[str, Any]) -> bool:
+    """Whether the seal of run.json holds by the text of its row as `canonical` writes it, which saves writing it again.
+
+    False if the text is different, or could be that of another mapping named `run`.
+    """
+    _, found, rest = line.partition(',"run":')
+    text, end, _ = rest.rpartition(',"scores":')
+    return bool(found and end and ',"run":' not in rest) and holds_as_written(text, str(run.get(SEAL)))
 
 
 def _place(content: Mapping[str, Any]) -> str:

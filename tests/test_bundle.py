@@ -129,7 +129,7 @@ def test_removed_and_repeated_rows_are_named(bundle, tmp_path):
 
 def test_a_newer_bundle_and_files_that_are_no_bundle_are_refused_in_one_line(bundle, tmp_path):
     def newer(found):
-        found[0]["content"]["schema"] = 2
+        found[0]["content"]["schema"] = 3
         found[0]["signature"] = "something that this version does not know"
 
     (tmp_path / "text.jsonl.gz").write_text("no gzip")
@@ -139,7 +139,7 @@ def test_a_newer_bundle_and_files_that_are_no_bundle_are_refused_in_one_line(bun
     for path, told in (
         (
             rewritten(bundle, tmp_path, newer).rename(tmp_path / "newer.jsonl.gz"),
-            "bundle schema 2, newer than 1; update the program",
+            "bundle schema 3, newer than 2; update the program",
         ),
         (rewritten(bundle, tmp_path, lambda found: found.pop(0)).rename(tmp_path / "headless.jsonl.gz"), "no header"),
         (tmp_path / "text.jsonl.gz", "no complete bundle"),
@@ -173,6 +173,12 @@ def test_both_of_our_checks_agree_with_the_package_jsonschema(bundle):
         assert {True, False} == {*wanted}
         for one, valid in zip(changed, wanted, strict=True):
             assert valid == (not [*faults(one, rules[kind])]) == fits(one), one
+
+
+def test_an_original_that_was_compared_with_nothing_is_a_record(bundle, tmp_path):
+    compared = dict.fromkeys(("psnr", "ssim", "lpips", "identical"))
+    got = read(rewritten(bundle, tmp_path, lambda found: first(found)["scores"].update(compared), seal=True))
+    assert len(got.records) == 6 and not got.damaged
 
 
 def test_a_schema_with_an_unknown_word_is_not_silently_accepted():
