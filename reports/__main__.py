@@ -1,6 +1,7 @@
 """python -m reports RESULTS [single]: rebuild RESULTS/report from the records; `single` also packs it to send.
 
 python -m reports BUNDLE BUNDLE RESULTS: one report of several results folders and bundles.
+python -m reports wandb PROJECT [RESULTS ...]: the report as runs on W&B (reports/wandb_board.py).
 """
 
 import argparse
@@ -73,8 +74,13 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 0, or 1 for a folder or bundle that is none."""
     tolerate()
+    words = sys.argv[1:] if arguments is None else arguments
+    if words[:1] == ["wandb"] and len(words) > 1:
+        from reports import wandb_board
+
+        return wandb_board.main(words[1:])
     try:
-        layout, given = layouts.asked(sys.argv[1:] if arguments is None else arguments)
+        layout, given = layouts.asked(words)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

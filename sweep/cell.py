@@ -8,6 +8,7 @@ import os
 import sys
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
@@ -113,6 +114,8 @@ class Cell:
             raise
         except ValueError as error:
             raise ConfigError(str(error)) from None
+        if run.logger.name == "wandb":
+            _check_names(run, order, settings.name)
         composed = {str(k): v for k, v in OmegaConf.to_container(config, resolve=True).items()}  # type: ignore[union-attr]
         return cls(order, run, model, base, method, composed)
 
@@ -192,6 +195,19 @@ class Job:
 
 def label(name: str, speed: str | None) -> str:
     return name if speed is None else f"{name}-{speed}"
+
+
+def _check_names(run: Run, order: Order, model: str) -> None:
+    """Raise ConfigError if W&B would refuse the names of the cell's run; else a sweep would end without its log."""
+    from reports.wandb_run import refused
+
+    group = run.logger.group or Path(run.results).name
+    names = [f"{model}-{label(order.name, order.speed)}-{'0' * 12}"]
+    wrong = refused(
+        run.logger.project, run.logger.mode, group, names, [model, order.name, *filter(None, [order.speed])]
+    )
+    if wrong:
+        raise ConfigError(f"logger=wandb: {wrong}")
 
 
 def _parameters(method: Method) -> dict[str, Any]:

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import netrc
-import os
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from conf.schema import Logging
+from reports import wandb_run
 from sweep.loggers import Told
-
-PATIENCE = 20  # seconds to wait for the server before the run is kept offline
 
 
 def send(told: Told, options: Logging, folder: Path) -> None:
     """Send one run and finish it."""
     wanted = mode(options)
-    if wanted == "offline":
-        os.environ["WANDB_ERROR_REPORTING"] = "false"  # otherwise it contacts its own server
-    import wandb
-
+    wandb = wandb_run.package(wanted)
     run = start(wandb, told, options, folder, wanted)
     try:
         run.define_metric("iteration")
@@ -42,43 +35,24 @@ def send(told: Told, options: Logging, folder: Path) -> None:
 
 
 def mode(options: Logging) -> str:
-    """`online`, `offline` or `disabled`. With auto, it is online only if there is a key, so that W&B never prompts."""
-    if options.mode != "auto":
-        return options.mode
-    if os.environ.get("WANDB_MODE"):
-        return os.environ["WANDB_MODE"]
-    return "online" if os.environ.get("WANDB_API_KEY") or _in_netrc() else "offline"
-
-
-def _in_netrc() -> bool:
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    try:
-        return netrc.netrc().authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
+    """`online`, `offline` or `disabled`; see reports/wandb_run.py."""
+    return wandb_run.mode(options.mode)
 
 
 def start(wandb: Any, told: Told, options: Logging, folder: Path, wanted: str) -> Any:
     """Start the run; offline if the server does not answer or refuses the key."""
-    for attempt in dict.fromkeys((wanted, "offline")):
-        try:
-            return wandb.init(
-                project=options.project,
-                group=told.group,
-                job_type=told.job,
-                name=told.name,
-                tags=told.tags,
-                config=told.config,
-                dir=str(folder),
-                mode=attempt,
-                reinit="finish_previous",
-                settings=wandb.Settings(console="off", silent=True, init_timeout=PATIENCE, x_disable_stats=True),
-                **({"id": told.id, "resume": "allow"} if attempt == "online" else {"id": told.id}),
-            )
-        except Exception:
-            if attempt == "offline":
-                raise
-    raise RuntimeError("no mode left")  # the loop returns or raises
+    return wandb_run.start(
+        wandb,
+        folder,
+        wanted,
+        told.id,
+        project=options.project,
+        group=told.group,
+        job_type=told.job,
+        name=told.name,
+        tags=told.tags,
+        config=told.config,
+    )
 
 
 def table(wandb: Any, path: Path) -> Any:
