@@ -48,7 +48,7 @@ refused: list[str] = []  # the errors of the other cells
 def compose(config: DictConfig) -> None:
     """Compose and check one cell of the sweep. All cells are checked before the first one runs."""
     try:
-        cell = Cell.of(Order.of(config), planned=True)
+        cell = Cell.of(Order.of(config), planned=True, composed=config)
         _ = cell.prompts
         if not cell.run.dry_run:
             _ = cell.model.weights_id

@@ -12,7 +12,9 @@ A file whose `defaults` list names something else (other groups, packages) is le
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from hydra._internal.sources_registry import SourcesRegistry
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import OmegaConf
 
+from conf import quick
 from conf.errors import ConfigError, nearest
 from conf.fields import defaults_of
 
@@ -35,20 +38,25 @@ class FileConfigSource(files.FileConfigSource):  # type: ignore[misc]
     """Hydra's reader of a folder, which completes the files of GROUPS."""
 
     def load_config(self, config_path: str) -> ConfigResult:
-        return _completed(super().load_config(config_path), config_path, Path(self.path))
+        read = partial(super().load_config, config_path)
+        found = quick.once(self.scheme(), os.path.join(self.path, self._normalize_file_name(config_path)), read)
+        return _completed(found, config_path, Path(self.path))
 
 
 class ImportlibResourcesConfigSource(packages.ImportlibResourcesConfigSource):  # type: ignore[misc]
     """The same for a package: what Hydra reads from where a program imports `run` instead of starting it."""
 
     def load_config(self, config_path: str) -> ConfigResult:
-        return _completed(super().load_config(config_path), config_path, Path(str(resources.files(self.path))))
+        folder, read = Path(str(resources.files(self.path))), partial(super().load_config, config_path)
+        found = quick.once(self.scheme(), str(folder / self._normalize_file_name(config_path)), read)
+        return _completed(found, config_path, folder)
 
 
 def register() -> None:
     """Let Hydra read its files through this module. Both classes keep Hydra's names: its registry goes by these."""
     for reader in (FileConfigSource, ImportlibResourcesConfigSource):
         SourcesRegistry.instance().types[reader.scheme()] = reader
+    quick.register()
 
 
 def _completed(found: ConfigResult, config_path: str, folder: Path) -> ConfigResult:
@@ -78,7 +86,7 @@ def _said(group: str, name: str, folders: Sequence[Path], inside: tuple[str, ...
         raise ConfigError(f"{group}/{inside[-1]}.yaml builds on {name}, which is not there{nearest(name, known)}")
     if path is None:
         return {}
-    content = _plain(OmegaConf.load(path))
+    content = quick.once("content", f"{path}", lambda: _plain(OmegaConf.load(path)))
     bases = content.pop("defaults", [])
     if not _simple(bases):
         return content

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -45,6 +46,7 @@ NO_DEPARTURE = ("_target_", "name", "checkpoint", "weights")  # recorded elsewhe
 CHOSEN = ("model", "method", "prompts", "speed", "logger", "experiment")  # what names a file of the menu
 OTHER_NAMES = {"prompt": "prompts.list", "limit": "prompts.limit"}  # what users write: the setting
 _NOTHING = object()
+_earlier: dict[tuple[type, str], Any] = {}  # a dataclass and its values: the instance
 SEEDS = (-(2**63), 2**64 - 1)  # the range that torch.Generator.manual_seed accepts
 LOGGERS = {"none": "", "wandb": "wandb", "tensorboard": "tensorboard", "trackio": "trackio"}  # name: package
 
@@ -201,7 +203,7 @@ def _typed(kind: type, node: DictConfig, where: str) -> Any:
         plain = OmegaConf.to_container(node, resolve=True)
         assert isinstance(plain, dict)
         plain.pop("_target_", None)
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), literal(plain)))
+        return _made(kind, plain)
     except MissingMandatoryValue as error:
         raise ConfigError(f"{prefix}{error.full_key or error.key} has no value; set it on the command line") from None
     except OmegaConfBaseException as error:
@@ -209,6 +211,17 @@ def _typed(kind: type, node: DictConfig, where: str) -> Any:
         raise ConfigError(f"{name}: {str(error).splitlines()[0]}{_remedy(str(error), name)}") from None
     except (ValueError, TypeError) as error:
         raise error if isinstance(error, ConfigError) else ConfigError(f"{where or 'run'}: {error}") from None
+
+
+def _made(kind: type, plain: dict[Any, Any]) -> Any:
+    """An instance of the dataclass `kind`. Those without state of their own are copied for the next cell of a sweep."""
+    key = kind, repr(plain)
+    if key in _earlier:
+        return deepcopy(_earlier[key])
+    found = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), literal(plain)))
+    if not issubclass(kind, Method):
+        _earlier[key] = deepcopy(found)
+    return found
 
 
 def _remedy(message: str, name: str) -> str:

@@ -36,9 +36,9 @@ class History:
     """
 
     def __init__(self, depth: int, dtype: torch.dtype | str | None = "float32") -> None:
+        """`dtype`: of the stored values, or its name in torch; None takes that of the first pushed values."""
         self.depth = depth
-        # of the stored values; None: the dtype of the first pushed values
-        self.dtype: torch.dtype | None = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+        self.dtype = dtype  # of the stored values; a name, because a plan of a sweep does without torch
         self.levels: dict[int, list[float]] = {}  # oldest first
         self._head: dict[int, int] = {}
         self._buffer: Tensor | None = None
@@ -127,7 +127,8 @@ class History:
         return new
 
     def _empty(self, slots: int, values: Tensor) -> Tensor:
-        return values.new_zeros((self.depth, slots, *values.shape[1:]), dtype=self.dtype)
+        dtype: torch.dtype | None = getattr(torch, self.dtype) if isinstance(self.dtype, str) else self.dtype
+        return values.new_zeros((self.depth, slots, *values.shape[1:]), dtype=dtype)
 
 
 @lru_cache(maxsize=64)  # all sites of a row use the same arguments

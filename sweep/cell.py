@@ -93,12 +93,13 @@ class Cell:
     composed: dict[str, Any]
 
     @classmethod
-    def of(cls, order: Order, planned: bool = False) -> Cell:
+    def of(cls, order: Order, planned: bool = False, composed: DictConfig | None = None) -> Cell:
         """Make all checks that need no model in memory. Raises ConfigError, WeightsError.
 
         `planned`: the cell only serves to tell what is to be done, so a plan of the model is enough, if there is one.
+        `composed`: what the order was made of, if it is at hand.
         """
-        config = OmegaConf.create(order.config)
+        config = OmegaConf.create(order.config) if composed is None else composed
         assert isinstance(config, DictConfig)
         run, kind, settings, method = parse(config, planned)
         device = device_of(run.device)
@@ -116,8 +117,8 @@ class Cell:
             raise ConfigError(str(error)) from None
         if run.logger.name == "wandb":
             _check_names(run, order, settings.name)
-        composed = {str(k): v for k, v in OmegaConf.to_container(config, resolve=True).items()}  # type: ignore[union-attr]
-        return cls(order, run, model, base, method, composed)
+        plain = {str(k): v for k, v in OmegaConf.to_container(config, resolve=True).items()}  # type: ignore[union-attr]
+        return cls(order, run, model, base, method, plain)
 
     @property
     def name(self) -> str:

@@ -1,0 +1,82 @@
+"""The cells of a sweep, composed one after another in this process: Hydra's basic launcher, without its own settings.
+
+Hydra composes and copies some 200 settings of its own with every cell. They are the same for all cells of a command, so
+here the sweep's are kept, and only what a cell chooses is written into them. run.py does the work of the cells itself,
+so nothing else of a job is needed: no folder, no log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.defaults_list import Overrides, _create_defaults_list
+from hydra.core.default_element import ResultDefault
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Override
+from hydra.core.utils import setup_globals
+from hydra.errors import ConfigCompositionException
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+
+def launch(launcher: Any, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[Any]:
+    """Give the function of the command every cell; HydraConfig holds the sweep's settings with the cell's choices."""
+    setup_globals()
+    before, master = HydraConfig.instance().cfg, launcher.config
+    composer = _Composer(launcher.hydra_context.config_loader, master)
+    try:
+        for number, overrides in enumerate(job_overrides, initial_job_idx):
+            config, choices, given = composer.composed(overrides)
+            with read_write(master.hydra), open_dict(master.hydra):
+                master.hydra.runtime.choices = choices
+                master.hydra.overrides.task = given
+                master.hydra.job.id = master.hydra.job.num = number
+            HydraConfig.instance().set_config(master)
+            launcher.task_function(config)
+    finally:
+        HydraConfig.instance().cfg = before
+    return []
+
+
+class _Composer:
+    """Composes the cells of one sweep. Cells that choose the same files share their list."""
+
+    def __init__(self, loader: ConfigLoaderImpl, master: DictConfig) -> None:
+        self.loader, self.master = loader, master
+        self.name = master.hydra.job.config_name
+        self.files: dict[tuple[str, ...], tuple[list[ResultDefault], dict[str, Any]]] = {}
+
+    def composed(self, overrides: Sequence[str]) -> tuple[DictConfig, dict[str, Any], list[str]]:
+        """A cell's settings, its choices by group, and its overrides. Raises ConfigCompositionException."""
+        try:
+            return self._composed([*self.master.hydra.overrides.hydra, *overrides])
+        except OmegaConfBaseException as error:
+            raise ConfigCompositionException().with_traceback(error.__traceback__) from error
+
+    def _composed(self, overrides: list[str]) -> tuple[DictConfig, dict[str, Any], list[str]]:
+        parsed, repository = self.loader._parse_overrides_and_create_caching_repo(self.name, overrides)
+        ours = [override for override in parsed if not override.is_hydra_override()]
+        values = [o for o in ours if isinstance(o.value(), dict) or not repository.group_exists(o.key_or_group)]
+        files, choices = self._files(repository, [override for override in ours if override not in values])
+        config = self.loader._compose_config_from_defaults_list(defaults=files, repo=repository)
+        with open_dict(config):
+            config.pop("hydra", None)
+        OmegaConf.set_struct(config, True)
+        self.loader._apply_overrides_to_config(values, config)
+        OmegaConf.copy_cache(from_config=self.master, to_config=config)
+        return config, {**self.master.hydra.runtime.choices, **choices}, [str(o.input_line) for o in ours]
+
+    def _files(self, repository: Any, chosen: list[Override]) -> tuple[list[ResultDefault], dict[str, Any]]:
+        """The files that these choices compose, and all choices, given and by default."""
+        key = tuple(str(override.input_line) for override in chosen)
+        if key not in self.files:
+            overrides = Overrides(repo=repository, overrides_list=chosen)
+            found, _ = _create_defaults_list(repository, self.name, overrides, prepend_hydra=False, skip_missing=False)
+            for group in [group for group in overrides.override_metadata if group.startswith("hydra/")]:
+                del overrides.override_metadata[group]  # Hydra's own, which config.yaml may choose
+            overrides.ensure_overrides_used()
+            overrides.ensure_deletions_used()
+            self.files[key] = found, dict(overrides.known_choices)
+        return self.files[key]

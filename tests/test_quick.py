@@ -1,0 +1,106 @@
+"""What is composed quickly is what Hydra composes, and a file that has changed is read again."""
+
+import copy
+import os
+
+import hydra
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf, open_dict
+
+import run
+from conf.menu import CONF
+from conf.quick import once
+from conf.schema import departures
+
+SWEEPS = [
+    ["-m", "method=original,scope", "speed=slow,fast", "seeds=[1,2]"],
+    ["-m", "model=magi1_tiny", "method=uniform", "method.interval=2,'3'", "+extra.key=a b", "hydra.verbose=false"],
+    ["-m", "experiment=calibrate", "method=teacache", "~prompts", "+prompts=shapes", "target=flops:0.4"],
+    ["-m", "method=composite", "method.parts={scope:{_target_:scope.method.Scope}}", "logger=tensorboard"],
+]
+
+
+@pytest.fixture
+def seen(monkeypatch, tmp_path):
+    """The cells of a command line as run.py gets them: settings, choices by group, departures from the menu."""
+
+    def cells(arguments):
+        found = []
+
+        def take(config):
+            choices = {k: v for k, v in HydraConfig.get().runtime.choices.items() if not k.startswith("hydra/")}
+            found.append((OmegaConf.to_container(config), choices, _departures(config)))
+
+        command = hydra.main(version_base="1.3", config_path="../conf", config_name="config")(take)
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+        monkeypatch.setattr("sys.argv", ["run.py", *run.planning(arguments, str(tmp_path))])
+        command()
+        return found
+
+    return cells
+
+
+def _departures(config):
+    try:
+        return departures(config)
+    except Exception as error:
+        return str(error)
+
+
+def by_hydra(arguments):
+    """The same cells, each composed by Hydra alone from its own overrides."""
+    lines = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(arguments[1:]), None)[0]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        for line in lines:
+            config = compose("config", overrides=line, return_hydra_config=True)
+            HydraConfig.instance().set_config(config)
+            choices = {k: v for k, v in config.hydra.runtime.choices.items() if not k.startswith("hydra/")}
+            with open_dict(config):
+                del config["hydra"]
+            yield OmegaConf.to_container(config), choices, _departures(config)
+
+
+@pytest.mark.parametrize("arguments", SWEEPS, ids=lambda line: line[1])
+def test_the_cells_of_a_sweep_are_those_of_hydra(arguments, seen):
+    assert seen(arguments) == list(by_hydra(arguments))
+
+
+@pytest.mark.parametrize("wrong", ["method=scop", "method.tau=1", "group/none=a", "+method=scope", "~method=teacache"])
+def test_what_hydra_refuses_is_refused(wrong, seen):
+    with pytest.raises(Exception) as theirs:
+        list(by_hydra(["-m", "seeds=[0],[1]", wrong]))
+    with pytest.raises(type(theirs.value)) as ours:
+        seen(["-m", "seeds=[0],[1]", wrong])
+    assert str(ours.value).partition("Config search path")[0] == str(theirs.value).partition("Config search path")[0]
+
+
+def test_a_file_is_read_again_only_after_it_has_changed(tmp_path):
+    path, reads = tmp_path / "a.yaml", []
+    path.write_text("a: 1")
+
+    def read():
+        reads.append(path.read_text())
+        return {"text": reads[-1]}
+
+    first = once("text", f"{path}", read)
+    first["text"] = "changed by the caller"
+    assert once("text", f"{path}", read) == {"text": "a: 1"} and len(reads) == 1
+    path.write_text("a: 2")
+    os.utime(path, ns=(0, 1))
+    assert once("text", f"{path}", read) == {"text": "a: 2"} and len(reads) == 2
+    assert once("text", "no such file", lambda: {"a": 1}) == {"a": 1}
+
+
+def test_questions_to_the_menu_share_its_sources():
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+    assert isinstance(loader, ConfigLoaderImpl)
+    twin = copy.deepcopy(loader.repository)
+    assert twin.sources == loader.repository.sources and twin.sources is not loader.repository.sources
