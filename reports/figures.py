@@ -21,7 +21,8 @@ def speed_quality(frame: pd.DataFrame, model: str) -> Figure | None:
     """Quality against speedup, a panel per metric, with the Pareto front and the Original run twice.
 
     Higher is closer to the Original. A marker is hollow if another line is both faster and closer and the intervals do
-    not overlap. None if nothing has been scored.
+    not overlap. A line with other prompts than the others is hollow too, and not on the front. None if nothing has been
+    scored.
     """
     rows = headline(frame[(frame["model"] == model) & ~frame["method"].isin(CONTROLS) & frame["speedup"].notna()])
     names = [name for name in ("psnr", "ssim", "lpips") if np.isfinite(rows[name]).any()]
@@ -42,11 +43,12 @@ def _scatter(axes: Axes, rows: pd.DataFrame, metric: Metric) -> None:
     sign = 1 if metric.better == "higher" else -1
     start = [(1.0, EXACT[metric.name])] if metric.name in EXACT else []
     front: list[tuple[float, float]] = []
+    known = rows[rows["ranked"]]
     best = -math.inf
-    for x, y in sorted([*zip(rows["speedup"], rows[metric.name], strict=True), *start], reverse=True):
+    for x, y in sorted([*zip(known["speedup"], known[metric.name], strict=True), *start], reverse=True):
         if sign * y > best:
             front, best = [*front, (x, y)], sign * y
-    axes.plot(*zip(*front, strict=True), color=style.SOFT, lw=1, ls=(0, (1, 1.5)), zorder=1)
+    axes.plot([x for x, _ in front], [y for _, y in front], color=style.SOFT, lw=1, ls=(0, (1, 1.5)), zorder=1)
     for _, line in rows.iterrows():
         ink, y = style.colour(line["method"]), line[metric.name]
         spans: dict[str, Any] = {}
@@ -54,7 +56,7 @@ def _scatter(axes: Axes, rows: pd.DataFrame, metric: Metric) -> None:
             ends = [abs(line[name] - line[f"{name}_{end}"]) for end in ("low", "high")]
             spans[axis] = [[e] for e in ends] if not any(map(math.isnan, ends)) else None
         axes.errorbar(line["speedup"], y, **spans, color=ink, elinewidth=0.8, lw=0, alpha=0.5, zorder=2)
-        face = "white" if _dominated(line, rows, metric) else ink
+        face = ink if line["ranked"] and not _dominated(line, known, metric) else "white"
         axes.plot(line["speedup"], y, style.MARKERS.get(line["speed"], "D"), color=ink, mfc=face, ms=6, zorder=3)
     axes.set(xlabel="speedup over the Original (×)", title=f"{metric.title.split(' (')[0]}, up is closer")
     axes.set_ylabel(metric.title)

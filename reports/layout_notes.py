@@ -20,6 +20,7 @@ TOLD = (
     Kind.APART,
     Kind.BESIDE,
     Kind.ACROSS,
+    Kind.PROMPTS,
     Kind.REPEAT,
     Kind.PREVIEW,
     Kind.SEED,

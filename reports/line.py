@@ -62,6 +62,11 @@ class Line:
         return self.method not in CONTROLS
 
     @property
+    def ranked(self) -> bool:
+        """Whether it may be compared with other accelerated lines: it has the prompts that they have."""
+        return self.accelerated and not self.marked(Kind.PROMPTS)
+
+    @property
     def machine(self) -> str:
         """The devices that its videos were made on; "not recorded" if none is known."""
         return "; ".join(sorted(set(self.records["device"]) - {""})) or "not recorded"
@@ -103,12 +108,32 @@ def numbers(lines: Iterable[Line]) -> pd.DataFrame:
     """The lines as a table for figures: identity, counts, and each metric with `_low`, `_high` and `paper_`."""
     ends = [f"{name}_{end}" for name in BY_NAME for end in ENDS]
     paper = [f"paper_{name}" for name in PRINTED]
-    columns = [*ROW, "name", "signed", "videos", "invalid", "failed", "diverged", *BY_NAME, *ends, *paper, *ALSO]
+    columns = [
+        *ROW,
+        "name",
+        "signed",
+        "ranked",
+        "videos",
+        "invalid",
+        "failed",
+        "diverged",
+        *BY_NAME,
+        *ends,
+        *paper,
+        *ALSO,
+    ]
     return pd.DataFrame([_numbers(line) for line in lines], columns=columns)
 
 
 def _numbers(line: Line) -> dict[str, Any]:
-    found: dict[str, Any] = {**line.row, "name": line.name, "signed": line.signed, **line.counts(), **line.also}
+    found: dict[str, Any] = {
+        **line.row,
+        "name": line.name,
+        "signed": line.signed,
+        "ranked": line.ranked,
+        **line.counts(),
+        **line.also,
+    }
     for metric in METRICS:
         estimate = line.estimates.get(metric.name, NONE)
         found |= dict(zip((metric.name, *(f"{metric.name}_{end}" for end in ENDS)), estimate, strict=True))

@@ -22,6 +22,7 @@ class Kind(Enum):
     APART = "records differ in {}"  # what, with its values
     BESIDE = "made with {} {}, its Originals with {}"  # what, ours, theirs
     ACROSS = "made with {} {}, other lines with {}"  # what, ours, theirs; reports/across.py
+    PROMPTS = "has {} of the prompts that other lines have"  # reports/common_prompts.py
     REPEAT = "= repeat"  # reports/reference_rows.py
     PREVIEW = "= mp4"
     SEED = "= other seed"
@@ -45,6 +46,7 @@ SIGNS = {  # what follows the name of a line, in this order
     Kind.RANDOM: "‡",
     Kind.PAPER: "§",
     Kind.TUNED: "¶",
+    Kind.PROMPTS: "◊",
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from reports import across, machine, paired, provenance, reference_rows
+from reports import across, common_prompts, machine, paired, provenance, reference_rows
 from reports.marks import DEFAULTS, Kind
 from reports.metric import SIMILARITIES
 from reports.records import Study, prompt_hash
@@ -34,7 +34,8 @@ def notes(report: Report) -> list[str]:
         for mark in line.marked(Kind.ATTENTION)
     ]
     found += (
-        across.notes(study)
+        common_prompts.notes(study, lines)
+        + across.notes(study)
         + provenance.notes(study, lines)
         + reference_rows.notes(study, lines, SIMILARITIES)
         + machine.notes(study, lines)
@@ -63,7 +64,10 @@ def signs(report: Report) -> list[str]:
             names.setdefault(mark.details[0], []).append(f"{line.name} on {line.model}")
     said = [f"{', '.join(lines)} ({settings})" for settings, lines in names.items()]
     found += [f"¶ tuned on calibration prompts of the same model: {'; '.join(said)}."] if said else []
-    return found + ["‡ random weights: speed, memory and FLOPs only."] * (Kind.RANDOM in used)
+    found += ["‡ random weights: speed, memory and FLOPs only."] * (Kind.RANDOM in used)
+    return found + ["◊ other prompts than the other lines: no rank, not bold, not on the front."] * (
+        Kind.PROMPTS in used
+    )
 
 
 def protocol(study: Study) -> list[str]:

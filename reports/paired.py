@@ -46,7 +46,7 @@ def compare(lines: Sequence[Line], metrics: Sequence[Metric]) -> list[Pair]:
     """For each model and metric, the best accelerated line compared with each of the others."""
     found = []
     for model in dict.fromkeys(line.model for line in lines):
-        own = [line for line in lines if line.model == model and line.accelerated and len(line.valid)]
+        own = [line for line in lines if line.model == model and line.ranked and len(line.valid)]
         for metric in metrics:
             known = [line for line in own if metric.source and not np.isnan(line.value(metric.name))]
             ranked = sorted(known, key=lambda line: line.value(metric.name), reverse=metric.better == "higher")

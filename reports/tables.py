@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from reports import across, machine, paired, provenance, published, reference_rows
+from reports import across, common_prompts, machine, paired, provenance, published, reference_rows
 from reports.estimates import also, estimates
 from reports.line import Line
 from reports.marks import Kind, Mark
@@ -18,14 +18,17 @@ from reports.records import Study, label, used
 
 def main(study: Study) -> tuple[tuple[Line, ...], tuple[Pair, ...]]:
     """The lines, the Original first and SCOPE last, and the differences between them."""
-    lines = [_line(study, row, records) for row, records in study.rows()]
+    prompts = common_prompts.common(study)
+    lines = [_line(study, row, records, prompts[row["model"]]) for row, records in study.rows()]
     lines = across.mark(study, machine.mark(reference_rows.mark(study, lines, SIMILARITIES)))
     pairs = across.comparable(study, paired.compare(lines, METRICS))
     best = across.trimmed(study, lines, machine.trimmed(study, lines, paired.best(lines, pairs)))
     return tuple(replace(line, best=names) for line, names in zip(lines, best, strict=True)), tuple(pairs)
 
 
-def _line(study: Study, row: dict[str, str], records: pd.DataFrame) -> Line:
+def _line(study: Study, row: dict[str, str], records: pd.DataFrame, prompts: frozenset[str]) -> Line:
+    apart = common_prompts.marks(records, prompts)
+    records = common_prompts.restricted(records, prompts)
     random, estimated = bool((records["weights"] == "random").any()), bool(records["estimated"].any())
     found, blanks = estimates(study, row, records, random)
     line = Line(
@@ -44,7 +47,7 @@ def _line(study: Study, row: dict[str, str], records: pd.DataFrame) -> Line:
     devices = _devices(study, line)
     marks = [Mark(Kind.ESTIMATED)] * estimated + [Mark(Kind.RANDOM)] * random + _point(row, records)
     marks += [Mark(Kind.DEVICES, (str(len(devices)), ", ".join(devices)))] * (len(devices) > 1)
-    return replace(line, marks=(*marks, *_attention(study, line), *provenance.marks(study, line)))
+    return replace(line, marks=(*marks, *apart, *_attention(study, line), *provenance.marks(study, line)))
 
 
 def _attention(study: Study, line: Line) -> list[Mark]:

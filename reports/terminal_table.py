@@ -63,7 +63,7 @@ def verdicts(report: Report) -> list[str]:
 
 def _headline(lines: list[Line]) -> str:
     """`SCOPE fast is 2.8× faster at 33.8 dB`: SCOPE's fastest line, or the fastest of all."""
-    known = [line for line in lines if line.accelerated and line.known("speedup")]
+    known = [line for line in lines if line.ranked and line.known("speedup")]
     if not known:
         return "no method can be compared with the Original yet"
     best = max(known, key=lambda line: (line.method == "scope", line.value("speedup")))
