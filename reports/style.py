@@ -83,10 +83,11 @@ def save(fig: Figure, folder: Path, name: str) -> list[str]:
     """Write `name`.svg and .png atomically, without dates or versions in them; return the names."""
     with matplotlib.rc_context(SETTINGS):
         fig.draw_without_rendering()
-        fig.set_layout_engine("none")  # laid out once, not at every drawing
+        fig.set_layout_engine("none")  # laid out and measured once, not at every drawing
+        frame = fig.get_tightbbox().padded(matplotlib.rcParams["savefig.pad_inches"])
         for suffix, clean in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
             with writing(folder / f"{name}.{suffix}") as draft:
-                fig.savefig(draft, metadata=clean)
+                fig.savefig(draft, metadata=clean, bbox_inches=frame)
                 if suffix == "svg":
                     draft.write_text(_for_the_dark(draft.read_text(encoding="utf-8")), encoding="utf-8")
     return [f"{name}.svg", f"{name}.png"]

@@ -25,7 +25,6 @@ TEACACHE = {"threshold": 0.3, "reuse": "velocity"}
 CASES = {
     "synchronous": {"frames": SHORT, "ar_step": 0},
     "asynchronous": {"frames": SHORT},
-    "two segments": {"frames": LONG},
     "three segments": {"frames": THREE},
     "no guidance": {"frames": LONG, "guidance": 1.0},
     "another frame rate": {"frames": SHORT, "fps": 16},

@@ -46,23 +46,30 @@ def add(store: Store, method: str, key: str, frames: np.ndarray | None, **run) -
         } | run
 
 
-@pytest.fixture
-def results(tmp_path, monkeypatch):
-    """A store with two prompts, an Original, its repeat and a method each; and LPIPS on random convolutions."""
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with the store that every test gets a copy of, and with LPIPS weights: random convolutions."""
+    folder = tmp_path_factory.mktemp("made")
     shapes = [(64, 3, 11), (192, 64, 5), (384, 192, 3), (256, 384, 3), (256, 256, 3)]
     generator, state = torch.Generator().manual_seed(0), {}
     for layer, (out, into, size) in zip(lpips_weights.LAYERS["alex"], shapes, strict=True):
         state[f"{layer}.weight"] = torch.randn(out, into, size, size, generator=generator) / math.sqrt(into) / size
         state[f"{layer}.bias"] = torch.zeros(out)
-    save_file(state, tmp_path / "lpips_alex.safetensors")
-    monkeypatch.setenv("SCOPE_WEIGHTS", str(tmp_path))
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "nothing"))
-    store = Store(tmp_path / "results")
+    save_file(state, folder / "lpips_alex.safetensors")
+    store = Store(folder / "results")
     for n in (1, 2):
         add(store, "original", f"o{n}", moving(n), prompt=f"p{n}")
         add(store, "original_repeat", f"r{n}", moving(n), prompt=f"p{n}", reference_key=f"o{n}")
         add(store, "scope", f"s{n}", moving(n, 5), prompt=f"p{n}", reference_key=f"o{n}")
-    return store
+    return folder
+
+
+@pytest.fixture
+def results(made, tmp_path, monkeypatch):
+    """A store with two prompts, an Original, its repeat and a method each; and LPIPS on random convolutions."""
+    monkeypatch.setenv("SCOPE_WEIGHTS", str(made))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "nothing"))
+    return Store(shutil.copytree(made / "results", tmp_path / "results"))
 
 
 def reseal(folder: Path) -> None:
