@@ -27,6 +27,8 @@ class Resident:
         if not model.loaded and not any(model.adopt(other) for other in self.models):
             self.release()
             model.load()
+            gc.collect()
+            gc.freeze()  # `collect` need not look at the modules and libraries again: it takes 1 ms instead of 0.4 s
         self.models.append(model)
 
     def release(self) -> None:
@@ -34,6 +36,7 @@ class Resident:
         for model in self.models:
             model.unload()
         self.models = []
+        gc.unfreeze()
         collect()
 
 
