@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING, Any
 
 from baselines.shared.cadence import asks, one_of, own_steps, within
 from baselines.shared.kv_compression import score
+from baselines.shared.model_settings import by_name
 from baselines.shared.residual_cache import QUANTITIES, Reused
 from baselines.teacache import COEFFICIENTS, polynomial
 from engine.discrepancy import Discrepancy
@@ -99,7 +100,7 @@ class FlowCache(Method):
         wanted: dict[str, Any] = {"kv_capacity": self.capacity, "kv_queries": self.queries} if self.capacity else {}
         if self.function == "released":
             wanted |= RELEASED | ({} if self.nearly_clean else {"nearly_clean": 1.0})
-        return replace(settings, **{name: value for name, value in wanted.items() if hasattr(settings, name)})
+        return replace(settings, **{name: value for name, value in wanted.items() if name in by_name(settings)})
 
     def reset(self) -> None:
         self.moved = Discrepancy(eps=0.0)

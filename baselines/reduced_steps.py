@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from baselines.shared.model_settings import by_name
 from engine.method import Method
 
 
@@ -28,7 +29,6 @@ class ReducedSteps(Method):
             raise ValueError(f"fraction must lie in (0, 1], got {self.fraction}")
 
     def reschedule(self, settings: Any) -> Any:
-        changed = {"steps": max(1, round(settings.steps * self.fraction))}
-        if getattr(settings, "ar_step", 0):
-            changed["ar_step"] = max(1, round(settings.ar_step * self.fraction))
-        return replace(settings, **changed)
+        given = by_name(settings)
+        counts = [name for name in ("steps", "ar_step") if given.get(name)]
+        return replace(settings, **{name: max(1, round(given[name] * self.fraction)) for name in counts})

@@ -28,6 +28,12 @@ def class_of(node: DictConfig, group: str) -> type:
         raise ConfigError(f"{group}._target_ cannot be imported: {' '.join(str(error).split())}") from error
 
 
+def settings_of(kind: type) -> type | None:
+    """The dataclass of a backbone's settings, the attribute `Settings` of its class; None if `kind` is no backbone."""
+    found = getattr(kind, "Settings", None)
+    return found if isinstance(found, type) else None
+
+
 def plan_of(node: DictConfig) -> type | None:
     """What stands for the backbone that `node` names until its weights are wanted; None if there is nothing.
 

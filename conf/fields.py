@@ -18,6 +18,8 @@ from typing import Any
 
 from hydra.utils import get_class
 
+from conf.classes import settings_of
+
 OPEN = "???"  # OmegaConf's mark of a value that still has to be given
 CONSTANTS = {"math.inf": math.inf, "-math.inf": -math.inf}
 FACTORIES: dict[str, Any] = {"list": [], "dict": {}}
@@ -49,7 +51,7 @@ def _imported(target: str) -> dict[str, Any]:
         found: Any = get_class(target)
     except Exception:
         return {}
-    kind = getattr(found, "Settings", found)
+    kind = settings_of(found) or found
     if not is_dataclass(kind):
         return {}
     values = ((f, f.default if f.default_factory is MISSING else f.default_factory()) for f in fields(kind) if f.init)

@@ -19,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from conf.classes import class_of, device_of, plan_of
+from conf.classes import class_of, device_of, plan_of, settings_of
 from conf.errors import ConfigError, meant, nearest
 from conf.menu import CONF, GROUPS, in_full
 from conf.suite import Prompts, read_prompts
@@ -168,13 +168,14 @@ def parse(config: DictConfig, planned: bool = False) -> tuple[Run, type, Any, Me
     own = {key: config[key] for key in config if key not in ("model", "method")}
     run = _typed(Run, OmegaConf.create(own), "")
     backbone = (plan_of(config.model) if planned else None) or class_of(config.model, "model")
-    if not hasattr(backbone, "Settings"):
+    settings = settings_of(backbone)
+    if settings is None:
         raise ConfigError(f"model._target_ names {backbone.__name__}, which is not a backbone: it has no Settings")
     method = class_of(config.method, "method")
     if not issubclass(method, Method):
         raise ConfigError(f"method._target_ names {method.__name__}, which is not a subclass of engine.method.Method")
     own_method = _begun(config.method, method) if run.task == "calibrate" else config.method
-    return run, backbone, _typed(backbone.Settings, config.model, "model"), _typed(method, own_method, "method")
+    return run, backbone, _typed(settings, config.model, "model"), _typed(method, own_method, "method")
 
 
 def _begun(node: DictConfig, method: type[Method]) -> DictConfig:

@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
         help="the folder that run.py wrote to, or several folders and bundles; `single` after them also writes one zip "
         "to send, with all videos",
     )
-    parser.add_argument("--verbose", action="store_true", help="also the notes, what is missing and the paper's rows")
+    parser.add_argument("--verbose", action="store_true", help="also the notes, what is missing and the paper's lines")
     parser.add_argument("--quiet", action="store_true", help="only write the files")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     parser.add_argument("--again", action="store_true", help="draw everything again, even if no record has changed")
@@ -108,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def print_notes(*places: Path, console: Any = None) -> None:
-    """Everything that the page says besides: notes on the table, what is missing, the paper's rows judged."""
+    """Everything that the page says besides: notes on the table, what is missing, the paper's lines judged."""
     from reports import read
     from reports.paper import print_summary
     from reports.terminal_table import print_notes

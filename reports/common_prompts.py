@@ -52,7 +52,7 @@ def notes(study: Study, lines: Sequence[Line]) -> list[str]:
 
 def _sets(study: Study, model: str) -> Iterator[frozenset[str]]:
     """The prompts of each line of a model."""
-    return (frozenset(records["prompt"]) for _, records in study.rows(model))
+    return (frozenset(records["prompt"]) for _, records in study.lines(model))
 
 
 def _of(sets: Sequence[frozenset[str]]) -> frozenset[str]:

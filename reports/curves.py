@@ -15,7 +15,7 @@ from reports import style
 from reports.records import CONTROLS, Study, headline, label
 from reports.statistics import band
 
-Curve = tuple[dict[str, str], str, np.ndarray, np.ndarray]  # row, label, seconds (T,), values (n, T)
+Curve = tuple[dict[str, str], str, np.ndarray, np.ndarray]  # identity, label, seconds (T,), values (n, T)
 MODES = tuple(style.MODES)  # cache, predict, recompute: by rising cost
 
 
@@ -37,11 +37,11 @@ def decisions(trace: list[dict]) -> np.ndarray:
 def timeline(study: Study, model: str) -> Figure | None:
     """Which latent slots each iteration cached, predicted or recomputed: a panel per line, for its first prompt."""
     panels = []
-    for row, group in study.rows(model, headline):
+    for identity, group in study.lines(model, headline):
         valid = group[group["status"] == "ok"]
-        trace = study.record(valid.iloc[0]).trace() if len(valid) and row["method"] not in CONTROLS[1:] else []
+        trace = study.record(valid.iloc[0]).trace() if len(valid) and identity["method"] not in CONTROLS[1:] else []
         if trace:
-            panels.append((label({**row, "label": valid["label"].iloc[0]}), row["method"], trace))
+            panels.append((label({**identity, "label": valid["label"].iloc[0]}), identity["method"], trace))
     if not panels:
         return None
     with rc_context(style.SETTINGS):
@@ -105,7 +105,10 @@ def drift(study: Study, model: str) -> Figure | None:
             _drifts(axes, found)
             title = {"lpips": "LPIPS", "psnr": "PSNR (dB)"}[name]
             axes.set(xlabel="time in the video (s)", ylabel=title, title=f"{title} per frame")
-            ends = [(float(values.mean(0)[-1]), text, style.colour(row["method"])) for row, text, _, values in found]
+            ends = [
+                (float(values.mean(0)[-1]), text, style.colour(identity["method"]))
+                for identity, text, _, values in found
+            ]
             style.label_lines(axes, ends, x=float(found[-1][2][-1]))
     return figure
 
@@ -115,9 +118,9 @@ def _drifts(axes: Axes, found: list[Curve]) -> None:
     bands = [band(values) for _, _, _, values in found]
     low, high = min(middle.min() for middle, _, _ in bands), max(middle.max() for middle, _, _ in bands)
     room, wide = 0.15 * (high - low) or 0.1, 0
-    for (row, _, seconds, _), (middle, lower, upper) in zip(found, bands, strict=True):
-        ink = style.colour(row["method"])
-        axes.plot(seconds, middle, color=ink, ls=style.LINES.get(row["speed"], "-"))
+    for (identity, _, seconds, _), (middle, lower, upper) in zip(found, bands, strict=True):
+        ink = style.colour(identity["method"])
+        axes.plot(seconds, middle, color=ink, ls=style.LINES.get(identity["speed"], "-"))
         if np.median(upper - lower) > 0.6 * (high - low) > 0:
             wide += 1
         else:
@@ -139,43 +142,43 @@ def _drifts(axes: Axes, found: list[Curve]) -> None:
 
 
 def _curves(study: Study, model: str, name: str) -> list[Curve]:
-    """(row, label, seconds (T,), values (n, T)) of every line with per-frame values, without the Original.
+    """(identity, label, seconds (T,), values (n, T)) of every line with per-frame values, without the Original.
 
     A frame identical to the Original's has infinite PSNR; it gets the highest finite value of all frames.
     """
     found: list[Curve] = []
     collected = []
-    for row, group in study.rows(model, headline):
+    for identity, group in study.lines(model, headline):
         valid = group[(group["status"] == "ok") & (group["weights"] != "random")]
         scored = [study.record(video).quality or {} for _, video in valid.iterrows()]
         lists = [(quality.get("per_frame") or {}).get(name) for quality in scored]
         kept = [values for values in lists if values]
-        if row["method"] != "original" and kept:
-            collected.append((row, valid, kept))
+        if identity["method"] != "original" and kept:
+            collected.append((identity, valid, kept))
     finite = [value for _, _, kept in collected for values in kept for value in values if value is not None]
-    for row, valid, kept in collected if finite else ():
+    for identity, valid, kept in collected if finite else ():
         shortest = min(map(len, kept))
         values = np.array([[max(finite) if v is None else v for v in values[:shortest]] for values in kept], float)
         fps = valid["fps"].iloc[0]
         seconds = np.arange(shortest) / (fps if fps > 0 else 1)
-        found.append((row, label({**row, "label": valid["label"].iloc[0]}), seconds, values))
+        found.append((identity, label({**identity, "label": valid["label"].iloc[0]}), seconds, values))
     return found
 
 
 def memory(frame: pd.DataFrame, model: str) -> Figure | None:
     """Peak memory of each line: allocated, and reserved by the allocator."""
-    rows = frame[(frame["model"] == model) & frame["peak_memory_gb"].notna() & ~frame["method"].isin(CONTROLS[1:])]
-    rows = headline(rows)
-    if rows.empty:
+    lines = frame[(frame["model"] == model) & frame["peak_memory_gb"].notna() & ~frame["method"].isin(CONTROLS[1:])]
+    lines = headline(lines)
+    if lines.empty:
         return None
     with rc_context(style.SETTINGS):
-        figure = Figure((5.6, 0.6 + 0.3 * len(rows)))
+        figure = Figure((5.6, 0.6 + 0.3 * len(lines)))
         axes = figure.subplots()
-        places = np.arange(len(rows))[::-1]
-        axes.barh(places, rows["peak_reserved_gb"].fillna(0), 0.62, color="white", edgecolor=style.SOFT, lw=0.7)
-        axes.barh(places, rows["peak_memory_gb"], 0.62, color=[style.colour(method) for method in rows["method"]])
-        ends = rows[["peak_memory_gb", "peak_reserved_gb"]].max(axis=1)
-        for place, end, value in zip(places, ends, rows["peak_memory_gb"], strict=True):
+        places = np.arange(len(lines))[::-1]
+        axes.barh(places, lines["peak_reserved_gb"].fillna(0), 0.62, color="white", edgecolor=style.SOFT, lw=0.7)
+        axes.barh(places, lines["peak_memory_gb"], 0.62, color=[style.colour(method) for method in lines["method"]])
+        ends = lines[["peak_memory_gb", "peak_reserved_gb"]].max(axis=1)
+        for place, end, value in zip(places, ends, lines["peak_memory_gb"], strict=True):
             axes.annotate(
                 f"{value:.3g}",
                 (end, place),
@@ -185,7 +188,7 @@ def memory(frame: pd.DataFrame, model: str) -> Figure | None:
                 color=style.SOFT,
                 fontsize=7.5,
             )
-        axes.set_yticks(places, rows["name"].map(style.short))
+        axes.set_yticks(places, lines["name"].map(style.short))
         axes.set_xlabel("peak memory (GB): filled allocated, outlined reserved")
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)

@@ -34,10 +34,10 @@ def table() -> pd.DataFrame:
     """
     papers = [OURS, *dict.fromkeys(line["paper"] for line in published.table("elsewhere").to_dict("records"))]
     lines = []
-    for model, row, metric, printed in _cells():
+    for model, name, metric, printed in _cells():
         told = [text for text in printed.values() if text]
         if len(told) > 1 and len(set(map(_comparable, told))) > 1:
-            line = {"model": model, "row": row, "metric": metric}
+            line = {"model": model, "row": name, "metric": metric}
             line |= {paper: printed.get(paper, "") for paper in papers}
             lines.append(line | {"apart": _apart(metric, told)})
     return pd.DataFrame(lines, columns=["model", "row", "metric", *papers, "apart"])
@@ -78,14 +78,14 @@ def _cells() -> Iterator[tuple[str, str, str, dict[str, str]]]:
     """
     elsewhere = published.table("elsewhere").to_dict("records")
     for ours in published.table("table1").to_dict("records"):
-        model, row = ours["model"], ours["method"]
-        others = [o for o in elsewhere if o["model"] == model and f"{row}-".startswith(f"{o['method']}-")]
+        model, name = ours["model"], ours["method"]
+        others = [o for o in elsewhere if o["model"] == model and f"{name}-".startswith(f"{o['method']}-")]
         for theirs, metric in published.COLUMNS.items():
             printed = {OURS: ours[theirs]} | {o["paper"]: str(o.get(theirs, "")) for o in others}
             if metric == "speedup":
                 printed |= {o["paper"]: o["outcome"] for o in others if o["outcome"]}
             if any(text for paper, text in printed.items() if paper != OURS):
-                yield model, row, metric, printed
+                yield model, name, metric, printed
 
 
 def _comparable(text: str) -> float | str:

@@ -16,7 +16,7 @@ EXACT = {"lpips": 0.0, "ssim": 1.0}  # the Original against itself; its PSNR is 
 
 
 def estimates(
-    study: Study, row: Mapping[str, str], records: pd.DataFrame, random: bool
+    study: Study, identity: Mapping[str, str], records: pd.DataFrame, random: bool
 ) -> tuple[dict[str, Estimate], dict[str, str]]:
     """Every metric of a line; and by metric, why it has no value or what its value leaves out.
 
@@ -24,7 +24,7 @@ def estimates(
     """
     found, blanks = {}, {}
     for metric in METRICS:
-        found[metric.name], why = _estimate(study, row, records, metric, random)
+        found[metric.name], why = _estimate(study, identity, records, metric, random)
         if why:
             blanks[metric.name] = why
     valid = records[records["status"] == "ok"]
@@ -43,7 +43,7 @@ def also(records: pd.DataFrame) -> dict[str, float]:
 
 
 def _estimate(
-    study: Study, row: Mapping[str, str], records: pd.DataFrame, metric: Metric, random: bool
+    study: Study, identity: Mapping[str, str], records: pd.DataFrame, metric: Metric, random: bool
 ) -> tuple[Estimate, str]:
     valid = records[records["status"] == "ok"]
     if not len(valid):
@@ -52,8 +52,8 @@ def _estimate(
     if metric.quality and random:
         return NONE, "random weights"
     if metric.name == "vbench":
-        return _vbench(study, row)
-    itself = row["method"] == "original" and valid["reference"].isin(["", *valid["key"]]).all()
+        return _vbench(study, identity)
+    itself = identity["method"] == "original" and valid["reference"].isin(["", *valid["key"]]).all()
     if itself and metric in SIMILARITIES:
         if metric.name not in EXACT:
             return NONE, "infinite: the Original compared with itself"
@@ -82,9 +82,9 @@ def _lacks(study: Study, valid: pd.DataFrame, metric: Metric) -> str:
     return str(lacks or "not recorded")
 
 
-def _vbench(study: Study, row: Mapping[str, str]) -> tuple[Estimate, str]:
+def _vbench(study: Study, identity: Mapping[str, str]) -> tuple[Estimate, str]:
     """VBench's total in percent, computed by the evaluation over a whole cell; it has no interval over prompts."""
-    report = study.cell_file("vbench", row)
+    report = study.cell_file("vbench", identity)
     if report.get("total"):
         return Estimate(float(report["total"]["total"]), np.nan, np.nan), ""
     lacks = len(report.get("total_lacks", ()))

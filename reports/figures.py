@@ -24,32 +24,32 @@ def speed_quality(frame: pd.DataFrame, model: str) -> Figure | None:
     not overlap. A line with other prompts than the others is hollow too, and not on the front. None if nothing has been
     scored.
     """
-    rows = headline(frame[(frame["model"] == model) & ~frame["method"].isin(CONTROLS) & frame["speedup"].notna()])
-    names = [name for name in ("psnr", "ssim", "lpips") if np.isfinite(rows[name]).any()]
+    lines = headline(frame[(frame["model"] == model) & ~frame["method"].isin(CONTROLS) & frame["speedup"].notna()])
+    names = [name for name in ("psnr", "ssim", "lpips") if np.isfinite(lines[name]).any()]
     if not names:
         return None
     with rc_context(style.SETTINGS):
         figure = Figure((3.9 * len(names), 3.5))
         for axes, name in zip(np.ravel(figure.subplots(1, len(names))), names, strict=True):
-            _scatter(axes, rows[np.isfinite(rows[name])], BY_NAME[name])
+            _scatter(axes, lines[np.isfinite(lines[name])], BY_NAME[name])
             _repeat(axes, frame[(frame["model"] == model) & (frame["method"] == "original_repeat")], BY_NAME[name])
         figure.draw_without_rendering()
         for axes, name in zip(figure.axes, names, strict=True):
-            _label_points(axes, rows[np.isfinite(rows[name])], name)
+            _label_points(axes, lines[np.isfinite(lines[name])], name)
     return figure
 
 
-def _scatter(axes: Axes, rows: pd.DataFrame, metric: Metric) -> None:
+def _scatter(axes: Axes, lines: pd.DataFrame, metric: Metric) -> None:
     sign = 1 if metric.better == "higher" else -1
     start = [(1.0, EXACT[metric.name])] if metric.name in EXACT else []
     front: list[tuple[float, float]] = []
-    known = rows[rows["ranked"]]
+    known = lines[lines["ranked"]]
     best = -math.inf
     for x, y in sorted([*zip(known["speedup"], known[metric.name], strict=True), *start], reverse=True):
         if sign * y > best:
             front, best = [*front, (x, y)], sign * y
     axes.plot([x for x, _ in front], [y for _, y in front], color=style.SOFT, lw=1, ls=(0, (1, 1.5)), zorder=1)
-    for _, line in rows.iterrows():
+    for _, line in lines.iterrows():
         ink, y = style.colour(line["method"]), line[metric.name]
         spans: dict[str, Any] = {}
         for axis, name in (("xerr", "speedup"), ("yerr", metric.name)):
@@ -60,7 +60,7 @@ def _scatter(axes: Axes, rows: pd.DataFrame, metric: Metric) -> None:
         axes.plot(line["speedup"], y, style.MARKERS.get(line["speed"], "D"), color=ink, mfc=face, ms=6, zorder=3)
     axes.set(xlabel="speedup over the Original (×)", title=f"{metric.title.split(' (')[0]}, up is closer")
     axes.set_ylabel(metric.title)
-    _frame(axes, [*zip(rows["speedup"], rows[metric.name], strict=True), *start])
+    _frame(axes, [*zip(lines["speedup"], lines[metric.name], strict=True), *start])
     if sign < 0:
         axes.invert_yaxis()
 
@@ -72,11 +72,11 @@ def _frame(axes: Axes, points: list[tuple[float, float]]) -> None:
     axes.set(xlim=(left - aside, right + aside), ylim=(low - room, high + room))
 
 
-def _dominated(line: pd.Series, rows: pd.DataFrame, metric: Metric) -> bool:
+def _dominated(line: pd.Series, lines: pd.DataFrame, metric: Metric) -> bool:
     """Whether another line is both faster and closer to the Original, and the intervals do not overlap."""
 
     def ends(name: str) -> tuple[pd.Series, pd.Series]:
-        low, high = (rows[f"{name}_{end}"].fillna(rows[name]) for end in ("low", "high"))
+        low, high = (lines[f"{name}_{end}"].fillna(lines[name]) for end in ("low", "high"))
         return (low, high) if BY_NAME[name].better == "higher" else (-high, -low)
 
     better = [ends(name)[0] > ends(name)[1][line.name] for name in ("speedup", metric.name)]
@@ -116,16 +116,16 @@ def _repeat(axes: Axes, repeat: pd.DataFrame, metric: Metric) -> None:
     )
 
 
-def _label_points(axes: Axes, rows: pd.DataFrame, name: str) -> None:
+def _label_points(axes: Axes, lines: pd.DataFrame, name: str) -> None:
     """Write names beside the points, moved apart so that they do not overlap."""
     scale = 72 / axes.figure.dpi
-    spots = axes.transData.transform(rows[["speedup", name]].to_numpy(float)) * scale
+    spots = axes.transData.transform(lines[["speedup", name]].to_numpy(float)) * scale
     left, right = axes.bbox.x0 * scale, axes.bbox.x1 * scale
     heights = style.spread(list(spots[:, 1]), 9.5)
     over = max([*heights, 0.0]) - (axes.bbox.y1 * scale - 4), min(heights) - (axes.bbox.y0 * scale + 4)
     shift = max(over[0], 0.0) or min(over[1], 0.0)  # the names stay inside of the panel
     heights = [height - shift for height in heights]
-    for (_, line), (x, y), height in zip(rows.iterrows(), spots, heights, strict=True):
+    for (_, line), (x, y), height in zip(lines.iterrows(), spots, heights, strict=True):
         side = 1 if right - x > 68 or right - x > x - left else -1
         axes.annotate(
             style.short(line["signed"]),
@@ -147,13 +147,13 @@ def radar(study: Study, frame: pd.DataFrame, model: str) -> Figure | None:
     Speedups are relative to the fastest line, PSNR to 50 dB. Memory is the Original's divided by the line's, at most 1.
     SSIM, 1 − LPIPS, prompt adherence and VBench's dimensions are not scaled.
     """
-    rows = headline(frame[(frame["model"] == model) & (frame["videos"] > 0) & (frame["method"] != "original_repeat")])
-    values = _radar_values(study, rows, model)
+    lines = headline(frame[(frame["model"] == model) & (frame["videos"] > 0) & (frame["method"] != "original_repeat")])
+    values = _radar_values(study, lines, model)
     if values.shape[1] < 3 or values.empty:
         return None
     with rc_context(style.SETTINGS):
         figure = Figure((5.6, 4.6))
-        _spokes(figure.add_subplot(projection="polar", theta_offset=np.pi / 2, theta_direction=-1), rows, values)
+        _spokes(figure.add_subplot(projection="polar", theta_offset=np.pi / 2, theta_direction=-1), lines, values)
     return figure
 
 
@@ -161,24 +161,24 @@ def radars(study: Study, frame: pd.DataFrame) -> Figure | None:
     """The Original and the fast points of every model, side by side."""
     plain = frame[(frame["variant"] == "") & (frame["videos"] > 0)]
     fast = plain[(plain["method"] == "original") | (plain["speed"] == "fast")]
-    found = [(model, rows, _radar_values(study, rows, model)) for model, rows in fast.groupby("model", sort=False)]
+    found = [(model, lines, _radar_values(study, lines, model)) for model, lines in fast.groupby("model", sort=False)]
     found = [part for part in found if part[2].shape[1] >= 3 and len(part[1]) > 1]
     if not found:
         return None
     with rc_context(style.SETTINGS):
         figure = Figure((5.8 * len(found), 4.8))
-        for n, (model, rows, values) in enumerate(found):
+        for n, (model, lines, values) in enumerate(found):
             axes = figure.add_subplot(
                 1, len(found), n + 1, projection="polar", theta_offset=np.pi / 2, theta_direction=-1
             )
-            _spokes(axes, rows, values)
+            _spokes(axes, lines, values)
             axes.set_title(str(model), pad=10, loc="center")
     return figure
 
 
-def _spokes(axes: Any, rows: pd.DataFrame, values: pd.DataFrame) -> None:
+def _spokes(axes: Any, lines: pd.DataFrame, values: pd.DataFrame) -> None:
     angles = np.linspace(0, 2 * np.pi, values.shape[1], endpoint=False)
-    for n, line in rows.loc[values.index].iterrows():
+    for n, line in lines.loc[values.index].iterrows():
         known = values.loc[n].notna().to_numpy()
         theta, r = angles[known], values.loc[n].to_numpy(float)[known]
         ink = style.colour(line["method"])
@@ -202,28 +202,29 @@ def _spokes(axes: Any, rows: pd.DataFrame, values: pd.DataFrame) -> None:
     axes.legend(loc="center left", bbox_to_anchor=(1.16, 0.5), fontsize=8, handlelength=2.4)
 
 
-def _radar_values(study: Study, rows: pd.DataFrame, model: str) -> pd.DataFrame:
+def _radar_values(study: Study, lines: pd.DataFrame, model: str) -> pd.DataFrame:
     """One column per axis, in [0, 1]; an axis is left out if only the Original has a value on it."""
-    top, memory = rows["speedup"].max(), rows.loc[rows["method"] == "original", "peak_memory_gb"]
-    psnr = rows["psnr"].where(rows["method"] != "original", np.inf)
+    top, most = lines["speedup"].max(), lines["flops_speedup"].max()
+    memory = lines.loc[lines["method"] == "original", "peak_memory_gb"]
+    psnr = lines["psnr"].where(lines["method"] != "original", np.inf)
     values = pd.DataFrame(
         {
-            f"speedup\n/ {top:.2f}×": rows["speedup"] / top,
-            f"FLOPs speedup\n/ {rows['flops_speedup'].max():.2f}×": rows["flops_speedup"] / rows["flops_speedup"].max(),
+            f"speedup\n/ {top:.2f}×": lines["speedup"] / top,
+            f"FLOPs speedup\n/ {most:.2f}×": lines["flops_speedup"] / most,
             "PSNR\n/ 50 dB": np.minimum(psnr / 50, 1),
-            "SSIM": rows["ssim"],
-            "1 − LPIPS": 1 - rows["lpips"],
-            "memory": np.minimum(memory.iloc[0] / rows["peak_memory_gb"], 1) if len(memory) else np.nan,
+            "SSIM": lines["ssim"],
+            "1 − LPIPS": 1 - lines["lpips"],
+            "memory": np.minimum(memory.iloc[0] / lines["peak_memory_gb"], 1) if len(memory) else np.nan,
         }
     )
-    groups = {tuple(row.values()): group for row, group in study.rows(model)}
-    for n, line in rows.iterrows():
-        row = {name: line[name] for name in ("model", "method", "speed", "variant")}
-        values.loc[n, "adherence"] = _adherence(study, groups[tuple(row.values())])
-        for name, fact in study.cell_file("vbench", row).get("dimensions", {}).items():
+    groups = {tuple(identity.values()): group for identity, group in study.lines(model)}
+    for n, line in lines.iterrows():
+        identity = {name: line[name] for name in ("model", "method", "speed", "variant")}
+        values.loc[n, "adherence"] = _adherence(study, groups[tuple(identity.values())])
+        for name, fact in study.cell_file("vbench", identity).get("dimensions", {}).items():
             if fact.get("score") is not None:
                 values.loc[n, name.replace("_", "\n")] = fact["score"]
-    others = (rows["method"] != "original").to_numpy()
+    others = (lines["method"] != "original").to_numpy()
     return values.loc[:, values[others].notna().any() if others.any() else values.notna().any()]
 
 

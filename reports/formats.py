@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from reports import reference_rows
+from reports import reference_lines
 from reports.line import ENDS, Line, numbers, shown, status
 from reports.metric import ALSO, BY_NAME, METRICS, Metric
 from reports.notes import CONVENTIONS, blanks, notes, protocol
@@ -132,7 +132,7 @@ def tabular(table: pd.DataFrame, label: str, caption: str, left: int = 2, escape
 def _display(
     report: Report, lines: Sequence[Line], bold: Callable[[str], str], interval: bool = False, latex: bool = False
 ) -> pd.DataFrame:
-    """Some lines for print: name, counts of videos, every metric with a value, and the reference row they reach."""
+    """Some lines for print: name, counts of videos, every metric with a value, and the reference line they reach."""
     text = escape if latex else str
     counts = [line.counts() for line in lines]
     shown_counts = [kind for kind in ("failed", "diverged") if any(line.counts()[kind] for line in report.lines)]
@@ -143,7 +143,7 @@ def _display(
         if any(line.known(metric.name) for line in lines):
             cells = [(line, text(shown(line, metric, interval))) for line in lines]
             columns[_title(metric)] = [bold(cell) if metric.name in line.best else cell for line, cell in cells]
-    reached = [reference_rows.reached(line) for line in lines]
+    reached = [reference_lines.reached(line) for line in lines]
     return pd.DataFrame(columns | ({"note": reached} if any(reached) else {}))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from reports.line import Line
-from reports.records import MOST_ROWS, SPEEDS, Study, label
+from reports.records import MOST_LINES, SPEEDS, Study, label
 from reports.report import Report
 from reports.video import settings
 
@@ -29,7 +29,7 @@ class Group:
     change: str  # its settings that were changed
     setting: str  # length, size, steps and number of prompts, in words
     lines: tuple[Line, ...]
-    left_out: int  # lines of the main table that are not among `lines`: reference rows and, if there are many, variants
+    left_out: int  # lines of the main table that are not in `lines`: reference lines and, if many, variants
 
     @property
     def title(self) -> str:
@@ -57,12 +57,12 @@ def _of_model(study: Study, model: str, lines: Sequence[Line]) -> Iterator[Group
     for line in lines:
         change, _ = _split(line)
         variant = ", ".join(part for part in line.variant.split(", ") if part and part not in change)
-        name = label({**line.row, "variant": variant, "label": line.records["label"].iloc[0]})
+        name = label({**line.identity, "variant": variant, "label": line.records["label"].iloc[0]})
         found.setdefault(", ".join(change), []).append(replace(line, name=name))
     for changed, every in found.items():
         own = [line for line in every if line.accelerated or line.method == "original"]
         points = [line for line in own if _split(line)[1] == [] and line.speed in SPEEDS]
-        chosen = points if len(own) > MOST_ROWS and points else own
+        chosen = points if len(own) > MOST_LINES and points else own
         if chosen:
             missing = len(every) - len(chosen)
             yield Group(TITLES.get(model, model), changed, _setting(study, chosen), tuple(chosen), missing)

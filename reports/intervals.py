@@ -77,7 +77,7 @@ def decided(study: Study) -> Figure | None:
     """The share of each mode at every iteration for SCOPE's fast point, mean over prompts; and totals per video."""
     found = []
     for model in study.models:
-        groups = [group for row, group in study.varied(model, "scope", "fast") if row["variant"] == ""]
+        groups = [group for identity, group in study.varied(model, "scope", "fast") if identity["variant"] == ""]
         traces = [
             study.record(video).trace() for group in groups for _, video in group[group["status"] == "ok"].iterrows()
         ]

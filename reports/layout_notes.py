@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from reports import ranks, reference_rows
+from reports import ranks, reference_lines
 from reports.groups import Group, enumeration
 from reports.marks import Kind
 from reports.metric import BY_NAME, METRICS
@@ -40,7 +40,7 @@ def general(report: Report, groups: Sequence[Group], metrics: Sequence[str]) -> 
     found += _claims(groups, metrics)
     found += [f"{what}." for what in _blanks(groups, metrics)]
     out = sum(group.left_out for group in groups)
-    return found + ([f"Not shown: reference rows and further settings ({out} line{'s' * (out > 1)})."] if out else [])
+    return found + ([f"Not shown: reference lines and further settings ({out} line{'s' * (out > 1)})."] if out else [])
 
 
 def signed(report: Report, groups: Sequence[Group]) -> list[tuple[str, str]]:
@@ -55,7 +55,7 @@ def _marks(groups: Sequence[Group]) -> dict[str, list[tuple[str, str]]]:
     for group in groups:
         for line in group.lines:
             for mark in line.marked(*TOLD):
-                text = reference_rows.MEANING.get(mark.kind, str(mark))
+                text = reference_lines.MEANING.get(mark.kind, str(mark))
                 found.setdefault(text, []).append((group.title, line.name))
     return found
 

@@ -13,7 +13,7 @@ from reports import marks
 from reports.marks import Kind, Mark
 from reports.metric import ALSO, BY_NAME, METRICS, Metric
 from reports.published import PRINTED
-from reports.records import CONTROLS, ROW
+from reports.records import CONTROLS, IDENTITY
 from reports.statistics import NONE, Estimate
 
 ENDS = ("low", "high")
@@ -40,12 +40,12 @@ class Line:
 
     @property
     def key(self) -> tuple[str, str, str, str]:
-        """Its `ROW`, unique among lines."""
+        """Its `IDENTITY`, unique among lines."""
         return self.model, self.method, self.speed, self.variant
 
     @property
-    def row(self) -> dict[str, str]:
-        return dict(zip(ROW, self.key, strict=True))
+    def identity(self) -> dict[str, str]:
+        return dict(zip(IDENTITY, self.key, strict=True))
 
     @property
     def valid(self) -> pd.DataFrame:
@@ -109,7 +109,7 @@ def numbers(lines: Iterable[Line]) -> pd.DataFrame:
     ends = [f"{name}_{end}" for name in BY_NAME for end in ENDS]
     paper = [f"paper_{name}" for name in PRINTED]
     columns = [
-        *ROW,
+        *IDENTITY,
         "name",
         "signed",
         "ranked",
@@ -127,7 +127,7 @@ def numbers(lines: Iterable[Line]) -> pd.DataFrame:
 
 def _numbers(line: Line) -> dict[str, Any]:
     found: dict[str, Any] = {
-        **line.row,
+        **line.identity,
         "name": line.name,
         "signed": line.signed,
         "ranked": line.ranked,

@@ -23,7 +23,7 @@ class Kind(Enum):
     BESIDE = "made with {} {}, its Originals with {}"  # what, ours, theirs
     ACROSS = "made with {} {}, other lines with {}"  # what, ours, theirs; reports/across.py
     PROMPTS = "has {} of the prompts that other lines have"  # reports/common_prompts.py
-    REPEAT = "= repeat"  # reports/reference_rows.py
+    REPEAT = "= repeat"  # reports/reference_lines.py
     PREVIEW = "= mp4"
     SEED = "= other seed"
     REPEAT_SPEED = "speedup within the spread of the Original run twice"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from reports import across, common_prompts, machine, paired, provenance, reference_rows
+from reports import across, common_prompts, machine, paired, provenance, reference_lines
 from reports.marks import DEFAULTS, Kind
 from reports.metric import SIMILARITIES
 from reports.records import Study, prompt_hash
@@ -37,7 +37,7 @@ def notes(report: Report) -> list[str]:
         common_prompts.notes(study, lines)
         + across.notes(study)
         + provenance.notes(study, lines)
-        + reference_rows.notes(study, lines, SIMILARITIES)
+        + reference_lines.notes(study, lines, SIMILARITIES)
         + machine.notes(study, lines)
     )
     found += paired.notes(report.pairs)
@@ -82,7 +82,7 @@ def protocol(study: Study) -> list[str]:
     if diverged := int(videos["diverged"].sum()):
         lines.append(f"{diverged} videos diverged: they no longer follow their Originals. The means include them.")
     lines += [f"Measured: {'; or '.join(sorted(measures))}."] if measures else []
-    reports = [report for row, _ in study.rows() if (report := study.cell_file("vbench", row))]
+    reports = [report for identity, _ in study.lines() if (report := study.cell_file("vbench", identity))]
     return lines + [f"VBench: {text}." for text in sorted(set(map(_vbench, reports)))]
 
 

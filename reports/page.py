@@ -15,13 +15,13 @@ import jinja2
 import pandas as pd
 import yaml
 
-from reports import players, previews, reference_rows, style
+from reports import players, previews, reference_lines, style
 from reports.alt import describe
 from reports.curves import MODES
 from reports.line import Line, shown, status
 from reports.metric import METRICS, Metric
 from reports.notes import blanks, notes
-from reports.records import MOST_ROWS
+from reports.records import MOST_LINES
 from reports.report import Report
 from reports.terminal_table import verdicts
 from reports.video import settings
@@ -53,7 +53,7 @@ def render(report: Report, drawn: list[Drawn], videos: str = "..") -> str:
     prompts, left_out = players.prompts(report.study, videos)
     return environment.get_template("index.html").render(
         models=[_model(model, lines, drawn) for model, lines in report.by_model()],
-        marks={kind.value: meaning for kind, meaning in reference_rows.MEANING.items()},
+        marks={kind.value: meaning for kind, meaning in reference_lines.MEANING.items()},
         artefacts=[figure for figure in drawn if not figure.model],
         prompts=prompts,
         left_out=left_out,
@@ -85,14 +85,14 @@ def _model(model: str, lines: list[Line], drawn: list[Drawn]) -> dict[str, Any]:
     return {
         "name": model,
         "columns": columns,
-        "rows": [_row(line, columns) for line in lines],
-        "variants": sum(bool(line.variant) for line in lines) if len(lines) > MOST_ROWS else 0,
+        "lines": [_line(line, columns) for line in lines],
+        "variants": sum(bool(line.variant) for line in lines) if len(lines) > MOST_LINES else 0,
         "figures": [(figure, describe(figure.kind, figure.caption, lines)) for figure in figures if figure.done],
         "undrawn": [figure.kind.replace("_", " ") for figure in figures if not figure.done],
     }
 
 
-def _row(line: Line, columns: list[Metric]) -> dict[str, Any]:
+def _line(line: Line, columns: list[Metric]) -> dict[str, Any]:
     """A line of the table."""
     return {
         "name": line.name.removesuffix(f" ({line.variant})") + line.signs,
@@ -103,7 +103,7 @@ def _row(line: Line, columns: list[Metric]) -> dict[str, Any]:
         "videos": len(line.valid),
         "status": status(line),
         "original": line.method == "original",
-        "mark": reference_rows.reached(line),
+        "mark": reference_lines.reached(line),
         "comparable": line.comparable,
         "missing": "; ".join(line.reasons()),
     }

@@ -30,13 +30,13 @@ ODD = (
     "Figure 6 counts 70 decisions for MAGI-1 and 594 for SkyReels-V2. MAGI-1 has 208 forwards and 640 chunk-steps at "
     "this length, SkyReels-V2 200 iterations and 400 forwards; 70 is SkyReels-V2's first segment. No setting gives the "
     "printed totals; the tables have our own.",
-    "The text ranks SCOPE above the reduced-step MAGI-1, but the 20-step row has higher SSIM and PSNR.",
+    "The text ranks SCOPE above the reduced-step MAGI-1, but the 20-step line has higher SSIM and PSNR.",
     "FlowCache-fast executes fewer FLOPs than SCOPE-fast on SkyReels-V2 (42.56 against 46.45 PFLOP) but takes longer.",
     "TeaCache-slow on MAGI-1 has a VBench total above the Original's (76.94 against 76.65).",
     "On SkyReels-V2 SCOPE-slow of Table 1 is faster than Table 2's first pair and also closer to the Original "
     "(350.12 s, LPIPS 0.1676, PSNR 24.76 against 353.11 s, 0.1723, 23.17), though it should be one of the pairs.",
-    "The text says up to 4.73×, but Table 2 has a row with 5.54×.",
-    "SCOPE's first row on MAGI-1 takes 361.83 s in Table 1 and 362.34 s in Table 2.",
+    "The text says up to 4.73×, but Table 2 has a line with 5.54×.",
+    "SCOPE's first line on MAGI-1 takes 361.83 s in Table 1 and 362.34 s in Table 2.",
     "Table 2 states three of its nine threshold pairs. The others, and all settings of the compared methods, are "
     "estimated here and marked.",
 )
@@ -45,8 +45,8 @@ ODD = (
 def write(report: Report, folder: Path) -> None:
     """Write the page and the tables into `folder`."""
     numbers = table(report.verdicts)  # of all tables: their columns have one order
-    for name, rows in _tables(report):
-        printed, under = beside(rows), _under(report, name)
+    for name, judged in _tables(report):
+        printed, under = beside(judged), _under(report, name)
         texts = {
             "csv": numbers[numbers["table"] == name].dropna(axis=1, how="all").to_csv(index=False, float_format="%.6g"),
             "md": "\n\n".join([f"## {TITLES[name]}", formats.pipes(printed), *under]) + "\n",
@@ -61,8 +61,8 @@ def write(report: Report, folder: Path) -> None:
 
 def latex(report: Report, name: str) -> str:
     """A published table, ours beside theirs, as LaTeX."""
-    rows = next(rows for table, rows in _tables(report) if table == name)
-    return formats.tabular(beside(rows), name, " ".join([f"{TITLES[name]}.", *_under(report, name)]))
+    judged = next(judged for table, judged in _tables(report) if table == name)
+    return formats.tabular(beside(judged), name, " ".join([f"{TITLES[name]}.", *_under(report, name)]))
 
 
 def _under(report: Report, name: str) -> list[str]:
@@ -71,35 +71,35 @@ def _under(report: Report, name: str) -> list[str]:
 
 
 def _tables(report: Report) -> list[tuple[str, list[Judged]]]:
-    """The published tables with their rows."""
-    names = dict.fromkeys(row.claim.table for row in report.verdicts)
-    return [(name, [row for row in report.verdicts if row.claim.table == name]) for name in names]
+    """The published tables with their lines."""
+    names = dict.fromkeys(one.claim.table for one in report.verdicts)
+    return [(name, [one for one in report.verdicts if one.claim.table == name]) for name in names]
 
 
-def table(rows: Sequence[Judged]) -> pd.DataFrame:
-    """Published rows for the csv: per column the paper's number, ours and the verdict; and the verdict of the row."""
+def table(judged: Sequence[Judged]) -> pd.DataFrame:
+    """Published lines for the csv: per column the paper's number, ours and the verdict; and the verdict of the line."""
     lines = []
-    for row in rows:
-        claim = row.claim
-        line: dict[str, Any] = {"table": claim.table, "model": claim.model, "row": claim.row}
-        line["reproduced"] = row.reproduced
-        for name, cell in row.cells.items():
+    for one in judged:
+        claim = one.claim
+        line: dict[str, Any] = {"table": claim.table, "model": claim.model, "row": claim.name}
+        line["reproduced"] = one.reproduced
+        for name, cell in one.cells.items():
             line |= {f"paper_{name}": cell.printed, name: cell.ours, f"verdict_{name}": str(cell.verdict)}
-        lines.append(line | {"verdict": row.verdict.outcome.value, "why": row.verdict.reason})
+        lines.append(line | {"verdict": one.verdict.outcome.value, "why": one.verdict.reason})
     return pd.DataFrame(lines)
 
 
-def beside(rows: Sequence[Judged]) -> pd.DataFrame:
+def beside(judged: Sequence[Judged]) -> pd.DataFrame:
     """A published table for print: each cell has our number and, in brackets, the paper's."""
     columns = {
-        "model": [row.claim.model for row in rows],
-        "row": [row.claim.row + ", dry run" * bool(row.planned) for row in rows],
+        "model": [one.claim.model for one in judged],
+        "line": [one.claim.name + ", dry run" * bool(one.planned) for one in judged],
     }
-    for metric in _columns(rows):
+    for metric in _columns(judged):
         columns[f"{metric.title} {formats.ARROWS[metric.better]}"] = [
-            f"{cell['ours'] or '–'} ({cell['printed'] or '–'})" for cell in (_cell(row, metric) for row in rows)
+            f"{cell['ours'] or '–'} ({cell['printed'] or '–'})" for cell in (_cell(one, metric) for one in judged)
         ]
-    return pd.DataFrame(columns | {"verdict": [_in_brackets(row.verdict) for row in rows]})
+    return pd.DataFrame(columns | {"verdict": [_in_brackets(one.verdict) for one in judged]})
 
 
 def _in_brackets(verdict: Verdict) -> str:
@@ -112,12 +112,12 @@ def _printed(name: str) -> str:
     return f"Printed: {source['source']}. Setting: {source['setting']}. Convention: {source['convention']}."
 
 
-def _columns(rows: Sequence[Judged]) -> list[Metric]:
-    return [metric for name, metric in BY_NAME.items() if any(name in row.cells for row in rows)]
+def _columns(judged: Sequence[Judged]) -> list[Metric]:
+    return [metric for name, metric in BY_NAME.items() if any(name in one.cells for one in judged)]
 
 
 def print_summary(report: Report, console: Any = None) -> None:
-    """Print how many rows of the paper this folder reproduces."""
+    """Print how many lines of the paper this folder reproduces."""
     found = [line for line in counts(report.study) if line.ours]
     say = console.print if console else print
     say(verdicts.summary(report.verdicts))
@@ -141,7 +141,7 @@ def render(report: Report) -> str:
     ]
     css = jinja2.utils.markupsafe.Markup((TEMPLATES / "page.css").read_text(encoding="utf-8"))
     return environment.get_template("paper.html").render(
-        parts=[_part(name, rows) for name, rows in _tables(report)],
+        parts=[_part(name, judged) for name, judged in _tables(report)],
         others=others(report),
         counts=counts(report.study),
         odd=ODD,
@@ -153,20 +153,20 @@ def render(report: Report) -> str:
     )
 
 
-def _part(name: str, rows: Sequence[Judged]) -> dict[str, Any]:
+def _part(name: str, judged: Sequence[Judged]) -> dict[str, Any]:
     """A published table for the page."""
-    columns = _columns(rows)
+    columns = _columns(judged)
     return {
         "title": TITLES[name],
         "columns": columns,
-        "rows": [{"judged": row, "cells": [_cell(row, metric) for metric in columns]} for row in rows],
+        "lines": [{"judged": one, "cells": [_cell(one, metric) for metric in columns]} for one in judged],
         "printed": _printed(name),
     }
 
 
-def _cell(row: Judged, metric: Metric) -> dict[str, Any]:
+def _cell(one: Judged, metric: Metric) -> dict[str, Any]:
     """The paper's number, ours, and the verdict; empty if the paper prints none."""
-    cell = row.cells.get(metric.name)
+    cell = one.cells.get(metric.name)
     if cell is None:
         return {"printed": "", "ours": "", "verdict": "", "style": ""}
     ours = "" if np.isnan(cell.ours) else metric.show(cell.ours)

@@ -82,7 +82,7 @@ def _float(report: Report, part: Sequence[Group], ranks: Ranks, n: int) -> str:
     for group in part:
         heading = f"\\textit{{{_breakable(group.title)}}}{escape(f' ({group.setting})' if group.setting else '')}"
         text += ["\\midrule", f"\\multicolumn{{{len(COLUMNS) + 1}}}{{@{{}}l@{{}}}}{{{heading}}} \\\\"]
-        text += [_row(line, ranks) for line in group.lines]
+        text += [_print(line, ranks) for line in group.lines]
     text += ["\\bottomrule", "\\end{tabular*}", "\\begin{tablenotes}[flushleft]\\footnotesize"]
     text += [f"\\item[{_sign(sign)}] {_breakable(note)}" for sign, note in layout_notes.signed(report, part)]
     general = " ".join(layout_notes.general(report, part, list(COLUMNS)))
@@ -100,7 +100,7 @@ def _head() -> list[str]:
     return [f"& {' & '.join(titles)} \\\\", "".join(rules), f"Method & {' & '.join(below)} \\\\"]
 
 
-def _row(line: Line, ranks: Ranks) -> str:
+def _print(line: Line, ranks: Ranks) -> str:
     cells = [STYLES[ranks.get((line.key, name))].format(escape(shown(line, BY_NAME[name]))) for name in COLUMNS]
     return f"{_name(line)} & {' & '.join(cells)} \\\\"
 

@@ -13,7 +13,7 @@ import pandas as pd
 from reports import previews, style
 from reports.contrast import GROUNDS, legible
 from reports.curves import MODES, decisions
-from reports.records import MOST_ROWS, Study, label, originals
+from reports.records import MOST_LINES, Study, label, originals
 from store import Record
 
 MOST_VIDEOS = 400  # raising it: more prompts on the page, which then opens more slowly
@@ -40,7 +40,7 @@ def prompts(study: Study, videos: str = "..") -> tuple[list[dict[str, Any]], int
             break
         count += len(group)
         players = [_player(study, video, videos) for _, video in group.iterrows()]
-        variants = sum(player["variant"] for player in players) if len(players) > MOST_ROWS else 0
+        variants = sum(player["variant"] for player in players) if len(players) > MOST_LINES else 0
         found.append(
             {
                 "model": model,

@@ -17,7 +17,7 @@ METHODS = {
     "flowcache": "FlowCache",
     "scope": "SCOPE",
 }
-ONE_ROW = "Delta-DiT"  # has no slow and fast in print
+ONE_LINE = "Delta-DiT"  # has no slow and fast in print
 COLUMNS = {
     "time_s": "time_s",
     "speedup": "speedup",
@@ -35,7 +35,7 @@ PRINTED = (*COLUMNS.values(), "peak_memory_gb")
 def table(name: str) -> pd.DataFrame:
     """A published table as text: `table1`, `table2`, `table12`, `other`, `counts`, `sources`, or `elsewhere`.
 
-    `elsewhere` holds what other papers print for rows of `table1`. "?" stands for a value that the paper does not give.
+    `elsewhere` holds what other papers print for `table1`. "?" stands for a value that the paper does not give.
     """
     return pd.read_csv(FOLDER / f"{name}.csv", dtype=str, keep_default_na=False)
 
@@ -45,32 +45,32 @@ def source(name: str) -> dict[str, str]:
     return next(line for line in table("sources").to_dict("records") if line["table"] == name)
 
 
-def cells(row: Mapping[str, Any]) -> dict[str, float]:
+def cells(identity: Mapping[str, Any]) -> dict[str, float]:
     """The published numbers for a line of the main table, by our column names; empty if the paper has none.
 
     >>> cells({"model": "skyreels", "method": "scope", "speed": "fast", "variant": ""})["speedup"]
     4.73
     """
-    model, method = MODELS.get(row["model"]), METHODS.get(row["method"])
-    if not model or not method or row["variant"]:
+    model, method = MODELS.get(identity["model"]), METHODS.get(identity["method"])
+    if not model or not method or identity["variant"]:
         return {}
-    speed = "fast" if row["speed"] == "paper" else row["speed"]  # SCOPE-fast is the paper's core configuration
-    name = f"{method}-{speed}" if speed and method != ONE_ROW else method
+    speed = "fast" if identity["speed"] == "paper" else identity["speed"]  # the paper's core
+    name = f"{method}-{speed}" if speed and method != ONE_LINE else method
     lines = [line for line in table("table1").to_dict("records") if (line["model"], line["method"]) == (model, name)]
     numbers = {ours: float(line[theirs]) for line in lines for theirs, ours in COLUMNS.items() if line[theirs]}
-    if (row["method"], speed) in (("original", ""), ("scope", "fast")):
+    if (identity["method"], speed) in (("original", ""), ("scope", "fast")):
         other = table("other").set_index("key")["value"]
-        numbers["peak_memory_gb"] = float(other[f"peak_mem_short_{model}_{row['method']}_GB"])
+        numbers["peak_memory_gb"] = float(other[f"peak_mem_short_{model}_{identity['method']}_GB"])
     return numbers
 
 
-def comparable(row: Mapping[str, Any], estimated: bool, random: bool) -> str:
+def comparable(identity: Mapping[str, Any], estimated: bool, random: bool) -> str:
     """Whether the published numbers of this line can be compared with ours, in words."""
-    if not cells(row):
+    if not cells(identity):
         return "not published"
-    if row["method"] != "original" and not row["speed"]:
+    if identity["method"] != "original" and not identity["speed"]:
         return "no: default settings, not the paper's point"
-    if row["model"].endswith("_tiny"):
+    if identity["model"].endswith("_tiny"):
         return "no: tiny preset"
     reasons = ["random weights"] * random + ["the paper does not state the thresholds"] * estimated
     return f"no: {', '.join(reasons)}" if reasons else "speedups only: another GPU"

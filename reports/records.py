@@ -32,8 +32,8 @@ NAMES = {  # printed names, in the order of the tables
 MODELS = ("skyreels", "magi1", "skyreels_tiny", "magi1_tiny")
 SPEEDS = {"": 0, "slow": 1, "fast": 2, "paper": 3}
 CONTROLS = ("original", "original_repeat", "original_seed")  # methods that do not accelerate
-MOST_ROWS = 16  # lines of a model in one figure; raising it: fuller figures, labels overlap
-ROW = ["model", "method", "speed", "variant"]  # identifies a line of the main table
+MOST_LINES = 16  # lines of a model in one figure; raising it: fuller figures, labels overlap
+IDENTITY = ["model", "method", "speed", "variant"]  # identifies a line of the main table
 
 
 @dataclass(frozen=True)
@@ -51,29 +51,29 @@ class Study:
     def models(self) -> list[str]:
         return list(dict.fromkeys(self.videos["model"]))
 
-    def rows(
+    def lines(
         self, model: str | None = None, some: Callable[[pd.DataFrame], pd.DataFrame] = lambda videos: videos
     ) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
         """Each line of the main table with its videos, the Original first, SCOPE last; `some` selects videos."""
         videos = some(self.videos if model is None else self.videos[self.videos["model"] == model])
-        for names, group in videos.groupby(ROW, sort=False):
-            yield dict(zip(ROW, names, strict=True)), group
+        for names, group in videos.groupby(IDENTITY, sort=False):
+            yield dict(zip(IDENTITY, names, strict=True)), group
 
     def record(self, video: pd.Series) -> Record:
         return self.records[video["record"]]
 
     def varied(self, model: str, method: str, speed: str = "") -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
-        """`rows` of one method at one operating point: the point itself and every variant of it."""
-        for row, group in self.rows(model):
-            if (row["method"], row["speed"]) == (method, speed):
-                yield row, group
+        """`lines` of one method at one operating point: the point itself and every variant of it."""
+        for identity, group in self.lines(model):
+            if (identity["method"], identity["speed"]) == (method, speed):
+                yield identity, group
 
-    def cell_file(self, folder: str, row: Mapping[str, str]) -> dict[str, Any]:
+    def cell_file(self, folder: str, identity: Mapping[str, str]) -> dict[str, Any]:
         """RESULTS/<folder>/<model>/<cell>.json, a measurement over a whole cell; empty if there is none."""
-        name = row["method"] + (f"-{row['speed']}" if row["speed"] else "")
-        place = f"{folder}/{row['model']}/{name}.json"
+        name = identity["method"] + (f"-{identity['speed']}" if identity["speed"] else "")
+        place = f"{folder}/{identity['model']}/{name}.json"
         path = self.root / place
-        if row["variant"]:
+        if identity["variant"]:
             return {}
         return json.loads(path.read_text()) if path.exists() else self.files.get(place, {})
 
@@ -99,19 +99,19 @@ def load(*places: Path, into: Path | None = None) -> Study:
     return Study(into or folder(places), videos, records, damaged, files, several=len(sources) > 1)
 
 
-def label(row: Mapping[str, Any]) -> str:
+def label(identity: Mapping[str, Any]) -> str:
     """The printed name of a line: `SCOPE fast (tau_cache=0.1)`."""
-    name = row.get("label") or NAMES.get(row["method"], row["method"])
+    name = identity.get("label") or NAMES.get(identity["method"], identity["method"])
     name = "SCOPE" if name == "scope" else name
-    speed = f" {row['speed']}" if row["speed"] else ""
-    return f"{name}{speed} ({row['variant']})" if row["variant"] else name + speed
+    speed = f" {identity['speed']}" if identity["speed"] else ""
+    return f"{name}{speed} ({identity['variant']})" if identity["variant"] else name + speed
 
 
-def headline(rows: pd.DataFrame) -> pd.DataFrame:
+def headline(lines: pd.DataFrame) -> pd.DataFrame:
     """The lines that fit into one figure: all if they are few, else the operating points without their variants."""
-    if len(rows[ROW].drop_duplicates()) <= MOST_ROWS:
-        return rows
-    return rows[(rows["variant"] == "") & rows["speed"].isin(list(SPEEDS))]
+    if len(lines[IDENTITY].drop_duplicates()) <= MOST_LINES:
+        return lines
+    return lines[(lines["variant"] == "") & lines["speed"].isin(list(SPEEDS))]
 
 
 def originals(videos: pd.DataFrame) -> pd.Series:
@@ -156,7 +156,7 @@ def _order(videos: pd.DataFrame) -> list[int]:
         prompt = (prompt_id, "") if isinstance(prompt_id, int) else (len(videos), str(prompt_id))
         return (*models, *methods, SPEEDS.get(speed, len(SPEEDS)), speed, variant, *prompt, *map(str, rest))
 
-    lines = videos[[*ROW, "prompt_id", "prompt", "seed", "key"]].itertuples(index=False, name=None)
+    lines = videos[[*IDENTITY, "prompt_id", "prompt", "seed", "key"]].itertuples(index=False, name=None)
     return [n for _, n in sorted((place(video), n) for n, video in enumerate(lines))]
 
 

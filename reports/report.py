@@ -19,7 +19,7 @@ from reports.verdicts import Judged
 
 @dataclass(frozen=True)
 class Report:
-    """A store, the lines of the main table, their paired differences, and the verdicts on the paper's rows."""
+    """A store, the lines of the main table, their paired differences, and the verdicts on the paper's lines."""
 
     study: Study
     lines: tuple[Line, ...]

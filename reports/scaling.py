@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 
 from reports import style
 from reports.metric import BY_NAME
-from reports.records import CONTROLS, ROW, Study, label
+from reports.records import CONTROLS, IDENTITY, Study, label
 from reports.video import settings
 
 LENGTH, SKIP = "model.frames", "method.max_skip"
-ROWS = (("original", ""), ("scope", "fast"))
+SHOWN = (("original", ""), ("scope", "fast"))
 
 
 def series(study: Study, frame: pd.DataFrame, model: str, cell: tuple[str, str], setting: str) -> pd.DataFrame:
@@ -26,14 +26,14 @@ def series(study: Study, frame: pd.DataFrame, model: str, cell: tuple[str, str],
     The column `at` holds the value. Empty if there are fewer than two values.
     """
     group, _, name = setting.partition(".")
-    lines = frame.set_index(ROW, drop=False)
+    lines = frame.set_index(IDENTITY, drop=False)
     found = []
-    for row, videos in study.varied(model, *cell):
+    for identity, videos in study.varied(model, *cell):
         valid = videos[videos["status"] == "ok"]
         if len(valid) and set(valid["changed"].iloc[0]) <= {setting}:
             value = (settings(study.record(valid.iloc[0])).get(group) or {}).get(name)
             if value is not None:
-                found.append(lines.loc[tuple(row.values())].to_dict() | {"at": value})
+                found.append(lines.loc[tuple(identity.values())].to_dict() | {"at": value})
     table = pd.DataFrame(found, columns=[*frame.columns, "at"]).drop_duplicates("at").sort_values("at")
     return table if len(table) > 1 else table.iloc[:0]
 
@@ -42,7 +42,7 @@ def length(study: Study, frame: pd.DataFrame) -> Figure | None:
     """Time over the number of frames, with a fitted line per method and the speedup at both ends."""
     found = []
     for model in study.models:
-        lines = {cell: series(study, frame, model, cell, LENGTH) for cell in ROWS}
+        lines = {cell: series(study, frame, model, cell, LENGTH) for cell in SHOWN}
         if any(len(part) for part in lines.values()):
             found.append((model, lines))
     if not found:
@@ -102,8 +102,8 @@ def skips(study: Study, frame: pd.DataFrame) -> Figure | None:
     with rc_context(style.SETTINGS):
         figure = Figure((3.1 * len(names), 2.7 * len(found)))
         grid = figure.subplots(len(found), len(names), squeeze=False)
-        for row, (model, part) in zip(grid, found, strict=True):
-            for axes, name in zip(row, names, strict=True):
+        for panels, (model, part) in zip(grid, found, strict=True):
+            for axes, name in zip(panels, names, strict=True):
                 metric = BY_NAME[name]
                 known = part[np.isfinite(part[name])]
                 _points(axes, known, name, style.colour("scope"), "-")
@@ -148,26 +148,26 @@ def memory(study: Study) -> Figure | None:
 def _bars(study: Study, model: str) -> Iterator[dict[str, Any]]:
     """A bar per method and length: the model's own length, and the longest one if it was run."""
     shown = [
-        (row, videos[videos["status"] == "ok"])
-        for row, videos in study.rows(model)
-        if row["speed"] in ("", "fast") and row["method"] not in CONTROLS[1:]
+        (identity, videos[videos["status"] == "ok"])
+        for identity, videos in study.lines(model)
+        if identity["speed"] in ("", "fast") and identity["method"] not in CONTROLS[1:]
     ]
     shown = [
-        (row, valid)
-        for row, valid in shown
+        (identity, valid)
+        for identity, valid in shown
         if valid["memory"].notna().any() and set(valid["changed"].iloc[0]) <= {LENGTH}
     ]
-    longest = max((valid["frames"].iloc[0] for row, valid in shown if row["variant"]), default=None)
-    long = {row["method"] for row, valid in shown if valid["frames"].iloc[0] == longest}
-    for row, valid in shown:
+    longest = max((valid["frames"].iloc[0] for identity, valid in shown if identity["variant"]), default=None)
+    long = {identity["method"] for identity, valid in shown if valid["frames"].iloc[0] == longest}
+    for identity, valid in shown:
         frames = valid["frames"].iloc[0]
-        if (row["variant"] and frames != longest) or (long and row["method"] not in long):
+        if (identity["variant"] and frames != longest) or (long and identity["method"] not in long):
             continue
         whole, denoise = (float(valid[name].mean()) / 1e9 for name in ("memory", "memory_denoise"))
-        name = label({**row, "variant": ""})
+        name = label({**identity, "variant": ""})
         yield {
             "name": f"{name}, {frames:.0f} frames",
-            "method": row["method"],
+            "method": identity["method"],
             "whole": whole,
             "denoise": whole if np.isnan(denoise) else denoise,
         }

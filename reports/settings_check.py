@@ -62,7 +62,7 @@ def obstacle(
 ) -> str:
     """Why the column `name` of a line cannot be compared with the paper's; empty if it can.
 
-    `model` is "skyreels" or "magi"; `taus` and `fraction` are the published row's thresholds and share of the steps.
+    `model` is "skyreels" or "magi"; `taus` and `fraction` are the published line's thresholds and share of the steps.
     """
     if why := unlike_paper(study, line, model, taus, fraction):
         return why

@@ -22,7 +22,7 @@ class Source:
 
     name: str
     records: list[Record]
-    damaged: dict[str, str]  # folders or rows that cannot be read, and why
+    damaged: dict[str, str]  # folders or lines that cannot be read, and why
     files: Mapping[str, Any] = field(default_factory=dict)  # of a bundle: measurements over whole cells
     store: Store | None = None
 

@@ -159,7 +159,7 @@ def _power(size: float, prompts: int) -> float:
 
 
 def band(curves: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(mean, low, high), each (T,), of curves (n, T): the 95 % interval over the n rows, NaN if n is 1."""
+    """(mean, low, high), each (T,), of curves (n, T): the 95 % interval over the n curves, NaN if n is 1."""
     return np.nanmean(curves, 0), *interval(curves, np.ones(len(curves)))
 
 

@@ -22,14 +22,14 @@ LONGEST = 90  # letters of a prompt above a strip
 Wanted = Callable[[dict[str, str]], bool]
 
 
-def methods(row: dict[str, str]) -> bool:
+def methods(identity: dict[str, str]) -> bool:
     """Figure 5: the Original and the fast point of every method."""
-    return row["variant"] == "" and (row["method"] == "original" or row["speed"] == "fast")
+    return identity["variant"] == "" and (identity["method"] == "original" or identity["speed"] == "fast")
 
 
-def fewer_steps(row: dict[str, str]) -> bool:
+def fewer_steps(identity: dict[str, str]) -> bool:
     """The Original, the Original with fewer steps, and SCOPE."""
-    return row["method"] == "reduced_steps" or (methods(row) and row["method"] in ("original", "scope"))
+    return identity["method"] == "reduced_steps" or (methods(identity) and identity["method"] in ("original", "scope"))
 
 
 def frames(path: Path, count: int = SHOWN) -> np.ndarray | None:
@@ -76,7 +76,7 @@ def strips(study: Study, wanted: Wanted, needs: str = "") -> Figure | None:
 def _videos(study: Study, model: str, wanted: Wanted) -> list[tuple[pd.Series, np.ndarray]]:
     """One video of each wanted line with its frames, all with the same Original, which comes first."""
     videos = study.videos[(study.videos["model"] == model) & (study.videos["status"] == "ok")]
-    chosen = [wanted(row) and row["weights"] != "random" for row in videos.to_dict("records")]
+    chosen = [wanted(video) and video["weights"] != "random" for video in videos.to_dict("records")]
     videos = videos[np.array(chosen, bool)]
     for _, group in videos.groupby(originals(videos), sort=False):
         found = list(_readable(study, group.drop_duplicates(["method", "speed", "variant"])))
@@ -97,8 +97,8 @@ def _block(part: SubFigure, model: str, found: list[tuple[pd.Series, np.ndarray]
     prompt = found[0][0]["prompt"]
     text = prompt if len(prompt) <= LONGEST else prompt[: LONGEST - 1] + "…"
     part.suptitle(f"{model}: {_plain(text)}", x=0.005, ha="left", fontsize=8.5, fontweight="bold")
-    for axes_row, (video, pictures) in zip(grid, found, strict=True):
-        for axes, picture in zip(axes_row, pictures, strict=True):
+    for panels, (video, pictures) in zip(grid, found, strict=True):
+        for axes, picture in zip(panels, pictures, strict=True):
             axes.imshow(picture, interpolation="nearest", aspect="auto")
             axes.set_xticks([])
             axes.set_yticks([])
@@ -109,7 +109,7 @@ def _block(part: SubFigure, model: str, found: list[tuple[pd.Series, np.ndarray]
         name = style.short(label(video).replace(" (", "\n("), 28)
         if video["method"] != "original":
             name += "\n" + ", ".join(numbers)
-        axes_row[0].set_ylabel(
+        panels[0].set_ylabel(
             name, rotation=0, ha="right", va="center", fontsize=7.5, color=style.colour(video["method"])
         )
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from reports import across, common_prompts, machine, paired, provenance, published, reference_rows
+from reports import across, common_prompts, machine, paired, provenance, published, reference_lines
 from reports.estimates import also, estimates
 from reports.line import Line
 from reports.marks import Kind, Mark
@@ -19,33 +19,33 @@ from reports.records import Study, label, used
 def main(study: Study) -> tuple[tuple[Line, ...], tuple[Pair, ...]]:
     """The lines, the Original first and SCOPE last, and the differences between them."""
     prompts = common_prompts.common(study)
-    lines = [_line(study, row, records, prompts[row["model"]]) for row, records in study.rows()]
-    lines = across.mark(study, machine.mark(reference_rows.mark(study, lines, SIMILARITIES)))
+    lines = [_line(study, identity, records, prompts[identity["model"]]) for identity, records in study.lines()]
+    lines = across.mark(study, machine.mark(reference_lines.mark(study, lines, SIMILARITIES)))
     pairs = across.comparable(study, paired.compare(lines, METRICS))
     best = across.trimmed(study, lines, machine.trimmed(study, lines, paired.best(lines, pairs)))
     return tuple(replace(line, best=names) for line, names in zip(lines, best, strict=True)), tuple(pairs)
 
 
-def _line(study: Study, row: dict[str, str], records: pd.DataFrame, prompts: frozenset[str]) -> Line:
+def _line(study: Study, identity: dict[str, str], records: pd.DataFrame, prompts: frozenset[str]) -> Line:
     apart = common_prompts.marks(records, prompts)
     records = common_prompts.restricted(records, prompts)
     random, estimated = bool((records["weights"] == "random").any()), bool(records["estimated"].any())
-    found, blanks = estimates(study, row, records, random)
+    found, blanks = estimates(study, identity, records, random)
     line = Line(
-        row["model"],
-        row["method"],
-        row["speed"],
-        row["variant"],
-        name=label({**row, "label": records["label"].iloc[0]}),
+        identity["model"],
+        identity["method"],
+        identity["speed"],
+        identity["variant"],
+        name=label({**identity, "label": records["label"].iloc[0]}),
         records=records,
         estimates=found,
         also=also(records),
-        published=published.cells(row),
-        comparable=published.comparable(row, estimated, random),
+        published=published.cells(identity),
+        comparable=published.comparable(identity, estimated, random),
         blanks=blanks,
     )
     devices = _devices(study, line)
-    marks = [Mark(Kind.ESTIMATED)] * estimated + [Mark(Kind.RANDOM)] * random + _point(row, records)
+    marks = [Mark(Kind.ESTIMATED)] * estimated + [Mark(Kind.RANDOM)] * random + _point(identity, records)
     marks += [Mark(Kind.DEVICES, (str(len(devices)), ", ".join(devices)))] * (len(devices) > 1)
     return replace(line, marks=(*marks, *apart, *_attention(study, line), *provenance.marks(study, line)))
 
@@ -60,10 +60,10 @@ def _attention(study: Study, line: Line) -> list[Mark]:
     return [Mark(Kind.ATTENTION, both) for both in sorted(found)]
 
 
-def _point(row: Mapping[str, str], records: pd.DataFrame) -> list[Mark]:
+def _point(identity: Mapping[str, str], records: pd.DataFrame) -> list[Mark]:
     """Marks for the origin of a line's operating point: the paper's, tuned, or none."""
     turned = sorted(set(records["turned"]) - {()})
-    bare = row["method"] in published.METHODS and row["method"] != "original" and not row["speed"]
+    bare = identity["method"] in published.METHODS and identity["method"] != "original" and not identity["speed"]
     stated = [Mark(Kind.PAPER)] * bool(records["of_paper"].any())
     return [Mark(Kind.DEFAULTS)] * bare + stated + [Mark(Kind.TUNED, (", ".join(names),)) for names in turned]
 

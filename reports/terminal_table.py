@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from reports import reference_rows
+from reports import reference_lines
 from reports.line import Line, shown
 from reports.metric import BY_NAME, METRICS
 from reports.notes import blanks, notes
@@ -109,7 +109,7 @@ def _table(model: str, lines: list[Line], several: bool = False) -> Table:
         table.add_column(metric.short, justify="right", no_wrap=True)
     for line in lines:
         cells = [(metric, shown(line, metric)) for metric in columns]
-        reached = reference_rows.reached(line)
+        reached = reference_lines.reached(line)
         name = escape(line.name) + line.signs + (f" [dim]{reached}[/]" if reached else "")
         bold = [f"[bold]{cell}[/]" if metric.name in line.best else cell for metric, cell in cells]
         table.add_row(name, *[escape(line.machine)] * several, str(len(line.valid)), *bold)

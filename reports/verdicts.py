@@ -18,9 +18,9 @@ from reports.verdict import MATCHES, Outcome, Verdict, compare
 from reports.video import settings
 
 QUALITY = {"vbench", "lpips", "ssim", "psnr"}
-# A row of the paper gets the first of these that one of its cells has.
+# A line of the paper gets the first of these that one of its cells has.
 ORDER = (Outcome.DIFFERS, Outcome.MATCHES, Outcome.FLOPS_MATCH, Outcome.NOT_COMPARABLE, Outcome.NOT_RUN)
-BY_DEFINITION = Verdict(Outcome.BY_DEFINITION)  # the Original compared with itself; does not count for the row
+BY_DEFINITION = Verdict(Outcome.BY_DEFINITION)  # the Original compared with itself; does not count for the line
 COUNTED = Verdict(Outcome.FLOPS_MATCH, "counted by a dry run")
 ANOTHER_GPU = Verdict(Outcome.NOT_COMPARABLE, "another GPU")
 TINY = Verdict(Outcome.NOT_COMPARABLE, "tiny preset")
@@ -37,7 +37,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Judged:
-    """A row of a published table, our line for it, and the verdicts."""
+    """A line of a published table, our line for it, and the verdicts."""
 
     claim: Claim
     line: Line | None  # of the main table
@@ -54,10 +54,10 @@ class Judged:
 
 
 def judge(study: Study, lines: Sequence[Line]) -> Iterator[Judged]:
-    """The claims in the paper's order, each with a verdict per cell and one for the row.
+    """The claims in the paper's order, each with a verdict per cell and one for the line.
 
-    A claim has two rows where we have a line of the tiny model and a dry run of the full-size one: no row has numbers
-    of both.
+    A claim is judged twice where we have a line of the tiny model and a dry run of the full-size one: no verdict is of
+    both.
     """
     for claim in claims():
         line = _find(study, lines, claim)
@@ -65,29 +65,29 @@ def judge(study: Study, lines: Sequence[Line]) -> Iterator[Judged]:
         plan = _plan(study, claim) if line is None or line.model != full else {}
         if line or not plan:
             cells = {name: _cell(study, claim, line, name, printed) for name, printed in claim.numbers.items()}
-            yield Judged(claim, line, cells, _of_row(cells))
+            yield Judged(claim, line, cells, _of_line(cells))
         if plan:
             cells = {name: _cell(study, claim, None, name, printed) for name, printed in claim.numbers.items()}
             cells["flops_pf"] = _counted(plan, claim)
-            yield Judged(claim, None, cells, _of_row(cells), planned=full)
+            yield Judged(claim, None, cells, _of_line(cells), planned=full)
 
 
 def summary(judged: Sequence[Judged]) -> str:
-    """One sentence: how many rows of the paper have which verdict."""
+    """One sentence: how many lines of the paper have which verdict."""
     found: dict[tuple[str, str, str], list[Outcome]] = {}
-    for row in judged:  # a claim may have two
-        found.setdefault((row.claim.table, row.claim.model, row.claim.row), []).append(row.verdict.outcome)
+    for one in judged:  # a claim may have two
+        found.setdefault((one.claim.table, one.claim.model, one.claim.name), []).append(one.verdict.outcome)
     counts = Counter(min(outcomes, key=ORDER.index) for outcomes in found.values())
     told = ", ".join(
         f"{counts[outcome]} {'match' if outcome is Outcome.MATCHES else outcome.value}"
         for outcome in (Outcome.MATCHES, *(other for other in ORDER if other is not Outcome.MATCHES))
         if counts[outcome]
     )
-    return f"{len(found)} published rows: {told}."
+    return f"{len(found)} published lines: {told}."
 
 
-def _of_row(cells: Mapping[str, Cell]) -> Verdict:
-    """The verdict of a row: the first in `ORDER` that a cell has, with the deciding columns or the first reason.
+def _of_line(cells: Mapping[str, Cell]) -> Verdict:
+    """The verdict of a line: the first in `ORDER` that a cell has, with the deciding columns or the first reason.
 
     "Another GPU" applies to the seconds alone, so any other reason is more informative.
     """
@@ -148,8 +148,8 @@ def _is(value: Any, wanted: float) -> bool:
 
 def _plan(study: Study, claim: Claim) -> dict[str, Any]:
     """The plan that counts the Original's PFLOPs without a run (RESULTS/plan/<model>/original.json); empty if none."""
-    row = {"model": NAMES[claim.model][0], "method": "original", "speed": "", "variant": ""}
-    return study.cell_file("plan", row) if claim.method == "original" and "flops_pf" in claim.numbers else {}
+    identity = {"model": NAMES[claim.model][0], "method": "original", "speed": "", "variant": ""}
+    return study.cell_file("plan", identity) if claim.method == "original" and "flops_pf" in claim.numbers else {}
 
 
 def _verdict(study: Study, claim: Claim, line: Line | None, name: str, ours: float, printed: float) -> Verdict:

@@ -2,10 +2,10 @@
 
     python -m store export RESULTS bundle.jsonl.gz [--previews]
 
-A bundle is a gzip file of JSON lines. The first row holds the version of the format and the number of records. Each
-further row is a record (run.json, scores, per-frame metrics, decisions), a preview of the record before it, or a
+A bundle is a gzip file of JSON lines. The first line holds the version of the format and the number of records. Each
+further line is a record (run.json, scores, per-frame metrics, decisions), a preview of the record before it, or a
 schedule: the iterations, slots and noise levels that decisions belong to, once for all records that share them. Every
-row has a checksum over its content. The form of the rows is bundle.schema.json, which store/bundled.py checks on
+line has a checksum over its content. The form of the lines is bundle.schema.json, which store/bundled.py checks on
 reading.
 
 JSON lines and not parquet: the pinned packages have no parquet library, and records are nested and differ in their
@@ -39,7 +39,7 @@ OTHER_DECIMALS = 4
 SHARED = ("iteration", "segment", "unit", "slots", "active", "branch", "sigma", "step")  # of a decision, as scheduled
 MODES = {"cache": "c", "predict": "p", "recompute": "r"}
 CELL_FILES = ("vbench",)  # folders of RESULTS with measurements over a whole cell
-Row = tuple[str, Mapping[str, Any]]
+Line = tuple[str, Mapping[str, Any]]
 
 
 def export(store: Store, path: Path, previews: bool = False) -> tuple[int, dict[str, str]]:
@@ -52,14 +52,14 @@ def export(store: Store, path: Path, previews: bool = False) -> tuple[int, dict[
     if not path.name.endswith(SUFFIX):
         raise StoreError(f"{path} cannot be a bundle; want a name that ends in {SUFFIX}, e.g. bundle{SUFFIX}")
     with gc_paused():
-        rows, left = collect(store, previews)
-        write(rows, path)
-    return sum(kind == "record" for kind, _ in rows), left
+        lines, left = collect(store, previews)
+        write(lines, path)
+    return sum(kind == "record" for kind, _ in lines), left
 
 
-def collect(store: Store, previews: bool = False) -> tuple[list[Row], dict[str, str]]:
-    """The rows of a store as (kind, content), the first one included; and which records are left out, and why."""
-    rows: list[Row] = []
+def collect(store: Store, previews: bool = False) -> tuple[list[Line], dict[str, str]]:
+    """The lines of a store as (kind, content), the first one included; and which records are left out, and why."""
+    lines: list[Line] = []
     left: dict[str, str] = {}
     schedules = Schedules()
     for record in store.records():
@@ -73,23 +73,23 @@ def collect(store: Store, previews: bool = False) -> tuple[list[Row], dict[str, 
             left["/".join(folder.parts[-3:])] = wrong
             continue
         ledger, fresh = _ledger(record, schedules)
-        rows += [("schedule", fresh)] if fresh else []
+        lines += [("schedule", fresh)] if fresh else []
         content = _content(record, scores[0], ledger)
-        rows.append(("record", content))
+        lines.append(("record", content))
         clip = clips.of(record) if previews else ""
-        rows += [("preview", clips.content(content, clip))] if clip else []
+        lines += [("preview", clips.content(content, clip))] if clip else []
     left |= {str(path.relative_to(store.root)): why for path, why in sorted(store.damaged.items())}
-    kinds = Counter(kind for kind, _ in rows)
+    kinds = Counter(kind for kind, _ in lines)
     head: dict[str, Any] = {"records": kinds["record"], "files": dict(_cell_files(store.root))}
     head |= {"schema": VERSION, "previews": kinds["preview"]} if previews else {"schema": WITHOUT_PREVIEWS}
-    return [("bundle", head), *rows], left
+    return [("bundle", head), *lines], left
 
 
-def write(rows: list[Row], path: Path) -> None:
-    """Write rows to `path`, completely or not at all. Raises StoreError if the folder is not writable."""
+def write(lines: list[Line], path: Path) -> None:
+    """Write lines to `path`, completely or not at all. Raises StoreError if the folder is not writable."""
     try:
         with writing(path) as draft, draft.open("wb") as raw, gzip.GzipFile("", "wb", LEVEL, raw, mtime=0) as file:
-            for kind, content in rows:
+            for kind, content in lines:
                 text = canonical(content)
                 file.write(f'{{"kind":"{kind}","sha256":"{sha256(text)}","content":{text}}}\n'.encode())
     except OSError as error:

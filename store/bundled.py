@@ -1,4 +1,4 @@
-"""Reads bundles (store/bundle.py) and checks each row: its form, its checksum, and that its parts fit together."""
+"""Reads bundles (store/bundle.py) and checks each line: its form, its checksum, and that its parts fit together."""
 
 from __future__ import annotations
 
@@ -83,30 +83,30 @@ class Bundle:
     path: Path
     records: list[Record]
     files: Mapping[str, Any]  # content of cell files by path, `vbench/<model>/<cell>.json`
-    damaged: dict[str, str]  # rows that are left out, and why
+    damaged: dict[str, str]  # lines that are left out, and why
 
 
 def read(path: Path) -> Bundle:
-    """Read a bundle and check every row.
+    """Read a bundle and check every line.
 
-    A row that does not fit is left out and named in `damaged`. Raises StoreError if the file is missing, incomplete, no
-    bundle, or of a newer version.
+    A line that does not fit is left out and named in `damaged`. Raises StoreError if the file is missing, incomplete,
+    no bundle, or of a newer version.
     """
     with gc_paused():
         lines = _lines(path)
         head = _head(path, next(lines, ""))
         reading = _Reading(path)
         for number, line in enumerate(lines, 2):
-            kind, content, wrong = _row(line)
+            kind, content, wrong = _parsed(line)
             reading.count += kind != "schedule"
             wrong = wrong or reading.add(kind, content, line)
             if wrong:
-                reading.damaged[f"{path.name} row {number}{_place(content)}"] = wrong
+                reading.damaged[f"{path.name} line {number}{_place(content)}"] = wrong
     previews = head.get("previews", 0)
     if reading.count != head["records"] + previews:
         told = f"{head['records']} records" + (f" and {previews} previews" if previews else "")
         reading.damaged[path.name] = (
-            f"its first row says {told}, but it has {reading.count}; rows were removed or added"
+            f"its first line says {told}, but it has {reading.count}; lines were removed or added"
         )
     return Bundle(path, list(reading.records.values()), head["files"], reading.damaged)
 
@@ -122,7 +122,7 @@ class _Reading:
     count: int = 0  # of records and previews, also of those that do not fit
 
     def add(self, kind: str, content: Mapping[str, Any], line: str) -> str:
-        """Take the content of a row. Returns why it does not fit, or ""."""
+        """Take the content of a line. Returns why it does not fit, or ""."""
         if kind == "schedule":
             self.schedules[sha256(canonical(content))] = content
             return ""
@@ -154,7 +154,7 @@ class _Reading:
 
 @cache
 def schema() -> dict[str, Any]:
-    """The JSON schema of a row; `$defs` has that of each kind of content."""
+    """The JSON schema of a line; `$defs` has that of each kind of content."""
     text = Path(__file__).with_name("bundle.schema.json").read_text(encoding="utf-8")
     found: dict[str, Any] = json.loads(text)
     return found
@@ -162,8 +162,8 @@ def schema() -> dict[str, Any]:
 
 @cache
 def fits(kind: str) -> Test:
-    """Says whether content of a kind fits the schema; for `row`, whether a row does."""
-    return compiled({**schema(), "$defs": {}} if kind == "row" else schema()["$defs"][kind])
+    """Says whether content of a kind fits the schema; for `line`, whether a line does."""
+    return compiled({**schema(), "$defs": {}} if kind == "line" else schema()["$defs"][kind])
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -177,41 +177,41 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def _head(path: Path, line: str) -> Mapping[str, Any]:
-    """The content of the first row. Raises StoreError."""
+    """The content of the first line. Raises StoreError."""
     version = _version(line)
     if version > VERSION:
         raise StoreError(f"{path} has bundle schema {version}, newer than {VERSION}; update the program")
-    kind, head, wrong = _row(line)
+    kind, head, wrong = _parsed(line)
     if kind != "bundle" or wrong:
-        raise StoreError(f"{path} is no bundle: {wrong or 'its first row is no header'}; export it again")
+        raise StoreError(f"{path} is no bundle: {wrong or 'its first line is no header'}; export it again")
     return head
 
 
 def _version(line: str) -> int:
-    """The version in a first row, also in one of a form that is not known here; 0 if it has none."""
+    """The version in a first line, also in one of a form that is not known here; 0 if it has none."""
     try:
         return int(json.loads(line)["content"]["schema"])
     except (ValueError, TypeError, KeyError):
         return 0
 
 
-def _row(line: str) -> tuple[str, Mapping[str, Any], str]:
-    """(kind, content, what is wrong with the row or "")."""
+def _parsed(line: str) -> tuple[str, Mapping[str, Any], str]:
+    """(kind, content, what is wrong with the line or "")."""
     try:
-        row = json.loads(line)
+        found = json.loads(line)
     except ValueError:
-        return "", {}, "the row is not JSON"
-    if not fits("row")(row):
-        return "", {}, next(faults(row, schema()))
-    kind, content, sealed = row["kind"], row["content"], row["sha256"]
+        return "", {}, "the line is not JSON"
+    if not fits("line")(found):
+        return "", {}, next(faults(found, schema()))
+    kind, content, sealed = found["kind"], found["content"], found["sha256"]
     text = line.partition(',"content":')[2].rstrip()[:-1]  # as written; another program may have changed spaces
     if sealed != sha256(text) and sealed != sha256(canonical(content)):
-        return kind, content, "its checksum differs: the row was changed"
+        return kind, content, "its checksum differs: the line was changed"
     return kind, content, "" if fits(kind)(content) else next(faults(content, schema()["$defs"][kind]))
 
 
 def _record(path: Path, content: Mapping[str, Any], schedules: Mapping[str, Any], line: str) -> tuple[Record, str]:
-    """The record of a row, and what is wrong with it."""
+    """The record of a line, and what is wrong with it."""
     run, cell = content["run"], f"{content['model']}/{content['cell']}"
     ledger = content["ledger"]
     schedule = schedules.get(ledger["schedule"]) if ledger else None
@@ -227,7 +227,7 @@ def _record(path: Path, content: Mapping[str, Any], schedules: Mapping[str, Any]
 
 
 def _sealed(line: str, run: Mapping[str, Any]) -> bool:
-    """Whether the seal of run.json holds by the text of its row as `canonical` writes it, which saves writing it again.
+    """Whether the seal of run.json holds by the text of its line, which saves writing it again with `canonical`.
 
     False if the text is different, or could be that of another mapping named `run`.
     """

@@ -49,7 +49,7 @@ def shrunk(path: Path) -> bytes:
 
 
 def content(record: Mapping[str, Any], clip: str) -> dict[str, str]:
-    """The content of a preview's row, after that of its record."""
+    """The content of a preview's line, after that of its record."""
     return {**{name: record[name] for name in ("model", "cell", "key")}, "mp4": clip}
 
 

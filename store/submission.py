@@ -23,7 +23,7 @@ def problems(path: Path) -> list[str]:
     except StoreError as error:
         return [str(error)]
     size = path.stat().st_size / 1e6
-    found = [f"{row}: {why}" for row, why in bundle.damaged.items()]
+    found = [f"{place}: {why}" for place, why in bundle.damaged.items()]
     if size > MEGABYTES:
         found.append(f"it has {size:.1f} MB, want at most {MEGABYTES:g}; export without --previews, or fewer records")
     if not bundle.records:

@@ -111,9 +111,9 @@ class Past:
         `rate` (PFLOP/s) is assumed if nothing was measured; of a small model on a CPU, unless it was given, what this
         machine does. `share`: of the FLOPs, what the operating point is expected to execute.
         """
-        row, settings = f"{line.model}/{line.method}", job.model.settings
-        if row in self.seconds:
-            line.seconds, line.basis = _mean(self.seconds[row]), f"measured on {len(self.seconds[row])}"
+        cell, settings = f"{line.model}/{line.method}", job.model.settings
+        if cell in self.seconds:
+            line.seconds, line.basis = _mean(self.seconds[cell]), f"measured on {len(self.seconds[cell])}"
         elif line.model in self.rates:
             per_pflop = _mean(self.rates[line.model])
             line.seconds, line.basis = line.pflop * per_pflop, f"{per_pflop:.3g} s per PFLOP measured on the model"
@@ -122,7 +122,7 @@ class Past:
             line.seconds, line.basis = line.pflop / own, f"about {own * 1e6:.2g} GFLOP/s of this CPU"
         else:
             line.seconds, line.basis = line.pflop / rate, f"assumed {rate:g} PFLOP/s"
-        if share < 1 and row not in self.seconds:
+        if share < 1 and cell not in self.seconds:
             line.seconds, line.basis = line.seconds * share, f"{line.basis}, {share:.0%} of the FLOPs"
         raw = settings.frames * settings.height * settings.width * 3
         line.disk = _mean(self.sizes[line.model]) if line.model in self.sizes else raw * LOSSLESS

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 class Flags:
     """What is printed besides the errors."""
 
-    verbose: bool = False  # --verbose: all notes under the table, and the paper's rows
+    verbose: bool = False  # --verbose: all notes under the table, and the paper's lines
     quiet: bool = False  # --quiet: nothing
     json: bool = False  # --json: one JSON object a line, and nothing else
     version: bool = False  # --version: name and version, and nothing is done

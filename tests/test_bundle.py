@@ -1,4 +1,4 @@
-"""Bundles: what is exported is read back; changed rows, newer versions and contradictions are named in one line."""
+"""Bundles: what is exported is read back; changed lines, newer versions and contradictions are named in one line."""
 
 import copy
 import gzip
@@ -33,24 +33,24 @@ def bundle(results):
     return path
 
 
-def rows(path):
+def lines(path):
     return [json.loads(line) for line in gzip.open(path, "rt")]
 
 
 def rewritten(bundle, tmp_path, change, seal=False):
-    """A copy of the bundle whose rows `change` has edited in place; `seal`: with checksums made again."""
-    found = rows(bundle)
+    """A copy of the bundle whose lines `change` has edited in place; `seal`: with checksums made again."""
+    found = lines(bundle)
     change(found)
     if seal:
-        found = [row | {"sha256": sha256(canonical(row["content"]))} for row in found]
+        found = [line | {"sha256": sha256(canonical(line["content"]))} for line in found]
     path = tmp_path / "changed.jsonl.gz"
     with gzip.open(path, "wt") as file:
-        file.writelines(json.dumps(row) + "\n" for row in found)
+        file.writelines(json.dumps(line) + "\n" for line in found)
     return path
 
 
 def first(found):
-    return next(row["content"] for row in found if row["kind"] == "record")
+    return next(line["content"] for line in found if line["kind"] == "record")
 
 
 def test_everything_but_videos_comes_back(results, bundle):
@@ -80,7 +80,7 @@ def test_the_same_records_give_the_same_bytes(results, bundle, tmp_path):
 
 
 def test_records_share_their_schedules(bundle):
-    kinds = [row["kind"] for row in rows(bundle)]
+    kinds = [line["kind"] for line in lines(bundle)]
     assert kinds == ["bundle", "schedule", *["record"] * 6]
 
 
@@ -95,7 +95,7 @@ def test_a_changed_row_is_left_out_and_named(bundle, tmp_path):
         got = read(rewritten(bundle, tmp_path, change))
         assert len(got.records) == 5
         (why,) = got.damaged.values()
-        assert "checksum differs" in why and "row 3 (skyreels_tiny/original/" in next(iter(got.damaged))
+        assert "checksum differs" in why and "line 3 (skyreels_tiny/original/" in next(iter(got.damaged))
 
 
 def test_a_changed_row_with_a_new_checksum_contradicts_its_own_seal(bundle, tmp_path):
@@ -122,7 +122,9 @@ def test_a_row_of_the_wrong_form_says_what_is_wrong(bundle, tmp_path):
 
 def test_removed_and_repeated_rows_are_named(bundle, tmp_path):
     got = read(rewritten(bundle, tmp_path, lambda found: found.pop()))
-    assert got.damaged == {"changed.jsonl.gz": "its first row says 6 records, but it has 5; rows were removed or added"}
+    assert got.damaged == {
+        "changed.jsonl.gz": "its first line says 6 records, but it has 5; lines were removed or added"
+    }
     got = read(rewritten(bundle, tmp_path, lambda found: found.append(found[-1])))
     assert len(got.records) == 6 and "its key is in the bundle twice" in got.damaged.values()
 
@@ -155,7 +157,7 @@ def test_a_newer_bundle_and_files_that_are_no_bundle_are_refused_in_one_line(bun
 def test_both_of_our_checks_agree_with_the_package_jsonschema(bundle):
     rules = {kind: schema()["$defs"][kind] for kind in ("bundle", "schedule", "record")}
     for kind in rules:
-        content = next(row["content"] for row in rows(bundle) if row["kind"] == kind)
+        content = next(line["content"] for line in lines(bundle) if line["kind"] == kind)
         changed = [content]
         for name in content:
             for value in (None, 1, -1, "x", [], [1], {}, {"a": "b"}, True, 1.5):

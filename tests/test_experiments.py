@@ -109,7 +109,7 @@ def test_only_what_departs_from_the_menu_makes_a_variant():
 
 def test_plans_of_the_full_size_models_match_what_is_published_and_no_setting_gives_figure_6(tmp_path):
     said = call("experiment=plan", f"results={tmp_path}", "isolate=false", "--verbose")
-    assert said.status == 0 and "35 published rows: 2 FLOPs match, " in said.out
+    assert said.status == 0 and "35 published lines: 2 FLOPs match, " in said.out
     assert "10 of 10 as published" in said.out.replace("\n", " ")
     report = read_report(tmp_path)
     assert [line.verdict for line in counts(report.study)] == [MATCHES] * 10

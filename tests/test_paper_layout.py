@@ -145,7 +145,7 @@ def test_many_variants_are_left_out_and_a_long_table_goes_on_in_the_next_float(t
     assert sum(one.split("\\begin{tablenotes}")[0].count("\\\\\n") for one in floats) - 2 * len(floats) - text.count(
         "\\multicolumn{9}"
     ) == len(names)
-    monkeypatch.setattr("reports.groups.MOST_ROWS", 3)
+    monkeypatch.setattr("reports.groups.MOST_LINES", 3)
     assert all("(" not in line.name for group in groups(report) for line in group.lines)
 
 

@@ -1,4 +1,4 @@
-"""Bundles with small copies of the videos: they are read back, shown by the page, and checked like other rows."""
+"""Bundles with small copies of the videos: they are read back, shown by the page, and checked like other lines."""
 
 import zipfile
 
@@ -12,7 +12,7 @@ from store.__main__ import main
 from store.bundle import export
 from store.bundled import read as read_bundle
 from tests.synthetic import CELLS, FRAMES, PROMPTS, make_store
-from tests.test_bundle import rewritten, rows
+from tests.test_bundle import lines, rewritten
 
 FEW = {name: CELLS[name] for name in (("original", None), ("scope", "fast"))}
 
@@ -37,7 +37,7 @@ def decoded(path):
 
 
 def test_every_record_has_a_preview_with_all_its_frames(results, bundle, tmp_path):
-    assert [row["kind"] for row in rows(bundle)] == ["bundle", "schedule", *["record", "preview"] * 2]
+    assert [line["kind"] for line in lines(bundle)] == ["bundle", "schedule", *["record", "preview"] * 2]
     got, stored = read_bundle(bundle), {record.path.name: record for record in Store(results).records()}
     assert len(got.records) == 2 and not got.damaged
     for record in got.records:
@@ -84,7 +84,7 @@ def test_the_page_shows_the_previews_also_when_it_is_sent(bundle, tmp_path, monk
 
 def test_a_bundle_without_previews_is_one_that_older_programs_read(results, tmp_path):
     export(Store(results), tmp_path / "plain.jsonl.gz")
-    head = rows(tmp_path / "plain.jsonl.gz")[0]["content"]
+    head = lines(tmp_path / "plain.jsonl.gz")[0]["content"]
     assert head["schema"] == 1 and "previews" not in head
     report = read(tmp_path / "plain.jsonl.gz", into=tmp_path / "out")
     assert "previews/" not in page.render(report, [])
@@ -92,7 +92,7 @@ def test_a_bundle_without_previews_is_one_that_older_programs_read(results, tmp_
 
 def test_changed_and_misplaced_previews_are_named_and_their_records_stay(bundle, tmp_path):
     def clip(found):
-        return next(row for row in found if row["kind"] == "preview")
+        return next(line for line in found if line["kind"] == "preview")
 
     for change, seal, told in (
         (lambda found: clip(found)["content"].update(mp4="AAAA"), False, "checksum differs"),

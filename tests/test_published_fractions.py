@@ -1,4 +1,4 @@
-"""Operating points of methods with a fixed rhythm execute the FLOPs of their published rows, within 3 %."""
+"""Operating points of methods with a fixed rhythm execute the FLOPs of their published lines, within 3 %."""
 
 from dataclasses import replace
 

@@ -59,7 +59,7 @@ def test_the_page_leads_with_the_verdict_and_folds_its_notes(page):
     verdict, table, notes, videos = (text.index(part) for part in ('"verdict"', "<table", "<details", 'id="videos"'))
     assert verdict < table < notes < videos
     assert all(f'<p class="verdict">{said}</p>' in text for said in verdicts(read(page.parents[1])))
-    for term in ("slot", "chunk", "reference row", "masked", "adherence"):
+    for term in ("slot", "chunk", "reference line", "masked", "adherence"):
         assert f"<dt>{term}</dt>" in text
 
 

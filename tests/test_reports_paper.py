@@ -1,4 +1,4 @@
-"""Every published row gets one verdict, and no number of another model passes for a reproduction."""
+"""Every published line gets one verdict, and no number of another model passes for a reproduction."""
 
 import json
 import math
@@ -17,7 +17,7 @@ def judged(root, **store):
 
 
 def printed(root):
-    """The csv of the paper's rows, as a frame."""
+    """The csv of the paper's lines, as a frame."""
     return table(read(root).verdicts).set_index(["table", "model", "row"])
 
 
@@ -26,7 +26,7 @@ def test_the_paper_has_thirty_five_rows_each_once(tmp_path):
     assert len(lines) == len(set(lines.index)) == 35
     assert set(lines["verdict"]) == {"not comparable", "not run"}
     page = render(read(tmp_path))
-    assert page.count('class="badge') == 35 and "35 published rows: 11 not comparable, 24 not run." in page
+    assert page.count('class="badge') == 35 and "35 published lines: 11 not comparable, 24 not run." in page
 
 
 def test_the_papers_one_row_of_delta_dit_stands_beside_ours(tmp_path):
@@ -79,7 +79,7 @@ def test_the_full_size_originals_flops_are_judged_from_a_plan_without_a_run(plan
 
 
 def test_no_row_of_the_papers_tables_has_numbers_of_two_models(planned):
-    rows = [row for row in planned.verdicts if row.claim.row == "Original"]
+    rows = [row for row in planned.verdicts if row.claim.name == "Original"]
     assert [(row.claim.model, row.reproduced) for row in rows] == [
         ("skyreels", "skyreels_tiny: Original"),
         ("skyreels", "skyreels: counted by a dry run"),
@@ -90,12 +90,12 @@ def test_no_row_of_the_papers_tables_has_numbers_of_two_models(planned):
     assert str(tiny.cells["flops_pf"].verdict) == "not comparable: tiny preset"
     assert [name for name, cell in plan.cells.items() if not math.isnan(cell.ours)] == ["flops_pf"]
     printed = [line for line in beside(rows).to_dict("records") if line["model"] == "skyreels"]
-    assert [line["row"] for line in printed] == ["Original", "Original, dry run"]
+    assert [line["line"] for line in printed] == ["Original", "Original, dry run"]
     assert [line["PFLOP ↓"] for line in printed] == ["0.003 (245.01)", "244.78 (245.01)"]
 
 
 def test_a_published_row_counts_once_where_a_plan_stands_beside_a_line(planned):
-    said = "35 published rows: 1 differs, 1 FLOPs match, 10 not comparable, 23 not run."
+    said = "35 published lines: 1 differs, 1 FLOPs match, 10 not comparable, 23 not run."
     assert summary(planned.verdicts) == said
     assert said in render(planned)
 

@@ -12,7 +12,7 @@ from reports.notes import blanks
 from reports.paper import print_summary
 from reports.terminal_table import print_main, print_notes
 from reports.verdict import Outcome, Verdict
-from reports.verdicts import ANOTHER_GPU, TINY, Cell, _of_row, summary
+from reports.verdicts import ANOTHER_GPU, TINY, Cell, _of_line, summary
 from store import Store
 from tests.synthetic import CELLS, PROMPTS, make_store
 
@@ -86,7 +86,7 @@ def test_a_store_is_read_once_for_all_that_is_printed(root, monkeypatch, capsys)
     print_notes(report)
     print_main(report)
     print_summary(report)
-    assert len(read_in) == 1 and "35 published rows" in capsys.readouterr().out
+    assert len(read_in) == 1 and "35 published lines" in capsys.readouterr().out
 
 
 def test_a_reason_with_a_semicolon_in_it_stays_one_reason(tmp_path):
@@ -118,17 +118,17 @@ def test_a_row_has_the_strongest_verdict_of_its_cells_and_says_which_columns_dec
         "lpips": Cell(1.0, 2.0, differs),
         "ssim": Cell(1.0, 1.0, Verdict(Outcome.MATCHES)),
     }
-    assert _of_row(cells) == Verdict(Outcome.DIFFERS, "LPIPS")
+    assert _of_line(cells) == Verdict(Outcome.DIFFERS, "LPIPS")
     del cells["lpips"]
-    assert _of_row(cells) == Verdict(Outcome.MATCHES, "SSIM")
+    assert _of_line(cells) == Verdict(Outcome.MATCHES, "SSIM")
     cells["ssim"] = Cell(1.0, 1.0, TINY)
-    assert _of_row(cells) == TINY  # tells more than another GPU, which concerns the seconds alone
+    assert _of_line(cells) == TINY  # tells more than another GPU, which concerns the seconds alone
     del cells["ssim"]
-    assert _of_row(cells) == ANOTHER_GPU
+    assert _of_line(cells) == ANOTHER_GPU
 
 
 def test_verdicts_are_counted_by_their_kind(report):
-    assert summary(report.verdicts) == "35 published rows: 11 not comparable, 24 not run."
+    assert summary(report.verdicts) == "35 published lines: 11 not comparable, 24 not run."
     assert {row.verdict.outcome for row in report.verdicts} == {Outcome.NOT_COMPARABLE, Outcome.NOT_RUN}
     assert str(Verdict(Outcome.DIFFERS, "+0.1")) == "differs: +0.1" and str(Verdict(Outcome.NOT_RUN)) == "not run"
 

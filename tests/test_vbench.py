@@ -17,7 +17,7 @@ from eval.vbench_total import DIMENSIONS, FACTS, VBenchError, total, totals_of_f
 from eval.video import write_lossless
 from store import Store
 
-# Published rows: LinGen (arXiv:2412.09856) tables 3-6, the 16 dimensions in our order, then quality, semantic, total.
+# Published lines: LinGen (arXiv:2412.09856) tables 3-6, the 16 dimensions in our order, then quality, semantic, total.
 PUBLISHED = {
     "Runway Gen-3": "97.1,96.62,98.61,99.23,60.14,63.34,66.82,87.81,53.64,96.4,80.9,65.09,54.57,24.31,24.71,26.69,"
     "84.11,75.17,82.32",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from baselines.shared.model_settings import by_name
 from engine.forecast import Formula, newton
 from engine.history import History
 from engine.method import Capabilities, Method, Probe
@@ -140,8 +141,8 @@ def check_steps(name: str, computed: Steps) -> None:
 
 def check_fits(name: str, computed: Steps, made_for: Mapping[str, Any], model: Capabilities) -> None:
     """Raise ValueError for a model, or a setting of it, for which the schedule was not made."""
-    other = {key: getattr(model.settings, key, None) for key in made_for}
-    differs = [f"{key}={value}" for key, value in other.items() if value != made_for[key]]
+    given = by_name(model.settings)
+    differs = [f"{key}={given.get(key)}" for key, value in made_for.items() if given.get(key) != value]
     if differs:
         wanted = ", ".join(f"{key}={value}" for key, value in made_for.items())
         raise ValueError(

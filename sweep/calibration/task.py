@@ -118,9 +118,9 @@ def goal_of(cell: Cell) -> Goal:
         if quantity not in QUANTITIES:
             raise ConfigError(f"target={cell.run.target} is no cost of a setting; want {', '.join(QUANTITIES)}")
         return Goal(quantity, value, "as asked")
-    row = {"model": cell.model.name, "method": cell.name, "speed": cell.run.speed, "variant": ""}
-    own = cells(row) or cells({**row, "speed": ""})
-    whole = cells({**row, "method": "original", "speed": ""})
+    identity = {"model": cell.model.name, "method": cell.name, "speed": cell.run.speed, "variant": ""}
+    own = cells(identity) or cells({**identity, "speed": ""})
+    whole = cells({**identity, "method": "original", "speed": ""})
     if not own or not whole:
         raise ConfigError(
             f"the paper has no value for {cell.name} at speed={cell.run.speed} on {cell.model.name}; set a target, "

@@ -1,4 +1,4 @@
-"""Reference rows are measured and mark lines; a line is "better" only if its paired intervals exclude zero."""
+"""Reference lines are measured and mark lines; a line is "better" only if its paired intervals exclude zero."""
 
 import json
 
@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from baselines.original_seed import OriginalSeed
-from reports import formats, page, paired, paper, read, reference_rows
+from reports import formats, page, paired, paper, read, reference_lines
 from reports.line import Line, shown
 from reports.metric import BY_NAME
 from reports.notes import notes
@@ -27,7 +27,7 @@ REFERENCES = {
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """Lines at each reference row and one between, and similarities of the Original's mp4."""
+    """Lines at each reference line and one between, and similarities of the Original's mp4."""
     root = tmp_path_factory.mktemp("rows")
     cells = REFERENCES | {
         ("teacache", "slow"): (1.2, 0.6, 0.0005),
@@ -43,7 +43,7 @@ def report(tmp_path_factory):
 
 
 def test_a_line_is_marked_with_the_nearest_reference_row_that_it_reaches(report):
-    reached = {line.name: reference_rows.reached(line) for line in report.lines}
+    reached = {line.name: reference_lines.reached(line) for line in report.lines}
     assert reached == {
         "Original": "",
         "Original, repeated": "",
@@ -55,21 +55,21 @@ def test_a_line_is_marked_with_the_nearest_reference_row_that_it_reaches(report)
     }
 
 
-def test_the_notes_hold_the_reference_rows_in_numbers_and_explain_every_mark(report):
+def test_the_notes_hold_the_reference_lines_in_numbers_and_explain_every_mark(report):
     text = formats.markdown(report)
-    line = next(line for line in text.splitlines() if line.startswith("Reference rows of skyreels_tiny"))
+    line = next(line for line in text.splitlines() if line.startswith("Reference lines of skyreels_tiny"))
     for words in ("run twice LPIPS 0.00", "its mp4 preview LPIPS 0.0040, SSIM 0.9800, PSNR 40.20 [", "another seed"):
         assert words in line
-    for kind, meaning in reference_rows.MEANING.items():
+    for kind, meaning in reference_lines.MEANING.items():
         assert f"{kind.value}: {meaning}." in text
         assert any(kind.value in row for row in text.splitlines() if row.startswith("| "))
 
 
-def test_missing_reference_rows_are_named_with_what_adds_them(tmp_path):
+def test_missing_reference_lines_are_named_with_what_adds_them(tmp_path):
     make_store(tmp_path, cells={("original", None): (2, 1, 0), ("scope", "fast"): (0.6, 0.3, 0)}, videos=False)
     said = " ".join(notes(read(tmp_path)))
     assert (
-        "Reference rows missing on skyreels_tiny, and what adds them: method=original_repeat, method=original_seed"
+        "Reference lines missing on skyreels_tiny, and what adds them: method=original_repeat, method=original_seed"
         in said
     )
 

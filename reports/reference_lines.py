@@ -1,4 +1,4 @@
-"""Reference rows: the distance from the Original without any acceleration, measured in three ways.
+"""Reference lines: the distance from the Original without any acceleration, measured in three ways.
 
 - The Original run a second time: differs only by what the machine does not reproduce exactly.
 - The Original's mp4 preview: differs by lossy encoding.
@@ -31,8 +31,8 @@ NAMES = {Kind.REPEAT: "run twice", Kind.PREVIEW: "its mp4 preview", Kind.SEED: "
 
 
 def mark(study: Study, lines: Sequence[Line], metrics: Sequence[Metric]) -> list[Line]:
-    """The lines; an accelerated one is marked with the nearest reference row that it reaches in all metrics."""
-    rows = {
+    """The lines; an accelerated one is marked with the nearest reference line that it reaches in all metrics."""
+    references = {
         model: {kind: _reference(study, lines, model, kind, metrics) for kind in MEANING}
         for model in dict.fromkeys(line.model for line in lines)
     }
@@ -41,7 +41,7 @@ def mark(study: Study, lines: Sequence[Line], metrics: Sequence[Metric]) -> list
         own = _known(line, metrics)
         found = [
             Mark(kind)
-            for kind, reference in rows[line.model].items()
+            for kind, reference in references[line.model].items()
             if line.accelerated and _reaches(own, reference, metrics, beyond=kind is Kind.SEED)
         ]
         marked.append(replace(line, marks=(*line.marks, *found[:1])))  # the nearest includes what the next would say
@@ -49,32 +49,33 @@ def mark(study: Study, lines: Sequence[Line], metrics: Sequence[Metric]) -> list
 
 
 def notes(study: Study, lines: Sequence[Line], metrics: Sequence[Metric]) -> list[str]:
-    """The reference rows of each model in numbers, those that are missing, and what the marks in use mean."""
+    """The reference lines of each model in numbers, those that are missing, and what the marks in use mean."""
     said = []
     for model in dict.fromkeys(line.model for line in lines if not line.marked(Kind.RANDOM)):
-        rows = {kind: _reference(study, lines, model, kind, metrics) for kind in MEANING}
+        references = {kind: _reference(study, lines, model, kind, metrics) for kind in MEANING}
         known = [
             f"{NAMES[kind]} {', '.join(_words(reference[m.name], m) for m in metrics if m.name in reference)}"
-            for kind, reference in rows.items()
+            for kind, reference in references.items()
             if reference
         ]
-        lacking = [f"method={METHODS[kind]}" for kind in METHODS if not rows[kind]]
-        lacking += ["python -m eval (mp4 preview)"] * (not rows[Kind.PREVIEW])
-        said += [f"Reference rows of {model} (the Original compared with itself): {'; '.join(known)}."] if known else []
-        said += [f"Reference rows missing on {model}, and what adds them: {', '.join(lacking)}."] if lacking else []
+        lacking = [f"method={METHODS[kind]}" for kind in METHODS if not references[kind]]
+        lacking += ["python -m eval (mp4 preview)"] * (not references[Kind.PREVIEW])
+        if known:
+            said.append(f"Reference lines of {model} (the Original compared with itself): {'; '.join(known)}.")
+        said += [f"Reference lines missing on {model}, and what adds them: {', '.join(lacking)}."] if lacking else []
     used = set(map(reached, lines))
     return said + [f"{kind.value}: {what}." for kind, what in MEANING.items() if kind.value in used]
 
 
 def reached(line: Line) -> str:
-    """The reference row that a line is marked with, as printed; empty if there is none."""
+    """The reference line that a line is marked with, as printed; empty if there is none."""
     return next((str(mark) for mark in line.marked(*MEANING)), "")
 
 
 def _reference(
     study: Study, lines: Sequence[Line], model: str, kind: Kind, metrics: Sequence[Metric]
 ) -> dict[str, Estimate]:
-    """The known estimates of one reference row by metric; empty if it was not measured."""
+    """The known estimates of one reference line by metric; empty if it was not measured."""
     if kind is Kind.PREVIEW:
         return _preview(study, model, metrics)
     found = [line for line in lines if (line.model, line.method) == (model, METHODS[kind]) and len(line.valid)]
@@ -102,9 +103,9 @@ def _preview(study: Study, model: str, metrics: Sequence[Metric]) -> dict[str, E
 def _reaches(
     line: dict[str, Estimate], reference: dict[str, Estimate], metrics: Sequence[Metric], beyond: bool
 ) -> bool:
-    """Whether the interval of a line reaches that of a reference row in every metric that both have.
+    """Whether the interval of a line reaches that of a reference line in every metric that both have.
 
-    beyond: the reference row is the far one (another seed), which a line reaches from the near side.
+    beyond: the reference line is the far one (another seed), which a line reaches from the near side.
     """
     verdicts = []
     for metric in metrics:
