@@ -200,9 +200,10 @@ class Scope(Method):
             self.tally["order lowered"] += 1
         if self.reject < math.inf:
             last = self.predictor_.history.last(slots)
-            if float(stability.correction(self.predictor_.predict(slots, at), last).max()) > self.reject:
+            largest = float(stability.correction(self.predictor_.predict(slots, at), last).max())  # NaN if one is NaN
+            if not largest <= self.reject:
                 self.tally["rejected"] += 1
-                return Mode.RECOMPUTE, "correction too large"
+                return Mode.RECOMPUTE, "correction not a number" if math.isnan(largest) else "correction too large"
         return Mode.PREDICT, ""
 
     def settle(self, part: Row, decision: Decision, branch: str = "") -> None:

@@ -28,6 +28,7 @@ from engine.knob import Knob
 from engine.ledger import flops, forwards, plan
 from engine.meter import Cost
 from engine.method import Original
+from engine.row import Mode
 from eval import lpips_weights
 from models.shapes import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, prompts
 from scope.method import Scope
@@ -387,3 +388,5 @@ def test_a_predictor_without_the_steps_for_its_history_is_refused():
 @pytest.mark.parametrize("method", [DeltaDiT(8), TaylorSeer(7, 1), TaylorSeer(2, 3), Uniform(4.0, 1)], ids=str)
 def test_the_longest_interval_and_the_highest_order_that_fit_are_allowed(model, method):
     method.check(model)
+    ledger = ledger_of(model, method)
+    assert {Mode.RECOMPUTE} < {entry.mode for entry in ledger}, "it skips"

@@ -277,6 +277,19 @@ def test_a_correction_that_is_too_large_recomputes_and_is_counted():
     assert decisions(replace(method, reject=0.2), field=lambda s: 10 * s)[0][2] == "p"
 
 
+@pytest.mark.parametrize("older, newer", [(math.nan, 2.0), (math.inf, math.inf)])
+def test_a_correction_that_is_no_number_recomputes_where_corrections_are_checked(older, newer):
+    """The correction of the first slot is 0; that of the second is NaN."""
+    method = scope(0, 99, warmup=0, predictor="taylor1", reject=9.0)
+    row = Row(3, 0, range(2), 10, (3, 3), (0.25, 0.25), (0.2, 0.2), (True, True), unit=2)
+    for level, value in ((1.0, older), (0.5, newer)):
+        velocity = torch.tensor([1.0, value]).view(2, 1, 1, 1)
+        method.keep(VELOCITY, replace(row, sigma=(level, level)), velocity, velocity)
+    decision = method.decide(row, lambda name: torch.ones(2, 1))
+    assert (decision.mode, decision.why) == (Mode.RECOMPUTE, "correction not a number")
+    assert method.counters() == {"rejected": 1}
+
+
 def test_amplitude_keeps_each_channel_within_the_widened_range_of_its_last_value():
     method = scope(0, 99, predictor="taylor1", amplitude=0.5)
     v1 = torch.tensor([[[[0.0, 1.0], [0.0, 1.0]], [[5.0, 5.0], [5.0, 5.0]]]])

@@ -103,8 +103,9 @@ def test_values_out_of_range_are_refused_when_composed(word):
 
 def test_every_seed_that_composes_is_one_that_torch_takes():
     run, *_ = composed("seeds=[-9223372036854775808,18446744073709551615]")
+    assert len(run.seeds) == 2
     for seed in run.seeds:
-        torch.Generator().manual_seed(seed)
+        assert torch.Generator().manual_seed(seed).initial_seed() == seed % 2**64
 
 
 def test_a_list_or_a_file_of_ones_own_is_taken_alone_and_whole(tmp_path):
