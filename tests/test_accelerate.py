@@ -115,7 +115,7 @@ def test_an_exception_in_the_middle_leaves_the_pipeline_usable(model, untouched)
 
 
 def test_callbacks_and_a_batch_of_two_work():
-    """The stock forward takes a batch only where the model is not told of the frame rate."""
+    """The stock forward accepts a batch only if the model has no input for the frame rate."""
     model = causal(architecture={**ARCHITECTURE, "inject_sample_info": False})
     pipe, seen, texts = pipeline(model), [], texts_of(model, "a fox")
     with accelerate(pipe, "scope", **SCOPE):
@@ -133,7 +133,7 @@ def test_callbacks_and_a_batch_of_two_work():
 
 
 def test_group_offloading_gives_the_same_bits(model):
-    """Its hooks stand in the same registry as ours. Here both devices are the CPU, so only the order is tested."""
+    """Its hooks are in the same registry as ours. Here both devices are the CPU, so this tests only the order."""
     plain, moved = (pipeline(causal(frames=SHORT)) for _ in range(2))
     cpu = torch.device("cpu")
     moved.transformer.enable_group_offload(onload_device=cpu, offload_device=cpu, offload_type="leaf_level")
@@ -160,7 +160,7 @@ SIBLINGS = {
 
 @pytest.mark.parametrize("kind, given", SIBLINGS.values(), ids=SIBLINGS)
 def test_the_pipelines_that_begin_from_pictures_work(kind, given):
-    """Frames that are given are never among the updated ones, so what a method keeps is only of the others."""
+    """Given frames are never updated, so a method keeps values only of the other frames."""
     model = causal(block=1, frames=LONG) if kind is ImageToVideo else causal(frames=LONG)  # one image is one slot
     pipe = pipeline(model, kind)
     plain = call(pipe, model, **given)

@@ -29,7 +29,7 @@ def results(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def drawn(results):
-    """The same with its report."""
+    """The synthetic store with its report."""
     assert report_main([str(results), "--quiet"]) == 0
     return results
 

@@ -50,7 +50,7 @@ def test_contenders_meet_at_the_forwards_of_the_control(model, text, contest):
 
 
 def test_of_variants_equally_dear_the_nearest_to_the_original_is_taken(contest):
-    """Two uniform controls of the same forwards, and one that computes everything and is out of the contest."""
+    """Two uniform controls with equal numbers of forwards, and one that computes everything and is not ranked."""
     wanted = contest.forwards(Uniform(3.0))
     near, far, dear = Uniform(3.0), Scope(9.0, 9.0, max_skip=20, selective="none"), Original()
     assert contest.best([(far, wanted), (near, wanted), (dear, 2 * wanted)], wanted)[0] is near

@@ -23,7 +23,7 @@ LAST = Site("blocks", range(2), "cond")
 
 @pytest.mark.parametrize("order", [0, 1, 2, 3])
 def test_taylorseer_is_diffusers_recursion(order):
-    """Full steps at unequal gaps; what lies between is forecast by both."""
+    """Full steps at unequal gaps; both forecast the steps in between."""
     torch.manual_seed(0)
     method, state = TaylorSeer(5, order, "lite", "segment"), TaylorSeerState(torch.float32, order)
     for k in range(16):
@@ -105,7 +105,8 @@ def test_steps_that_are_full_for_another_reason_lengthen_no_gap():
 
 
 def test_a_slot_is_forecast_from_its_own_denoising_or_from_its_noise_too():
-    """Two units, the second begins at row 3: with one counter its forecast at row 4 looks back to when it waited."""
+    """Two units; the second begins at row 3. With one counter its forecast at row 4 uses values from before it
+    began."""
     rows = [
         row_at(
             k, 8, 2, unit=1, step=(k, max(k - 3, 0)), sigma=(1 - k / 8, 1 - max(k - 3, 0) / 8), active=(True, k >= 3)
@@ -143,7 +144,7 @@ def test_a_new_unit_begins_with_a_full_step():
 
 
 def _pab_rows(method, timesteps, rising=False):
-    """What each row leaves out: a letter per kind, where the row's noise is timesteps / 1000."""
+    """The kinds that each row skips, one letter per kind. The noise level of a row is its timestep / 1000."""
     levels = [(1 - t / 1000) if rising else t / 1000 for t in [*timesteps, 0]]
     rows = [row_at(k, len(timesteps), sigma=(levels[k],), sigma_next=(levels[k + 1],)) for k in range(len(timesteps))]
     left_out, one = [], torch.ones(1, 1, 1)
@@ -165,7 +166,8 @@ SKYREELS_GRID = [1000 * 8 * t / (1 + 7 * t) for t in (1 - k / 50 for k in range(
 @pytest.mark.parametrize("window, first, last", [((850, 100), 30, 49), ((930, 450), 19, 45)])
 @pytest.mark.parametrize("rising", [False, True], ids=["to 0", "to 1"])
 def test_pabs_windows_are_the_authors_timesteps(window, first, last, rising):
-    """[100, 850] are steps 30 to 49 of SkyReels-V2's grid and [450, 930] steps 19 to 45, whichever way levels run."""
+    """[100, 850] are steps 30 to 49 of SkyReels-V2's grid and [450, 930] steps 19 to 45, for rising and falling
+    levels."""
     found = _pab_rows(PAB(2, 6, begin=window[0], end=window[1]), SKYREELS_GRID, rising)
     expected = [("a" if k % 2 else "") + ("c" if k % 6 else "") if first <= k <= last else "" for k in range(50)]
     assert found == expected
@@ -204,7 +206,7 @@ def test_low_frequencies_are_a_projection_that_keeps_constants():
 @pytest.mark.parametrize("cycles, kept", [(0, True), (13, True), (14, False), (60, False)])
 @pytest.mark.parametrize("along", ["width", "height"])
 def test_the_low_band_is_a_circle_of_a_fifth_of_the_shorter_side_in_indices(cycles, kept, along):
-    """68 x 120: the radius is 13 cycles whichever way they run."""
+    """68 x 120: the radius is 13 cycles in both directions."""
     size = 120 if along == "width" else 68
     wave = torch.cos(2 * math.pi * min(cycles, size // 2) * torch.arange(float(size)) / size)
     wave = wave.expand(68, 120) if along == "width" else wave[:, None].expand(68, 120)
@@ -212,7 +214,7 @@ def test_the_low_band_is_a_circle_of_a_fifth_of_the_shorter_side_in_indices(cycl
 
 
 def cfg_run(method, steps, low=1.0, high=0.0):
-    """Of every row at which D is reused, what it was multiplied by; D is a constant, or stripes of the highest wave."""
+    """The factor on D of every row that reuses it. D is a constant, or stripes of the highest frequency."""
     cond, stripes = torch.zeros(1, 1, 8, 8), torch.cos(math.pi * torch.arange(8.0)).expand(1, 1, 8, 8)
     uncond, found = low + high * stripes, {}
     for k in range(steps):

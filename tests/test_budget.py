@@ -107,7 +107,7 @@ def test_a_schedule_for_another_model_length_or_number_of_steps_is_refused_with_
 
 
 def test_it_finds_the_steps_that_matter_and_keeps_their_number():
-    """The error is the cost of the omitted steps: steps 1, 8 and 9 of ten matter, equally in every unit."""
+    """The error is the sum of the costs of the omitted steps. Steps 1, 8 and 9 of ten cost most, in every unit."""
     worth = [0, 9, 1, 1, 1, 1, 1, 1, 8, 7]
     search = ScheduleSearch(
         lambda schedule: 1 + sum(worth[k] for own in schedule for k in range(10) if k not in own),

@@ -38,7 +38,7 @@ def lines(path):
 
 
 def rewritten(bundle, tmp_path, change, seal=False):
-    """A copy of the bundle whose lines `change` has edited in place; `seal`: with checksums made again."""
+    """A copy of the bundle after `change` has edited its lines in place; `seal`: with new checksums."""
     found = lines(bundle)
     change(found)
     if seal:

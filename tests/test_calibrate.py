@@ -68,7 +68,7 @@ def test_a_rising_quantity_is_met_in_the_other_direction():
 
 
 def test_what_an_integer_misses_a_second_knob_meets():
-    """1/interval gives 1/2 and 1/3 only; 0.01 per warm-up step above the first fills the gap: 1/3 + 0.07."""
+    """1 / interval gives only 1/2 and 1/3. Each warm-up step above the first adds 0.01: 1/3 + 0.07."""
     cost = lambda s: 1 / s["interval"] + 0.01 * (s.get("warmup", 1) - 1)  # noqa: E731
     with pytest.raises(Unreachable, match=r"changes in steps, and the nearest values are 0\.3333 and 0\.5"):
         Search(cost, 0.404, rises=False).run([INTERVAL], {"interval": 3})

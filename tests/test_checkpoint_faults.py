@@ -228,7 +228,8 @@ def test_pickled_text_weights_are_checked_as_they_are_loaded(magi1, tmp_path):
 
 @pytest.mark.parametrize("name", ["skyreels", "magi1"])
 def test_what_is_whole_loads_and_what_nobody_reads_is_harmless(name, request, tmp_path):
-    """The sampler is set by the run, so a scheduler may be there, be broken or not; so may keys of later versions."""
+    """The run sets the sampler, so the checkpoint's scheduler may be missing or broken. Keys of later versions may
+    be there."""
     folder = shutil.copytree(request.getfixturevalue(name), tmp_path / "copy")
     first = backbone(name, folder)
     first.load()

@@ -15,7 +15,7 @@ BETTER = ("uniform", None)  # made the fastest and the closest
 
 
 def store(root, groups):
-    """Cells with as many prompts as is said."""
+    """Cells with the given numbers of prompts."""
     for cell, prompts in groups.items():
         cells = {cell: (0.1, 0.05, 0.001) if cell == BETTER else CELLS[cell]}
         make_store(root, cells=cells, prompts=SIX[:prompts], videos=False)
@@ -24,7 +24,7 @@ def store(root, groups):
 
 @pytest.fixture(scope="module")
 def one_is_apart(tmp_path_factory):
-    """A line with one prompt of six, which has the best of all numbers."""
+    """One line has only one of six prompts, and the best numbers."""
     cells = {ORIGINAL: 6, ("teacache", "slow"): 6, **dict.fromkeys(FAST, 6), BETTER: 1}
     return store(tmp_path_factory.mktemp("apart"), cells)
 

@@ -77,7 +77,7 @@ def test_parts_together_cost_less_than_each_alone_and_leave_nothing_behind(model
 
 
 def idle_but(parts, name):
-    """The same parts in the same order, all but one never skipping."""
+    """The same parts in the same order; only one of them may skip."""
     idle = {**NEVER, "delta": {**DELTA, "interval": 1}}
     return {other: settings if other == name else idle[other] for other, settings in parts.items()}
 
@@ -134,7 +134,7 @@ def test_what_a_record_is_keyed_by_names_the_code_of_every_part():
 
 
 def test_the_menu_combines_its_own_entries(model, tmp_path):
-    """A YAML of one's own may compose parts from the menu, and the command line may change them."""
+    """A user's YAML may compose parts from the menu, and the command line may change them."""
     (tmp_path / "method").mkdir()
     (tmp_path / "method" / "both.yaml").write_text(
         "# Both.\ndefaults: [scope@parts.scope, cfg_cache@parts.cfg_cache]\n_target_: baselines.composite.Composite\n"

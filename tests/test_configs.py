@@ -49,7 +49,7 @@ def refused(*overrides):
 
 
 def split(name):
-    """The method and the speed that the name of a point's file joins."""
+    """The method and the speed in the file name of a point."""
     speed = max((speed for speed in options("speed") if name.endswith(f"_{speed}")), key=len)
     return name.removesuffix(f"_{speed}"), speed
 
@@ -240,7 +240,7 @@ def test_infinity_is_a_value_and_none_of_json():
 
 @pytest.mark.parametrize("model", ["skyreels", "magi1", "skyreels_tiny", "magi1_tiny"])
 def test_scope_has_the_papers_own_point_on_every_model(model):
-    """What the paper states: second order, 0.75, 5, selective computation where frames idle."""
+    """The paper states second order, decay 0.75, at most 5 skips, and selective computation if frames are idle."""
     run, _, _, scope = checked(f"model={model}", "method=scope", "speed=paper")
     assert (scope.predictor, scope.decay, scope.max_skip) == ("newton2", 0.75, 5)
     assert (scope.selective, scope.decide_per) == (("prefix", "row") if "skyreels" in model else ("none", "unit"))

@@ -20,7 +20,7 @@ def menu(tmp_path_factory):
 
 @pytest.fixture
 def cells(menu, tmp_path, monkeypatch):
-    """cells(words): the composed cells of a command line, none of them run."""
+    """cells(words): the composed cells of a command line. None of them is run."""
     monkeypatch.setattr(run, "sweep", lambda cells, *rest: [])
 
     def compose(*words):
@@ -33,7 +33,7 @@ def cells(menu, tmp_path, monkeypatch):
 
 
 def put(cell, job, seconds=10.0, size=500):
-    """The record of a job as a run would leave it."""
+    """Write the record of a job as a run writes it."""
     store = Store(cell.run.results)
     with store.stage(job.model.name, job.name, job.speed, job.key) as stage:
         (stage.path / "frames.mp4").write_bytes(bytes(size))

@@ -17,13 +17,13 @@ T, SIZE, FPS = 49, 64, 24
 
 @pytest.fixture(scope="module")
 def originals() -> list[np.ndarray]:
-    """Videos as the tiny presets are trained to generate them, each another scene: uint8 (T, 64, 64, 3)."""
+    """Videos like those that the tiny presets are trained on, each with another scene: uint8 (T, 64, 64, 3)."""
     frames, _ = shapes.render_batch([shapes.sample(seed, "held_out") for seed in (1, 5, 8, 9)], T)
     return list((frames * 255).round().to(torch.uint8).numpy())
 
 
 def verdict(video: np.ndarray, original: np.ndarray) -> Verdict:
-    """The gate's verdict as the evaluation joins it, without LPIPS."""
+    """The reasons that the evaluation gives, without LPIPS."""
     beside = Beside()
     for at in range(0, min(len(video), len(original)), 8):
         beside.update(original[at : at + 8], video[at : at + 8])
@@ -78,7 +78,7 @@ def tinted(video: np.ndarray, *levels: int) -> np.ndarray:
 
 
 def every(frames: int, low: float) -> np.ndarray:
-    """Factors that change between 1 and `low` after so many frames."""
+    """Factors that alternate between 1 and `low`, with the given number of frames between changes."""
     return np.where(np.arange(T) // frames % 2, low, 1.0)
 
 

@@ -9,7 +9,7 @@ from sweep.doctor import MISSING, OK, WARNING, examine, main
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """No other programs are asked."""
+    """The doctor starts no other programs."""
     monkeypatch.setattr(doctor, "_said", lambda *command: None)
 
 

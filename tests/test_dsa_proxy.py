@@ -34,7 +34,8 @@ def test_doubt_is_the_relative_change_of_the_clean_estimate_by_hand():
 
 
 def test_a_slot_that_is_done_is_carried_straight_to_its_clean_estimate():
-    """Euler along x' = v with v(s) = s^2: once the velocity is held, the end is the estimate that was made there."""
+    """Euler along x' = v with v(s) = s^2: if the velocity is kept from a step on, the end is the clean estimate of
+    that step."""
     rows, x, method = [row_at(k, 10) for k in range(10)], torch.ones(1, 1, 1, 1), DSAProxy(0.05, least=0.3)
     estimate, inputs = None, []
 
@@ -101,7 +102,7 @@ def test_chunks_leave_apart_on_magi1():
 
 @pytest.fixture(scope="module")
 def samples():
-    """Targets that the features determine: log10 distance = -2 done + 0.5 log10 change, nearly."""
+    """The features determine the targets up to noise: log10 distance = -2 done + 0.5 log10 change."""
     torch.manual_seed(3)
     x = torch.rand(600, 8)
     return x, -2 * x[:, 0] + 0.5 * x[:, 1] + 0.3 * x[:, 4] ** 2 + 0.01 * torch.randn(600)

@@ -48,7 +48,7 @@ def add(store: Store, method: str, key: str, frames: np.ndarray | None, **run) -
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A folder with the store that every test gets a copy of, and with LPIPS weights: random convolutions."""
+    """A folder with LPIPS weights (random convolutions) and a store. Every test gets a copy of the store."""
     folder = tmp_path_factory.mktemp("made")
     shapes = [(64, 3, 11), (192, 64, 5), (384, 192, 3), (256, 384, 3), (256, 256, 3)]
     generator, state = torch.Generator().manual_seed(0), {}
@@ -73,14 +73,14 @@ def results(made, tmp_path, monkeypatch):
 
 
 def reseal(folder: Path) -> None:
-    """Seals a record as it is now, as if it had been stored so."""
+    """Seal a record with its present files."""
     record = json.loads((folder / "run.json").read_text())
     record["files"] = {path.name: checksum(path) for path in folder.iterdir() if path.name in SEALED}
     (folder / "run.json").write_text(json.dumps(with_seal(record)))
 
 
 def _encode(path: Path, frames: np.ndarray, pixel_format: str) -> None:
-    """Frames as no method stores them: FFV1 in a container that holds it, under the name of the lossless file."""
+    """Write frames that no method stores: FFV1 in a container that supports it, under the name of the lossless file."""
     with av.open(str(path), "w", format="matroska") as container:
         stream = container.add_stream("ffv1", rate=8)
         stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], pixel_format
@@ -209,7 +209,7 @@ def test_a_broken_video_is_invalid_by_name_and_the_rest_is_scored(results, fault
 
 
 def test_bytes_that_are_not_those_that_were_sealed_are_not_scored(results, capsys):
-    """Flipped bytes may decode without an error: only the checksum tells."""
+    """Changed bytes may decode without an error. Only the checksum shows them."""
     run(results)
     before = quality(results, "scope", "s1"), quality(results, "original_repeat", "r2")
     for folder in ("scope/s1", "original/o2"):

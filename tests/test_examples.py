@@ -34,7 +34,7 @@ def test_a_notebook_runs_in_a_minute_and_shows_what_it_says(path, tmp_path, monk
 
 
 def test_committed_notebooks_hold_no_outputs():
-    """Outputs would hold paths and figures of one machine, and go out of date."""
+    """Outputs would contain paths and numbers of one machine, and become out of date."""
     assert EXAMPLES
     for path in EXAMPLES:
         for cell in nbformat.read(path, as_version=4).cells:

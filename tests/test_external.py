@@ -139,7 +139,7 @@ def test_pab_is_diffusers_attention_broadcast(together):
 
 
 def steps(ledger, model):
-    """(iteration, branch) -> what was stood in for; a decision for all branches counts for each."""
+    """{(iteration, branch): skipped sites}; a decision for all branches counts for each."""
     whole = [f"{kind} 0:{model.depth}" for kind in ("attention", "cross_attention", "feed_forward")]
     return {
         (e.iteration, b): [f"blocks 0:{model.depth}"] if list(e.sites) == whole else list(e.sites)

@@ -27,14 +27,14 @@ def forget():
 
 @pytest.fixture(scope="module")
 def plain():
-    """The fingerprint of each kind as its code is."""
+    """The fingerprint of each class with unchanged code."""
     forget()
     return {kind: code_of(kind) for kind in KINDS.values()}
 
 
 @pytest.fixture
 def edited(monkeypatch):
-    """edited(kind, (file, old, new), ...) -> the fingerprint of `kind` had the files been edited so."""
+    """edited(kind, (file, old, new), ...) -> the fingerprint of `kind` after these edits of the files."""
 
     def edit(kind, *edits):
         texts = {}
@@ -144,7 +144,7 @@ PLUGIN = {
 
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
-    """mine(files, module="mine") -> the fingerprint of Mine in a plug-in of these files."""
+    """mine(files, module="mine") -> the fingerprint of the class Mine in a plug-in that consists of these files."""
     count = iter(range(100))
 
     def code(files, module="mine"):

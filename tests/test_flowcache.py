@@ -132,7 +132,8 @@ def test_the_released_function_alone_is_another_function(original):
 
 
 def test_the_increment_is_not_rescaled_and_the_velocity_is():
-    """A chunk that reuses all the way from step 1 moves by its first increment each time, or by its first velocity."""
+    """If a chunk reuses in every step from step 1 on, each step adds its first increment, or follows its first
+    velocity."""
     for reuse in ("increment", "velocity"):
         method = FlowCache(math.inf, reuse, warmup=1)
         model, seen = rescheduled(method), []

@@ -45,7 +45,7 @@ def originals(models):
 
 @pytest.fixture
 def of(models):
-    """The model that a method runs on."""
+    """The model with the settings that the method asks for."""
     return lambda method: models[method.reschedule(models["full"].settings).attention]
 
 
@@ -67,7 +67,7 @@ def test_released_but_for_pruning_a_threshold_of_0_is_the_block_causal_original(
 
 
 def test_pruning_is_exact_until_a_chunk_finishes_and_an_approximation_after(models):
-    """Waiting chunks are seen by none; finished ones stay as their last noisy step left them."""
+    """No chunk attends to waiting chunks. Finished chunks keep the keys and values of their last noisy step."""
     model, seen = models["block_causal"], {}
     for method in (flowcache(0), Original()):
         copies = seen[type(method)] = []
@@ -137,7 +137,7 @@ def test_a_chunk_is_measured_by_itself_and_warms_up_by_its_own_steps(of):
 
 
 def test_without_a_hit_the_published_video_costs_what_the_released_code_does():
-    """257 frames: 117.26 PFLOP by the authors' sheet, which counts the text's keys once for every chunk."""
+    """257 frames: 117.26 PFLOP in the authors' table, which counts the keys of the text once per chunk."""
     settings = dict(OmegaConf.to_container(OmegaConf.load(CONF / "model" / "skyreels.yaml")))
     settings.pop("_target_")
     method = FlowCache(0, **{**OWN, "warmup": 5})

@@ -52,7 +52,7 @@ def test_orders_of_convergence_on_a_smooth_function(formula, order):
 
 @pytest.mark.parametrize("k,gain", [(1, 7), (2, 17), (3, 31), (4, 49), (5, 71)])
 def test_noise_gain_of_the_second_order_at_equal_gaps(k, gain):
-    """The sum of |weights|: what an error of the anchors is multiplied by, k gaps ahead."""
+    """The sum of |weights|: the factor on an error of the anchors, k gaps ahead."""
     found = weights(newton, (0.0, 1.0, 2.0), at=2.0 + k)
     assert sum(map(abs, found)) == pytest.approx(gain)
     assert sum(found) == pytest.approx(1)
@@ -77,7 +77,7 @@ def test_formulas_work_on_arrays_as_on_numbers():
 
 
 def accumulated_error(m, h, steps):
-    """Of the secant through two anchors h apart, along Euler's steps; anchors at 0 and h, then steps downwards."""
+    """The error of the secant through two anchors h apart, along Euler's steps."""
 
     def velocity(s):
         return 0.5 * m * s * s

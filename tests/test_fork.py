@@ -33,7 +33,7 @@ sys.exit(worker.main(orders, events))
 
 
 def child(tmp_path, *modules):
-    """The output of the child after its parent has also imported `modules`."""
+    """The output of a child process whose parent has also imported `modules`."""
     done = subprocess.run(
         [sys.executable, "-c", ASK, *modules],
         cwd=ROOT,
@@ -62,7 +62,7 @@ FORKS = {"fork", "forkpty", "Process", "Pool", "ProcessPoolExecutor", "DataLoade
 
 
 def _forks(path):
-    """The calls in a file that may fork this process and go on computing in the copy."""
+    """The calls in a file that may fork this process and compute in the copy."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call):
             call = ast.unparse(node)

@@ -32,8 +32,7 @@ def test_slots_outside_the_buffer_join_it_on_either_side_and_disturb_nothing():
 
 
 def test_a_window_that_moves_along_holds_no_more_than_the_window():
-    """Slots 0-3, then 2-5 and 4-7 because two finish at a time, then 12-15, which share no slot with the earlier
-    ones."""
+    """Slots 0-3, then 2-5 and 4-7 (two slots finish at a time), then 12-15, which are all new."""
     history = History(2)
     for first in (0, 2, 4, 12):
         for level in (1.0, 0.5):

@@ -80,7 +80,7 @@ def test_a_prompt_gives_the_same_video_whatever_was_made_before_it(make, full):
 
 @pytest.mark.parametrize("make", ON.values(), ids=ON)
 def test_nothing_is_remembered_from_one_segment_to_the_next(make, full):
-    """All state at the end of the first segment is replaced by NaN; the second segment must not change."""
+    """NaN replaces all state at the end of the first segment. The second segment must not change."""
     method = make()
     clean = video(full, method)
 

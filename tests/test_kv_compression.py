@@ -34,7 +34,8 @@ def softmax(*values):
 
 
 def test_importance_by_hand():
-    """Two heads share one head of keys, d = 1: the larger of their two looks counts, before the softmax."""
+    """Two heads of queries share one head of keys, d = 1: the larger of their two products counts, before the
+    softmax."""
     keys = torch.tensor([1.0, 2.0, -1.0])[:, None, None]
     queries = torch.tensor([[1.0, -3.0], [0.5, 0.0]])[..., None]  # (n = 2, heads = 2, d = 1)
     first = softmax(1.0, 2.0, 3.0)  # max(1, -3), max(2, -6), max(-1, 3)
@@ -53,7 +54,7 @@ def test_looks_are_divided_by_the_root_of_the_width():
 
 
 def test_redundancy_by_hand():
-    """Two alike and one across: mean cosine to the others (over all three) is 1/3, 1/3, 0."""
+    """Two equal keys and one orthogonal key: the mean cosines (over all three) are 1/3, 1/3, 0."""
     keys = torch.tensor([[2.0, 0.0], [5.0, 0.0], [0.0, 1.0]])[:, None]
     assert redundancy(keys)[:, 0].tolist() == pytest.approx(softmax(1 / 3, 1 / 3, 0.0))
 
@@ -73,7 +74,7 @@ def test_score_weighs_the_two():
 
 
 def test_each_head_keeps_its_own_tokens_and_unfinished_chunks_move_up():
-    """Three chunks of two tokens, two heads of keys; one of the first two chunks must go."""
+    """Three chunks of two tokens, two heads of keys. As many keys as one chunk has must be dropped."""
     config = ModelConfig.from_dict({**ARCHITECTURE, "num_layers": 1, "params_dtype": "float32"})
     cache = KVCache(config, chunks=4, tokens=2, device="cpu", held=3, queries=1)
     for chunk in range(3):
@@ -132,7 +133,7 @@ def _whole(model):
 
 
 def test_the_published_videos_bounded_memory():
-    """240 frames, capacity 5 and 6: when chunks give way, and how many chunks' worth of keys are seen in all."""
+    """240 frames, capacity 5 and 6: when chunks drop keys, and how many chunks of keys are attended to in all."""
     free = schedule(RuntimeConfig(noise2clean_kvrange=(), clean_refresh=False))
     for capacity, times in ((5, 5), (6, 4), (10, 0)):
         bounded = schedule(RuntimeConfig(noise2clean_kvrange=(), clean_refresh=False, kv_capacity=capacity))

@@ -31,7 +31,7 @@ def needs(module, extra):
 
 
 def statuses(results):
-    """{(method and what tells its cells apart, prompt): status}"""
+    """{(method and the settings that distinguish its cells, prompt): status}"""
     found = Store(results, create=False).records()
     return {
         (r.run["method"], r.run["produced_by"]["method"].get("mark", "")[-1:], r.run["prompt"]): r.status for r in found
@@ -62,7 +62,7 @@ def test_slurm_without_sbatch_says_where_to_start(monkeypatch):
 
 
 class Cell:
-    """As much of a cell as the preparation looks at."""
+    """The attributes of a cell that the preparation reads."""
 
     class model:
         class device:
@@ -93,7 +93,7 @@ sys.stdin.read()
 
 
 def test_every_process_gets_a_gpu_of_its_own_and_the_next_one_waits(tmp_path):
-    """Before torch is there to start CUDA, and given back when the process dies."""
+    """The GPU is reserved before torch could start CUDA, and released when the process ends."""
 
     def start():
         return subprocess.Popen(
@@ -131,7 +131,7 @@ print(psutil.pid_exists(child.pid), tracker._resource_tracker._check_alive())
 
 
 def test_failures_of_a_launched_sweep_are_read_from_the_store(tmp_path):
-    """A launcher that fails after the first of three videos; its own report of the jobs is ignored."""
+    """A launcher fails after the first of three videos. Its own report of the jobs is ignored."""
     store = Store(tmp_path)
 
     class Run:
@@ -193,7 +193,7 @@ def test_joblib_loses_a_killed_worker_and_the_same_command_completes(menu, tmp_p
 
 @needs("hydra_plugins.hydra_joblib_launcher", "joblib")
 def test_sigterm_to_a_joblib_sweep_leaves_no_process(menu, tmp_path):
-    """To the command alone, as a scheduler sends it: joblib by itself would leave its workers at work."""
+    """The signal reaches only the command, as from a scheduler. Without our handler joblib's workers would continue."""
     marks = [tmp_path / "always-0-0", tmp_path / "always-0-1"]
     words = [
         "-m",
@@ -298,7 +298,7 @@ def cluster(monkeypatch):
 
 @needs("hydra_plugins.hydra_ray_launcher", "ray")
 def test_ray_runs_a_killed_job_again_on_two_nodes(menu, tmp_path, cluster):
-    """Ray starts a job anew whose worker died; the store lets it go on where it was."""
+    """If a worker dies, Ray starts its job again. The job continues from the store."""
     results = tmp_path / "results"
     marks = [tmp_path / name for name in ("SIGKILL-2-0", "SIGSEGV-0-1", "SIGSEGV-0-2")]
     for mark in marks[1:]:

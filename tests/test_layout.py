@@ -41,7 +41,7 @@ UPWARD_BY_TEXT = {("store/__main__.py", "sweep.recount")}  # may only shrink
 
 
 def named_in_text(file):
-    """Modules of ours that a text of the file names exactly: in import_module("...") or in a table of modules."""
+    """Our modules whose exact names are texts in the file, as in import_module("...") or in a table of modules."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"\w+(\.\w+)+", node.value):
             path = ROOT / Path(*node.value.split("."))
@@ -122,7 +122,7 @@ def test_no_function_is_longer_than_forty_lines(name):
 
 @pytest.mark.parametrize("name", sorted(OURS - {"tests"}))
 def test_nothing_is_loaded_that_could_run_code(name):
-    """Weights come as safetensors or with weights_only; what unpickles names the few classes that it lets through."""
+    """Weights are read from safetensors or with weights_only. An unpickler must list the classes that it accepts."""
     for file in files(name):
         tree = ast.parse(file.read_text())
         for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):

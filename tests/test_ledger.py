@@ -28,7 +28,7 @@ CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 
 def counter():
-    """FlopCounterMode takes the CPU's own attention kernel for free; here it is counted as every other."""
+    """FlopCounterMode does not count the CPU's own attention kernel. Here it is counted."""
 
     def attention(q, k, v, *arguments, out_shape=None, **named):
         return sdpa_flop_count(q, k, v)
@@ -51,12 +51,12 @@ def test_the_originals_price_is_what_the_stock_pipeline_executes(frames, ar_step
 
 
 def span(site):
-    """The blocks of a site as the ledger names it, "blocks 0:2"."""
+    """The range of blocks in the name of a site, e.g. "blocks 0:2"."""
     return set(range(*map(int, site.split(" ")[1].split(":"))))
 
 
 def passes(ledger, branches):
-    """(slots that run, blocks that read the text) of every forward that the ledger tells of."""
+    """(computed slots, blocks with cross-attention) of every forward in the ledger."""
     for (_, branch), group in groupby(ledger, key=lambda entry: (entry.iteration, entry.branch)):
         lines = list(group)
         runs = [(e.slots, e.sites) for e in lines if "velocity" not in e.sites]

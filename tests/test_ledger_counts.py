@@ -34,14 +34,14 @@ def chunks(request):
 
 
 def skipping(name, on):
-    """The method of the menu where it skips, or as it is where it has nothing to skip."""
+    """The method of the menu with settings that skip, if it has such settings."""
     line = MENU[name]
     changes = line.magi1 if on == "magi1" and line.magi1 is not None else line.on
     return make(name, line.off or {} if changes is None else changes)
 
 
 def measured(model, method):
-    """What torch counts of one video, and its ledger."""
+    """The FLOPs of one video by torch's counter, and its ledger."""
     ledger = []
     text = model.conditioning("a", model.texts(["a"]))
     return counted(lambda: generate(model, method, text, 0, ledger)), ledger
@@ -64,7 +64,7 @@ def test_magi1_counts_what_it_runs(name, chunks):
 @pytest.mark.parametrize("decide_per", ["row", "unit"])
 @pytest.mark.parametrize("boundary", [0.1, 0.5, 0.9])
 def test_a_unit_at_another_stage_than_its_row_is_counted_as_it_runs(boundary, decide_per):
-    """The oldest chunk of MAGI-1 has left the stage of the row, and its second pass goes with the row all the same."""
+    """MAGI-1's oldest chunk is in a later stage than the row, but its second pass follows the row's decision."""
     model = magi1(height=16, width=16, frames=32)
     count, ledger = measured(model, DeltaDiT(3, blocks=0.7, boundary=boundary, decide_per=decide_per))
     assert any(entry.copied for entry in ledger)
@@ -82,7 +82,8 @@ def test_a_signal_that_is_measured_at_every_row_is_counted(name, chunks):
 
 
 def test_ours_runs_less_than_the_count_and_never_more(skyreels):
-    """Text once a video, modulation once a row, the first self-attention once for both: README says how much."""
+    """We compute the text once per video, the modulation once per row, the first self-attention once for both
+    branches. README.md states the savings."""
     count, ledger = measured(skyreels, Original())
     causal = skyreels.settings.attention == "block_causal"
     assert 0.5 < count / flops(ledger, skyreels.price)[causal] < 0.95

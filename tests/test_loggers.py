@@ -18,7 +18,7 @@ TRACE = [ROW, ROW | {"active": [2, 3], "mode": "recompute", "score": None}, ROW 
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
-    """A run as a cell of the synthetic store would tell it."""
+    """The data of a run, as a cell of the synthetic store gives it."""
     store = make_store(tmp_path_factory.mktemp("store"), cells={("scope", "fast"): (0.6, 0.28, 0.035)})
     records = list(store.records())
     return loggers.Told(

@@ -77,7 +77,7 @@ def _video(model, method, prompt="a fox", seed=0, ledger=None):
 
 @dataclass
 class Blocks(Method):
-    """Every `interval`-th row computed, in between the middle blocks (or a branch of each) as last time."""
+    """Computes every `interval`-th row. In between it reuses the middle blocks, or one branch of each."""
 
     interval: int = 3
     kind: str = "blocks"

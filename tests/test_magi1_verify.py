@@ -42,7 +42,7 @@ def test_the_kernels_that_make_videos_agree_as_well():
 
 
 def test_a_recording_made_on_another_processor_is_checked_with_its_last_bits(copy):
-    """exp() is rounded by one unit in the last place otherwise there; a time of 1000 magnifies it."""
+    """exp() differs there by one unit in the last place; a time of 1000 magnifies the difference."""
     model = Recording(copy).model
     model.t_embedder.last_bits = theirs = {3: -1, 12: 1, 20: 1}
     recorded, forwards = load_file(copy / "dit_forward.safetensors"), Forwards(Recording(copy))

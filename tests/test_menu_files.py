@@ -63,7 +63,8 @@ def hydra():
 
 @pytest.fixture
 def plugin(tmp_path, monkeypatch, hydra):
-    """A folder for --config-dir with classes of its own; a function that writes a method into it and composes that."""
+    """A function that writes a method into a folder for --config-dir and composes it. The folder has its own
+    classes."""
     (tmp_path / "method").mkdir()
     (tmp_path / "menu_plugin.py").write_text(PLUGIN)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -91,7 +92,7 @@ def default_of(field):
 
 @pytest.mark.parametrize("group, name", FILES)
 def test_no_file_repeats_a_default(group, name):
-    """A default that is written twice is changed once."""
+    """If a file repeats a default, a change of the default does not reach it."""
     known = {f.name: default_of(f) for f in fields(kind_of(group, name))}
     content = yaml.safe_load((CONF / group / f"{name}.yaml").read_text())
     bases = [in_full(group, base) for base in content.pop("defaults", [])]

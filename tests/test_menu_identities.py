@@ -39,7 +39,7 @@ class Both:
         return generate(model, method, model.conditioning(prompt, texts), 0, ledger, on_row)
 
     def original(self, model, rounding):
-        """By our forward, or by the model's own, which a library's hooks sit on."""
+        """The video by our forward, or by the model's own, on which a library sets its hooks."""
         key = id(model), rounding
         if key not in self.originals:
             self.originals[key] = self.video(model, External("diffusers", "none", {}) if rounding else Original())
@@ -52,7 +52,7 @@ def both():
 
 
 def prepared(both, model_name, name, changes):
-    """The model and the method; skips or checks the refusal where there is nothing to run."""
+    """The model and the method. Skips the test, or checks the refusal, if the method cannot run."""
     line = MENU[name]
     if name == "external_cache_dit" and find_spec("cache_dit") is None:
         pytest.skip("the extra `external` is not installed")

@@ -151,7 +151,8 @@ def test_lpips_of_its_authors_example_pictures(net, far, near):
 
 
 def test_psnr_of_a_constant_offset():
-    """An offset of 16 is 20 log10(255/16) = 24.048 dB; uint8 arithmetic that wraps calls some offsets identical."""
+    """An offset of 16 is 20 log10(255/16) = 24.048 dB. With uint8 arithmetic, which wraps, some offsets would seem
+    identical."""
     clean = np.full((2, 4, 4, 3), 250, np.uint8)
     for frames in (clean - 16, clean[::-1] - 16):
         assert metrics.psnr(metrics.mse(frames, clean)) == pytest.approx(20 * math.log10(255 / 16), abs=1e-12)
@@ -342,7 +343,8 @@ def test_loading_the_network_leaves_torch_random_numbers_alone():
 
 
 def test_ssim_by_bands_is_that_of_the_whole_frame():
-    """Wide frames are gone through a few rows at a time: every value of the map is the same, the mean to rounding."""
+    """Wide frames are processed a few lines of pixels at a time. Every value of the map is the same, the mean up to
+    rounding."""
     x, y = torch.rand(2, 2, 90, 2000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     whole = ssim._ssim_map(x.clone(), y.clone()).mean((-2, -1))
     assert 2**16 // 1990 < 80, "more than one band"

@@ -22,7 +22,7 @@ STEPS, SLOTS, BAD = 12, 3, 5  # BAD: the step at which one slot is spoiled
 
 
 def spoiled(value, slot, shape):
-    """Inputs that barely move, with `value` in one slot of step BAD; None: in none."""
+    """Inputs that change little, with `value` in one slot of step BAD (None: in no slot)."""
     inputs = [torch.full((SLOTS, *shape), 1 + 1e-3 * k) for k in range(STEPS)]
     if value is not None:
         inputs[BAD][slot] = value
@@ -48,12 +48,12 @@ def by_output(method, value, slot):
 
 
 def by_blocks(method, value, slot):
-    """What enters the blocks at step BAD is spoiled."""
+    """The input of the blocks at step BAD is not finite."""
     return modes(through(method, [lambda x: 2 * x] * 2, spoiled(value, slot, (1, 1)))[1])
 
 
 def by_early_blocks(method, value, slot):
-    """What enters the blocks at step 1 is spoiled, while the method still looks."""
+    """The input of the blocks at step 1 is not finite, while the method still measures."""
     inputs = spoiled(None, slot, (1, 1))
     if value is not None:
         inputs[1][slot] = value
@@ -61,7 +61,7 @@ def by_early_blocks(method, value, slot):
 
 
 def by_branches(method, value, slot):
-    """The branches of step 1 give something spoiled."""
+    """The outputs of the branches at step 1 are not finite."""
     found = ""
     for k in range(STEPS):
         row, x = row_at(k, STEPS, SLOTS), torch.ones(SLOTS, 1, 1)
@@ -116,7 +116,7 @@ def test_a_measure_that_is_no_finite_number_computes(case, slot, value):
 
 
 def test_a_score_of_minus_infinity_computes_and_starts_anew():
-    """p(r) = -r makes -inf of an infinite change: less than every threshold, and for ever if it were kept."""
+    """With p(r) = -r an infinite change gives -inf, which is below every threshold and would stay in the sum."""
     settings = {**SLOT, "fit": "own", "pool": "slot"}
     method = TeaCache(0.3, **settings, coefficients=[-1.0, 0.0])
     assert by_input(method, math.inf, 1)[BAD : BAD + 3] == "rrc"
@@ -124,7 +124,7 @@ def test_a_score_of_minus_infinity_computes_and_starts_anew():
 
 
 def test_easycache_computes_where_the_latent_stands_still_and_its_gain_is_no_number():
-    """Slot 0 moves evenly; slot 1 stands still, so that its gain is 0 / 0, and the larger of the two is slot 0's."""
+    """Slot 0 changes evenly. Slot 1 does not change, so its gain is 0 / 0; the larger gain is that of slot 0."""
     inputs = [torch.tensor([1.0 + 0.01 * k, 1.0]).view(2, 1, 1, 1) for k in range(5)]
     _, ledger = velocities(EasyCache(9.0, warmup=0, cooldown=0), lambda x, k: 2 * x, inputs)
     assert modes(ledger) == "rrrrr" and ledger[2].why == "signal not finite"

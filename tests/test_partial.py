@@ -37,7 +37,7 @@ def original(model):
 
 @dataclass
 class Skip(Method):
-    """Hands back the last result of one unit at one row."""
+    """Reuses the last result of one unit at one row."""
 
     unit: int
     site: Site = VELOCITY
@@ -76,7 +76,8 @@ def test_where_every_part_is_computed_the_row_is_the_originals_bit_for_bit(model
 
 
 def reference(model, seen, slots, stale):
-    """Our forward of the first slots (8 where all see all), unit `stale` as it stood a row earlier: no store at all."""
+    """Our forward of the first slots (8 under full attention), with unit `stale` as it was a row earlier, without
+    stored keys."""
     at = [seen[AT - (number == stale), number] for number in range(slots // 2)]
     steps = torch.cat([model._timesteps(part) for _, part in at])
     when = condition(model.transformer, steps, model.settings.fps, torch.float32)
@@ -87,8 +88,8 @@ def reference(model, seen, slots, stale):
 @pytest.mark.parametrize("unit", [0, 1])
 @torch.inference_mode()
 def test_under_block_causal_attention_a_skipped_unit_is_seen_as_it_was_a_row_earlier(unit):
-    """Its keys and values depend on nothing later. Unit 1's also on unit 0's of that row, so only unit 0 is exact for
-    all; units before the skipped one do not notice."""
+    """Keys and values depend on no later unit. Those of unit 1 depend on unit 0 of the same row, so only unit 0 is
+    exact for all. Units before the skipped one do not change."""
     model = build(frames=LONG, steps=8, guidance=1.0, attention="block_causal")
     method, shown = Skip(unit), {}
     method.narrow = lambda row: row.only(range(row.slots.start, row.reach)) if row.segment == 0 else row
@@ -133,7 +134,7 @@ def test_one_late_block_no_longer_forces_a_recompute_of_all(model):
 
 
 def test_context_that_is_left_stale_runs_only_where_it_never_ran(model):
-    """The overlap once, at the first row of its segment; a finished block never again."""
+    """The overlap is computed once, at the first row of its segment. A finished block is not computed again."""
     ledger = []
     found = video(model, Skip(99, stale=True), ledger=ledger)
     assert torch.isfinite(found).all()

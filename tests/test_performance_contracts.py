@@ -50,7 +50,7 @@ def model():
 
 @contextmanager
 def fetched():
-    """Counts every way in which a tensor's value comes to the host."""
+    """Counts all transfers of a tensor's value to the host."""
     seen: Counter[str] = Counter()
 
     def counted(name):
@@ -100,7 +100,7 @@ def test_a_history_holds_its_ring_and_does_not_hold_what_was_pushed():
 
 
 def test_hidden_states_of_finished_chunks_are_not_kept():
-    """8 chunks go through a window of 4 (2 slots each); the duplicate of the oldest has a memory of its own."""
+    """8 chunks pass through a window of 4 (2 slots each). The duplicate of the oldest chunk has its own memory."""
     model = Magi1Backbone(replace(MAGI1, frames=64), torch.device("cpu"))
     model.load()
     method = TaylorSeer(3.0, order=1)
@@ -123,7 +123,8 @@ def test_a_signal_is_remembered_by_value_not_by_keeping_the_rows_tensor():
     [({}, 7), ({"kv_range": [3, 2, 2, 1]}, 5), ({"kv_range": [6, 2, 2, 1]}, 6), ({"kv_range": [1], "window": 1}, 2)],
 )
 def test_magi1_holds_the_keys_of_what_is_still_seen_and_its_price_says_how_much(changes, held):
-    """In flight are 4 chunks, and the one that is read again; the first quarter of the steps may look further back."""
+    """4 chunks are in flight, and one is computed again. The first quarter of the steps may attend to earlier
+    chunks."""
     model = Magi1Backbone(replace(MAGI1, frames=56, **changes), torch.device("cpu"))
     model.load()
     text = model.conditioning("a fox", model.texts(["a fox"]))
@@ -185,7 +186,7 @@ def test_the_signal_is_computed_once_a_row(model):
 
 @pytest.mark.parametrize("method", [TaylorSeer(1.0), DeltaDiT(1), TeaCache(0.0, fit="none", warmup=1)])
 def test_what_no_text_enters_is_computed_once_for_all_branches_whatever_the_method_watches(model, method):
-    """And the result is the Original's to the last bit."""
+    """The result is also equal to the Original's, bit for bit."""
     attend, calls = F.scaled_dot_product_attention, []
 
     def counted(q, k, v, **more):
@@ -201,7 +202,7 @@ def test_what_no_text_enters_is_computed_once_for_all_branches_whatever_the_meth
 
 
 class Stand:
-    """A visit in which memory stands in for the one branch of a block."""
+    """A visit in which memory supplies the result of one branch of a block."""
 
     def __init__(self, memory):
         self.memory = memory

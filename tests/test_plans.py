@@ -29,7 +29,7 @@ SMALL = {"num_attention_heads": 2, "attention_head_dim": 12, "text_dim": 20, "fr
 
 
 def imported(*arguments, cwd):
-    """What a command has imported of what takes seconds."""
+    """The slow modules that a command has imported."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", TELL, *arguments]
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment)

@@ -23,7 +23,7 @@ def example(language, naming):
 
 @pytest.fixture(scope="module")
 def plugin(tmp_path_factory):
-    """The folder of somebody's plug-in, on the Python path, with a tiny model to try it on."""
+    """The folder of a user's plug-in, on the Python path, with a tiny model."""
     folder = tmp_path_factory.mktemp("plugin")
     (folder / "mine.py").write_text(example("python", "mine.py"))
     (folder / "method").mkdir()

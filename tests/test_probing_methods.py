@@ -52,7 +52,7 @@ def registered():
 
 @pytest.fixture
 def walk():
-    """Latents that move fast, then slowly, then fast: (slots 2, tokens 3, width 8) at 20 steps."""
+    """Latents that change fast, then slowly, then fast: (slots 2, tokens 3, width 8) at 20 steps."""
     torch.manual_seed(9)
     speed = [0.5] * 5 + [0.05] * 10 + [0.5] * 5
     x, found = torch.randn(2, 3, 8), []

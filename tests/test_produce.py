@@ -74,7 +74,7 @@ def test_on_row_is_told_of_every_row_once(model):
 @pytest.mark.parametrize("iteration,segment", [(0, 0), (12, 0), (14, 1)])
 @pytest.mark.parametrize("method", [Original(), Uniform(2), Scope(9, 9, cooldown=1)], ids=lambda m: type(m).__name__)
 def test_a_velocity_that_is_no_number_ends_the_video_and_says_where(model, method, iteration, segment, monkeypatch):
-    """From `iteration` on every computed velocity is NaN."""
+    """Every computed velocity is NaN from `iteration` on."""
     forward, rows = backbone.forward, []
 
     def broken(*arguments):
@@ -108,7 +108,7 @@ def test_infinity_counts_as_no_number():
 
 
 def test_denoising_and_decoding_are_measured_apart_and_storing_is_not(model, monkeypatch):
-    """The time in the sink is not counted: it may compress for minutes."""
+    """The time in the sink is not counted, because compression may take minutes."""
     events = []
 
     @contextmanager
@@ -146,7 +146,7 @@ def test_the_meter_reports_even_if_its_span_fails():
 
 
 def test_a_fingerprint_does_not_depend_on_what_else_is_imported():
-    """In a process that has nothing but the method yet, and in this one, which has everything."""
+    """In a process that has imported only the method, and in this process, which has imported all modules."""
     script = """
 from engine.fingerprint import code_of
 from engine.method import Original

@@ -25,7 +25,7 @@ FULL_INFO = [
 
 
 def cell(prompts, model="skyreels", weights="checkpoint", seeds=(0,), task="videos", method=None, name="original"):
-    """A cell as far as the opening of a sweep looks at it."""
+    """The attributes of a cell that the start of a sweep reads."""
     made = object.__new__(Cell)
     run = SimpleNamespace(prompts=prompts, seeds=list(seeds), task=task, shard="1/1", part=(1, 1), results="results")
     made.run, made.order = run, SimpleNamespace(name=name, speed=None)

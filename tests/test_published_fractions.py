@@ -18,7 +18,8 @@ ORIGINAL = 245.01  # PFLOP, SCOPE Table 1
 
 @pytest.fixture(scope="module")
 def narrow():
-    """The published schedule and depth at a very small width: a fixed rhythm makes the same decisions."""
+    """The published schedule and depth at a very small width. A method with fixed intervals makes the same
+    decisions."""
     return build(
         architecture={**ARCHITECTURE, "num_layers": 30, "num_attention_heads": 1},
         guidance=1.0,
@@ -51,7 +52,7 @@ def narrow_magi1():
 
 @pytest.mark.parametrize("method, speed", [("delta_dit", "fast"), ("taylorseer", "slow"), ("taylorseer", "fast")])
 def test_a_published_row_of_magi1_costs_what_its_estimated_point_says(narrow_magi1, method, speed):
-    """Against SCOPE's Table 1 as a share of its own Original, since ours is 80.98 PFLOP and theirs is 81.09."""
+    """Compared as shares of each Original with SCOPE's Table 1: our Original has 80.98 PFLOP, theirs 81.09."""
     GlobalHydra.instance().clear()
     run, model, made = composed(["model=magi1", f"method={method}", f"speed={speed}"])
     made.check(model)

@@ -46,7 +46,8 @@ def test_with_all_gains_1_it_is_the_fixed_schedule_with_newtons_line():
 
 
 def test_every_unit_has_its_gains_and_later_units_take_the_last():
-    """Field s^2; with gain 0 the second list holds, so units 1 and 2 end alike and not as unit 0."""
+    """Field s^2. The second list has gain 0, which keeps the velocity, so units 1 and 2 end equal and differ from
+    unit 0."""
     toy = Toy(slots=6, block=2, lag=3, field=lambda s: s * s)
     latents, _ = run(toy, Ramp([[0, 4], [0, 4]], [GAINS, [0.0] * 10]))
     held, _ = run(Toy(slots=6, block=2, lag=3, field=lambda s: s * s), Budget([[0, 4]], order=0))
@@ -90,7 +91,7 @@ LEVELS = np.linspace(1, 0, 11)
 
 
 def statistics(velocities):
-    """Of velocities (steps, values)."""
+    """The statistics of velocities (steps, values)."""
     return Statistics(velocities @ velocities.T / velocities.shape[1], np.linspace(1, 0, len(velocities) + 1))
 
 
@@ -110,7 +111,7 @@ def test_a_velocity_that_does_not_change_has_no_slope_to_fit():
 
 
 def test_what_a_gap_adds_is_what_the_prediction_does_to_the_latents():
-    """Worked out with the velocities themselves, for two values at once."""
+    """Calculated from the velocities themselves, for two values at once."""
     functions = (lambda s: s**3, lambda s: math.cos(4 * s))
     own = along(*functions)
     v = np.array([[f(s) for f in functions] for s in LEVELS])

@@ -42,7 +42,7 @@ def f32(value):
 
 @np.errstate(all="ignore")
 def teacache(signal, threshold, p, warmup, cooldown):
-    """A += p(|m - m'| / |m'|), reuse below the threshold; the accumulator begins anew after a computed step."""
+    """A += p(|m - m'| / |m'|); reuse below the threshold; A = 0 after a computed step."""
     found, total = "", 0.0
     for k, m in enumerate(signal):
         r = float(abs(f32(m) - f32(signal[k - 1])) / abs(f32(signal[k - 1]))) if k else math.nan

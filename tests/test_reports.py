@@ -50,7 +50,7 @@ def named(report: Report) -> dict[str, Line]:
 
 
 def edit(record, **changes):
-    """Change run.json by hand, as another version of the program would have written it."""
+    """Change run.json as another version of the program would write it."""
     (record.path / "run.json").write_text(json.dumps(record.run | changes))
 
 

@@ -48,7 +48,7 @@ def test_text_is_apart_in_the_seconds_of_old_records_too(tmp_path):
 
 
 def test_default_settings_do_not_pass_for_the_papers_point(tmp_path):
-    """A published method without an operating point is marked, and its cells are not ours to match."""
+    """A published method without an operating point is marked, and its values are not compared with the paper's."""
     make_store(
         tmp_path, model="magi1", cells={ORIGINAL: CELLS[ORIGINAL], ("delta_dit", None): (1.0, 0.5, 0.02)}, videos=False
     )

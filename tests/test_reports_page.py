@@ -90,7 +90,7 @@ def test_in_print_controls_are_left_out_and_the_whole_table_is_shown(browser, pa
 
 @pytest.fixture(scope="module")
 def sent(page, tmp_path_factory):
-    """The zip, unpacked where there is no store."""
+    """The unpacked zip, in a folder without the store."""
     folder = tmp_path_factory.mktemp("elsewhere")
     with zipfile.ZipFile(single.path(page.parents[1])) as archive:
         archive.extractall(folder)

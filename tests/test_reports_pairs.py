@@ -13,7 +13,7 @@ from tests.synthetic import CELLS, PROMPTS, make_store
 
 
 def test_a_speedup_is_over_the_original_that_the_record_names_or_blank(tmp_path):
-    """The named Originals failed: those of the plain setting are never put in their place."""
+    """The Originals that the videos name have failed. Originals of another setting do not replace them."""
     cells = {cell: CELLS[cell] for cell in (("original", None), ("scope", "fast"))}
     make_store(tmp_path, cells=cells, videos=False)
     make_store(tmp_path, cells=cells, videos=False, changed={"model.frames": 17}, frames=17)

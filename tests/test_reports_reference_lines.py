@@ -27,7 +27,7 @@ REFERENCES = {
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """Lines at each reference line and one between, and similarities of the Original's mp4."""
+    """A line as near as each reference line and one in between, and similarities of the Original's mp4."""
     root = tmp_path_factory.mktemp("rows")
     cells = REFERENCES | {
         ("teacache", "slow"): (1.2, 0.6, 0.0005),
@@ -81,7 +81,7 @@ def test_the_original_of_another_seed_is_the_original_with_another_noise():
 
 
 def line_of(method: str, values: np.ndarray, prompts: list[str], originals: str = "o") -> Line:
-    """A line of made-up LPIPS, a video per prompt."""
+    """A line with the given LPIPS values, one video per prompt."""
     videos = [
         {"status": "ok", "prompt": prompt, "reference": f"{originals}{n}", "lpips": value}
         for n, (prompt, value) in enumerate(zip(prompts, values, strict=True))

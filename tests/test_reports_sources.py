@@ -19,7 +19,7 @@ H100 = {"gpu": "H100", "packages": {"torch": "2.12"}}
 
 
 def bundle(root, name, environment, prompts=SIX, faster=1.0):
-    """A bundle of the records of `prompts`, made `faster` times as fast as in FEW."""
+    """A bundle of the records of `prompts`, with times `faster` times shorter than in FEW."""
     cells = {cell: (seconds / faster, share, error) for cell, (seconds, share, error) in FEW.items()}
     make_store(root / name, videos=False, cells=cells, prompts=SIX, environment=environment)
     for record in Store(root / name).records():

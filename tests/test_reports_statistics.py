@@ -55,7 +55,7 @@ def test_ratios_are_averaged_as_ratios():
 
 
 def test_the_number_of_videos_that_a_claim_needs_finds_it_in_four_of_five_repeats():
-    """A difference of half a standard deviation wants 34 prompts by the paired t test."""
+    """A difference of half a standard deviation needs 34 prompts in the paired t test."""
     differences = np.tile([-0.5, 1.5], 50) * 1.0  # mean 0.5, deviation 1.005
     assert statistics.videos_needed(differences, np.arange(100)) == 34
     assert statistics.videos_needed(np.repeat(differences, 3), np.repeat(np.arange(100), 3)) == 102
@@ -84,10 +84,9 @@ def test_a_band_holds_its_mean_and_is_nan_for_one_curve():
 
 @pytest.mark.parametrize("column", coverage.COLUMNS)
 def test_intervals_hold_the_truth_as_often_as_they_say(column):
-    """At 32 prompts of three seeds and one video in twenty lost; benchmarks/coverage.py has more sizes.
-
-    Of values that are not log-normal, as LPIPS and SSIM here, the interval of a log-normal mean holds it more often.
-    """
+    """32 prompts, three seeds, one video in twenty missing; benchmarks/coverage.py has more sizes. For values that
+    are not log-normal, as LPIPS and SSIM here, the interval of a log-normal mean covers the true value more
+    often."""
     assert 93 <= coverage.coverage(column, 32, 3, 1500)["ours"] <= 99.5
 
 

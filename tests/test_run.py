@@ -64,7 +64,7 @@ class Said:
 
 
 def call(*arguments):
-    """`python run.py ARGUMENTS` in this process, the work too."""
+    """`python run.py ARGUMENTS` in this process, without a worker process."""
     out, err = io.StringIO(), io.StringIO()
     before = list(sys.argv)
     GlobalHydra.instance().clear()
@@ -136,7 +136,7 @@ def swept(menu, tmp_path_factory):
 
 
 def table(results):
-    """The rows of the main table by method."""
+    """The lines of the main table by method."""
     with (results / "report" / "tables" / "main.csv").open(encoding="utf-8", newline="") as file:
         return {row["method"]: row for row in csv.DictReader(file)}
 
@@ -258,7 +258,7 @@ def test_random_weights_fill_the_columns_of_cost_and_leave_those_of_quality_empt
 
 @pytest.mark.parametrize("name", ["2026-10-07T12:30", NASTY])
 def test_scoring_again_by_a_relative_path_with_a_colon_gives_the_same_scores(swept, tmp_path, name):
-    """The Original and a method of the prompt that holds everything, by the real command."""
+    """The Original and a method, run by the real command on the prompt with all special characters."""
     _, results = swept
     pair = [r for r in records(results) if r.run["prompt"] != "a fox" and r.run["method"] in ("original", "scope")]
     for record in pair:
@@ -307,7 +307,7 @@ def test_a_method_that_raises_fails_its_video_and_nothing_else(menu, tmp_path):
 
 
 def test_a_dry_run_is_one_json_object_on_the_last_line_and_touches_nothing(swept, tmp_path):
-    """From another folder, with records in the store that a real run would report on."""
+    """Run from another folder, with records in the store."""
     _, results = swept
     page = results / "report" / "index.html"
     before = page.stat().st_mtime_ns

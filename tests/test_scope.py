@@ -37,7 +37,7 @@ def decisions(method, **toy):
     [(0.51, 1, "c"), (0.5, 1, "p"), (0.25, 0.51, "p"), (0.25, 0.5, "r"), (0.5, 0.5, "r"), (0.51, 0.51, "c")],
 )
 def test_a_score_on_a_threshold_takes_the_dearer_mode(tau_cache, tau_predict, second):
-    """The third row's score is 0.5 to the last bit."""
+    """The score of the third row is exactly 0.5."""
     word, scores = decisions(scope(tau_cache, tau_predict, warmup=2, predictor="taylor1"))
     assert scores[:3] == [0.0, 0.5, 0.5]
     assert word[:3] == "rr" + second
@@ -95,7 +95,8 @@ def test_a_block_that_begins_has_no_history_and_is_computed_though_others_could_
 
 
 def test_the_score_of_a_row_is_the_largest_of_its_slots():
-    """The first block's clock doubles at its first step and rises fourfold at its fourth; the second's a row later."""
+    """The first block's signal doubles at its first step and is multiplied by four at its fourth; the second's a row
+    later."""
     toy = Toy(slots=4, lag=1, clock=lambda k: [1, 2, 2, 2, 8, 8, 8, 8, 8, 8, 8][k])
     _, ledger = run(toy, scope(99, 99, warmup=0))
     assert [entry.why for entry in ledger[:2]] == ["no history", "no history"]
@@ -139,7 +140,7 @@ def test_decisions_by_unit_leave_the_others_alone():
 
 
 def end_error(method, **toy):
-    """Largest error of the latents against the run that computes every row."""
+    """The largest difference of the latents from a run that computes every row."""
     given, _ = run(Toy(**{**LINE, "lag": 3, "slots": 4, "steps": 30, **toy}), scope(0, 0))
     found, ledger = run(Toy(**{**LINE, "lag": 3, "slots": 4, "steps": 30, **toy}), method)
     assert "c" in modes(ledger) or "p" in modes(ledger)
@@ -233,7 +234,7 @@ def test_guards_lower_the_order(levels, at, wanted, order):
 @pytest.mark.parametrize("predictor", ORDER)
 @pytest.mark.parametrize("history", ["lower", "recompute"])
 def test_in_the_predict_band_one_anchor_recomputes(predictor, history):
-    """Eq. 3 has Predict where history suffices; what is too coarse to reuse is not handed back instead. S = 0.2."""
+    """Eq. 3 predicts if history suffices. If not, the step is computed; the old velocity is not returned. S = 0.2."""
     method = scope(0.12, 0.30, predictor=predictor, history=history)
     _, ledger = run(Toy(**LINE, growth=1.2), method, counters := Counter())
     assert ledger[1].score == pytest.approx(0.2) and ledger[1].mode is Mode.RECOMPUTE
@@ -253,7 +254,7 @@ def test_short_history_lowers_the_order_while_it_reaches_first_or_recomputes():
 
 
 def test_a_row_is_computed_if_any_of_its_slots_cannot_be_extrapolated():
-    """The second block, three rows behind, has one anchor in its second row, where the first has two."""
+    """The second block is three rows behind. It has one anchor in its second row, when the first block has two."""
     _, ledger = run(Toy(lag=3), scope(0, 99))
     assert [entry.why for entry in ledger[:5]] == ["no history", "short history", "", "no history", "short history"]
     assert {entry.mode for entry in ledger[5:]} == {Mode.PREDICT}
@@ -309,7 +310,7 @@ def test_a_prediction_that_is_no_number_gives_way_to_the_last_velocity():
 
 
 def test_counters_cover_every_segment():
-    """Two segments of ten rows, each with one row that is too large a step."""
+    """Two segments of ten rows; each has corrections that are too large."""
     two = Toy(slots=6, block=2, lag=0, window=4, overlap=2, field=lambda s: 10 * s)
     method = scope(0, 99, warmup=2, predictor="taylor1", reject=0.1)
     _, ledger = run(two, method, counters := Counter())
@@ -320,10 +321,8 @@ def test_counters_cover_every_segment():
 
 
 def test_history_is_keyed_by_slot_when_the_interval_moves():
-    """Only the interval's end is forwarded, so windows have different lengths; every slot still meets its own past.
-
-    Slots hold different values: the velocity of slot k is k at every level, so any mix-up would show.
-    """
+    """Only the end of the interval is forwarded, so windows have different lengths; every slot must use its own
+    history. The velocity of slot k is k at every level, so a mix-up would change the result."""
 
     class Apart(Toy):
         def velocity(self, latents, row, visit):
@@ -342,7 +341,7 @@ def test_history_is_keyed_by_slot_when_the_interval_moves():
 
 
 def test_nothing_is_remembered_from_one_segment_to_the_next():
-    """The history of every slot is poisoned as the first segment ends; the second must not notice."""
+    """NaN replaces the history of every slot at the end of the first segment. The second segment must not change."""
     toy, method = Toy(slots=6, block=2, lag=0, window=4, overlap=2), scope(0, 99, warmup=2)
     clean, _ = run(toy, method)
 

@@ -21,19 +21,19 @@ PAPER = Path(__file__).parents[1] / "conf" / "model" / "skyreels.yaml"
 
 
 def only(selective):
-    """Every forwarded row computed, so that selection alone is seen."""
+    """Computes every row, so that only the selection has an effect."""
     return Scope(0.0, 0.0, selective=selective)
 
 
 def intervals(prefix, selective, ratio=()):
-    """(start, end) of every row of a published segment, with how many rows have it, in order."""
+    """[((start, end), number of rows)] of a published segment, in order."""
     rows = staircase([Segment(0, 25, prefix)], 50, 5, 5, [1 - k / 50 for k in range(51)])
     cut = [narrow(row, selective, ratio).slots for row in rows]
     return dict(Counter((slots.start, slots.stop) for slots in cut))
 
 
 def test_the_prefix_grows_as_blocks_start():
-    """Five rows each at 5, 10, 15 and 20 slots, then 50 at 25; with a ready block five rows fewer."""
+    """Five rows each at 5, 10, 15 and 20 slots, then 50 at 25. If a block is given, five rows fewer."""
     assert intervals(0, "prefix") == {(0, 5): 5, (0, 10): 5, (0, 15): 5, (0, 20): 5, (0, 25): 50}
     assert intervals(5, "prefix") == {(0, 10): 5, (0, 15): 5, (0, 20): 5, (0, 25): 50}
     assert intervals(5, "none") == {(0, 25): 65}
@@ -47,7 +47,7 @@ def test_the_hull_also_leaves_finished_blocks_behind():
 
 
 def test_a_share_of_the_interval_by_stage_reaches_from_the_prefix_to_the_hull():
-    """Half of 25 slots is 13, in whole blocks 15; what updates is kept whatever the share."""
+    """Half of 25 slots is 13, in whole blocks 15. Updating slots are kept at any share."""
     for ready in (0, 5):
         assert intervals(ready, "prefix", (0, 0, 0)) == intervals(ready, "hull")
         assert intervals(ready, "prefix", (1, 1, 1)) == intervals(ready, "prefix")
@@ -96,7 +96,7 @@ def test_on_the_synchronous_schedule_nothing_can_be_left_out(selective):
 
 
 def test_a_hull_that_cuts_the_noised_overlap_short_leaves_its_slots_their_noise():
-    """Noise on the overlap belongs to a slot and row, whatever part of the overlap is forwarded."""
+    """The noise on the overlap depends on slot and row, not on the part of the overlap that is forwarded."""
     model = build(frames=LONG)
     row = next(r for r in model.schedule() if r.segment == 1)
     model.start({b: torch.zeros(1, 8, 32) for b in model.branches}, 0)

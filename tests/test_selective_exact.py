@@ -64,7 +64,8 @@ def test_nothing_is_left_from_one_video_to_the_next(model, run):
 
 
 def test_only_active_blocks_run_and_every_other_one_once_when_it_has_settled(model, run):
-    """Blocks of 2 slots. 6 steps of 5 blocks; in later segments 3 blocks and the overlap of 2 blocks, run once too."""
+    """Blocks of 2 slots; 6 steps of 5 blocks. Later segments have 3 new blocks, and the overlap of 2 blocks,
+    computed once."""
     entries = run[1]
     assert all(entry.slots == entry.active for entry in entries)
     updates = sum((entry.slots[1] - entry.slots[0]) // 2 for entry in entries)
@@ -121,11 +122,9 @@ SKIPS = {
 
 @pytest.mark.parametrize("skips", SKIPS.values(), ids=SKIPS)
 def test_scope_narrowed_exactly_makes_the_same_decisions_and_the_same_video(model, skips):
-    """What was cached while a block finished is caught up with at the next forward.
-
-    Both arms round differently where the matrix library does not sum a part as it sums the whole. A prediction passes
-    that on multiplied by the sizes of its weights: 4.6 in all, two steps after the last of anchors three steps apart.
-    """
+    """If a block finished in a skipped row, its keys and values are computed in the next forward. Both runs round
+    differently, since the matrix library sums a part in another order than the whole. A prediction multiplies
+    this error by the sum of its absolute weights: 4.6 for three anchors three steps apart, two steps after the last."""
     gain = sum(map(abs, weights(newton, (-6.0, -3.0, 0.0), 2.0))) if skips["tau_predict"] > skips["tau_cache"] else 1
     assert gain == pytest.approx(4.556, abs=1e-3) or gain == 1
     found = {}
@@ -153,7 +152,7 @@ def test_as_part_of_a_composite_it_narrows_what_the_others_forward(model, origin
 
 
 def test_a_guidance_branch_that_rests_catches_up_with_what_settled_meanwhile(model):
-    """FasterCache's CFG cache skips the unconditional branch, which keeps keys and values of its own."""
+    """FasterCache's CFG cache skips the unconditional branch, which has its own keys and values."""
     cfg = {"_target_": "baselines.cfg_cache.CfgCache", "interval": 4, "begin": 0.0}
     parts = {"narrow": LOSSLESS, "cfg": cfg}
     ledger = []

@@ -34,7 +34,7 @@ def test_original_equals_the_stock_pipeline(case, attention):
 
 
 def test_blocks_of_one_equal_the_stock_pipeline():
-    """Only under full attention: the stock model takes a block of one to mean no mask."""
+    """Only under full attention: a block of one slot means no mask to the stock model."""
     model = build(frames=LONG, block=1, ar_step=1, addnoise=0)
     torch.testing.assert_close(video(model, Original(), seed=3), stock(model, seed=3), atol=1e-5, rtol=0)
 
@@ -45,7 +45,7 @@ def test_the_attention_setting_changes_the_video():
 
 
 def test_original_equals_the_stock_pipeline_with_noise_on_the_overlap():
-    """The stock pipeline draws that noise from the global generator at every row; it is handed ours instead."""
+    """The stock pipeline draws this noise from the global generator at every row. Here it gets our noise instead."""
     model = build(frames=LONG, addnoise=20)
     drawn = []
 

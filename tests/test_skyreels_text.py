@@ -29,7 +29,7 @@ def settings(folder):
 
 @pytest.fixture
 def encoded(monkeypatch):
-    """The prompts that the text encoder has really been run on."""
+    """The prompts that the text encoder has encoded."""
     ran = []
     encode = text._encode
 

@@ -49,7 +49,7 @@ def test_a_video_is_claimed_by_one_at_a_time(store):
 
 
 def held_by(store, key="k", **holder):
-    """A claim as another process would have left it."""
+    """Write a claim as another process writes it."""
     path = store.claims.folder / f"tiny.scope.{key}"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps({"cell": "tiny/scope", "key": key, "host": "elsewhere", "pid": 1} | holder))
@@ -80,7 +80,7 @@ def test_the_claim_of_a_dead_process_of_this_host_is_void_at_once(store):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """clock(seconds) lets that much time pass by this process's own clock."""
+    """clock(seconds) moves this process's own clock forward."""
     now, begun = [0.0], time.monotonic()
     monkeypatch.setattr(module.time, "monotonic", lambda: begun + now[0])
     return lambda seconds: now.__setitem__(0, now[0] + seconds)
@@ -120,7 +120,7 @@ def test_a_claim_that_seems_old_is_watched_for_some_beats_before_it_is_taken(sto
 
 
 def in_a_container(script, *arguments):
-    """A Python process in a PID namespace of its own with /proc to match, as a container has it."""
+    """A Python process in its own PID namespace with its own /proc, as in a container."""
     unshare = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
     return subprocess.Popen(
         [*unshare, sys.executable, "-c", script, *map(str, arguments)],
@@ -162,7 +162,7 @@ with store.claims.claim("tiny/scope", "k") as mine, store.stage("tiny", "scope",
 
 
 def test_who_works_in_another_container_of_the_same_host_is_left_to_it(store, containers):
-    """Both are process 1 of their own, or see no process of the other's number."""
+    """Both are process 1 in their own namespaces, or one does not see the other's process number."""
     first = in_a_container(HOLDS, store.root)
     mine, pid, staged = first.stdout.readline().split()
     second, _ = in_a_container(LOOKS, store.root).communicate(timeout=60)
@@ -242,7 +242,7 @@ def test_differences_give_back_what_they_were_taken_from():
 
 @pytest.fixture
 def old(monkeypatch):
-    """Files count as old the moment they are written."""
+    """Files count as old when they are written."""
     monkeypatch.setattr("store.index.SETTLED", -(10**18))
 
 
@@ -286,7 +286,7 @@ def hashed(monkeypatch):
 
 
 def outlive(record):
-    """Let the clock that stamps files pass the record's own, as it does while a video is made."""
+    """Move the file system's clock past the record's time, as happens while a video is generated."""
     while (record.path / "run.json").stat().st_ctime_ns <= (record.path / "trace.jsonl").stat().st_ctime_ns:
         (record.path / "run.json").touch()
     return record

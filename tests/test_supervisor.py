@@ -22,7 +22,7 @@ from tests.deadly import begin, write_menu
 
 @pytest.fixture(autouse=True)
 def in_the_foreground():
-    """A shell starts its background jobs deaf to Ctrl-C, and what they start inherits it."""
+    """A shell's background jobs ignore Ctrl-C, and so do the processes that they start."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

@@ -38,7 +38,7 @@ def test_wans_constants_are_negative_with_retention_and_positive_without():
 
 
 def test_accumulation_by_hand():
-    """p(r) = r: 0.5 a step, so every third row is computed below 1.5 and at it."""
+    """p(r) = r adds 0.5 per step, and a sum of 1.5 computes. So every third row after a computed one computes."""
     word, scores = decisions(teacache(1.5))
     assert word == "rccrccrccr"
     assert scores == [0.0, 0.5, 1.0, 1.5, 0.5, 1.0, 1.5, 0.5, 1.0, 1.5]
@@ -56,7 +56,7 @@ def test_a_quadratic_by_hand():
 
 
 def test_a_negative_polynomial_lowers_the_score_unless_forbidden():
-    """p(0.5) = -0.1: the accumulator sinks and nothing is ever computed again."""
+    """p(0.5) = -0.1: the sum falls, so no later step is computed."""
     word, scores = decisions(teacache(0.3, 1.0, -0.6))
     assert word == "r" + "c" * 9 and scores[1:4] == pytest.approx([-0.1, -0.2, -0.3])
     word, scores = decisions(teacache(0.3, 1.0, -0.6, nonnegative=True))
@@ -151,7 +151,7 @@ def test_settings_that_make_no_sense_are_refused_in_words(changes, words):
 
 
 def test_the_released_counter_warms_up_twice_a_segment_and_never_cools_down():
-    """Calls are counted over both branches and start again at the segment's rows."""
+    """Calls are counted over both branches. The count restarts at the number of rows of the segment."""
     model = build(frames=LONG, steps=8)
     method = TeaCache(9.0, fit="none", warmup=2, cooldown=3, per_branch=True, counter="calls")
     ledger = ledger_of(model, method)

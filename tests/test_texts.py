@@ -56,7 +56,7 @@ def composed(*arguments):
 
 @pytest.mark.parametrize("text", NASTY)
 def test_a_text_is_taken_as_it_is_typed(text):
-    """Folders without quotes, prompts in the quotes that the README shows; both in one composition."""
+    """Folders without quotes and prompts in the quotes that README.md shows, in one composition."""
     run, *_ = composed(f"results={text}", f"prompts.list=[{quoted(text)}]", f"into={text}")
     assert (run.results, run.into, read_prompts(run.prompts)) == (text, text, [text])
 

@@ -114,7 +114,7 @@ def test_a_model_that_cannot_be_warmed_up_costs_its_own_cell(menu, tmp_path, mon
 
 
 def test_a_process_that_dies_outside_any_video_costs_one_cell_of_a_group(menu, tmp_path, monkeypatch):
-    """A group in which the second cell ends its process before any video; what was lost before stays known."""
+    """The second cell of a group ends its process before any video. Earlier failures stay recorded."""
     orders = [Order(config=name, name=name, speed=None, place=n) for n, name in enumerate("abc")]
     told, tried = [], []
 
@@ -138,7 +138,7 @@ def test_a_process_that_dies_outside_any_video_costs_one_cell_of_a_group(menu, t
 
 
 def cell(name, base, numbers=(0, 1), seeds=(0,), results="r", task=VIDEOS):
-    """As much of a cell as the order looks at."""
+    """The attributes of a cell that decide the order."""
     model = SimpleNamespace(name="tiny")
     jobs = []
     for seed in seeds:
@@ -186,7 +186,7 @@ def test_a_setting_has_one_backbone_while_it_is_in_use_however_many_there_are(me
 
 
 def _plain(order: Order) -> str:
-    """The order's configuration with a method that every process can import."""
+    """The configuration of an order, with a method that every process can import."""
     return order.config.replace("_target_: deadly.Deadly", "_target_: engine.method.Original").replace("  mark:", "  #")
 
 

@@ -31,7 +31,8 @@ def test_one_row_in_interval_is_computed(interval, word):
 
 
 def test_each_segment_begins_anew_and_a_block_that_begins_is_computed():
-    """A forced row starts the next interval no earlier: rows 0, 4, 8, 12 are due, row 3 has a block without history."""
+    """A row that must be computed does not move the next interval. Rows 0, 4, 8, 12 are due; in row 3 a block has no
+    history."""
     _, ledger = run(Toy(slots=6, block=2, lag=3, window=4, overlap=2), Uniform(4))
     assert modes(ledger) == "rccrrcccrcccr" + "rcccrcccrc"
     assert [e.iteration for e in ledger if e.why == "no history"] == [0, 3, 13]

@@ -69,7 +69,7 @@ def test_a_straight_path_is_integrated_exactly():
 
 
 def test_every_step_leaves_a_constant_signal_alone():
-    """With v = 0 every clean estimate is x, so what multiplies differences vanishes and the rest sums to 1."""
+    """With v = 0 every clean estimate is x. So the terms with differences are 0, and the other weights sum to 1."""
     corrector, predictor = coefficients(schedulers(12, 8.0)[0].sigmas.tolist()).split(6, dim=1)
     assert (corrector[1:, 0] - corrector[1:, 1]).tolist() == pytest.approx([1] * 11, abs=1e-5)
     assert (predictor[:, 0] - predictor[:, 1]).tolist() == pytest.approx([1] * 12, abs=1e-5)

@@ -117,7 +117,7 @@ def test_clean_videos_pass_with_and_without_an_original():
 
 
 def test_faint_blocks_are_refused_only_where_the_original_has_none(clean):
-    """A decoder of patches may leave them in every picture of a model; a method may not add them."""
+    """A decoder of patches may leave their borders in all pictures of a model. A method must not add such borders."""
     mosaic = FAULTS["blocky"](clean).astype(np.float32)
     faint, seen = (0.5 * clean + 0.5 * mosaic).round().astype(np.uint8), signals([clean])
     steep = signals([faint]).blockiness

@@ -180,7 +180,8 @@ def test_records_without_seals_are_named_and_do_not_fail(store, capsys):
 
 @pytest.fixture(scope="module")
 def counted(tmp_path_factory):
-    """counted(name, run=..., ledger=...) -> a store with a record of the small model, sealed as it is given."""
+    """counted(name, run=..., ledger=...) -> a store with a record of the small model, sealed with this run and
+    ledger."""
     model = build()
     settings = asdict(model.settings)
     made = {"model": {"class": "SkyReelsV2", "code": "c", **settings}, "prompt": "p", "seed": 0}

@@ -15,7 +15,7 @@ BLOCKS = [lambda x: 2 * x, lambda x: x + x * x, lambda x: x + 1]
 
 
 def chunk(unit, t, steps=1, slots=1):
-    """The row of chunk `unit` at its step `t`: chunks are made one after the other."""
+    """The row of chunk `unit` at its step `t`. Chunks are generated one after the other."""
     row, first = row_at(unit * steps + t, steps, slots), unit * slots
     level, after = (1 - t / steps,) * slots, (1 - (t + 1) / steps,) * slots
     return replace(row, slots=range(first, first + slots), step=(t,) * slots, sigma=level, sigma_next=after)
@@ -76,7 +76,7 @@ def test_a_measure_that_is_no_number_does_not_enter_the_running_mean():
 
 
 def test_only_the_same_step_is_compared_and_a_chunk_of_another_length_is_computed():
-    """Two steps; the input of the second is the opposite of the first, as it is in every chunk."""
+    """Two steps. In every chunk the input of the second step is the negative of the first."""
     x = torch.ones(2, 1, 1)
     rows = [chunk(u, t, steps=2, slots=2) for u in range(2) for t in range(2)]
     _, ledger = through(XCache(), BLOCKS, [x, -x, x, -x], rows)
