@@ -16,6 +16,9 @@ from reports.estimates import EXACT
 from reports.metric import BY_NAME, Metric
 from reports.records import CONTROLS, Study, headline
 
+MOST_OF = 0.8  # of a panel: a wider interval is not drawn; raising it: fuller panels
+AXES = 5  # of a radar; raising it: more is shown, shapes are harder to compare
+
 
 def speed_quality(frame: pd.DataFrame, model: str) -> Figure | None:
     """Quality against speedup, a panel per metric, with the Pareto front and the Original run twice.
@@ -24,8 +27,7 @@ def speed_quality(frame: pd.DataFrame, model: str) -> Figure | None:
     not overlap. A line with other prompts than the others is hollow too, and not on the front. None if nothing has been
     scored.
     """
-    lines = headline(frame[(frame["model"] == model) & ~frame["method"].isin(CONTROLS) & frame["speedup"].notna()])
-    names = [name for name in ("psnr", "ssim", "lpips") if np.isfinite(lines[name]).any()]
+    lines, names = _scored(frame, model)
     if not names:
         return None
     with rc_context(style.SETTINGS):
@@ -39,37 +41,71 @@ def speed_quality(frame: pd.DataFrame, model: str) -> Figure | None:
     return figure
 
 
+def _scored(frame: pd.DataFrame, model: str) -> tuple[pd.DataFrame, list[str]]:
+    """The lines of a model that have a speedup, and the metrics that have a panel."""
+    lines = headline(frame[(frame["model"] == model) & ~frame["method"].isin(CONTROLS) & frame["speedup"].notna()])
+    return lines, [name for name in ("psnr", "ssim", "lpips") if np.isfinite(lines[name]).any()]
+
+
+def undrawn(frame: pd.DataFrame, model: str) -> str:
+    """Which intervals `speed_quality` leaves out, as the end of its caption; empty if it draws all of them."""
+    lines, names = _scored(frame, model)
+    found = []
+    for name in names:
+        known = lines[np.isfinite(lines[name])]
+        limits = _limits(_points(known, BY_NAME[name]))
+        wide = {
+            axis: [line["name"] for _, line in known.iterrows() if _fills(line, axis, ends)]
+            for axis, ends in zip(("speedup", name), limits, strict=True)
+        }
+        found += [f"{BY_NAME[axis].title} of {', '.join(some)}" for axis, some in wide.items() if some]
+    told = "; ".join(dict.fromkeys(found))
+    return f" Intervals that would fill the panel are not drawn: {told}." if told else ""
+
+
+def _points(lines: pd.DataFrame, metric: Metric) -> list[tuple[float, float]]:
+    """The points of a panel, the Original's among them if it has one."""
+    start = [(1.0, EXACT[metric.name])] if metric.name in EXACT else []
+    return [*zip(lines["speedup"], lines[metric.name], strict=True), *start]
+
+
+def _fills(line: pd.Series, name: str, limits: tuple[float, float]) -> bool:
+    """Whether an interval is wider than MOST_OF of the panel; without one, False."""
+    return bool(line[f"{name}_high"] - line[f"{name}_low"] > MOST_OF * (limits[1] - limits[0]))
+
+
 def _scatter(axes: Axes, lines: pd.DataFrame, metric: Metric) -> None:
     sign = 1 if metric.better == "higher" else -1
-    start = [(1.0, EXACT[metric.name])] if metric.name in EXACT else []
+    limits = _limits(_points(lines, metric))
     front: list[tuple[float, float]] = []
     known = lines[lines["ranked"]]
     best = -math.inf
-    for x, y in sorted([*zip(known["speedup"], known[metric.name], strict=True), *start], reverse=True):
+    for x, y in sorted(_points(known, metric), reverse=True):
         if sign * y > best:
             front, best = [*front, (x, y)], sign * y
     axes.plot([x for x, _ in front], [y for _, y in front], color=style.SOFT, lw=1, ls=(0, (1, 1.5)), zorder=1)
     for _, line in lines.iterrows():
         ink, y = style.colour(line["method"]), line[metric.name]
         spans: dict[str, Any] = {}
-        for axis, name in (("xerr", "speedup"), ("yerr", metric.name)):
+        for axis, name, panel in zip(("xerr", "yerr"), ("speedup", metric.name), limits, strict=True):
             ends = [abs(line[name] - line[f"{name}_{end}"]) for end in ("low", "high")]
-            spans[axis] = [[e] for e in ends] if not any(map(math.isnan, ends)) else None
+            hidden = any(map(math.isnan, ends)) or _fills(line, name, panel)
+            spans[axis] = None if hidden else [[e] for e in ends]
         axes.errorbar(line["speedup"], y, **spans, color=ink, elinewidth=0.8, lw=0, alpha=0.5, zorder=2)
         face = ink if line["ranked"] and not _dominated(line, known, metric) else "white"
         axes.plot(line["speedup"], y, style.MARKERS.get(line["speed"], "D"), color=ink, mfc=face, ms=6, zorder=3)
     axes.set(xlabel="speedup over the Original (×)", title=f"{metric.title.split(' (')[0]}, up is closer")
     axes.set_ylabel(metric.title)
-    _frame(axes, [*zip(lines["speedup"], lines[metric.name], strict=True), *start])
+    axes.set(xlim=limits[0], ylim=limits[1])
     if sign < 0:
         axes.invert_yaxis()
 
 
-def _frame(axes: Axes, points: list[tuple[float, float]]) -> None:
-    """Set the limits by the points alone: with few videos, intervals are so wide that the points would merge."""
+def _limits(points: list[tuple[float, float]]) -> tuple[tuple[float, float], tuple[float, float]]:
+    """The limits of a panel by its points alone: with few videos, intervals are so wide that the points would merge."""
     (left, right), (low, high) = ((min(values), max(values)) for values in zip(*points, strict=True))
     aside, room = 0.24 * (right - left) or 0.1 * right, 0.14 * (high - low) or 0.1 * abs(high) or 0.1
-    axes.set(xlim=(left - aside, right + aside), ylim=(low - room, high + room))
+    return (left - aside, right + aside), (low - room, high + room)
 
 
 def _dominated(line: pd.Series, lines: pd.DataFrame, metric: Metric) -> bool:
@@ -125,10 +161,10 @@ def _label_points(axes: Axes, lines: pd.DataFrame, name: str) -> None:
     over = max([*heights, 0.0]) - (axes.bbox.y1 * scale - 4), min(heights) - (axes.bbox.y0 * scale + 4)
     shift = max(over[0], 0.0) or min(over[1], 0.0)  # the names stay inside of the panel
     heights = [height - shift for height in heights]
-    for (_, line), (x, y), height in zip(lines.iterrows(), spots, heights, strict=True):
+    for (_, line), (x, y), height, text in zip(lines.iterrows(), spots, heights, _names(lines), strict=True):
         side = 1 if right - x > 68 or right - x > x - left else -1
         axes.annotate(
-            style.short(line["signed"]),
+            text,
             (line["speedup"], line[name]),
             (7 * side, height - y),
             textcoords="offset points",
@@ -141,11 +177,18 @@ def _label_points(axes: Axes, lines: pd.DataFrame, name: str) -> None:
         )
 
 
+def _names(lines: pd.DataFrame) -> list[str]:
+    """The names of lines in a figure, without a setting that all of them share."""
+    shared = lines["variant"].iloc[0] if lines["variant"].nunique() == 1 else ""
+    return [style.short(name.replace(f" ({shared})", "")) if shared else style.short(name) for name in lines["signed"]]
+
+
 def radar(study: Study, frame: pd.DataFrame, model: str) -> Figure | None:
     """Each line over speed, memory and quality; farther out is better. None with fewer than three axes or no line.
 
-    Speedups are relative to the fastest line, PSNR to 50 dB. Memory is the Original's divided by the line's, at most 1.
-    SSIM, 1 − LPIPS, prompt adherence and VBench's dimensions are not scaled.
+    At most `AXES` axes, in this order as far as they are known: speedup over that of the fastest line; the Original's
+    memory over the line's, at most 1; 1 − LPIPS; PSNR over 50 dB; prompt adherence; VBench's dimensions; SSIM; FLOPs
+    speedup over the largest.
     """
     lines = headline(frame[(frame["model"] == model) & (frame["videos"] > 0) & (frame["method"] != "original_repeat")])
     values = _radar_values(study, lines, model)
@@ -178,7 +221,7 @@ def radars(study: Study, frame: pd.DataFrame) -> Figure | None:
 
 def _spokes(axes: Any, lines: pd.DataFrame, values: pd.DataFrame) -> None:
     angles = np.linspace(0, 2 * np.pi, values.shape[1], endpoint=False)
-    for n, line in lines.loc[values.index].iterrows():
+    for (n, line), name in zip(lines.loc[values.index].iterrows(), _names(lines.loc[values.index]), strict=True):
         known = values.loc[n].notna().to_numpy()
         theta, r = angles[known], values.loc[n].to_numpy(float)[known]
         ink = style.colour(line["method"])
@@ -190,7 +233,7 @@ def _spokes(axes: Any, lines: pd.DataFrame, values: pd.DataFrame) -> None:
             marker=".",
             ms=4,
             lw=2 if line["method"] == "scope" else 1.2,
-            label=style.short(line["signed"]),
+            label=name,
         )
         if line["method"] == "scope":
             axes.fill(theta, r, color=ink, alpha=0.06, lw=0)
@@ -203,18 +246,18 @@ def _spokes(axes: Any, lines: pd.DataFrame, values: pd.DataFrame) -> None:
 
 
 def _radar_values(study: Study, lines: pd.DataFrame, model: str) -> pd.DataFrame:
-    """One column per axis, in [0, 1]; an axis is left out if only the Original has a value on it."""
-    top, most = lines["speedup"].max(), lines["flops_speedup"].max()
-    memory = lines.loc[lines["method"] == "original", "peak_memory_gb"]
+    """One column for each of at most `AXES` axes, in [0, 1]; an axis that only the Original has is left out.
+
+    Speed and memory come first, then the one similarity that people follow best, then what a video shows.
+    """
+    top, memory = lines["speedup"].max(), lines.loc[lines["method"] == "original", "peak_memory_gb"]
     psnr = lines["psnr"].where(lines["method"] != "original", np.inf)
     values = pd.DataFrame(
         {
             f"speedup\n/ {top:.2f}×": lines["speedup"] / top,
-            f"FLOPs speedup\n/ {most:.2f}×": lines["flops_speedup"] / most,
-            "PSNR\n/ 50 dB": np.minimum(psnr / 50, 1),
-            "SSIM": lines["ssim"],
-            "1 − LPIPS": 1 - lines["lpips"],
             "memory": np.minimum(memory.iloc[0] / lines["peak_memory_gb"], 1) if len(memory) else np.nan,
+            "1 − LPIPS": 1 - lines["lpips"],
+            "PSNR\n/ 50 dB": np.minimum(psnr / 50, 1),
         }
     )
     groups = {tuple(identity.values()): group for identity, group in study.lines(model)}
@@ -224,8 +267,13 @@ def _radar_values(study: Study, lines: pd.DataFrame, model: str) -> pd.DataFrame
         for name, fact in study.cell_file("vbench", identity).get("dimensions", {}).items():
             if fact.get("score") is not None:
                 values.loc[n, name.replace("_", "\n")] = fact["score"]
+    values["SSIM"] = lines["ssim"]
+    values[f"FLOPs speedup\n/ {lines['flops_speedup'].max():.2f}×"] = (
+        lines["flops_speedup"] / lines["flops_speedup"].max()
+    )
     others = (lines["method"] != "original").to_numpy()
-    return values.loc[:, values[others].notna().any() if others.any() else values.notna().any()]
+    known = values.loc[:, values[others].notna().any() if others.any() else values.notna().any()]
+    return known.iloc[:, :AXES]
 
 
 def _adherence(study: Study, group: pd.DataFrame) -> float:

@@ -15,7 +15,7 @@ from reports.contrast import GROUNDS, TEXT, legible
 from store import writing
 
 INK, SOFT, FAINT = "#22262b", "#69717b", "#e4e7eb"  # SOFT is also text: contrast of 4.5 and more on white
-MODES = {"cache": "#dfe5ea", "predict": "#f0b347", "recompute": "#1f5a8a"}  # light, middle, dark: distinct in grey too
+MODES = {"cache": "#868f99", "predict": "#b26a00", "recompute": "#2f6fa8"}  # contrast of 3 with a light and a dark page
 _COLOURS = {  # Okabe and Ito's palette
     "original": INK,
     "original_repeat": SOFT,

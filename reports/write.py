@@ -28,7 +28,11 @@ SPEED_QUALITY = (
     "Quality against speedup, with 95 % confidence intervals. Dotted line: Pareto front. Hollow marker: another line "
     "is both faster and closer to the Original, and the intervals do not overlap."
 )
-RADAR = "Speed, memory and quality; farther out is better. Memory is the Original's divided by the line's."
+RADAR = (
+    "Farther out is better. Speedup: over that of the fastest line. Memory: the Original's divided by the line's, at "
+    "most 1. 1 − LPIPS and SSIM: similarity to the Original. PSNR: divided by 50 dB. Adherence: the share of a "
+    "prompt's properties that the video shows."
+)
 TIMELINE = "Decisions at each iteration, for the first prompt. Vertical axis: latent slots."
 DRIFT = (
     "Distance from the Original over the time of the video: mean over prompts with a 95 % band. Dashed: fast points. "
@@ -73,7 +77,7 @@ def draw(report: Report) -> Iterator[tuple[str, str, str, Figure | None]]:
     """(kind, model, caption, figure) for every model; the figure is None if the records hold nothing to draw."""
     study, frame = report.study, report.numbers
     for model in study.models:
-        yield "speed_quality", model, SPEED_QUALITY, figures.speed_quality(frame, model)
+        yield "speed_quality", model, SPEED_QUALITY + figures.undrawn(frame, model), figures.speed_quality(frame, model)
         yield "radar", model, RADAR, figures.radar(study, frame, model)
         yield "memory", model, "Peak memory of a video.", curves.memory(frame, model)
         yield "timeline", model, TIMELINE, curves.timeline(study, model)

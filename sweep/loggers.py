@@ -18,7 +18,7 @@ from conf.schema import Logging
 from store import Record, Store, fingerprint
 from sweep.cell import Cell
 
-COLOURS = {"cache": (223, 229, 234), "predict": (240, 179, 71), "recompute": (31, 90, 138)}  # light to dark
+COLOURS = {"cache": (134, 143, 153), "predict": (178, 106, 0), "recompute": (47, 111, 168)}  # as in the figures
 PIXELS = 6  # height of a slot and width of an iteration in the timeline
 BACKENDS = {"wandb": "sweep.log_wandb", "tensorboard": "sweep.log_tensorboard", "trackio": "sweep.log_trackio"}
 

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from reports import curves, figures, formats, read
+from reports.contrast import GROUNDS, MARK, contrast
 from reports.records import load
-from reports.style import LONGEST_NAME
+from reports.style import LONGEST_NAME, MODES
 from reports.write import draw
 from store import Store
+from sweep.loggers import COLOURS as sweep_colours
 from tests.synthetic import CELLS, make_store
 
 MODEL = "skyreels_tiny"
@@ -46,6 +48,34 @@ def test_figures_keep_their_axes_where_names_are_long(root):
     assert {"speed_quality", "radar", "memory", "timeline", "drift"} <= {kind for kind, _ in drawn}
     texts = [t.get_text() for _, f in drawn for a in f.axes for t in (*a.texts, *a.get_yticklabels())]
     assert max(len(line) for text in texts for line in text.split("\n")) <= LONGEST_NAME
+
+
+@pytest.mark.parametrize("ground", GROUNDS.values(), ids=GROUNDS)
+@pytest.mark.parametrize("mode", MODES)
+def test_the_colour_of_a_decision_is_seen_on_a_light_and_on_a_dark_page(mode, ground):
+    assert contrast(MODES[mode], ground) >= MARK
+    assert sweep_colours[mode] == tuple(int(MODES[mode][n : n + 2], 16) for n in (1, 3, 5))
+
+
+def test_a_radar_has_at_most_five_axes_and_its_caption_explains_each(root):
+    caption, figure = next((caption, figure) for kind, _, caption, figure in draw(read(root)) if kind == "radar")
+    named = [label.get_text().split("\n")[0] for label in figure.axes[0].get_xticklabels()]
+    assert 3 <= len(named) <= figures.AXES
+    assert not [name for name in named if name.lower() not in caption.lower()]
+
+
+def test_an_interval_that_would_fill_the_panel_is_said_and_not_drawn(root):
+    frame = read(root).numbers
+    plain = frame["variant"] == ""
+    frame.loc[plain, ["psnr_low", "psnr_high"]] = np.add.outer(frame.loc[plain, "psnr"].to_numpy(), (-0.1, 0.1))
+    assert "PSNR" not in figures.undrawn(frame, MODEL)
+    wide = plain & (frame["method"] == "teacache")
+    frame.loc[wide, ["psnr_low", "psnr_high"]] = [0.0, 99.0]
+    assert "PSNR (dB) of TeaCache fast" in figures.undrawn(frame, MODEL)
+    figure = figures.speed_quality(frame, MODEL)
+    psnr = next(axes for axes in figure.axes if axes.get_title(loc="left").startswith("PSNR"))
+    ends = [y for lines in psnr.collections for path in lines.get_paths() for y in path.vertices[:, 1]]
+    assert max(ends) < 99 and min(ends) > 0
 
 
 def test_a_video_with_one_identical_frame_stays_in_the_drift_curve(root):
@@ -90,3 +120,11 @@ def test_the_latex_table_is_never_wider_than_the_page(root):
     text = formats.latex(read(root))
     assert text.startswith("\\begin{table*}") and "\\resizebox{\\ifdim\\width>\\textwidth" in text
     assert text.count("{") == text.count("}")
+
+
+def test_a_setting_that_all_lines_share_is_not_repeated_in_a_figure(tmp_path):
+    cells = {cell: CELLS[cell] for cell in (("original", None), ("scope", "fast"), ("teacache", "fast"))}
+    make_store(tmp_path, cells=cells, videos=False, changed={"model.frames": 17}, frames=17)
+    figure = figures.speed_quality(read(tmp_path).numbers, MODEL)
+    names = {text.get_text() for axes in figure.axes for text in axes.texts}
+    assert "TeaCache fast" in names and not any("frames=17" in name for name in names)
