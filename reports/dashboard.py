@@ -61,9 +61,11 @@ def overview(report: Report, model: str, lines: list[Line]) -> Board:
     """The main table of a model, its timelines, and each number as `<metric>/<line>` in the summary."""
     study = report.study
     videos = study.videos[study.videos["model"] == model]
-    rows = [_row(line) for line in lines]
-    named = dict(zip(keys([row["line"] for row in rows]), rows, strict=True))
-    summary = {f"{name}/{key}": row[name] for key, row in named.items() for name in NUMBERS if row[name] is not None}
+    found = [_cells(line) for line in lines]
+    named = dict(zip(keys([cells["line"] for cells in found]), found, strict=True))
+    summary = {
+        f"{name}/{key}": cells[name] for key, cells in named.items() for name in NUMBERS if cells[name] is not None
+    }
     config = {"model": model, "results": study.root.name, "prompts": int(videos["prompt"].nunique())}
     config |= {"prompt_set": prompt_hash(videos), "machines": sorted({line.machine for line in lines})}
     return Board(
@@ -72,7 +74,7 @@ def overview(report: Report, model: str, lines: list[Line]) -> Board:
         model,
         "overview",
         config,
-        pd.DataFrame(rows),
+        pd.DataFrame(found),
         summary,
         {f"main/{name}": drawn for name, draw in _FIGURES.items() if (drawn := draw(study, model)) is not None},
     )
@@ -82,32 +84,32 @@ _FIGURES = {"timeline": curves.timeline, "drift": curves.drift}
 
 
 def by_prompt(study: Study, model: str, most: int) -> Iterator[Board]:
-    """A board for each of the first `most` Originals of a model: a row per video, with its numbers and decisions."""
+    """A board for each of the first `most` Originals of a model: a line per video, with its numbers and decisions."""
     videos = study.videos[study.videos["model"] == model]
     for number, (key, group) in enumerate(videos.groupby(originals(videos), sort=False)):
         if number == most or number * len(group) > MOST_VIDEOS:
             return
         first = group.iloc[0]
         config = {"model": model, "results": study.root.name, "prompt": first["prompt"], "seed": int(first["seed"])}
-        rows = [_video(study, video) for _, video in group.iterrows()]
-        named = dict(zip(keys([row["line"] for row in rows]), rows, strict=True))
+        found = [_video(study, video) for _, video in group.iterrows()]
+        named = dict(zip(keys([cells["line"] for cells in found]), found, strict=True))
         yield Board(
             fingerprint({"board": study.root.name, "model": model, "original": key}),
             f"{model} {first['prompt_id']}: {first['prompt']}"[:100],
             model,
             "prompt",
             config,
-            pd.DataFrame(rows),
+            pd.DataFrame(found),
             pictures={
-                f"{part}s/{key}": row[part]
+                f"{part}s/{key}": cells[part]
                 for part in ("video", "timeline")
-                for key, row in named.items()
-                if row[part] is not None
+                for key, cells in named.items()
+                if cells[part] is not None
             },
         )
 
 
-def _row(line: Line) -> dict[str, Any]:
+def _cells(line: Line) -> dict[str, Any]:
     """A line of the overview, with the ends of its intervals."""
     found: dict[str, Any] = {"line": line.name, "method": line.method, "speed": line.speed, "variant": line.variant}
     found |= {name: line.counts()[name] for name in COUNTED}
@@ -118,7 +120,7 @@ def _row(line: Line) -> dict[str, Any]:
 
 
 def _video(study: Study, video: pd.Series) -> dict[str, Any]:
-    """A row of a prompt's table."""
+    """A line of a prompt's table."""
     record = study.record(video)
     path = record.path / "video.mp4"
     return {

@@ -152,3 +152,16 @@ def test_the_files_and_functions_that_the_architecture_page_names_exist():
 
 def targets_of(node):
     return node.targets if isinstance(node, ast.Assign) else []
+
+
+def test_every_test_asserts_something():
+    """A test has an assertion in its own body: assert, raises, or a function of a testing module."""
+    silent = []
+    for file in sorted((ROOT / "tests").glob("test_*.py")):
+        for test in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(test, ast.FunctionDef) and test.name.startswith("test_"):
+                calls = [ast.unparse(node.func) for node in ast.walk(test) if isinstance(node, ast.Call)]
+                checks = any("testing." in call or call.endswith(("raises", "warns")) for call in calls)
+                if not checks and not any(isinstance(node, ast.Assert) for node in ast.walk(test)):
+                    silent.append(f"{file.name}::{test.name}")
+    assert not silent
