@@ -1,4 +1,4 @@
-"""The README's example of a method, in a folder outside the repository: one Python file and one YAML file."""
+"""The example of a method in docs/adding.md, in a folder outside the repository: one Python file and one YAML file."""
 
 import re
 import sys
@@ -10,14 +10,14 @@ import run
 from tests import tiny_menu
 from tests.test_run import call, records, table
 
-README = Path(run.__file__).parent / "README.md"
+PAGE = Path(run.__file__).parent / "docs" / "adding.md"
 
 
 def example(language, naming):
-    """The block of code in the README that begins with a comment naming its file."""
-    text = README.read_text(encoding="utf-8")
+    """The block of code on the page that begins with a comment naming its file."""
+    text = PAGE.read_text(encoding="utf-8")
     blocks = re.findall(rf"```{language}\n(# [^\n]*{re.escape(naming)}.*?)```", text, re.S)
-    assert len(blocks) == 1, f"the README has {len(blocks)} {language} blocks that name {naming}"
+    assert len(blocks) == 1, f"the page has {len(blocks)} {language} blocks that name {naming}"
     return blocks[0]
 
 

@@ -1,0 +1,27 @@
+"""docs/results.md and README's table are what the committed records say."""
+
+import pytest
+
+from benchmarks import results
+from reports import read
+
+
+@pytest.fixture(scope="module")
+def report():
+    return read(results.BUNDLE)
+
+
+def test_the_page_of_results_is_what_the_records_say(report):
+    assert results.PAGE.read_text(encoding="utf-8") == results.page(report)
+
+
+def test_the_table_of_the_readme_is_what_the_records_say(report):
+    text = results.README.read_text(encoding="utf-8")
+    assert results.BEGIN in text and results.inserted(text, report) == text
+
+
+def test_the_records_are_of_real_videos_of_both_small_models(report):
+    assert {"skyreels_tiny", "magi1_tiny"} <= set(report.study.models)
+    assert set(report.study.videos["weights"]) == {"pretrained"} and not report.study.damaged
+    names = {line.name for line in report.lines}
+    assert {"SCOPE fast", "TeaCache fast", "Original, other seed"} <= names
