@@ -12,6 +12,7 @@ from PIL import Image
 
 from baselines.teacache import TeaCache
 from baselines.uniform import Uniform
+from benchmarks import pipeline_hook
 from benchmarks.stock import call as stock_call
 from benchmarks.stock import pipeline
 from conf.schema import ConfigError
@@ -227,3 +228,23 @@ def test_an_operating_point_is_one_file(model, tmp_path):
         assert (on.hook.method.tau_cache, on.hook.method.predictor) == (0.12, "taylor1")
     with accelerate(pipe, "scope", "fast") as on:
         assert isinstance(on.hook.method, Method) and on.hook.method.tau_predict > 0
+
+
+def test_the_benchmark_times_the_hook_alone_and_leaves_the_pipeline_as_it_was():
+    model = causal(frames=SHORT)
+    pipe = pipeline(model)
+    untouched = call(pipe, model)
+    found = pipeline_hook.overhead(pipe, lambda: call(pipe, model), 1, torch.device("cpu"))
+    assert found["identical"] and found["rows"] == len(summary(pipe).per_row)
+    assert 0 < found["own"] < 10  # a share of the stock forward, which is tiny here
+    assert torch.equal(call(pipe, model), untouched)
+
+
+def test_ours_and_cache_dit_compute_as_many_rows():
+    pytest.importorskip("cache_dit", reason="the extra `external` is not installed")
+    model = causal(frames=SHORT)
+    pipe = pipeline(model)
+    own = {"interval": "3", "order": "0", "rounds": "1"}
+    found = pipeline_hook.against(model, lambda: call(pipe, model), pipe, own)
+    assert 0 < found["ours"]["computed"] == found["theirs"]["computed"] < found["rows"]
+    assert found["ours"]["latent_error"] > 0 and found["theirs"]["latent_error"] > 0
