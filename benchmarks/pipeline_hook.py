@@ -1,16 +1,16 @@
 """What `accelerate` costs in a stock pipeline, and how it compares with cache-dit's `enable_cache` at equal skips.
 
     python -m benchmarks.pipeline_hook [model=skyreels_mid] [model.steps=4] [rounds=2]
-    python -m benchmarks.pipeline_hook against=cache_dit model=skyreels_tiny [interval=3] [order=0]
+    python -m benchmarks.pipeline_hook against=cache_dit model=skyreels_tiny [ours=scope ours.tau_predict=0.3 ...]
 
 The first form runs diffusers' pipeline without and with the hook of SCOPE with thresholds of 0, which decides and
 keeps velocities but skips nothing, in turn (A B A B). `ratio` is hooked / stock; `own` is the time inside the hook
 outside the stock forward, over the time of the stock forward, which other load disturbs less.
 
-The second form runs ours (method=uniform) and cache-dit's at the same cadence: after the first row, one row in
-`interval` is computed. `computed` counts the rows whose last block ran. cache-dit also computes the first block of the
-others, and so does not skip a whole forward; it warms up until both compute as many rows. Quality is against the stock
-pipeline's latents and frames. One segment only, since cache-dit counts the rows of one. It needs the extra `external`.
+The second form runs a method of ours (with its settings as `ours.NAME=value`) and cache-dit's DBCache, which computes
+as many rows, at a fixed cadence. `computed` counts the rows whose last block ran. cache-dit also computes the first
+block of the others, and so does not skip a whole forward. Quality is against the stock pipeline's latents and frames.
+One segment only, since cache-dit counts the rows of one. It needs the extra `external`.
 The last line is one JSON object.
 """
 
@@ -24,18 +24,19 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor
 
 from baselines.shared import cache_dit_hooks
 from benchmarks.abab import conditions, in_turn, plain, ratio, show, split
-from benchmarks.common import composed, prompts_of
+from benchmarks.common import apart, composed, prompts_of
 from benchmarks.stock import call, pipeline
 from models.skyreels.backbone import SkyReelsV2
 from scope import accelerate
 from scope.pipeline import Accelerated
 from terminal import tolerate
 
-DEFAULTS = {"rounds": "2", "seed": "0", "against": "", "interval": "3", "order": "0"}
+DEFAULTS = {"rounds": "2", "seed": "0", "against": "", "ours": "scope"}
 ALWAYS = 1e9  # a threshold that every row is below
 
 
@@ -89,62 +90,69 @@ def _timed(on: Accelerated, inside: list[float]) -> Iterator[None]:
         reference.original_forward, reference.forward = stock, whole
 
 
-def against(model: SkyReelsV2, run: Callable[[], Tensor], pipe: Any, own: dict[str, str]) -> dict[str, Any]:
-    """Time and quality of ours and of cache-dit's at one cadence."""
-    interval, order = int(own["interval"]), int(own["order"])
+def against(
+    model: SkyReelsV2, run: Callable[[], Tensor], pipe: Any, method: str, settings: dict[str, Any], rounds: int
+) -> dict[str, Any]:
+    """Time and quality of a method of ours, and of cache-dit's at as many computed rows."""
     cache_dit_hooks.check("dbcache", {}, 2)
-    cache_dit = cache_dit_hooks._library()
     counted = Counted(model.transformer)
     stock, branches = run(), 2 if pipe.do_classifier_free_guidance else 1
     rows = counted.take() // branches
+    found: dict[str, Any] = {"method": method, "settings": settings, "rows": rows}
 
     def ours() -> Tensor:
-        with accelerate(pipe, "uniform", interval=interval, order=order):
+        with accelerate(pipe, method, **settings):
             return run()
 
     def theirs() -> Tensor:
-        adapter = cache_dit.BlockAdapter(
-            transformer=model.transformer,
-            blocks=model.transformer.blocks,
-            forward_pattern=cache_dit.ForwardPattern.Pattern_3,
-            has_separate_cfg=branches == 2,
-        )
-        config = cache_dit.DBCacheConfig(
-            Fn_compute_blocks=1,
-            Bn_compute_blocks=0,
-            residual_diff_threshold=ALWAYS,
-            max_warmup_steps=warm_up(rows, interval, found["ours"]["computed"]),
-            max_continuous_cached_steps=interval - 1,
-            num_inference_steps=rows,
-            enable_separate_cfg=branches == 2,
-        )
-        cache_dit.enable_cache(adapter, cache_config=config)
-        try:
+        with _cache_dit(model, rows, *cadence(rows, found["ours"]["computed"]), branches == 2):
             return run()
-        finally:
-            cache_dit.disable_cache(model.transformer)
 
-    found: dict[str, Any] = {"rows": rows, "interval": interval, "order": order}
     arms = {"ours": ours, "theirs": theirs}
     for name, arm in arms.items():
         latents = arm()
         found[name] = {"computed": counted.take() // branches, **_quality(model, latents, stock)}
-    spent = in_turn({**arms, "stock": run}, int(own["rounds"]), model.device)
+    spent = in_turn({**arms, "stock": run}, rounds, model.device)
     for name in arms:
         found[name]["speedup"] = ratio(spent, "stock", name)
         found[name]["cpu_speedup"] = ratio(spent, "stock", name, "cpu_seconds")
     return found | {"runs": plain(spent)}
 
 
-def warm_up(rows: int, interval: int, computed: int) -> int:
-    """How many rows cache-dit has to compute at first, so that it computes as many rows as ours.
+@contextmanager
+def _cache_dit(model: SkyReelsV2, rows: int, interval: int, first: int, guided: bool) -> Iterator[None]:
+    """cache-dit's DBCache in the transformer: `first` rows computed, then one in `interval`, whatever the content."""
+    library = cache_dit_hooks._library()
+    adapter = library.BlockAdapter(
+        transformer=model.transformer,
+        blocks=model.transformer.blocks,
+        forward_pattern=library.ForwardPattern.Pattern_3,
+        has_separate_cfg=guided,
+    )
+    config = library.DBCacheConfig(
+        Fn_compute_blocks=1,
+        Bn_compute_blocks=0,
+        residual_diff_threshold=ALWAYS,
+        max_warmup_steps=first,
+        max_continuous_cached_steps=interval - 1,
+        num_inference_steps=rows,
+        enable_separate_cfg=guided,
+    )
+    library.enable_cache(adapter, cache_config=config)
+    try:
+        yield
+    finally:
+        library.disable_cache(model.transformer)
 
-    Ours also computes a row where a frame has no velocity yet, which happens in every AR unit.
 
-    >>> [warm_up(15, 3, computed) for computed in (5, 6, 9)]
-    [1, 2, 6]
+def cadence(rows: int, computed: int) -> tuple[int, int]:
+    """(interval, rows at the start) with which cache-dit computes `computed` of `rows`, the smallest that exist.
+
+    >>> [cadence(15, computed) for computed in (5, 6, 9, 15)]
+    [(3, 1), (3, 2), (2, 3), (2, 15)]
     """
-    return next((n for n in range(1, rows) if n + (rows - n) // interval >= computed), rows)
+    found = ((k, n) for k in range(2, rows + 1) for n in range(1, rows) if n + (rows - n) // k == computed)
+    return next(found, (2, rows))
 
 
 class Counted:
@@ -174,7 +182,11 @@ def _quality(model: SkyReelsV2, latents: Tensor, stock: Tensor) -> dict[str, flo
 
 
 def main(arguments: Sequence[str]) -> None:
-    own, rest = split(arguments, DEFAULTS)
+    given, named = apart(["ours"], arguments)
+    own, rest = split(given, DEFAULTS)
+    ours = {
+        name.removeprefix("method."): yaml.safe_load(of) for name, _, of in (a.partition("=") for a in named["ours"])
+    }
     defaults = ["model=skyreels_mid", "model.steps=4"] if not any(a.startswith("model=") for a in rest) else []
     fixed = ["method=original", "speed=none", "model.attention=block_causal", "model.addnoise=0"]
     run, model, _ = composed([*fixed, *defaults, *rest])
@@ -185,7 +197,7 @@ def main(arguments: Sequence[str]) -> None:
     with torch.inference_mode():
         once = lambda: call(pipe, model, text["cond"], text.get("uncond"), int(own["seed"]))  # noqa: E731
         found = (
-            against(model, once, pipe, own)
+            against(model, once, pipe, own["ours"], ours, int(own["rounds"]))
             if own["against"]
             else overhead(pipe, once, int(own["rounds"]), model.device)
         )

@@ -244,7 +244,6 @@ def test_ours_and_cache_dit_compute_as_many_rows():
     pytest.importorskip("cache_dit", reason="the extra `external` is not installed")
     model = causal(frames=SHORT)
     pipe = pipeline(model)
-    own = {"interval": "3", "order": "0", "rounds": "1"}
-    found = pipeline_hook.against(model, lambda: call(pipe, model), pipe, own)
+    found = pipeline_hook.against(model, lambda: call(pipe, model), pipe, "scope", SCOPE, 1)
     assert 0 < found["ours"]["computed"] == found["theirs"]["computed"] < found["rows"]
     assert found["ours"]["latent_error"] > 0 and found["theirs"]["latent_error"] > 0
