@@ -37,6 +37,7 @@ from engine.discrepancy import relative_l1
 from engine.knob import Knob
 from engine.method import Method, Probe
 from engine.row import Decision, Mode, Row, Site
+from engine.to_device import picked, sent
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -119,8 +120,8 @@ class AdaCache(Method):
         if not where:
             return
         slots = [part.slots[i] for i in where]
-        now = out if len(where) == len(out) else out[where]
-        gap = torch.tensor([part.iteration - levels[slot][-1] for slot in slots], device=out.device)
+        now = picked(out, where)
+        gap = sent([part.iteration - levels[slot][-1] for slot in slots], out.device)
         change = relative_l1(now, self.past.at[site].last(slots), 0.0) / gap
         if self.motion and len(now) > 1:
             steps = relative_l1(now[1:], now[:-1], 1e-12)

@@ -34,6 +34,7 @@ from engine.discrepancy import relative_l1
 from engine.knob import Knob
 from engine.method import Method, Probe
 from engine.row import Decision, Mode, Row, Site
+from engine.to_device import picked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -124,7 +125,7 @@ class BWCache(Method):
         ]
         if known:
             where, slots = [i for i, _ in known], [s for _, s in known]
-            changes = relative_l1(x[where], self.inputs.at[site].last(slots), 0.0)
+            changes = relative_l1(picked(x, where), self.inputs.at[site].last(slots), 0.0)
             for slot, change in zip(slots, changes, strict=True):
                 self.moved.setdefault(slot, []).append(change)
 

@@ -32,6 +32,7 @@ from engine.history import History
 from engine.knob import Knob
 from engine.method import Probe
 from engine.row import Decision, Mode, Row, Site
+from engine.to_device import index, picked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -114,7 +115,7 @@ class DiCache(FirstBlocks):
         self.change[branch, part.slots.start] = moved
         if known:
             was = before.last([slots[i] for i in known]).flatten(1).float()
-            now = out[known].flatten(1).float()
+            now = picked(out, known).flatten(1).float()
             sizes = torch.stack([(now - was).abs().mean(1), was.abs().mean(1)], 1)
             moved.update(zip((slots[i] for i in known), sizes, strict=True))
         before.push(slots, [0.0] * len(slots), out, part.settled)
@@ -141,7 +142,7 @@ class LastTwo:
         newer, older = self.histories
         before, known = value.clone(), [i for i, slot in enumerate(slots) if newer.count(slot)]
         if known:
-            before[known] = newer.last([slots[i] for i in known])
+            before[index(known, before.device)] = newer.last([slots[i] for i in known])
         older.push(slots, [0.0] * len(slots), before, settled)
         newer.push(slots, [0.0] * len(slots), value, settled)
 

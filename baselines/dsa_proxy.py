@@ -34,6 +34,7 @@ from engine.history import History, column
 from engine.knob import Knob
 from engine.method import Method, Probe
 from engine.row import VELOCITY, Decision, Mode, Row, Site
+from engine.to_device import picked, sent
 from engine.weights import digest
 
 if TYPE_CHECKING:
@@ -101,9 +102,9 @@ class DSAProxy(Method):
         clean = x[cut] + column([end - level for level in levels], x) * v
         known = [i for i, slot in enumerate(slots) if self.clean.count(slot)]
         if known:
-            before, now = self.clean.last([slots[i] for i in known]), clean[known]
-            share = torch.tensor([part.step[cut][i] / part.steps for i in known], device=x.device)
-            for i, doubt in zip(known, self._judged(share, before, now, v[known]), strict=True):
+            before, now = self.clean.last([slots[i] for i in known]), picked(clean, known)
+            share = sent([part.step[cut][i] / part.steps for i in known], x.device)
+            for i, doubt in zip(known, self._judged(share, before, now, picked(v, known)), strict=True):
                 self.doubt[slots[i]] = doubt
         self.clean.push(slots, levels, clean, part.settled)
         self.velocity.push(slots, levels, v, part.settled)

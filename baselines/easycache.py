@@ -31,6 +31,7 @@ from engine.history import History
 from engine.knob import Knob
 from engine.method import Method, Probe
 from engine.row import VELOCITY, Decision, Mode, Row, Site
+from engine.to_device import picked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,8 +95,8 @@ class EasyCache(Method):
         seen = [i for i, slot in enumerate(slots) if self.output.count(slot)]
         if seen:
             old = [slots[i] for i in seen]
-            gain = _size(out[seen] - self.output.last(old)) / _size(x[seen] - self.input.last(old))
-            for slot, value in zip(old, gain / _size(out[seen]), strict=True):
+            gain = _size(picked(out, seen) - self.output.last(old)) / _size(picked(x, seen) - self.input.last(old))
+            for slot, value in zip(old, gain / _size(picked(out, seen)), strict=True):
                 self.gain[slot] = value
         self.input.push(slots, part.sigma[cut], x, part.settled)
         self.output.push(slots, part.sigma[cut], out, part.settled)

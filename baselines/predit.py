@@ -34,7 +34,7 @@ import torch
 
 from baselines.shared.cadence import own_steps, within
 from engine.discrepancy import relative_l1
-from engine.history import History
+from engine.history import History, column
 from engine.knob import Knob
 from engine.method import Method, Probe
 from engine.row import VELOCITY, Decision, Mode, Row, Site
@@ -114,7 +114,7 @@ class PrediT(Method):
     def fill(self, site: Site, part: Row, mode: Mode, x: Tensor) -> Tensor:
         slots, at = part.updating, _levels(part)
         reach = [level - self.velocity.levels[slot][-1] for slot, level in zip(slots, at, strict=True)]
-        h = torch.tensor(reach, device=x.device).view(-1, *[1] * (x.dim() - 1))
+        h = column(reach, x)
         # the mean slope over the step: the value of the line through f1 and f0 half-way to the target
         halfway = [level - step / 2 for level, step in zip(at, reach, strict=True)]
         slope = self.slope.predict(slots, _line, halfway, [min(1, self.slope.count(slot) - 1) for slot in slots])

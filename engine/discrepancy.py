@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from engine.history import History
+from engine.to_device import picked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +36,7 @@ class Discrepancy:
         found: list[float | None] = [None] * len(slots)
         if seen:
             before = self._past.last([slots[i] for i in seen])
-            now = signal if len(seen) == len(slots) else signal[seen]
+            now = picked(signal, seen)
             for i, value in zip(seen, relative_l1(now, before, self.eps).tolist(), strict=True):
                 found[i] = value
         return found

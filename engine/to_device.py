@@ -1,4 +1,4 @@
-"""Choosing the device of this process, and copying small tables of numbers to it."""
+"""Choosing the device of this process, and copying to it without waiting for the work that is queued on it."""
 
 from __future__ import annotations
 
@@ -24,5 +24,27 @@ def sent(values: Sequence[float], device: torch.device, dtype: torch.dtype | Non
     `torch.tensor(..., device="cuda")` copies from pageable memory and waits until all queued work is done. A copy from
     pinned memory is only added to the queue.
     """
-    here = torch.tensor(values, dtype=dtype)
-    return here.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else here.to(device)
+    return carried(torch.tensor(values, dtype=dtype), device)
+
+
+def carried(x: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on `device`, without waiting; one that is there already is returned as it is."""
+    if device.type != "cuda" or x.device.type == "cuda":
+        return x.to(device)
+    return x.pin_memory().to(device, non_blocking=True)
+
+
+def picked(x: Tensor, places: Sequence[int]) -> Tensor:
+    """The rows of `x` at `places`: a view if they are adjacent, else a copy. Do not write to it."""
+    return x[index(places, x.device)]
+
+
+def index(places: Sequence[int], device: torch.device) -> slice | Tensor:
+    """`places` as an index of a tensor on `device`: a slice if they are adjacent.
+
+    A list as an index would be copied from pageable memory, and the host would wait for the device.
+    """
+    first = places[0] if len(places) else 0
+    if list(places) == list(range(first, first + len(places))):
+        return slice(first, first + len(places))
+    return sent(places, device)

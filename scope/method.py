@@ -49,6 +49,7 @@ from engine.history import column, steps_of
 from engine.knob import Knob
 from engine.method import Capabilities, Method, Probe
 from engine.row import VELOCITY, Decision, Mode, Row, Site
+from engine.to_device import picked
 from scope import selective, stability
 from scope.predictors import ORDER, Guards, Predictor
 
@@ -216,7 +217,7 @@ class Scope(Method):
             new = [slot for slot in self._pending[0] if fresh or not self.discrepancy.knows(slot)]
             if new:
                 where = [self._pending[0].index(slot) for slot in new]
-                self.discrepancy.remember(new, self._pending[1][where], part.settled)
+                self.discrepancy.remember(new, picked(self._pending[1], where), part.settled)
             if not fresh:  # with a fixed reference the discrepancy is not accumulated
                 for slot in part.updating:
                     self.score[slot] = 0.0

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from engine.forecast import Formula, Points, foca, hicache, newton, spectrum, taylor
-from engine.history import History
+from engine.history import History, column
+from engine.to_device import picked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -99,7 +100,7 @@ class Predictor:
         """Store a computed velocity (len(slots), ...) of `slots` at `levels`; see `History.push` for `settled`."""
         moved = [i for i, s in enumerate(slots) if not self._waits(s, levels[i])]
         if len(moved) < len(slots):
-            slots, levels, velocity = [slots[i] for i in moved], [levels[i] for i in moved], velocity[moved]
+            slots, levels, velocity = [slots[i] for i in moved], [levels[i] for i in moved], picked(velocity, moved)
         if not slots:
             return
         if self.name == "auto":
@@ -141,8 +142,7 @@ class Predictor:
         ]
         if not any(steps):
             return v0
-        h = torch.tensor(steps, device=v0.device).view(-1, *[1] * (v0.dim() - 1))
-        return v0 + h * self.slope.last(slots)
+        return v0 + column(steps, v0) * self.slope.last(slots)
 
     def line(self, slots: Sequence[int], at: Sequence[float]) -> Tensor:
         """The line through the last two velocities of `slots` at levels `at`; every slot needs two anchors."""
@@ -170,7 +170,7 @@ class Predictor:
         ready = [i for i, slot in enumerate(slots) if self.history.count(slot) >= 3]
         if not ready:
             return
-        chosen, at, truth = [slots[i] for i in ready], [levels[i] for i in ready], truth[ready].float()
+        chosen, at, truth = [slots[i] for i in ready], [levels[i] for i in ready], picked(truth, ready).float()
         size = truth.abs().mean()
         errors = torch.stack([(self.predict(chosen, at, name) - truth).abs().mean() / size for name in TRIED_BY_AUTO])
         self.tried += 1

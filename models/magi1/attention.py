@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from engine.to_device import picked
+
 from .cache import KVCache, Range
 from .config import ModelConfig
 from .embed import OnePlusLayerNorm, rotate
@@ -45,12 +47,11 @@ class Call:
         """
         if self.cache is None and any(slot is not None for slot in self.slots):
             raise ValueError("a call without a cache cannot leave out chunks: their keys are missing; give a cache")
-        where = torch.as_tensor(chunks, device=self.condition.device)
         return replace(
             self,
-            condition=self.condition[where],
+            condition=picked(self.condition, chunks),
             text=lambda: [self.text()[j] for j in chunks],
-            rotary=cache(lambda: (self.rotary()[0][where], self.rotary()[1][where])),
+            rotary=cache(lambda: (picked(self.rotary()[0], chunks), picked(self.rotary()[1], chunks))),
             slots=[self.slots[j] for j in chunks],
             visible=[self.visible[j] for j in chunks],
         )
@@ -160,13 +161,11 @@ def attend(queries: Tensor, seen: Sequence[tuple[Tensor, Tensor]], batch: bool) 
         together[len(keys) if batch else -j].append(j)
     out: dict[int, Tensor] = {}
     for members in together.values():
-        first, last = members[0], members[-1]
-        contiguous = last - first + 1 == len(members)
-        q = queries[first : last + 1] if contiguous else queries[members]
+        q = picked(queries, members)
         if len(members) > 1:
             k, v = (torch.stack([seen[j][i] for j in members]) for i in (0, 1))
         else:
-            k, v = (tensor[None] for tensor in seen[first])
+            k, v = (tensor[None] for tensor in seen[members[0]])
         mixed = F.scaled_dot_product_attention(
             q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), enable_gqa=True
         ).transpose(1, 2)

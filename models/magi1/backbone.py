@@ -15,6 +15,7 @@ from torch import Tensor
 
 from engine.resident import Holder, drop
 from engine.row import VELOCITY, Row, Site
+from engine.to_device import carried, sent
 from engine.visit import Visit
 
 from . import assets
@@ -75,7 +76,9 @@ class Magi1Backbone(Magi1Plan, Holder):
     @torch.no_grad()
     def start(self, text: Tensor, seed: int) -> Tensor:
         generated = self.plan.chunks - self.plan.given
-        texts = chunk_texts(text.to(self.device), self.tokens, generated, self.settings.special_tokens)
+        texts = chunk_texts(text, self.tokens, generated, self.settings.special_tokens)
+        if texts is not None:
+            texts = [carried(one, self.device) for one in texts]
         self._dispatcher = Dispatcher(
             self.transformer, self.settings.runtime, self.plan, texts, self._prefix() if self.settings.prefix else None
         )
@@ -101,7 +104,7 @@ class Magi1Backbone(Magi1Plan, Holder):
         # drawn for the whole video, channels first, as in the released pipeline
         channels, height, width = self._latent_shape
         noise = torch.randn(1, channels, len(latents), height, width, generator=self._noise)
-        latents.copy_(noise[0].transpose(0, 1))
+        latents.copy_(carried(noise, self.device)[0].transpose(0, 1))
         self._dispatcher.begin()
         return latents
 
@@ -118,7 +121,7 @@ class Magi1Backbone(Magi1Plan, Holder):
             if name == "latent":
                 return _slots(x.float())
             return self.transformer.patches(x).float().unflatten(1, (unit, -1)).flatten(0, 1)
-        times = torch.tensor(forward.times, device=self.device)
+        times = sent(forward.times, self.device)
         condition = self.transformer.t_embedder(times)
         if self.settings.distill:
             condition = condition + self.transformer.t_embedder(torch.full_like(times, forward.step_length))

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from engine.to_device import sent
+
 from .cache import KVCache, Range, Rank
 from .config import RuntimeConfig
 from .dit import Blocks, Magi1DiT
@@ -154,7 +156,7 @@ class Dispatcher:
             return past
         lone = self._call([_alone(member, 0) for member in nameless], length, True, "none", blocks)
         weights = [self.guidance(member.time) for member in members]
-        p, q = (torch.tensor(w, device=past.device)[:, None, None, None, None] for w in zip(*weights, strict=True))
+        p, q = (sent(w, past.device)[:, None, None, None, None] for w in zip(*weights, strict=True))
         return (1 - p) * lone + (p - q) * past + q * cond
 
     def guidance(self, time: float) -> tuple[float, float]:
@@ -201,7 +203,7 @@ class Dispatcher:
         alone = all(member.slot is None for member in members)
         return self.model(
             torch.stack([member.latents for member in members]),
-            torch.tensor([member.time for member in members]),
+            sent([member.time for member in members], self.model.device),
             [member.text for member in members],
             [member.position for member in members],
             [member.visible for member in members],

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engine.to_device import sent
+
 from .config import NULL_TOKENS
 
 FREQUENCIES = 128  # number of cosines, and of sines, in a time embedding
@@ -43,7 +45,7 @@ class Rope(nn.Module):
         """
         bands = self.bands.float()
         ratio = math.sqrt(height * width / _ROPE_AREA)
-        starts = torch.as_tensor(positions, device=bands.device)[:, None] * chunk_width
+        starts = sent(positions, bands.device)[:, None] * chunk_width
         frames = (starts + torch.arange(chunk_width, device=bands.device)).float()
         # The released model scales by the last frame and back, which changes the last bit.
         last = max((max(positions) + 1) * chunk_width - 1, 1)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.row import Row, Site
+from engine.to_device import picked
 from engine.visit import Visit
 
 from .attention import Call
@@ -82,7 +83,7 @@ class SitedBlocks:
             chosen = [c - self.forward.chunks.start for part in parts for c in _chunks(part)]
             members = [*range(before), *(before + j for j in chosen), *([before + n] if twin and 0 in chosen else [])]
             whole = len(members) == len(x)
-            out = run(x, call) if whole else run(x[members], call.take(members))
+            out = run(x, call) if whole else run(picked(x, members), call.take(members))
             done["before"], done["twin"] = out[:before], out[before + len(chosen) :]
             if whole:
                 done["whole"] = out

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from diffusers import SkyReelsV2Transformer3DModel
 from torch import Tensor
 
+from engine.to_device import picked
+
 
 def attention(q: Tensor, k: Tensor, v: Tensor, causal_tokens: int) -> Tensor:
     """Attention of q, k, v (1, heads, tokens, head width) -> the same shape.
@@ -31,7 +33,7 @@ def rotary_table(model: SkyReelsV2Transformer3DModel, x: Tensor, positions: Sequ
     """Rotations as complex numbers (slots, tokens, head width / 2) of `x` (1, C, slots, H, W) at `positions`."""
     cos, sin = model.rope(x[:, :, :1].expand(-1, -1, positions[-1] + 1, -1, -1))
     table = torch.complex(cos[0, :, 0, 0::2].float(), sin[0, :, 0, 1::2].float()).unflatten(0, (positions[-1] + 1, -1))
-    return table if len(positions) == len(table) else table[list(positions)]
+    return picked(table, positions)
 
 
 def rotate(x: Tensor, rotary: Tensor) -> Tensor:
@@ -41,17 +43,17 @@ def rotate(x: Tensor, rotary: Tensor) -> Tensor:
 
 
 class KeyValues:
-    """The last computed keys and values of one segment's slots, per guidance branch and transformer block.
+    """The last computed keys and values of some slots of a segment, per guidance branch and transformer block.
 
     Slots are counted from the segment's first slot. Each branch and block has one buffer (2, heads, slots, tokens, head
-    width). It is allocated at the first write and then written in place. A full-size window with two branches takes
-    17.5 GiB in bfloat16.
+    width) in the model's dtype, for the slots from the first to the last that was written. A write inside that range
+    is in place. At full size a slot takes 0.75 GB in bfloat16 with two branches.
     """
 
-    def __init__(self, slots: int) -> None:
-        self.slots = slots
+    def __init__(self) -> None:
         self.final: dict[str, set[int]] = {}  # per branch: settled slots whose keys and values are final
         self._buffers: dict[tuple[str, int], Tensor] = {}
+        self._first: dict[tuple[str, int], int] = {}  # the slot of a buffer's first entry
         self._known: dict[tuple[str, int], set[int]] = {}
 
     def knows(self, branch: str, slot: int) -> bool:
@@ -62,22 +64,31 @@ class KeyValues:
     def write(self, at: tuple[str, int], slots: Sequence[int], k: Tensor, v: Tensor) -> None:
         """Store the keys and values (1, heads, tokens of all `slots`, head width) of `at`, a (branch, block)."""
         k, v = (x[0].unflatten(1, (len(slots), -1)) for x in (k, v))
-        if at not in self._buffers:
-            self._buffers[at] = k.new_empty(2, k.shape[0], self.slots, *k.shape[2:])
-        buffer = self._buffers[at]
+        buffer, first = self._room(at, slots, k), self._first[at]
         for i, (a, b) in runs(slots):
             for kind, x in enumerate((k, v)):
-                buffer[kind, :, a:b] = x[:, i : i + b - a]
+                buffer[kind, :, a - first : b - first] = x[:, i : i + b - a]
         self._known.setdefault(at, set()).update(slots)
+
+    def _room(self, at: tuple[str, int], slots: Sequence[int], k: Tensor) -> Tensor:
+        """The buffer of `at` with room for `slots`; keys `k` (heads, slots, tokens, head width) give its shape."""
+        old, first = self._buffers.get(at), self._first.get(at, slots[0])
+        lo, hi = min(first, slots[0]), max(first + (0 if old is None else old.shape[2]), slots[-1] + 1)
+        if old is None or hi - lo > old.shape[2]:
+            new = k.new_empty(2, k.shape[0], hi - lo, *k.shape[2:])
+            if old is not None:
+                new[:, :, first - lo : first - lo + old.shape[2]] = old
+            self._buffers[at], self._first[at] = new, lo
+        return self._buffers[at]
 
     def known(self, at: tuple[str, int], slots: range) -> list[int]:
         """Those of `slots` whose keys and values are stored for `at`, a (branch, block)."""
-        return [slot for slot in slots if slot in self._known[at]]
+        return [slot for slot in slots if slot in self._known.get(at, ())]
 
     def read(self, at: tuple[str, int], slots: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Keys and values of `slots`, (1, heads, tokens, head width) each. A view if the slots are adjacent."""
-        buffer = self._buffers[at]
-        pieces = [buffer[:, :, a:b] for _, (a, b) in runs(slots)]
+        buffer, first = self._buffers[at], self._first[at]
+        pieces = [buffer[:, :, a - first : b - first] for _, (a, b) in runs(slots)]
         joined = (pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)).flatten(2, 3)
         return joined[:1], joined[1:]
 
@@ -93,6 +104,7 @@ class View:
     slots: tuple[int, ...]  # slots that are forwarded, in order
     seen: range  # slots that attention covers
     causal_block: int  # slots per block of block-causal attention; 0 is full attention
+    keeps: bool = True  # whether the keys and values of `slots` are stored: a later forward may read them
 
     def only(self, pick: Sequence[int]) -> View:
         """The same for the slots at the positions `pick`."""
@@ -101,23 +113,34 @@ class View:
     def attend(self, branches: Sequence[str], block: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Self-attention in transformer block `block`, q, k, v (1, heads, tokens, head width) -> the same shape.
 
-        The keys and values are stored for all `branches`, which share them.
+        If they are stored, it is for all `branches`, which share them.
         """
-        for branch in branches:
-            self.store.write((branch, block), self.slots, k, v)
         at, tokens = (branches[0], block), k.shape[2] // len(self.slots)
-        seen = self.store.known(at, self.seen)
+        if self.keeps:
+            for branch in branches:
+                self.store.write((branch, block), self.slots, k, v)
+            seen = self.store.known(at, self.seen)
+        else:
+            seen = [*self.store.known(at, range(self.seen.start, self.slots[0])), *self.slots]
         if seen == list(self.slots):  # bit-identical to attention without a store
             return attention(q, k, v, self.causal_block * tokens)
+        keys, values = self._around(at, seen, k, v)
         if not self.causal_block:
-            return F.scaled_dot_product_attention(q, *self.store.read(at, seen))
+            return F.scaled_dot_product_attention(q, keys, values)
         out, units = [], [slot // self.causal_block for slot in self.slots]
         for unit in sorted(set(units)):
             mine = units.index(unit) * tokens, (units.index(unit) + units.count(unit)) * tokens
-            end = (unit + 1) * self.causal_block
-            kept = self.store.read(at, [slot for slot in seen if slot < end])
+            end = sum(slot < (unit + 1) * self.causal_block for slot in seen) * tokens
+            kept = keys[:, :, :end], values[:, :, :end]
             out.append(F.scaled_dot_product_attention(q[:, :, mine[0] : mine[1]], *kept))
         return torch.cat(out, dim=2)
+
+    def _around(self, at: tuple[str, int], seen: Sequence[int], k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of the slots `seen`: all from the store, or those of this forward (`k`, `v`) at the end."""
+        if self.keeps:
+            return self.store.read(at, seen)
+        before = self.store.read(at, seen[: len(seen) - len(self.slots)])
+        return torch.cat([before[0], k], dim=2), torch.cat([before[1], v], dim=2)
 
 
 def runs(slots: Sequence[int]) -> list[tuple[int, tuple[int, int]]]:

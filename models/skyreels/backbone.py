@@ -18,7 +18,7 @@ from torch import Tensor
 
 from engine.resident import Holder, drop
 from engine.row import TRANSFORMER, VELOCITY, Row, Site
-from engine.to_device import sent
+from engine.to_device import carried, picked, sent
 from engine.visit import WHOLE, Visit
 from models.skyreels import checkpoint, text
 from models.skyreels.attention import KeyValues, View
@@ -98,10 +98,10 @@ class SkyReelsV2(SkyReelsPlan, Holder):
         channels, height, width = self._latent_shape
         # drawn for the whole window, channels first, as in diffusers' pipeline: a seed gives the same noise in both
         noise = torch.randn(1, channels, segment.length, height, width, generator=self._noise)
-        noise = noise[0].transpose(0, 1).to(self.device)
+        noise = carried(noise[0].transpose(0, 1), self.device)
         latents[segment.first + segment.prefix : segment.first + segment.length] = noise[segment.prefix :]
         self._sampler.reset(latents[row.slots.start : row.slots.stop])
-        self._store = KeyValues(segment.length)
+        self._store = KeyValues()
         return latents
 
     def probe(self, name: str, latents: Tensor, row: Row) -> Tensor:
@@ -122,7 +122,8 @@ class SkyReelsV2(SkyReelsPlan, Holder):
 
         def guided(x: Tensor, parts: Sequence[Row]) -> Tensor:
             x, when = noised_overlap(x, row, self.settings, self._seed), self._condition(row)
-            view = self._view(row) if row.context or visit.partial else None  # else no keys and values are stored
+            keeps = visit.partial or row.settled < row.context.stop  # else no later forward reads keys of these slots
+            view = self._view(row, keeps) if row.context or visit.partial else None
             alike = visit.kinds <= {"velocity"} or (visit.kinds <= WHOLE and not visit.partial)
             begun: list[Opening] = []
 
@@ -164,7 +165,7 @@ class SkyReelsV2(SkyReelsPlan, Holder):
         if len(self.branches) == 1 or not (alike or (pick is None and view is None)):
             begun = None
         if pick is not None:  # no sites inside the forward of a part of the row
-            x, when, view, visit = x[pick], when.only(pick), view and view.only(pick), None
+            x, when, view, visit = picked(x, pick), when.only(pick), view and view.only(pick), None
         if begun is not None and not begun:
             first = (branch, *(other for other in self.branches if other != branch)) if alike else ()
             begun.append(opening(model, x, when, causal, first, view))
@@ -188,11 +189,11 @@ class SkyReelsV2(SkyReelsPlan, Holder):
         visit.left_out(branch, skipped)
         return v.float()
 
-    def _view(self, row: Row) -> View:
-        """The slots that the row's slots attend to: themselves and the row's context."""
+    def _view(self, row: Row, keeps: bool = True) -> View:
+        """The slots that the row's slots attend to: themselves and the row's context. `keeps`: see View."""
         first = self.settings.segments[row.segment].first
         seen = range((row.context or row.slots).start - first, row.slots.stop - first)
-        return View(self._store, tuple(slot - first for slot in row.slots), seen, self.causal_block)
+        return View(self._store, tuple(slot - first for slot in row.slots), seen, self.causal_block, keeps)
 
     def _keep(self, latents: Tensor, row: Row, visit: Visit, branch: str) -> None:
         """Compute and store missing keys and values of the context of `row`: those of settled slots in their final

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from engine.row import Row, Site
+from engine.to_device import picked
 from engine.visit import Visit
 
 
@@ -61,4 +62,4 @@ def places(visit: Visit | None, parts: Sequence[Row]) -> list[int] | None:
 
 def only(x: Tensor, pick: Sequence[int] | None) -> Tensor:
     """The slots of `x` at the positions `pick`; None is all of them."""
-    return x if pick is None else x[pick]
+    return x if pick is None else picked(x, pick)

@@ -26,7 +26,7 @@ from diffusers import SkyReelsV2Transformer3DModel
 from torch import Tensor
 
 from engine.row import Row, Site
-from engine.to_device import sent
+from engine.to_device import picked, sent
 from engine.visit import Visit
 from models.skyreels.attention import View, attention, rotary_table, rotate
 from models.skyreels.branch import modulated, modulation, only, places, through
@@ -56,7 +56,7 @@ class Condition:
 
     def only(self, pick: Sequence[int]) -> Condition:
         """The modulation of the slots at the positions `pick`."""
-        return Condition(self.time[pick], self.blocks[pick])
+        return Condition(picked(self.time, pick), picked(self.blocks, pick))
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Frames:
         if pick is None:
             return self
         view = self.view.only(pick) if self.view else None
-        return replace(self, cond=self.cond.only(pick), rotary=self.rotary[pick], view=view)
+        return replace(self, cond=self.cond.only(pick), rotary=picked(self.rotary, pick), view=view)
 
     def attend(self, branches: Sequence[str], block: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Self-attention of all tokens in `block`; `branches` share its keys and values."""

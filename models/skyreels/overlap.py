@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from engine.row import Row
+from engine.to_device import carried
 from models.skyreels.settings import SkyReels
 
 
@@ -25,5 +26,6 @@ def noised_overlap(x: Tensor, row: Row, settings: SkyReels, seed: int) -> Tensor
     name = f"{seed}/{row.segment}/{when}".encode()
     generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(name).digest()[:7], "little"))
     level = 0.001 * settings.addnoise
-    noise = torch.randn(segment.prefix, *x.shape[1:], generator=generator)[-overlap:].to(x)
+    noise = torch.randn(segment.prefix, *x.shape[1:], generator=generator)[-overlap:]
+    noise = carried(noise, x.device).to(x.dtype)
     return torch.cat([(1 - level) * x[:overlap] + level * noise, x[overlap:]])

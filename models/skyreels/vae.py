@@ -8,6 +8,8 @@ import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor
 
+from engine.to_device import sent
+
 
 @torch.inference_mode()
 def decode(vae: AutoencoderKLWan, latents: Tensor, device: torch.device) -> Iterator[Tensor]:
@@ -15,10 +17,7 @@ def decode(vae: AutoencoderKLWan, latents: Tensor, device: torch.device) -> Iter
 
     The first latent gives 1 frame, each further latent gives 4.
     """
-    mean, std = (
-        torch.tensor(values, device=device).view(1, -1, 1, 1)
-        for values in (vae.config.latents_mean, vae.config.latents_std)
-    )
+    mean, std = (sent(values, device).view(1, -1, 1, 1) for values in (vae.config.latents_mean, vae.config.latents_std))
     z = (latents * std + mean).transpose(0, 1)[None].to(vae.dtype)
     vae.clear_cache()
     try:
