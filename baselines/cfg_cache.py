@@ -52,6 +52,7 @@ class CfgCache(Method):
     boost: float = 0.1  # increase at each reuse; raising it: stronger guidance in the boosted bands; 0: plain reuse
     band: float = 0.2  # radius of the low band, as a share of the shorter side; raising it: a larger low band
 
+    decided_by = "schedule"
     knobs = (Knob("interval", 1, 10, whole=True), Knob("begin", 1.0, 0.02))
 
     def __post_init__(self) -> None:

@@ -42,6 +42,7 @@ class DeltaDiT(Method):
     warmup: int = 1  # first steps of a slot that are always full; raising it: slower, smaller errors at the start
     decide_per: str = "row"  # "row"; "unit": a decision per chunk, if the backbone can forward a part of a row
 
+    decided_by = "schedule"
     knobs = (
         Knob("blocks", 0.02, 1.0),
         Knob("interval", 1, 10, whole=True),

@@ -43,6 +43,7 @@ class MagCache(Method):
     max_skip: int = 4  # K, largest number of steps without a forward; raising it: faster, larger errors
     retention: float = 0.2  # share of the steps, from the first on, that are computed; raising it: slower, safer
 
+    decided_by = "schedule"
     knobs = (Knob("threshold", 1e-4, 10.0), Knob("max_skip", 0, 12, whole=True))
 
     def __post_init__(self) -> None:

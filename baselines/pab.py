@@ -47,6 +47,7 @@ class PAB(Method):
     begin: float = 850.0  # timestep below which reuse starts; raising it: earlier reuse, faster
     end: float = 100.0  # timestep at which reuse ends; raising it: slower, sharper
 
+    decided_by = "schedule"
     knobs = (Knob("attention", 1, 10, whole=True), Knob("feed_forward", 1, 10, whole=True))
 
     def __post_init__(self) -> None:

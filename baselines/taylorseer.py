@@ -58,6 +58,7 @@ class TaylorSeer(Method):
     formula: str = "taylorseer"  # taylorseer | newton | taylor | hicache | foca | adams_bashforth
     decide_per: str = "row"  # "row"; "unit": a decision per chunk, if the backbone can forward a part of a row
 
+    decided_by = "schedule"
     knobs = (Knob("interval", 1.0, 10.0), Knob("warmup", 24, 1, whole=True))
 
     def __post_init__(self) -> None:

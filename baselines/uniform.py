@@ -39,6 +39,7 @@ class Uniform(Method):
     order: int = 0  # order of the extrapolation; raising it: better on a smooth trajectory, amplifies noise more
     reuse: str = "velocity"  # at order 0: the "velocity", or the last "increment" of the latent, for any step length
 
+    decided_by = "schedule"
     knobs = (Knob("interval", 1.0, 50.0),)
 
     def __post_init__(self) -> None:

@@ -29,6 +29,7 @@ BESIDE = frozenset(
         "advice",
         "check",
         "counters",
+        "decided_by",
         "frame_borders",
         "knobs",
         "parameters",

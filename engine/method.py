@@ -65,6 +65,7 @@ class Method:
     "given": slots that were clean at the start of the segment can be left out of the forward.
     """
 
+    decided_by: ClassVar[str] = "content"  # "schedule": its decisions depend on the rows and its settings alone
     knobs: ClassVar[tuple[Knob, ...]] = ()  # settings that a calibration changes; the first has the largest effect
 
     @property

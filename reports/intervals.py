@@ -25,6 +25,7 @@ def plans(root: Path) -> list[dict[str, Any]]:
     found = [json.loads(path.read_text()) for path in sorted((root / "plan").glob("*/*.json"))]
     order = {name: n for n, name in enumerate(MODELS)}
     known = [plan for plan in found if plan.get("matrix")]
+    known = list({(plan["model"], plan["method"]): plan for plan in known}.values())  # operating points forward alike
     return sorted(known, key=lambda plan: (order.get(plan["model"], len(order)), plan["model"], plan["method"]))
 
 

@@ -18,9 +18,10 @@ from engine.ledger import flops, forwards, plan
 from engine.row import Row
 from engine.weights import WeightsError
 from store import Record, Store, StoreError
-from sweep.cell import VIDEOS, Cell, Job
+from sweep.cell import VIDEOS, Cell, Job, label
 from sweep.display import duration
 from sweep.events import out, wanted
+from sweep.replay import own
 
 if TYPE_CHECKING:
     from engine.backbone import Backbone
@@ -33,11 +34,15 @@ PUBLISHED = {"skyreels": 245.01, "magi1": 81.09}  # PFLOP of the Original, SCOPE
 
 
 def dry_run(cell: Cell) -> dict[str, Any]:
-    """The cost of a video of this cell without skipped steps, but without the frames that selective computation
-    omits."""
+    """The cost of a video of this cell.
+
+    `flops_pf` and `forwards` count every step, without the frames that selective computation omits: no video takes
+    more. `planned_pf` is what this method will execute, and `planned_from` says how that is known (sweep/replay.py).
+    """
     model = cell.model
     rows = [cell.method.narrow(row) for row in model.schedule()]
     dense, masked, passes = planned(model, rows)
+    expects = own(model, cell.method, (dense, masked, passes), measured(cell), expected(cell))
     found = {
         "model": model.name,
         "method": cell.name,
@@ -46,6 +51,9 @@ def dry_run(cell: Cell) -> dict[str, Any]:
         "forwards": passes,
         "segments": [sum(row.segment == s for row in rows) for s in sorted({row.segment for row in rows})],
         "flops_pf": {"dense": round(dense / 1e15, 4), "masked": round(masked / 1e15, 4)},
+        "planned_pf": {"dense": round(expects.dense / 1e15, 4), "masked": round(expects.masked / 1e15, 4)},
+        "planned_from": expects.basis,
+        "planned_forwards": expects.forwards or None,
         "parameters": model.parameters,
         "videos": sum(job.reference is not None or cell.name == "original" for job in cell.jobs()),
     }
@@ -65,6 +73,14 @@ def _planned(model: Any, rows: tuple[Row, ...]) -> tuple[float, float, int]:
     return dense, masked, forwards(ledger, len(model.branches))
 
 
+def measured(cell: Cell) -> list[float]:
+    """The dense FLOPs of every video of this cell's line in the store."""
+    root = Path(cell.run.results).expanduser().absolute()
+    if not root.is_dir():
+        return []
+    return _past(root).executed.get(f"{cell.model.name}/{label(cell.name, cell.speed)}", [])
+
+
 @dataclass
 class Line:
     """The videos of one line of the table. Each is counted once per sweep, because all methods share Originals."""
@@ -73,8 +89,10 @@ class Line:
     method: str
     videos: int = 0
     todo: int = 0
-    forwards: int = 0  # per video, like the next two
-    pflop: float = 0.0
+    forwards: int = 0  # per video, like the next four; if no step is skipped
+    pflop: float = 0.0  # what the method will execute
+    bound: float = 0.0  # PFLOP if no step is skipped
+    counted: str = ""  # how `pflop` is known
     seconds: float = 0.0
     disk: float = 0.0  # bytes
     basis: str = ""  # source of the seconds
@@ -87,6 +105,7 @@ class Past:
     seconds: dict[str, list[float]] = field(default_factory=dict)  # line: seconds of every video
     rates: dict[str, list[float]] = field(default_factory=dict)  # model: seconds per executed PFLOP
     sizes: dict[str, list[int]] = field(default_factory=dict)  # model: bytes of every video
+    executed: dict[str, list[float]] = field(default_factory=dict)  # line: dense FLOPs of every video
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> Past:
@@ -99,17 +118,19 @@ class Past:
             dense = float(record.run.get("flops", {}).get("dense") or 0) / 1e15
             if seconds:
                 past.seconds.setdefault(f"{model}/{cell}", []).append(seconds)
+            if dense:
+                past.executed.setdefault(f"{model}/{cell}", []).append(dense * 1e15)
             if seconds and dense:
                 past.rates.setdefault(model, []).append(seconds / dense)
             size = sum(sealed["bytes"] for sealed in record.run.get("files", {}).values())
             past.sizes.setdefault(model, []).append(size)
         return past
 
-    def estimate(self, line: Line, job: Job, rate: float, share: float = 1.0) -> None:
+    def estimate(self, line: Line, job: Job, rate: float) -> None:
         """Set the seconds and bytes of a video of `line`.
 
         `rate` (PFLOP/s) is assumed if nothing was measured; of a small model on a CPU, unless it was given, what this
-        machine does. `share`: of the FLOPs, what the operating point is expected to execute.
+        machine does.
         """
         cell, settings = f"{line.model}/{line.method}", job.model.settings
         if cell in self.seconds:
@@ -122,8 +143,8 @@ class Past:
             line.seconds, line.basis = line.pflop / own, f"about {own * 1e6:.2g} GFLOP/s of this CPU"
         else:
             line.seconds, line.basis = line.pflop / rate, f"assumed {rate:g} PFLOP/s"
-        if share < 1 and cell not in self.seconds:
-            line.seconds, line.basis = line.seconds * share, f"{line.basis}, {share:.0%} of the FLOPs"
+        if line.pflop < line.bound and cell not in self.seconds:
+            line.basis = f"{line.basis}, {line.pflop / line.bound:.0%} of the FLOPs"
         raw = settings.frames * settings.height * settings.width * 3
         line.disk = _mean(self.sizes[line.model]) if line.model in self.sizes else raw * LOSSLESS
 
@@ -167,9 +188,8 @@ def survey(cells: Sequence[Cell], measured: bool = True) -> list[Line]:
             key = _key(job) if store else (job.prompt, job.seed, repr(job.method))
             line = lines.get((job.model.name, job.label))
             if line is None:
-                dense, _, passes = planned(job.model, [job.method.narrow(row) for row in job.model.schedule()])
-                line = Line(job.model.name, job.label, forwards=passes, pflop=dense / 1e15)
-                past.estimate(line, job, cell.run.pflops, expected(cell) if job.reference else 1.0)
+                line = _line(cell, job, past)
+                past.estimate(line, job, cell.run.pflops)
                 lines[line.model, line.method] = line
             if (root, line.model, line.method, key) in seen:
                 continue
@@ -179,6 +199,16 @@ def survey(cells: Sequence[Cell], measured: bool = True) -> list[Line]:
             line.todo += bool(wanted(there or None, cell.run))
     _past.cache_clear()
     return list(lines.values())
+
+
+def _line(cell: Cell, job: Job, past: Past) -> Line:
+    """The line of a job with the work of its video."""
+    bound = planned(job.model, [job.method.narrow(row) for row in job.model.schedule()])
+    line = Line(job.model.name, job.label, forwards=bound[2], bound=bound[0] / 1e15)
+    known = past.executed.get(f"{line.model}/{line.method}", [])
+    expects = own(job.model, job.method, bound, known, expected(cell) if job.reference else 1.0)
+    line.pflop, line.counted = expects.dense / 1e15, expects.basis
+    return line
 
 
 def expected(cell: Cell) -> float:
@@ -242,20 +272,35 @@ def _mean(values: Sequence[float]) -> float:
 
 def print_lines(lines: Sequence[Line], cells: int) -> None:
     """Print the output of dry_run=true: the lines of the sweep and their sum."""
-    columns = ("model", "method", "videos", "done", "to do", "forwards", "PFLOP", "time", "disk, GB", "time from")
+    columns = (
+        "model",
+        "method",
+        "videos",
+        "done",
+        "to do",
+        "forwards",
+        "PFLOP",
+        "at most",
+        "time",
+        "disk, GB",
+        "PFLOP from",
+        "time from",
+    )
     title = (
-        f"estimated cost: {cells} cells; forwards and PFLOP of a video if no step is skipped, "
+        f"estimated cost: {cells} cells; PFLOP of a video, at most and forwards if no step is skipped, "
         "time on one device and disk of the remaining videos; the last line is the sum"
     )
     table = Table(*columns, title=title, box=None, title_justify="left")
     for line in lines:
         counts = (line.videos, line.videos - line.todo, line.todo, line.forwards)
-        sums = (f"{line.pflop:.4g}", duration(line.todo * line.seconds), _short(line.todo * line.disk / GB))
-        table.add_row(line.model, line.method, *map(str, counts), *sums, line.basis)
+        work = (f"{line.pflop:.4g}", f"{line.bound:.4g}")
+        sums = (duration(line.todo * line.seconds), _short(line.todo * line.disk / GB))
+        table.add_row(line.model, line.method, *map(str, counts), *work, *sums, line.counted, line.basis)
     videos, todo = sum(line.videos for line in lines), sum(line.todo for line in lines)
     passes, work = sum(line.todo * line.forwards for line in lines), sum(line.todo * line.pflop for line in lines)
-    totals = (f"{work:.4g}", duration(3600 * gpu_hours(lines)), _short(disk_needed(lines) / GB))
-    table.add_row("all", "", *map(str, (videos, videos - todo, todo, passes)), *totals, "", style="bold")
+    most = sum(line.todo * line.bound for line in lines)
+    totals = (f"{work:.4g}", f"{most:.4g}", duration(3600 * gpu_hours(lines)), _short(disk_needed(lines) / GB))
+    table.add_row("all", "", *map(str, (videos, videos - todo, todo, passes)), *totals, "", "", style="bold")
     out.print(table)
 
 

@@ -33,6 +33,7 @@ class Scheduled(Method):
     selective: str
     made_for: dict[str, Any]
     order: int = 1  # of the extrapolation
+    decided_by = "schedule"
 
     def __post_init__(self) -> None:
         check_steps("computed", self.computed)

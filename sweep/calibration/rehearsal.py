@@ -17,12 +17,13 @@ from engine.visit import Visit
 class Rehearsal:
     """A backbone without forwards: its schedule and the signals of timesteps are real, its velocities are zero.
 
-    Decisions that depend on timesteps and counters alone are the same as in a real run, and much faster.
+    Decisions that depend on timesteps and counters alone are the same as in a real run, and much faster. `branches`:
+    the guidance branches whose sites are visited. On the `place` "meta" velocities and hidden states have no values.
     """
 
-    def __init__(self, model: Any, text: Any) -> None:
-        self.model, self.text = model, text
-        self.branches, self.depth, self.offers = model.branches, model.depth, model.offers
+    def __init__(self, model: Any, text: Any, branches: Sequence[str] = (), place: str = "") -> None:
+        self.model, self.text, self.place = model, text, place
+        self.branches, self.depth, self.offers = branches or model.branches, model.depth, model.offers
         self._known: dict[str, set[int]] = {}  # by guidance branch: slots of the segment with keys and values
         self._final: dict[str, set[int]] = {}  # and those among them that have settled
 
@@ -36,8 +37,8 @@ class Rehearsal:
         return opened
 
     def velocity(self, latents: torch.Tensor, row: Row, visit: Visit) -> torch.Tensor:
-        window = latents[row.slots.start : row.slots.stop]
-        hidden = torch.zeros(len(row.slots), 1, 1)
+        window = latents[row.slots.start : row.slots.stop].to(self.place or latents.device)
+        hidden = torch.zeros(len(row.slots), 1, 1, device=self.place or "cpu")
         inner = [site for site in visit.method.sites(self.depth, row) if site != VELOCITY]
 
         def of(x: torch.Tensor, parts: Sequence[Row]) -> torch.Tensor:
