@@ -26,7 +26,8 @@ from conf.words import quoted, words
 from engine.weights import WeightsError
 from store import Store, StoreError
 from sweep.cell import COMMAND, Cell, Order
-from sweep.cost import dry_run, gpu_hours, outstanding, print_lines, survey, totals
+from sweep.cost import dry_run, gpu_hours, outstanding, survey, totals
+from sweep.cost_table import print_lines
 from sweep.display import Display
 from sweep.events import DeviceLost, out
 from sweep.experiments import plug_in

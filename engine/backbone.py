@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from engine.footprint import Footprint, Sizes
 from engine.ledger import Entry
 from engine.method import Capabilities
 from engine.row import Row
@@ -32,6 +33,15 @@ class Backbone(Capabilities, Protocol):
     @property
     def peak_bytes(self) -> float:
         """Predicted peak memory of the device for a video of the Original, weights included."""
+        ...
+
+    @property
+    def sizes(self) -> Sizes:
+        """The numbers that one latent slot has in each kind of tensor."""
+        ...
+
+    def footprint(self, rows: Sequence[Row], partial: bool = False) -> Footprint:
+        """Peak bytes at every stage of a video that forwards `rows`; `partial`: a decision per AR unit."""
         ...
 
     @property

@@ -30,6 +30,7 @@ BESIDE = frozenset(
         "check",
         "counters",
         "decided_by",
+        "footprint",
         "frame_borders",
         "knobs",
         "parameters",
@@ -38,6 +39,7 @@ BESIDE = frozenset(
         "price",
         "prices",
         "requires",
+        "sizes",
         "state",
         "weights_id",
     }

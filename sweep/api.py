@@ -92,7 +92,12 @@ def plan(*settings: str, results: str | PathLike = "results", menu: str | PathLi
     return dry_run(cell) | totals(survey([cell]))
 
 
-def _cell(settings: Sequence[str], results: str | PathLike, menu: str | PathLike) -> Cell:
+def cell_of(*settings: str, results: str | PathLike = "results", menu: str | PathLike = "") -> Cell:
+    """The checked cell of these settings, with a plan in place of the model. Raises ConfigError."""
+    return _cell(settings, results, menu, planned=True)
+
+
+def _cell(settings: Sequence[str], results: str | PathLike, menu: str | PathLike, planned: bool = False) -> Cell:
     """The checked cell of a command line."""
     given = [f"results={quoted(str(results))}", *settings]
     given += [f"hydra.searchpath=[{quoted(f'file://{Path(menu).absolute()}')}]"] if menu else []
@@ -102,4 +107,4 @@ def _cell(settings: Sequence[str], results: str | PathLike, menu: str | PathLike
         HydraConfig.instance().set_config(config)
         with open_dict(config):
             del config["hydra"]
-        return Cell.of(Order.of(config))
+        return Cell.of(Order.of(config), planned)

@@ -11,16 +11,14 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-
 from conf.schema import Run
 from engine.ledger import flops, forwards, plan
 from engine.row import Row
 from engine.weights import WeightsError
 from store import Record, Store, StoreError
 from sweep.cell import VIDEOS, Cell, Job, label
-from sweep.display import duration
-from sweep.events import out, wanted
+from sweep.events import wanted
+from sweep.memory import memory
 from sweep.replay import own
 
 if TYPE_CHECKING:
@@ -55,6 +53,7 @@ def dry_run(cell: Cell) -> dict[str, Any]:
         "planned_from": expects.basis,
         "planned_forwards": expects.forwards or None,
         "parameters": model.parameters,
+        "memory_gb": memory(model, cell.method).told() if hasattr(model, "footprint") else None,
         "videos": sum(job.reference is not None or cell.name == "original" for job in cell.jobs()),
     }
     return found | model.plan_counts()
@@ -268,41 +267,3 @@ def totals(lines: Sequence[Line]) -> dict[str, Any]:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
-
-
-def print_lines(lines: Sequence[Line], cells: int) -> None:
-    """Print the output of dry_run=true: the lines of the sweep and their sum."""
-    columns = (
-        "model",
-        "method",
-        "videos",
-        "done",
-        "to do",
-        "forwards",
-        "PFLOP",
-        "at most",
-        "time",
-        "disk, GB",
-        "PFLOP from",
-        "time from",
-    )
-    title = (
-        f"estimated cost: {cells} cells; PFLOP of a video, at most and forwards if no step is skipped, "
-        "time on one device and disk of the remaining videos; the last line is the sum"
-    )
-    table = Table(*columns, title=title, box=None, title_justify="left")
-    for line in lines:
-        counts = (line.videos, line.videos - line.todo, line.todo, line.forwards)
-        work = (f"{line.pflop:.4g}", f"{line.bound:.4g}")
-        sums = (duration(line.todo * line.seconds), _short(line.todo * line.disk / GB))
-        table.add_row(line.model, line.method, *map(str, counts), *work, *sums, line.counted, line.basis)
-    videos, todo = sum(line.videos for line in lines), sum(line.todo for line in lines)
-    passes, work = sum(line.todo * line.forwards for line in lines), sum(line.todo * line.pflop for line in lines)
-    most = sum(line.todo * line.bound for line in lines)
-    totals = (f"{work:.4g}", f"{most:.4g}", duration(3600 * gpu_hours(lines)), _short(disk_needed(lines) / GB))
-    table.add_row("all", "", *map(str, (videos, videos - todo, todo, passes)), *totals, "", "", style="bold")
-    out.print(table)
-
-
-def _short(value: float) -> str:
-    return f"{value:.2g}" if value < 10 else f"{value:,.0f}"

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -30,23 +29,15 @@ from eval.video import read, write_lossless, write_preview
 from store import Store, StoreError
 from sweep.cell import Cell, Order
 from sweep.cost import GB, survey
+from sweep.finding import MISSING, OK, WARNING, Finding
+from sweep.gpu_checks import gpus, memory_line
 from sweep.launch import EXTRAS
+from sweep.memory import memory
 from terminal import console, tolerate
 
-OK, WARNING, MISSING = "ok", "warning", "missing"
 COLOURS = {OK: "green", WARNING: "yellow", MISSING: "bold red"}
 PYTHONS = ((3, 11), (3, 13))
 ROOM = 20  # number of videos for which the results folder should have space
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the output. Only with the state `missing` the model cannot run."""
-
-    what: str
-    state: str
-    found: str
-    remedy: str = ""
 
 
 HELP = """usage: python -m sweep.doctor [model=NAME] [model.checkpoint=FOLDER] [results=FOLDER] [device=cpu|cuda|cuda:1]
@@ -83,9 +74,19 @@ def main(arguments: Sequence[str]) -> int:
         remedy = f"; {escape(finding.remedy)}" if finding.remedy else ""
         out.print(f"[{colour}]{finding.state:8}[/] {finding.what:{width}}  {escape(finding.found)}{remedy}")
     able = not any(finding.state == MISSING for finding in findings)
-    name = given.get("model", "skyreels_tiny")
-    out.print(f"model={name} can run here" if able else f"model={name} cannot run here; see the lines marked missing")
+    out.print(escape(verdict(given.get("model", "skyreels_tiny"), findings)))
     return int(not able)
+
+
+def verdict(name: str, findings: Sequence[Finding]) -> str:
+    """The last line: ready, or the first thing to do."""
+    first = next((finding for finding in findings if finding.state == MISSING), None)
+    if first is not None:
+        return f"not ready: {first.what} is missing; first {first.remedy or first.found}"
+    tight = next((f for f in findings if f.state == WARNING and f.what in ("GPU", "GPU memory", "free disk")), None)
+    if tight is not None and not name.endswith(("_tiny", "_mid")):
+        return f"model={name} can start, but first see to {tight.what}: {tight.remedy or tight.found}"
+    return f"ready: model={name} can run here"
 
 
 def examine(arguments: Sequence[str] = ()) -> Iterator[Finding]:
@@ -133,22 +134,7 @@ def _torch() -> Iterator[Finding]:
 
 
 def _gpu() -> Iterator[Finding]:
-    driver = _said("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
-    if torch.cuda.is_available():
-        names = [torch.cuda.get_device_properties(n) for n in range(torch.cuda.device_count())]
-        yield Finding("GPU", OK, ", ".join(f"{p.name} ({p.total_memory / GB:.0f} GB)" for p in names))
-        yield Finding("driver", OK, (driver or "unknown").splitlines()[0])
-    elif driver:
-        yield Finding(
-            "GPU",
-            WARNING,
-            f"driver {driver.splitlines()[0]}, but torch {torch.__version__} sees no GPU",
-            "install a torch build with a CUDA version that the driver supports, or unset CUDA_VISIBLE_DEVICES",
-        )
-    else:
-        yield Finding(
-            "GPU", WARNING, "none; the tiny models run on the CPU, the real ones need days per video on a CPU"
-        )
+    yield from gpus(_said)
 
 
 def _model(arguments: Sequence[str]) -> Iterator[Finding]:
@@ -165,7 +151,11 @@ def _model(arguments: Sequence[str]) -> Iterator[Finding]:
         yield Finding("weights", MISSING, str(error))
     if model.device.type == "cuda":
         there = torch.cuda.get_device_properties(model.device).total_memory / GB
-        yield _memory(model.peak_bytes / GB, there)
+        yield memory_line(memory(model, cell.method), there)
+    else:
+        fits = memory(model, cell.method).told()
+        cards = ", ".join(f"{card}: {answer}" for card, answer in fits["fits"].items())
+        yield Finding("GPU memory", OK, f"a video would take {fits['most']:.1f} GB of a GPU; fits {cards}")
     root = Path(cell.run.results).expanduser().absolute()
     try:
         if root.exists():
@@ -184,23 +174,13 @@ def _model(arguments: Sequence[str]) -> Iterator[Finding]:
     )
 
 
-def _memory(wanted: float, there: float) -> Finding:
-    """Whether a GPU with `there` GB is large enough for a video that needs `wanted` GB."""
-    enough = there >= wanted
-    return Finding(
-        "GPU memory",
-        OK if enough else WARNING,
-        f"{there:.1f} GB; needed: {wanted:.1f} GB for a video of the Original at this setting, decoding included",
-        "" if enough else "use a larger GPU or a smaller model.height and model.width",
-    )
-
-
 def _composed(arguments: Sequence[str]) -> Cell:
-    """The cell of the Original with these settings."""
+    """The cell with these settings; the Original if no method is given."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", overrides=words(arguments))
-    return Cell.of(Order(OmegaConf.to_yaml(config), "original", None))
+    name = next((word.partition("=")[2] for word in arguments if word.startswith("method=")), "original")
+    return Cell.of(Order(OmegaConf.to_yaml(config), name, None))
 
 
 def _codecs() -> Iterator[Finding]:

@@ -20,7 +20,7 @@ def found(*words):
 def test_the_shipped_model_can_run_and_every_line_has_a_state(tmp_path, capsys):
     assert main(["model=skyreels_tiny", f"results={tmp_path / 'r'}"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == "model=skyreels_tiny can run here" and not (tmp_path / "r").exists()
+    assert lines[-1] == "ready: model=skyreels_tiny can run here" and not (tmp_path / "r").exists()
     assert all(line.split()[0] in (OK, WARNING) for line in lines[:-1])
     named = {line.split()[1] for line in lines[:-1]}
     assert {"Python", "torch", "GPU", "weights", "free", "codecs", "LPIPS", "VBench", "W&B", "SLURM", "ray"} <= named
@@ -31,7 +31,7 @@ def test_missing_weights_come_with_the_command_that_gets_them(tmp_path, capsys):
     said = capsys.readouterr().out
     line = next(line for line in said.splitlines() if line.startswith(MISSING))
     assert "weights" in line and "hf download nobody/nothing" in line
-    assert said.splitlines()[-1].startswith("model=skyreels cannot run here")
+    assert said.splitlines()[-1].startswith("not ready: weights is missing; first ")
 
 
 @pytest.mark.parametrize(

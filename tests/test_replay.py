@@ -53,7 +53,9 @@ def test_a_method_that_looks_at_content_is_estimated_and_says_from_what(models, 
     assert own(model, Original(), bound, [], 0.25).basis == WHOLE
 
 
-@pytest.mark.parametrize(("method", "printed"), [("scope", {"slow": 53.87, "fast": 46.45}), ("delta_dit", {"fast": 201.6})])
+@pytest.mark.parametrize(
+    ("method", "printed"), [("scope", {"slow": 53.87, "fast": 46.45}), ("delta_dit", {"fast": 201.6})]
+)
 def test_a_dry_run_counts_the_methods_own_flops(method, printed, tmp_path):
     for speed, pflop in printed.items():
         words = ("model=skyreels", f"method={method}", f"speed={speed}", "device=cpu", "model.weights=random")

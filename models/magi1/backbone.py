@@ -21,7 +21,6 @@ from engine.visit import Visit
 from . import assets
 from .chunk_forward import Dispatcher
 from .dit import Blocks, Layer, Magi1DiT
-from .memory import peak_bytes
 from .plan import SIGNALS, Magi1Plan
 from .prefix import read_prefix
 from .schedule import Forward
@@ -45,11 +44,6 @@ class Magi1Backbone(Magi1Plan, Holder):
         "vae",
         "special_tokens",
     )
-
-    @property
-    def peak_bytes(self) -> float:
-        """Predicted peak memory of the device for a video of the Original, weights included."""
-        return peak_bytes(self.settings, self.config, self.plan, self.parameters)
 
     transformer: Magi1DiT
     vae: ViTVAE

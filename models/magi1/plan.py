@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+from engine.footprint import Footprint, Sizes
 from engine.kept import kept, sources
 from engine.ledger import Entry
 from engine.row import Row
 
 from .config import BRANCHES, ModelConfig
+from .memory import footprint, sizes
 from .places import model_config, root
 from .price import TIME_CHANNELS
 from .price_ledger import Price
@@ -50,6 +52,20 @@ class Magi1Plan:
         """The first pixel frame of every chunk except the first, counted in the frames that `decode` gives."""
         spans = list(filter(None, map(self.plan.emitted, self.plan.forwards)))
         return [FRAMES * (start - spans[0][0]) for start, _ in spans[1:]]
+
+    def footprint(self, rows: Sequence[Row], partial: bool = False) -> Footprint:
+        """See Backbone.footprint. The cache of keys and values is the same for every method."""
+        return footprint(self.settings, self.config, self.plan, self.parameters)
+
+    @property
+    def sizes(self) -> Sizes:
+        """See Backbone.sizes."""
+        return sizes(self.settings, self.config)
+
+    @property
+    def peak_bytes(self) -> float:
+        """See Backbone.peak_bytes."""
+        return self.footprint(self.rows).most
 
     def advice(self, lacking: str) -> str:
         if lacking == "narrow":

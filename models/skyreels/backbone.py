@@ -25,7 +25,6 @@ from models.skyreels.attention import KeyValues, View
 from models.skyreels.batch import batches, joined, together
 from models.skyreels.forward import Condition, Opening, Text, condition, forward, opening, read_text
 from models.skyreels.hooked_forward import Place, own_forward
-from models.skyreels.memory import peak_bytes
 from models.skyreels.overlap import noised_overlap
 from models.skyreels.plan import SkyReelsPlan
 from models.skyreels.settings import SPATIAL, SkyReels
@@ -44,11 +43,6 @@ class SkyReelsV2(SkyReelsPlan, Holder):
     def __init__(self, settings: SkyReels, device: torch.device) -> None:
         super().__init__(settings, device)
         self._sampler = UniPC(self.sigmas, device, in_place=True)
-
-    @property
-    def peak_bytes(self) -> float:
-        """Predicted peak memory of the device for a video of the Original, weights included."""
-        return peak_bytes(self.settings, checkpoint.architecture(self.settings), self.parameters)
 
     transformer: SkyReelsV2Transformer3DModel
     vae: AutoencoderKLWan

@@ -17,29 +17,10 @@ from torch import Tensor
 
 from engine.free_memory import free_bytes
 from models.skyreels.forward import Condition, Opening, Text, forward
+from models.skyreels.memory import activation_bytes
 from models.skyreels.settings import SPATIAL, SkyReels
 
 MARGIN = 0.9  # share of the free memory that a batch may take; raising it: more batches, higher risk to run out
-
-
-def activation_bytes(
-    architecture: Mapping[str, Any], tokens: int, branches: int, itemsize: int, text_length: int = 0
-) -> int:
-    """Peak bytes that a forward with `tokens` tokens per branch holds beside the weights.
-
-    They are the rotations, the text's keys and values in every block, and the larger of two moments in a block, with w
-    the width of the block and f that of its feed-forward. Both moments hold 3 w: the block's input, the input of the
-    first block and, once for all branches, that before it was repeated and the first attention. To these come
-
-        feed-forward     the stream, z, and the inner layer before and after its activation   itemsize (2 w + 2 f)
-        attention        z, q, k, and a rotation's input; its pairs, float32, before and after    itemsize 4 w + 8 w
-    """
-    w = architecture["num_attention_heads"] * architecture["attention_head_dim"]
-    f = architecture["ffn_dim"]
-    block = branches * tokens * max(itemsize * (5 * w + 2 * f), (7 * itemsize + 8) * w)
-    rotations = tokens * architecture["attention_head_dim"] * 4  # complex numbers of two float32, one a pair
-    copies = branches if branches == 1 else 2 * branches  # a batch holds the texts joined, beside each by itself
-    return block + rotations + copies * 2 * architecture["num_layers"] * text_length * w * itemsize
 
 
 def batches(settings: SkyReels, architecture: Mapping[str, Any], device: torch.device) -> bool:

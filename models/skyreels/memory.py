@@ -1,34 +1,73 @@
-"""The device memory that a video of the Original takes, predicted from shapes. No computation depends on it."""
+"""The device memory that a video takes, predicted from shapes; only the choice to run branches as a batch uses it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from models.skyreels.batch import activation_bytes
+from engine.footprint import Footprint, Sizes
+from engine.row import Row
 from models.skyreels.settings import SPATIAL, SkyReels
+from models.skyreels.shape import Shape
 
 STOCK = 96  # base channels of the stock Wan autoencoder
 AUTOENCODER = 0.51e9  # bytes of its weights, float32
 DECODING = 20.2e3  # bytes that it needs beside them, per pixel of a frame; measured at 544x960 and 720x1280
 ENCODER = 11.4e9  # bytes of the stock text encoder, bfloat16; it leaves the device before a video begins
 ENCODER_WIDTH = 4096  # by which it is known
+ITEMSIZE = {"fp32": 4, "bf16": 2}
 
 
-def peak_bytes(settings: SkyReels, architecture: Mapping[str, Any], parameters: int) -> float:
-    """Peak bytes of a video: weights and the larger of the denoiser's activations and those of the autoencoder; or the
-    text encoder's weights, if these are more. A longer video of the same window needs hardly more.
+def activation_bytes(
+    architecture: Mapping[str, Any], tokens: int, branches: int, itemsize: int, text_length: int = 0
+) -> int:
+    """Peak bytes that a forward with `tokens` tokens per branch holds beside the weights.
+
+    They are the rotations, the text's keys and values in every block, and the larger of two moments in a block, with w
+    the width of the block and f that of its feed-forward. Both moments hold 3 w: the block's input, the input of the
+    first block and, once for all branches, that before it was repeated and the first attention. To these come
+
+        feed-forward     the stream, z, and the inner layer before and after its activation   itemsize (2 w + 2 f)
+        attention        z, q, k, and a rotation's input; its pairs, float32, before and after    itemsize 4 w + 8 w
     """
-    itemsize = {"fp32": 4, "bf16": 2}[settings.precision]
+    w = architecture["num_attention_heads"] * architecture["attention_head_dim"]
+    f = architecture["ffn_dim"]
+    block = branches * tokens * max(itemsize * (5 * w + 2 * f), (7 * itemsize + 8) * w)
+    rotations = tokens * architecture["attention_head_dim"] * 4  # complex numbers of two float32, one a pair
+    copies = branches if branches == 1 else 2 * branches  # a batch holds the texts joined, beside each by itself
+    return block + rotations + copies * 2 * architecture["num_layers"] * text_length * w * itemsize
+
+
+def sizes(settings: SkyReels, shape: Shape) -> Sizes:
+    """The numbers that one latent slot has in each kind of tensor."""
     p, q = (
         side // SPATIAL // patch
-        for side, patch in zip((settings.height, settings.width), architecture["patch_size"][1:], strict=True)
+        for side, patch in zip((settings.height, settings.width), shape.patch_size[1:], strict=True)
     )
-    tokens = max(segment.length for segment in settings.segments) * p * q
-    branches = len(settings.branches) if settings.batch_guidance == "always" else 1
-    denoising = activation_bytes(architecture, tokens, branches, itemsize, settings.text_length)
-    width = settings.vae.get("base_dim", STOCK) / STOCK
+    latent = shape.in_channels * (settings.height // SPATIAL) * (settings.width // SPATIAL)
+    signals = {"time_projection": 6 * shape.width, "time_embedding": shape.width}
+    signals |= {"patch_embedding": p * q * shape.width, "latent": latent}
+    return Sizes(p * q, shape.width, latent, ITEMSIZE[settings.precision], signals)
+
+
+def footprint(settings: SkyReels, shape: Shape, rows: Sequence[Row], partial: bool) -> Footprint:
+    """Peak bytes of a video that forwards `rows`. A longer video of the same window needs hardly more.
+
+    Keys and values are kept of the rows' context, and with `partial` (a decision per AR unit) of the whole window.
+    """
+    size, width = sizes(settings, shape), settings.vae.get("base_dim", STOCK) / STOCK
+    weights = shape.parameters * size.itemsize + AUTOENCODER * width**2
+    loading = shape.parameters * (4 if settings.weights == "random" else size.itemsize) + AUTOENCODER * width**2
+    batch = len(settings.branches) if settings.batch_guidance == "always" else 1
+    one = 2 * size.tokens * shape.width * size.itemsize  # keys and values of a slot in a block
+    every = one * shape.num_layers * len(settings.branches)
+    denoising = 0.0
+    for seen, slots in {(len(row.context), len(row.slots)) for row in rows}:
+        acting = activation_bytes(asdict(shape), slots * size.tokens, batch, size.itemsize, settings.text_length)
+        denoising = max(
+            denoising, acting + (slots * every if partial else seen * every + bool(seen) * (seen + slots) * one)
+        )
     decoding = DECODING * settings.height * settings.width * width
-    video = parameters * itemsize + AUTOENCODER * width**2 + max(denoising, decoding)
-    encodes = settings.weights == "pretrained" and architecture["text_dim"] == ENCODER_WIDTH
-    return max(video, ENCODER) if encodes else video
+    encodes = settings.weights == "pretrained" and shape.text_dim == ENCODER_WIDTH
+    return Footprint(ENCODER * encodes, loading, weights + denoising, weights + decoding)

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+from engine.footprint import Footprint, Sizes
 from engine.kept import kept, sources
 from engine.ledger import Entry
 from engine.row import Row
 from models.skyreels.capabilities import advice, offers
+from models.skyreels.memory import footprint, sizes
 from models.skyreels.places import locate
 from models.skyreels.price import Price
 from models.skyreels.settings import SkyReels
@@ -54,6 +56,20 @@ class SkyReelsPlan:
     def frame_borders(self) -> list[int]:
         """The first pixel frame of every segment except the first."""
         return [1 + 4 * (s.first + s.prefix - 1) for s in self.settings.segments[1:]]
+
+    def footprint(self, rows: Sequence[Row], partial: bool = False) -> Footprint:
+        """See Backbone.footprint."""
+        return footprint(self.settings, self.prices.shape, rows, partial)
+
+    @property
+    def sizes(self) -> Sizes:
+        """See Backbone.sizes."""
+        return sizes(self.settings, self.prices.shape)
+
+    @property
+    def peak_bytes(self) -> float:
+        """See Backbone.peak_bytes."""
+        return self.footprint(self.rows).most
 
     def advice(self, lacking: str) -> str:
         return advice(self.settings, lacking)

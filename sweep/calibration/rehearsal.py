@@ -19,11 +19,23 @@ class Rehearsal:
 
     Decisions that depend on timesteps and counters alone are the same as in a real run, and much faster. `branches`:
     the guidance branches whose sites are visited. On the `place` "meta" velocities and hidden states have no values.
+    Hidden states are (slots, *hidden) of `dtype`. `twice`: the first AR unit passes the sites of blocks twice.
     """
 
-    def __init__(self, model: Any, text: Any, branches: Sequence[str] = (), place: str = "") -> None:
-        self.model, self.text, self.place = model, text, place
-        self.branches, self.depth, self.offers = branches or model.branches, model.depth, model.offers
+    def __init__(
+        self,
+        model: Any,
+        text: Any,
+        branches: Sequence[str] = (),
+        place: str = "",
+        hidden: tuple[int, int] = (1, 1),
+        dtype: torch.dtype = torch.float32,
+        twice: bool = False,
+    ) -> None:
+        self.model, self.text, self.place, self.twice = model, text, place, twice
+        self.shape, self.dtype = hidden, dtype
+        self.branches: tuple[str, ...] = tuple(branches or model.branches)
+        self.depth, self.offers = model.depth, model.offers
         self._known: dict[str, set[int]] = {}  # by guidance branch: slots of the segment with keys and values
         self._final: dict[str, set[int]] = {}  # and those among them that have settled
 
@@ -38,7 +50,7 @@ class Rehearsal:
 
     def velocity(self, latents: torch.Tensor, row: Row, visit: Visit) -> torch.Tensor:
         window = latents[row.slots.start : row.slots.stop].to(self.place or latents.device)
-        hidden = torch.zeros(len(row.slots), 1, 1, device=self.place or "cpu")
+        hidden = torch.zeros(len(row.slots), *self.shape, device=self.place or "cpu", dtype=self.dtype)
         inner = [site for site in visit.method.sites(self.depth, row) if site != VELOCITY]
 
         def of(x: torch.Tensor, parts: Sequence[Row]) -> torch.Tensor:
@@ -59,6 +71,9 @@ class Rehearsal:
                         visit(site._replace(branch=branch), x, run)
                     else:
                         visit(site._replace(branch=branch), hidden, of)
+                        if self.twice:
+                            first = hidden[: row.unit]
+                            visit.again(site._replace(branch=branch), row.units()[0], first, first, None)
             return of(x, parts)
 
         return visit(VELOCITY, window, forward)
