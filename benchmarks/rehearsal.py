@@ -171,7 +171,7 @@ def rehearse(name: str, words: Sequence[str], rows: int = 0) -> Rehearsed:
         found.faults = faults(card)
         forget(model, method)
         card.peak = card.live
-        for _ in islice(model.decode(latents), 3):
+        for _ in islice(model.decode(latents), 2):
             pass
         found.decoding = card.peak
         model.unload()

@@ -94,6 +94,7 @@ class Run:
     seeds: list[int] = field(default_factory=lambda: [0])
     results: str = "results"
     device: str = "auto"  # auto | cpu | cuda | cuda:1
+    offload: str = "none"  # text: the text encoder runs on the CPU, slower, and takes no memory of the GPU
     task: str = "videos"  # what every cell does: generate videos, or a measurement (sweep/tasks.py)
     target: str = ""  # of a calibration: flops:0.447 (share of the Original), speedup:2.1, lpips:0.05; "": the paper's
     # of a search for a schedule: forwards:12, the steps that every AR unit computes
@@ -122,6 +123,8 @@ class Run:
             read_target(self.target)
         if self.report not in (True, False, "single"):
             raise ConfigError(f"report={self.report} is unknown; want true, false, or single (one zip to send)")
+        if self.offload not in ("none", "text"):
+            raise ConfigError(f"offload={self.offload} is unknown; want none, or text (the text encoder on the CPU)")
         if self.tries < 1:
             raise ConfigError(f"tries={self.tries}: want at least 1 schedule to try")
         if not (self.pflops > 0 and self.budget_gpu_hours >= 0):

@@ -55,6 +55,7 @@ class Holder:
     DECIDED_BY: ClassVar[tuple[str, ...]]  # settings that the modules depend on
     settings: Any
     device: torch.device
+    encodes_on: torch.device | None = None  # where the text encoder runs; None: on `device`
 
     @property
     def loaded(self) -> bool:

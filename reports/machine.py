@@ -56,7 +56,26 @@ def notes(study: Study, lines: Sequence[Line]) -> list[str]:
         for line in lines
         for mark in line.marked(Kind.REPEAT_SPEED)
     ]
-    return found + [ON_CPU] * any(_on_cpu(study, line) for line in lines)
+    return found + [ON_CPU] * any(_on_cpu(study, line) for line in lines) + float32(study, lines)
+
+
+def float32(study: Study, lines: Sequence[Line]) -> list[str]:
+    """How MAGI-1's projection after attention, 7 % of its FLOPs and released in float32, was multiplied on a GPU."""
+    named: dict[str, list[str]] = {}
+    for line in lines:
+        for _, video in line.records.head(1).iterrows():
+            run = study.record(video).run
+            environment, made = run.get("environment") or {}, (run.get("produced_by") or {}).get("model") or {}
+            precision = made.get("proj_precision")
+            if environment.get("device") == "cuda" and precision in ("fp32", "tf32"):
+                fast = precision == "tf32" or environment.get("tf32")
+                named.setdefault("with TF32" if fast else "without TF32", []).append(line.name)
+    slow = {"without TF32": " and may take as long as all the others"}
+    return [
+        f"{', '.join(names)}: the projection after attention was multiplied in float32 {how}. It is 7 % of MAGI-1's "
+        f"FLOPs{slow.get(how, '')}; model.proj_precision=fp32|tf32|bf16 sets it."
+        for how, names in named.items()
+    ]
 
 
 def _on_cpu(study: Study, line: Line) -> bool:

@@ -250,5 +250,6 @@ def identity(job: Job, cell: Cell) -> dict[str, Any]:
         "counted_by": code_of(type(job.model).price),  # the code that counts FLOPs
         "changed": {k: v for k, v in cell.order.changed.items() if job.reference or k.startswith("model.")},
         "environment": environment(job.model.device) | {"precision": job.model.settings.precision},
+        "offload": cell.run.offload,  # the text encoder on the CPU rounds otherwise than on a GPU
         "command": os.environ.get(COMMAND) or " ".join(["python", "run.py", *sys.argv[1:]]),
     }

@@ -138,7 +138,9 @@ def prepare(todo: list[Turn], store: Store, notify: Notify) -> tuple[Ready, list
     if not todo:
         return Ready(), todo
     begin, models = perf_counter(), {id(turn.job.model): turn.job.model for turn in todo}
-    texts = todo[0].cell.base.texts((turn.job.prompt for turn in todo), store.cache("text", "x").parent)
+    base: Any = todo[0].cell.base
+    base.encodes_on = torch.device("cpu") if todo[0].cell.run.offload == "text" else None
+    texts = base.texts((turn.job.prompt for turn in todo), store.cache("text", "x").parent)
     ready = Ready(texts, (perf_counter() - begin) / len({turn.job.prompt for turn in todo}))
     for number, model in models.items():
         try:

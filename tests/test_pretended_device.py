@@ -25,7 +25,7 @@ SAMPLE = {  # by their parts of the GPU path: predictions, block sites, several 
 }
 FULL = {"skyreels": ["scope"], "magi1": ["teacache"]}
 GB = 1e9
-FEW = {"skyreels": ["model.frames=97", "model.steps=6", "model.ar_step=0"], "magi1": ["model.steps=8"]}
+FEW = {"skyreels": ["model.frames=97", "model.steps=8", "model.ar_step=0"], "magi1": ["model.steps=8"]}
 
 
 def build(name, changes, device):
@@ -80,7 +80,7 @@ def test_a_small_model_gives_the_cpus_numbers_and_waits_only_for_decisions(name,
 @pytest.mark.parametrize("name", ["skyreels_tiny", "magi1_tiny"])
 def test_a_trained_preset_encodes_denoises_and_decodes_as_on_the_cpu(name):
     def run(device):
-        _, model, method = composed([f"model={name}", "method=scope", "model.steps=6", f"device={device}"])
+        _, model, method = composed([f"model={name}", "method=scope", "model.steps=8", f"device={device}"])
         model.load()
         for part in (model.transformer, model.vae):  # mapped from a file, weights may be unaligned and round otherwise
             for x in [*part.parameters(), *part.buffers()]:

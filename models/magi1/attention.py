@@ -7,7 +7,8 @@ chunks, without a mask inside the range. So attention is bidirectional within a 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -74,9 +75,10 @@ class Projections(nn.Module):
 class ParallelAttention(nn.Module):
     """Self- and cross-attention on the same normalised tokens, merged by one projection.
 
-    `proj_precision` is the precision of that projection: "fp32" as in the released model, "bf16" for that of the hidden
-    state, which is several times faster on a GPU but gives other numbers. `reference` is slow and for checks only: it
-    attends in float32 with a plain softmax and multiplies in the released order, so that the rounding is the same.
+    `proj_precision` is the precision of that projection: "fp32" as in the released model; "tf32" for float32 numbers of
+    which a GPU multiplies 10 bits of the fraction; "bf16" for that of the hidden state. The last two are several times
+    faster on a GPU but give other numbers. `reference` is slow and for checks only: it attends in float32 with a plain
+    softmax and multiplies in the released order, so that the rounding is the same.
     """
 
     def __init__(self, config: ModelConfig, index: int, proj_precision: str = "fp32", reference: bool = False) -> None:
@@ -137,9 +139,10 @@ class ParallelAttention(nn.Module):
     def merge(self, video: Tensor, text: Tensor) -> Tensor:
         """The common projection of both outputs, (n, tokens, hidden). Their channels alternate in eight groups."""
         pair = torch.stack([out.unflatten(-1, (_INTERLEAVE, -1)) for out in (video, text)], dim=-2).flatten(-3)
-        if self.proj_precision == "fp32":
+        if self.proj_precision == "bf16":
+            return self.linear_proj(pair)
+        with tf32() if self.proj_precision == "tf32" else nullcontext():
             return F.linear(pair.float(), self.linear_proj.weight.float())
-        return self.linear_proj(pair)
 
     def _attend(self, queries: Tensor, seen: Sequence[tuple[Tensor, Tensor]], batch: bool) -> Tensor:
         if not self.reference:
@@ -149,6 +152,17 @@ class ParallelAttention(nn.Module):
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, self.head_dim))
+
+
+@contextmanager
+def tf32() -> Iterator[None]:
+    """While this is open, a GPU may multiply float32 matrices in TF32."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def attend(queries: Tensor, seen: Sequence[tuple[Tensor, Tensor]], batch: bool) -> Tensor:

@@ -62,7 +62,7 @@ class Magi1Backbone(Magi1Plan, Holder):
 
     def texts(self, prompts: Iterable[str], cache: Path | None = None) -> dict[str, Tensor]:
         """Token embeddings (L, caption channels) of `prompts`; see assets.embed."""
-        return assets.embed(prompts, self.settings, self.device, cache)
+        return assets.embed(prompts, self.settings, self.encodes_on or self.device, cache)
 
     def conditioning(self, prompt: str, texts: dict[str, Tensor]) -> Tensor:
         return texts[prompt]

@@ -146,8 +146,8 @@ class Magi1DiT(nn.Module):
 
     def __init__(self, config: ModelConfig, proj_precision: str = "fp32", reference: bool = False) -> None:
         super().__init__()
-        if proj_precision not in ("fp32", "bf16"):
-            raise ValueError(f"proj_precision={proj_precision!r}; choose fp32 (as released) or bf16 (faster)")
+        if proj_precision not in ("fp32", "tf32", "bf16"):
+            raise ValueError(f"proj_precision={proj_precision!r}; choose fp32 (as released), tf32 or bf16 (faster)")
         self.config = config
         patch = (1, config.patch_size, config.patch_size)
         self.x_embedder = nn.Conv3d(config.in_channels, config.hidden_size, patch, patch, bias=False)

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 _DISTILL = "inference_weight.distill"
 _BASE = "inference_weight"
+WIDTH_24B = 6144  # the width that tells the 24B models from the 4.5B ones
 
 
 class CheckpointError(WeightsError):
@@ -36,7 +37,7 @@ def locate(folder: Path, distill: bool) -> Path:
     if not folder.is_dir():
         raise CheckpointError(
             f"no MAGI-1 weights: {folder} is not a folder; run: hf download sand-ai/MAGI-1 "
-            f'--include "ckpt/magi/4.5B_{"distill" if distill else "base"}/*" --local-dir {folder}'
+            f'--include "ckpt/magi/*_{"distill" if distill else "base"}/*" --local-dir {folder}'
         )
     for place in (folder, folder / wanted):
         if _has_weights(place):
@@ -84,12 +85,18 @@ def root(settings: Magi1) -> Path:
     for folder in (Path(name).expanduser(), ROOT / name):
         if name and folder.is_dir():
             return folder
-    kind = "distill" if settings.distill else "base"
     raise CheckpointError(
         f"no weights for model={settings.name}: {name!r} is not a folder. Fetch them once with `hf download "
-        f'sand-ai/MAGI-1 --include "ckpt/magi/4.5B_{kind}/*" "ckpt/vae/*" "ckpt/t5/*" --local-dir {name or "FOLDER"}`, '
+        f'sand-ai/MAGI-1 --include "ckpt/magi/{official(settings)}/*" "ckpt/vae/*" "ckpt/t5/*" '
+        f"--local-dir {name or 'FOLDER'}`, "
         "give a folder with model.checkpoint=FOLDER, or use model.weights=random to measure cost without quality"
     )
+
+
+def official(settings: Magi1) -> str:
+    """The name of the model's folder in the official checkpoint, e.g. 4.5B_distill."""
+    size = "24B" if settings.architecture.get("hidden_size", 0) >= WIDTH_24B else "4.5B"
+    return f"{size}_{'distill' if settings.distill else 'base'}"
 
 
 def part(settings: Magi1, *places: str) -> Path:
@@ -100,7 +107,7 @@ def part(settings: Magi1, *places: str) -> Path:
 
 def transformer_folder(settings: Magi1) -> Path:
     """The folder with the transformer's weights. Raises CheckpointError if there is none."""
-    return locate(part(settings, f"ckpt/magi/4.5B_{'distill' if settings.distill else 'base'}", "."), settings.distill)
+    return locate(part(settings, f"ckpt/magi/{official(settings)}", "."), settings.distill)
 
 
 def model_config(settings: Magi1) -> ModelConfig:

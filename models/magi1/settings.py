@@ -49,7 +49,7 @@ class Magi1:
     prefix: str = ""  # an image or a video that the generated video continues
     prefix_frames: int = 32  # number of its pixel frames that are used; 1 for an image
     precision: str = "bf16"
-    proj_precision: str = "fp32"  # of the projection after attention: "fp32" as released, "bf16" faster
+    proj_precision: str = "fp32"  # of the projection after attention: "fp32" as released, "tf32" or "bf16" faster
     text_tokens: int = 40  # assumed caption tokens, special ones included, when FLOPs are counted
     tile: int = 256  # side of a tile of the VAE, in pixels; raising it: fewer seams, more memory
     architecture: dict[str, Any] = field(default_factory=dict)  # of the transformer; empty: read from the checkpoint
@@ -58,7 +58,7 @@ class Magi1:
     def __post_init__(self) -> None:
         self._one_of("weights", "pretrained", "random")
         self._one_of("precision", *_DTYPES)
-        self._one_of("proj_precision", *_DTYPES)
+        self._one_of("proj_precision", *_DTYPES, "tf32")
         self._one_of("shortcut", "8,16,16", "16,16,8")
         for name in ("steps", "window", "chunk", "fps", "text_tokens"):
             if getattr(self, name) < 1:

@@ -65,7 +65,7 @@ class SkyReelsV2(SkyReelsPlan, Holder):
     def texts(self, prompts: Iterable[str], cache: Path | None = None) -> dict[str, Tensor]:
         """Embeddings of `prompts`, and of the negative prompt if guidance needs it; see text.embed."""
         negative = [self.settings.negative_prompt] if len(self.branches) > 1 else []
-        return text.embed([*prompts, *negative], self.settings, self.device, cache)
+        return text.embed([*prompts, *negative], self.settings, self.encodes_on or self.device, cache)
 
     def conditioning(self, prompt: str, texts: dict[str, Tensor]) -> dict[str, Tensor]:
         """The embedding of each guidance branch."""

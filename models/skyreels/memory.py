@@ -62,7 +62,8 @@ def footprint(settings: SkyReels, shape: Shape, rows: Sequence[Row], partial: bo
     batch = len(settings.branches) if settings.batch_guidance == "always" else 1
     one = 2 * size.tokens * shape.width * size.itemsize  # keys and values of a slot in a block
     every = one * shape.num_layers * len(settings.branches)
-    denoising = 0.0
+    texts = (len(settings.branches) - batch) * shape.num_layers * 2 * settings.text_length * shape.width * size.itemsize
+    denoising = 0.0  # `texts`: the text's keys and values of the branches that wait
     for seen, slots in {(len(row.context), len(row.slots)) for row in rows}:
         acting = activation_bytes(asdict(shape), slots * size.tokens, batch, size.itemsize, settings.text_length)
         denoising = max(
@@ -70,4 +71,4 @@ def footprint(settings: SkyReels, shape: Shape, rows: Sequence[Row], partial: bo
         )
     decoding = DECODING * settings.height * settings.width * width
     encodes = settings.weights == "pretrained" and shape.text_dim == ENCODER_WIDTH
-    return Footprint(ENCODER * encodes, loading, weights + denoising, weights + decoding)
+    return Footprint(ENCODER * encodes, loading, weights + denoising + texts, weights + decoding)
