@@ -32,14 +32,24 @@ class Discrepancy:
 
         It makes one transfer to the host for all slots.
         """
+        return self.measured(slots, signal, [])[0]
+
+    def measured(
+        self, slots: Sequence[int], signal: Tensor, beside: Sequence[Tensor]
+    ) -> tuple[list[float | None], list[list[float]]]:
+        """The same, and the numbers of the float32 tensors `beside` in the same transfer."""
         seen = [i for i, slot in enumerate(slots) if self.knows(slot)]
         found: list[float | None] = [None] * len(slots)
+        asked = [x.flatten() for x in beside]
         if seen:
             before = self._past.last([slots[i] for i in seen])
-            now = picked(signal, seen)
-            for i, value in zip(seen, relative_l1(now, before, self.eps).tolist(), strict=True):
+            asked.append(relative_l1(picked(signal, seen), before, self.eps))
+        told = (asked[0] if len(asked) == 1 else torch.cat(asked)).tolist() if asked else []
+        parts = [[told.pop(0) for _ in range(len(x))] for x in asked]
+        if seen:
+            for i, value in zip(seen, parts.pop(), strict=True):
                 found[i] = value
-        return found
+        return found, parts
 
     def pooled(self, slots: Sequence[int], signal: Tensor) -> float | None:
         """One value over all slots together, mean|f - f'| / (mean|f'| + eps). None if a slot is new."""

@@ -147,10 +147,7 @@ class Scope(Method):
         self.predictor_ = Predictor(self.predictor, Guards(self.rho_max, self.min_gap), self.beta)
         self.step: dict[int, float] = {}  # change of noise level in the last forward of each slot
         self.tally: Counter[str] = Counter()
-        self._flags: dict[str, list[torch.Tensor]] = {
-            "clipped": [],
-            "risky": [],
-        }  # on the device until counted
+        self._flags: dict[str, list[torch.Tensor]] = {"clipped": [], "risky": []}  # on the device until counted
 
     def narrow(self, row: Row) -> Row:
         return selective.narrow(row, self.selective, self.interval_ratio)
@@ -158,7 +155,7 @@ class Scope(Method):
     def decide(self, part: Row, probe: Probe, branch: str = "") -> Decision:
         slots = part.updating
         signal = probe(self.signal)[_cut(part, slots)]
-        measured = self.discrepancy.measure(slots, signal)
+        measured = self._measured(part, slots, signal)
         for slot, d in zip(slots, measured, strict=True):
             self.score[slot] = self.score.get(slot, 0.0) + (self._rescaled(d) if d is not None else 0.0)
         if self.reference == "previous":
@@ -168,6 +165,15 @@ class Scope(Method):
         score = max(self.score[slot] for slot in slots)
         mode, why = self._mode(part, slots, score)
         return Decision(mode, score, why)
+
+    def _measured(self, part: Row, slots: Sequence[int], signal: torch.Tensor) -> list[float | None]:
+        """The discrepancy of every slot, and all that the decision needs from the device, in one transfer."""
+        waiting = self.predictor_.pending
+        trials = self.predictor_.corrections(slots, _levels(part, slots)) if self.reject < math.inf else {}
+        found, told = self.discrepancy.measured(slots, signal, [*waiting, *trials.values()])
+        self.predictor_.take(told[: len(waiting)])
+        self.corrections = {name: told[len(waiting) + i][0] for i, name in enumerate(trials)}
+        return found
 
     def _mode(self, part: Row, slots: Sequence[int], score: float) -> tuple[Mode, str]:
         """Mode and reason by Eq. 3 and its preconditions."""
@@ -191,17 +197,15 @@ class Scope(Method):
 
     def _candidate(self, part: Row, slots: Sequence[int]) -> tuple[Mode, str]:
         """PREDICT, or RECOMPUTE if history does not suffice or a stability check fails."""
-        at = _levels(part, slots)
         wanted = ORDER[self.predictor_.chosen]
-        orders = self.predictor_.orders(slots, at)
+        orders = self.predictor_.orders(slots, _levels(part, slots))
         if min(orders) == 0 or (min(orders) < wanted and self.history == "recompute"):
             self.tally["short history"] += 1
             return Mode.RECOMPUTE, "short history"
         if min(orders) < wanted:
             self.tally["order lowered"] += 1
         if self.reject < math.inf:
-            last = self.predictor_.history.last(slots)
-            largest = float(stability.correction(self.predictor_.predict(slots, at), last).max())  # NaN if one is NaN
+            largest = self.corrections[self.predictor_.chosen]  # NaN if one is NaN
             if not largest <= self.reject:
                 self.tally["rejected"] += 1
                 return Mode.RECOMPUTE, "correction not a number" if math.isnan(largest) else "correction too large"
@@ -274,8 +278,9 @@ class Scope(Method):
         return (*self.predictor_.tensors(), *self.discrepancy.tensors())
 
     def counters(self) -> dict[str, int]:
-        flagged = {name: sum(int(flag) for flag in flags) for name, flags in self._flags.items()}
-        return dict(self.tally) | {name: count for name, count in flagged.items() if count}
+        raised = {name: torch.stack(flags).sum() for name, flags in self._flags.items() if flags}
+        counts = torch.stack(list(raised.values())).tolist() if raised else []
+        return dict(self.tally) | {name: count for name, count in zip(raised, counts, strict=True) if count}
 
 
 def _cut(part: Row, slots: Sequence[int]) -> slice:

@@ -23,6 +23,7 @@ import torch
 from engine.forecast import Formula, Points, foca, hicache, newton, spectrum, taylor
 from engine.history import History, column
 from engine.to_device import picked
+from scope import stability
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,6 +96,7 @@ class Predictor:
         self.updates: dict[int, int] = {}
         self.error = dict.fromkeys(TRIED_BY_AUTO, 0.0)  # running mean of the relative L1 error, for auto
         self.tried = 0
+        self.pending: list[Tensor] = []  # errors that the host has not read: one per predictor of TRIED_BY_AUTO
 
     def keep(self, slots: Sequence[int], levels: Sequence[float], velocity: Tensor, settled: int = 0) -> None:
         """Store a computed velocity (len(slots), ...) of `slots` at `levels`; see `History.push` for `settled`."""
@@ -127,6 +129,8 @@ class Predictor:
         """The predictor in use; for "auto" the one with the least error so far."""
         if self.name != "auto":
             return self.name
+        if self.pending:
+            self.take(torch.stack(self.pending).tolist())
         return min(TRIED_BY_AUTO, key=lambda name: self.error[name]) if self.tried else "taylor1"
 
     def predict(self, slots: Sequence[int], at: Sequence[float], name: str = "") -> Tensor:
@@ -173,7 +177,25 @@ class Predictor:
         chosen, at, truth = [slots[i] for i in ready], [levels[i] for i in ready], picked(truth, ready).float()
         size = truth.abs().mean()
         errors = torch.stack([(self.predict(chosen, at, name) - truth).abs().mean() / size for name in TRIED_BY_AUTO])
-        self.tried += 1
-        share = max(1 / self.tried, 0.1)  # the mean of the first ten recomputes, then an exponential moving average
-        for name, error in zip(TRIED_BY_AUTO, errors.tolist(), strict=True):
-            self.error[name] += share * (error - self.error[name])
+        self.pending.append(errors)
+
+    def take(self, told: Sequence[Sequence[float]]) -> None:
+        """Add the errors in `pending`, which the host has read, to the running means."""
+        self.pending = []
+        for errors in told:
+            self.tried += 1
+            share = max(1 / self.tried, 0.1)  # the mean of the first ten recomputes, then a moving average
+            for name, error in zip(TRIED_BY_AUTO, errors, strict=True):
+                self.error[name] += share * (error - self.error[name])
+
+    def corrections(self, slots: Sequence[int], at: Sequence[float]) -> dict[str, Tensor]:
+        """The largest correction of a slot by every predictor that may be chosen now, 0-dim; see stability.correction.
+
+        A predictor whose order would be 0 for a slot is left out.
+        """
+        if any(self.history.count(slot) == 0 for slot in slots):
+            return {}
+        names = TRIED_BY_AUTO if self.pending else (self.chosen,)
+        able = [name for name in names if min(self._orders(name, slots, at)) > 0]
+        last = self.history.last(slots)
+        return {name: stability.correction(self.predict(slots, at, name), last).max() for name in able}

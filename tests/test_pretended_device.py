@@ -224,3 +224,18 @@ def test_which_kernel_takes_an_attention_call():
     assert attention_kernel(half, half, half, mask.float()) == "math"
     assert attention_kernel(half, half[:, :1], half[:, :1], mask) == "math"  # grouped queries with a mask
     assert attention_kernel(half, half.double(), half, None) == "math"
+
+
+@pytest.mark.parametrize("changes", [{"predictor": "auto"}, {"predictor": "auto", "reject": 0.3}, {"reject": 1e-3}])
+def test_scope_reads_errors_and_corrections_in_the_one_transfer_of_its_decision(changes):
+    on = {"tau_cache": 0.1, "tau_predict": 9.0, "selective": "none", "max_skip": 1} | changes
+    plain = build("skyreels", {}, torch.device("cpu"))
+    texts = plain.texts(["a fox", ""])
+    latents, ledger, _ = video(plain, make("scope", on), texts)
+    with pretended("cpu") as card:
+        model, own = moved(plain, build("skyreels", {}, CARD)), make("scope", on)
+        with rehearsal.deciding(card, own), rehearsal.watching(card, model):
+            there, decided, _ = video(model, own, texts)
+        assert torch.equal(there.held, latents) and decided == ledger
+        assert not card.times("pageable", "mixed") and not [f for f in rehearsal.faults(card) if f.startswith("wait")]
+    assert len({entry.mode for entry in ledger}) > 1
