@@ -31,3 +31,9 @@ def nearest(wrong: str, known: list[str]) -> str:
     close = difflib.get_close_matches(wrong, known, n=1, cutoff=0.6)
     close = close or [name for name in sorted(known) if wrong and name.endswith(f"_{wrong}")]
     return f"; did you mean {close[0]}?" if close else f"; there are: {', '.join(sorted(known))}"
+
+
+def one_of(name: str, given: object, allowed: tuple[object, ...], wanted: str) -> None:
+    """Raise ConfigError unless the setting `name` has an allowed value; `wanted` names them."""
+    if given not in allowed:
+        raise ConfigError(f"{name}={given} is unknown; want {wanted}")

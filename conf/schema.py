@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from conf.classes import class_of, device_of, plan_of, settings_of
-from conf.errors import ConfigError, meant, nearest
+from conf.errors import ConfigError, meant, nearest, one_of
 from conf.menu import CONF, GROUPS, in_full
 from conf.suite import Prompts, read_prompts
 from conf.words import literal
@@ -121,10 +121,8 @@ class Run:
             raise ConfigError("results is empty; want the folder of the store, e.g. results=results")
         if self.target:
             read_target(self.target)
-        if self.report not in (True, False, "single"):
-            raise ConfigError(f"report={self.report} is unknown; want true, false, or single (one zip to send)")
-        if self.offload not in ("none", "text"):
-            raise ConfigError(f"offload={self.offload} is unknown; want none, or text (the text encoder on the CPU)")
+        one_of("report", self.report, (True, False, "single"), "true, false, or single (one zip to send)")
+        one_of("offload", self.offload, ("none", "text"), "none, or text (the text encoder on the CPU)")
         if self.tries < 1:
             raise ConfigError(f"tries={self.tries}: want at least 1 schedule to try")
         if not (self.pflops > 0 and self.budget_gpu_hours >= 0):

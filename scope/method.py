@@ -41,6 +41,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 
 import torch
 
@@ -269,10 +270,7 @@ class Scope(Method):
     def _rescaled(self, d: float) -> float:
         if self.rescale == "none":
             return d
-        total = 0.0
-        for c in self.coefficients:
-            total = total * d + c
-        return total
+        return reduce(lambda total, c: total * d + c, self.coefficients, 0.0)
 
     def state(self) -> Iterable[torch.Tensor]:
         return (*self.predictor_.tensors(), *self.discrepancy.tensors())

@@ -18,7 +18,7 @@ from engine.weights import WeightsError
 from store import Record, Store, StoreError
 from sweep.cell import VIDEOS, Cell, Job, label
 from sweep.events import wanted
-from sweep.memory import memory
+from sweep.peaks import memory
 from sweep.replay import own
 
 if TYPE_CHECKING:

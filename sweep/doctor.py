@@ -32,7 +32,7 @@ from sweep.cost import GB, survey
 from sweep.finding import MISSING, OK, WARNING, Finding
 from sweep.gpu_checks import gpus, memory_line
 from sweep.launch import EXTRAS
-from sweep.memory import memory
+from sweep.peaks import memory
 from terminal import console, tolerate
 
 COLOURS = {OK: "green", WARNING: "yellow", MISSING: "bold red"}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from sweep.finding import MISSING, OK, WARNING, Finding
-from sweep.memory import CARDS, GB, TIGHT, Memory
+from sweep.peaks import CARDS, GB, TIGHT, Memory
 
 Said = Callable[..., str | None]
 """The output of a program; None if it does not exist or fails."""

@@ -10,7 +10,7 @@ from engine.produce import warm_up
 from sweep import api, doctor
 from sweep.finding import MISSING, OK, WARNING
 from sweep.gpu_checks import gpus, memory_line
-from sweep.memory import GB, Memory, memory, state_bytes
+from sweep.peaks import GB, Memory, memory, state_bytes
 from tests import tiny
 from tests.menu import MENU, make, size_of
 from tests.pretended_device import pretended
