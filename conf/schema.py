@@ -130,9 +130,7 @@ class Run:
             raise ConfigError(f"{given}: want a rate above 0, and a budget of at least 0 (0 sets no limit)")
         part, parts = self.part
         if not 1 <= part <= parts:
-            raise ConfigError(
-                f"shard={self.shard} is not valid; want i/n with i from 1 to n, e.g. shard=1/4 ... shard=4/4"
-            )
+            raise ConfigError(f"shard={self.shard} is not valid; want i/n with i from 1 to n, e.g. shard=1/4 or 4/4")
 
     @property
     def part(self) -> tuple[int, int]:
