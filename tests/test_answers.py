@@ -55,7 +55,7 @@ def test_a_setting_that_another_method_has_is_said_to_be_of_that_method():
     said = explain("Could not override 'method.max_horizon'.")
     assert said == "method.max_horizon is a setting of method=predit only; use it in a command without other methods"
     said = explain("Could not override 'model.shift'.")
-    assert "model=skyreels, model=skyreels_mid, model=skyreels_tiny only" in said
+    assert "model=skyreels_mid, model=skyreels_tiny only" in said
 
 
 def test_our_flags_are_taken_and_the_rest_is_left():
