@@ -76,11 +76,11 @@ def test_scope_at_another_setting_is_not_comparable_and_says_what_differs(tmp_pa
 
 
 def test_one_video_of_another_setting_spoils_its_row(tmp_path):
-    scope(tmp_path)  # the records that are stored already are kept
+    scope(tmp_path)  # its records are kept; the new prompt is one that the Original has as well
     make_store(
         tmp_path,
         model="skyreels",
-        cells={("scope", None): (0.5, 0.2, 0.02)},
+        cells={("original", None): (2.2, 1.0, 0.0), ("scope", None): (0.5, 0.2, 0.02)},
         prompts=[*SIX, "one more"],
         videos=False,
         produced_by=produced_by("skyreels", SCOPE, steps=30),
