@@ -30,6 +30,7 @@ from terminal import tolerate
 
 ROOT = Path(__file__).resolve().parents[1]
 PROMPTS = ("a red circle moves right in front of a night background", "a blue square moves up over a desert background")
+MORE = "a green triangle moves down in front of a night background"  # for the logger
 METHODS = "method=original,scope,teacache"
 PACKAGES = "\\documentclass[twocolumn]{article}\\usepackage{booktabs,threeparttable}"
 ARTICLE = PACKAGES + "\\begin{document}\\input{%s}\\end{document}"
@@ -157,7 +158,8 @@ def the_page_in_a_browser(hour: Hour) -> str:
 
 
 def wandb_offline(hour: Hour) -> str:
-    said = hour.python(*hour.sweep, "logger=wandb", "logger.mode=offline", "prompts.limit=1", "report=false")
+    own = [argument for argument in hour.sweep if not argument.startswith("prompts")]  # a run is sent when it is made
+    said = hour.python(*own, f'prompts.list=["{MORE}"]', "logger=wandb", "logger.mode=offline", "report=false")
     assert "wandb sync" in said, said[-300:]
     files = sorted((hour.results / ".logs").rglob("*.wandb"))
     assert files, "no .wandb file"
