@@ -3,12 +3,12 @@
 import re
 import shutil
 import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
 
 from reports import layouts, paper_layout, ranks, read
+from reports.__main__ import main as command
 from reports.groups import groups
 from reports.line import shown
 from reports.marks import Kind, Mark
@@ -176,8 +176,7 @@ def test_a_layout_that_is_none_is_refused_in_one_line(words):
     assert "\n" not in str(refused.value)
 
 
-def test_the_command_prints_the_layout_that_is_asked_for(report):
-    command = [sys.executable, "-m", "reports", str(report.study.root), "table=paper"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, paper_layout.latex(report))
+def test_the_command_prints_the_layout_that_is_asked_for(report, capsys):
+    assert command([str(report.study.root), "table=paper"]) == 0
+    assert capsys.readouterr().out == paper_layout.latex(report)
     assert "tab:table1" in layouts.latex([report.study.root], "full")
