@@ -95,7 +95,7 @@ def deciding(card: Card, method: Any) -> Iterator[None]:
 
         return wrapped
 
-    own = [getattr(part, "method", part) for part in vars(method).get("parts", {}).values()] or [method]
+    own = [method, *getattr(method, "methods", {}).values()]  # of a composite, each part decides
     names = ("decide", "revise", "counters")
     for part in own:
         vars(part).update({name: once(getattr(part, name)) for name in names})
@@ -218,7 +218,11 @@ def main(arguments: Sequence[str]) -> int:
     for model in own["model"].split(","):
         for name, words in cases(model, own["method"]):
             settings = [*SETTINGS.get(model, []), *rest]
-            found.append(rehearse(name, [f"model={model}", *settings, *words], int(own["rows"])))
+            try:
+                found.append(rehearse(name, [f"model={model}", *settings, *words], int(own["rows"])))
+            except Exception as error:  # a method that breaks must not hide the others
+                crash = f"{type(error).__name__}: {error}".splitlines()[0]
+                found.append(Rehearsed(model, name, faults={crash: 1}))
             print_table(found[-1:], heading=len(found) == 1)
     print(json.dumps({"rows": [asdict(row) for row in found]}))
     return int(any(row.faults for row in found))

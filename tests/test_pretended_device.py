@@ -20,7 +20,7 @@ from tests.test_magi1_backbone import _model
 from tests.test_menu_identities import SMALL
 
 SAMPLE = {  # by their parts of the GPU path: predictions, block sites, several waits, units, stored keys
-    "skyreels": ["scope", "adacache", "bwcache", "flowcache"],
+    "skyreels": ["scope", "adacache", "bwcache", "flowcache", "composite"],
     "magi1": ["scope", "dicache", "xcache"],
 }
 FULL = {"skyreels": ["scope"], "magi1": ["teacache"]}
