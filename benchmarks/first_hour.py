@@ -159,7 +159,7 @@ def the_page_in_a_browser(hour: Hour) -> str:
 
 def wandb_offline(hour: Hour) -> str:
     own = [argument for argument in hour.sweep if not argument.startswith("prompts")]  # a run is sent when it is made
-    said = hour.python(*own, f'prompts.list=["{MORE}"]', "logger=wandb", "logger.mode=offline", "report=false")
+    said = hour.python(*own, f'prompts.list=["{MORE}"]', "logger=wandb", "logger.mode=offline")
     assert "wandb sync" in said, said[-300:]
     files = sorted((hour.results / ".logs").rglob("*.wandb"))
     assert files, "no .wandb file"

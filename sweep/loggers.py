@@ -54,6 +54,9 @@ def log_cell(cell: Cell, store: Store, say: Callable[[str], None]) -> None:
 def log_report(options: Logging, results: Path, say: Callable[[str], None]) -> None:
     """Send the report of a results folder: the table, and the Pareto front and the radar of every model."""
     _send(options, results, say, lambda: of_report(options, results))
+    runs = results.absolute() / ".logs" / "wandb" / "wandb"
+    if options.name == "wandb" and any(runs.glob("offline-run-*")):
+        say(f"W&B: offline in {runs}; send the runs with: wandb sync {runs}/offline-run-*")
 
 
 def _send(options: Logging, results: Path, say: Callable[[str], None], told: Callable[[], Told]) -> None:
