@@ -1,4 +1,10 @@
-"""A table of the memory that every method takes: `python -m sweep.memory model=skyreels,magi1 method=all`."""
+"""A table of the memory that every method takes, in GB, predicted without a GPU.
+
+    python -m sweep.memory [model=skyreels,magi1] [method=all] [settings ...]
+
+`?` stands where nothing is known of a method's state. "fits" says for cards of three sizes: yes, no, or which switch
+makes it fit.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +15,15 @@ from conf.schema import ConfigError, options
 from engine.weights import WeightsError
 from sweep import api
 from sweep.peaks import CARDS, memory
+from terminal import tolerate
 
 
 def main(arguments: Sequence[str]) -> int:
-    """`python -m sweep.memory model=skyreels,magi1 method=all`: a table of GB, a line per method."""
+    """Print the table, a line per method; returns 0."""
+    tolerate()
+    if {"-h", "--help"} & set(arguments):
+        print(__doc__.strip())
+        return 0
     given = dict(word.partition("=")[::2] for word in arguments)
     rest = [word for word in arguments if not word.startswith(("model=", "method="))]
     methods = given.get("method", "all")
