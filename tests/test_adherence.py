@@ -13,6 +13,7 @@ def truth(spec: shapes.Spec) -> tuple[str, str, str]:
     return spec.colour, spec.shape, spec.direction
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blur", [0.0, 1.0])
 def test_the_checker_reads_rendered_videos(blur: float) -> None:
     wrong = []

@@ -120,6 +120,7 @@ def test_a_report_is_drawn_once_for_the_same_records(drawn, capsys, monkeypatch)
     assert {line["method"] for line in found["lines"]} == {"original", "scope", "teacache"} and found["verdicts"]
 
 
+@pytest.mark.slow
 def test_a_report_is_drawn_again_when_a_record_or_a_figure_has_changed(drawn):
     assert reported.unchanged(drawn)
     table = drawn / "report" / "tables" / "main.csv"

@@ -40,6 +40,7 @@ def contest(model, text):
     return Contest(model, [text])
 
 
+@pytest.mark.slow
 def test_contenders_meet_at_the_forwards_of_the_control(model, text, contest):
     scope, tea = Scope(0.2, 0.5), TeaCache(0.1, fit="none", warmup=1, pool="slot")
     found = rivals(contest, scope, tea, 3.0)

@@ -15,6 +15,7 @@ SHOWN = {  # notebook: what its outputs hold
 FIGURES = {"first_comparison"}  # notebooks that draw
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_a_notebook_runs_and_shows_what_it_says(path, tmp_path, monkeypatch):
     monkeypatch.setenv("NOTEBOOK_RESULTS", str(tmp_path / "results"))

@@ -81,6 +81,7 @@ def test_an_unknown_experiment_and_a_model_without_sweeps_are_refused(tmp_path):
         expanded([*plugged, "model=magi1"])
 
 
+@pytest.mark.slow
 def test_the_ends_of_every_sweep_of_the_paper_can_be_run():
     ends = {
         tuple(f"{k}={v[n]}" for k, v in choices(line).items())

@@ -166,6 +166,7 @@ def test_failures_of_a_launched_sweep_are_read_from_the_store(tmp_path):
 # --- joblib -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @needs("hydra_plugins.hydra_joblib_launcher", "joblib")
 def test_joblib_loses_a_killed_worker_and_the_same_command_completes(menu, tmp_path):
     """Kills the process that joblib started, not only its worker."""
@@ -191,6 +192,7 @@ def test_joblib_loses_a_killed_worker_and_the_same_command_completes(menu, tmp_p
     }
 
 
+@pytest.mark.slow
 @needs("hydra_plugins.hydra_joblib_launcher", "joblib")
 def test_sigterm_to_a_joblib_sweep_leaves_no_process(menu, tmp_path):
     """The signal reaches only the command, as from a scheduler. Without our handler joblib's workers would continue."""
@@ -246,6 +248,7 @@ def slurm(tmp_path_factory):
 SUBMIT = ["-m", "hydra/launcher=submitit_slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=null"]
 
 
+@pytest.mark.slow
 def test_slurm_finishes_an_array_with_one_job_killed_and_one_timed_out_and_requeued(menu, tmp_path, slurm):
     results = tmp_path / "results"
     marks = [tmp_path / name for name in ("once-0-0", "SIGKILL-2-1", "SIGSEGV-0-2", "SIGSEGV-0-3")]
@@ -271,6 +274,7 @@ def test_slurm_finishes_an_array_with_one_job_killed_and_one_timed_out_and_reque
     assert [len(line.valid) for line in read(results).lines] == [2] * 5  # one table: the Original and the four cells
 
 
+@pytest.mark.slow
 def test_a_partition_that_does_not_exist_is_named(menu, tmp_path, slurm):
     words = [*SUBMIT, "hydra.launcher.partition=nowhere", "method=original"]
     status, said = ended(begin(menu, tmp_path / "results", *words, **slurm))

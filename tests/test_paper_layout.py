@@ -176,6 +176,7 @@ def test_a_layout_that_is_none_is_refused_in_one_line(words):
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_layout_that_is_asked_for(report, capsys):
     assert command([str(report.study.root), "table=paper"]) == 0
     assert capsys.readouterr().out == paper_layout.latex(report)

@@ -47,6 +47,7 @@ def test_the_peak_of_a_video_does_not_depend_on_what_ran_before(skyreels):
     assert after == pytest.approx(alone, rel=0.01)
 
 
+@pytest.mark.slow
 def test_an_out_of_memory_costs_one_video(tmp_path, skyreels):
     model, text = skyreels
     with SimulatedMemory() as memory:

@@ -256,6 +256,7 @@ def test_random_weights_fill_the_columns_of_cost_and_leave_those_of_quality_empt
     assert float(rows["scope"]["flops_speedup"]) > float(rows["original"]["flops_speedup"]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["2026-10-07T12:30", NASTY])
 def test_scoring_again_by_a_relative_path_with_a_colon_gives_the_same_scores(swept, tmp_path, name):
     """The Original and a method, run by the real command on the prompt with all special characters."""

@@ -167,6 +167,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_backbone_reads_the_trained_folder_and_makes_a_video(trained: Path) -> None:
     settings = Magi1(
         checkpoint=str(trained / "out"),
@@ -205,6 +206,7 @@ def test_the_card_tells_what_was_trained(trained: Path) -> None:
     assert (trained / "out" / "losses.csv").read_text().startswith("stage,step,loss\nvae,0,")
 
 
+@pytest.mark.slow
 def test_a_trained_folder_is_trained_on_and_its_card_goes_on_counting(trained: Path, tmp_path: Path) -> None:
     first = _config(trained, "flow.steps=2")
     train_magi1_card.write_card(first, trained / "work", trained / "out")
