@@ -178,7 +178,7 @@ def place() -> str:
     frame, found = sys._getframe(2), []
     while frame is not None and len(found) < 2:
         name = frame.f_code.co_filename
-        if name.startswith(ROOT) and name != __file__ and "/site-packages/" not in name:  # .venv may lie in the checkout
+        if name.startswith(ROOT) and name != __file__ and "/site-packages/" not in name:  # .venv may lie in ROOT
             found.append(f"{name.removeprefix(ROOT)}:{frame.f_code.co_name}")
         frame = frame.f_back  # type: ignore[assignment]
     return " < ".join(found) or "elsewhere"
