@@ -30,7 +30,7 @@ def skyreels(request):
 
 @pytest.fixture(scope="module", params=[{}, {"distill": False}], ids=["distilled", "base"])
 def chunks(request):
-    return magi1(**request.param, height=16, width=16, frames=32)
+    return magi1(**request.param, height=16, width=16, frames=24)
 
 
 def skipping(name, on):
