@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # in a plan torch is a stand-in, and this line would import it
     from torch import Tensor
 
 

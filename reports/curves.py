@@ -131,7 +131,7 @@ def _drifts(axes: Axes, found: list[Curve]) -> None:
         axes.text(
             0.99,
             0.98,
-            f"{wide} bands wider than this panel are left out",
+            f"left out, as wider than this panel: {wide} band{'s' if wide != 1 else ''}",
             transform=axes.transAxes,
             ha="right",
             va="top",

@@ -16,6 +16,7 @@ from engine.footprint import Footprint
 from engine.kept import kept, sources
 from engine.method import Method
 from engine.row import Row
+from sweep.replay import Blank
 
 CARDS = (24, 48, 80)  # GB
 TIGHT = 0.95  # of a card; the rest is for the driver, the workspaces of libraries and fragmentation
@@ -110,17 +111,14 @@ def _full(tensor: Any, sizes: Any) -> int:
     return numbers // shape[-1] * full[shape[-1]] * itemsize if shape and shape[-1] in full else numbers * itemsize
 
 
-class _Small:
+class _Small(Blank):
     """A backbone with a few numbers per slot, and the rows in which most slots are active."""
 
     def __init__(self, plan: Any) -> None:
-        self.plan = plan
+        super().__init__(plan)
         rows: Sequence[Row] = plan.schedule()
         at = max(range(len(rows)), key=lambda i: (len(rows[i].updating), -i))
         self.rows = rows[at : at + ROWS]
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.plan, name)
 
     def schedule(self) -> Sequence[Row]:
         """A few rows of the middle of the video."""
@@ -131,10 +129,6 @@ class _Small:
         import torch
 
         return torch.zeros(max(row.slots.stop for row in self.plan.schedule()), 1, 1, LATENT)
-
-    def open(self, latents: Any, row: Row) -> Any:
-        """Nothing to draw."""
-        return latents
 
     def probe(self, name: str, latents: Any, row: Row) -> Any:
         """A signal of as many numbers per slot as SIGNALS says."""
