@@ -1,12 +1,13 @@
 """Time and latents of our Original against diffusers' own pipeline, with the same weights and noise.
 
     python -m benchmarks.stock [model=skyreels_tiny] [model.attention=block_causal] [rounds=2] [tolerance=1e-5]
+    python -m benchmarks.stock model=far_mid [model.steps=4]
 
 Both denoise one video from the same embeddings, in turn. The time includes the projections of the text, but not text
-encoding and decoding. No noise is added to the overlap (model.addnoise=0), because diffusers' pipeline draws it from
-the global generator. In float32 the command fails if the latents differ by more than `tolerance`. The last line is one
-JSON object: `ratio` is ours / diffusers' in wall time, `cpu_ratio` the same in CPU time, `max_abs_error` that of the
-latents.
+encoding and decoding. On SkyReels-V2 no noise is added to the overlap (model.addnoise=0), because diffusers' pipeline
+draws it from the global generator. In float32 the command fails if the latents differ by more than `tolerance`. The
+last line is one JSON object: `ratio` is ours / diffusers' in wall time, `cpu_ratio` the same in CPU time,
+`max_abs_error` that of the latents.
 """
 
 from __future__ import annotations
@@ -22,8 +23,11 @@ from torch import Tensor
 
 from benchmarks.abab import conditions, in_turn, plain, ratio, show, split
 from benchmarks.common import composed, prompts_of
+from benchmarks.stock_far import stock as stock_far
 from engine.loop import generate
 from engine.method import Original
+from engine.produce import attention_of
+from models.far.backbone import AnyFlowFAR
 from models.skyreels.backbone import SkyReelsV2
 from terminal import tolerate
 
@@ -86,16 +90,22 @@ def stock(model: SkyReelsV2, prompt: Tensor, negative: Tensor | None, seed: int)
         return call(pipeline(model), model, prompt, negative, seed)[0]
 
 
-def arms(model: SkyReelsV2, text: dict[str, Tensor], seed: int) -> dict[str, Callable[[], Tensor]]:
+def arms(model: SkyReelsV2 | AnyFlowFAR, text: dict[str, Tensor], seed: int) -> dict[str, Callable[[], Tensor]]:
     """Functions that run our pipeline and diffusers' from the same embeddings of each guidance branch."""
+
+    def theirs() -> Tensor:
+        if isinstance(model, AnyFlowFAR):
+            return stock_far(model, there["cond"], there.get("uncond"), seed)
+        return stock(model, there["cond"], there.get("uncond"), seed)
+
     there = {branch: e.to(model.device, model.transformer.dtype) for branch, e in text.items()}
     return {
         "ours": lambda: generate(model, Original(), text, seed, []),
-        "stock": lambda: stock(model, there["cond"], there.get("uncond"), seed),
+        "stock": theirs,
     }
 
 
-def compare(model: SkyReelsV2, text: dict[str, Tensor], rounds: int, seed: int) -> dict[str, Any]:
+def compare(model: SkyReelsV2 | AnyFlowFAR, text: dict[str, Tensor], rounds: int, seed: int) -> dict[str, Any]:
     """Compare and time both pipelines. The first run of each is the warm-up; its latents are compared."""
     both = arms(model, text, seed)
     ours, theirs = (run().float().cpu() for run in both.values())
@@ -111,17 +121,18 @@ def compare(model: SkyReelsV2, text: dict[str, Tensor], rounds: int, seed: int) 
 
 def main(arguments: Sequence[str]) -> None:
     own, rest = split(arguments, DEFAULTS)
-    run, model, _ = composed(["method=original", "speed=none", "model.addnoise=0", *rest])
-    if not isinstance(model, SkyReelsV2):
-        raise SystemExit(f"model={model.name} has no pipeline in diffusers; want a SkyReels-V2, e.g. skyreels_mid")
+    far = any(word.startswith("model=far") for word in rest)
+    run, model, _ = composed(["method=original", "speed=none", *([] if far else ["model.addnoise=0"]), *rest])
+    if not isinstance(model, SkyReelsV2 | AnyFlowFAR):
+        raise SystemExit(f"model={model.name} has no pipeline in diffusers; want skyreels_mid, far_mid or similar")
     model.load()
     prompt = prompts_of(run, 1)[0]
     found = compare(model, model.conditioning(prompt, model.texts([prompt])), int(own["rounds"]), int(own["seed"]))
     s = model.settings
-    about = {"model": s.name, "weights": s.weights, "attention": s.attention, "precision": s.precision}
+    about = {"model": s.name, "weights": s.weights, "attention": attention_of(model), "precision": s.precision}
     rows = [[k, *(f"{r['seconds']:.2f} ({r['cpu_seconds']:.2f})" for r in runs)] for k, runs in found["runs"].items()]
     show(
-        f"{s.name}, {s.attention} attention, {s.frames} frames: seconds (of CPU)",
+        f"{s.name}, {s.frames} frames, {s.steps} steps: seconds (of CPU)",
         ["pipeline", *(f"round {i + 1}" for i in range(int(own["rounds"])))],
         rows,
         {**about, **found, **conditions("stock", arguments, model.device)},

@@ -20,7 +20,7 @@ class Entry:
     segment: int
     unit: int  # the first AR unit covered, counted through the video
     slots: tuple[int, int]  # the slots that a recompute forwards, [first, last + 1)
-    active: tuple[int, int]  # the slots among them that the row updates, [first, last + 1)
+    active: tuple[int, int]  # the slots among them that the row updates, [first, last + 1); empty in a clean pass
     branch: str
     sigma: float  # of the first updating slot
     step: int  # of the first updating slot
@@ -37,14 +37,15 @@ class Entry:
     @classmethod
     def of(cls, part: Row, decision: Decision, branch: str, sites: Sequence[object]) -> Entry:
         """The entry of `decision` about `part`; `sites` are the sites where the method supplied the result."""
-        updating = part.updating or [part.slots.start]
-        first = updating[0] - part.slots.start
+        updating = part.updating
+        active = (updating[0], updating[-1] + 1) if updating else (part.slots.start, part.slots.start)
+        first = active[0] - part.slots.start
         return cls(
             part.iteration,
             part.segment,
-            part.slots.start // part.unit,
+            part.number(part.slots.start),
             (part.slots.start, part.slots.stop),
-            (updating[0], updating[-1] + 1),
+            active,
             branch,
             round(part.sigma[first], 6),
             part.step[first],

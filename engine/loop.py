@@ -76,7 +76,10 @@ def decide(
     """One decision per part of the row: {guidance branch: [(part, decision), ...]}.
 
     The key is "" if one decision covers all branches. `probed` receives the names of the signals that were measured.
+    A row that updates no slot (a clean pass) is computed; the method is not asked.
     """
+    if not row.updating:
+        return {"": [(row, Decision(Mode.RECOMPUTE, why=row.forced))]}
 
     @cache
     def probe(name: str) -> Tensor:

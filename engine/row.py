@@ -3,11 +3,12 @@
 A *slot* is one latent frame of the video, counted from the start of the video.
 A *row* is one AR iteration. It names the slots that the unmodified pipeline forwards, the number of steps that each
 slot has had, and the slots that this iteration updates.
-An AR *unit* is a group of slots with the same noise level: a block of SkyReels-V2, a chunk of MAGI-1.
+An AR *unit* is a group of slots with the same noise level: a block of SkyReels-V2, a chunk of MAGI-1 or AnyFlow-FAR.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import NamedTuple
@@ -43,6 +44,7 @@ class Row:
     given: int = 0  # slots before this one (absolute) were clean when the segment began
     settled: int = 0  # slots before this one (absolute) are finished and attend only to finished slots: they stay fixed
     context: range = range(0)  # slots just before `slots`; not forwarded, attended to through stored keys and values
+    borders: tuple[int, ...] = ()  # the first slot of every AR unit of the video, if they differ in length
 
     def only(self, slots: range) -> Row:
         """The same row restricted to `slots`. Raises ValueError if `slots` is not a part of the row's slots."""
@@ -84,6 +86,10 @@ class Row:
         starts = range(self.slots.start, self.slots.stop, self.unit)
         parts = [self.only(range(s, min(s + self.unit, self.slots.stop))) for s in starts]
         return [part for part in parts if any(part.active)]
+
+    def number(self, slot: int) -> int:
+        """The AR unit that `slot` belongs to, counted through the video."""
+        return bisect_right(self.borders, slot) - 1 if self.borders else slot // self.unit
 
     @property
     def updating(self) -> list[int]:

@@ -33,7 +33,7 @@ class Visit:
         probed: Sequence[str] = (),
     ) -> None:
         self.method, self.row, self.plan, self.probed = method, row, plan, probed
-        sites = list(method.sites(depth, row))
+        sites = list(method.sites(depth, row)) if row.updating else []  # a clean pass is no method's
         self.kinds = {site.kind for site in sites}
         self._stops = {(site.kind, site.span.start): site.span.stop for site in sites}
         self._done: dict[tuple[str, int], list[tuple[Site, Decision]]] = {}  # by plan key and part

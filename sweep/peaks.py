@@ -76,7 +76,7 @@ def state_bytes(model: Any, method: Method) -> int | None:
         except (RuntimeError, AttributeError, ValueError):  # hooks of a library on modules that are not there
             return "null"
 
-    files = sources("engine", "models/skyreels", "models/magi1", "scope", "baselines", "sweep")
+    files = sources("engine", "models", "scope", "baselines", "sweep")
     told = kept(f"state of {type(method).__module__}.{method!r} on {model.settings!r}", files, run)
     found: int | None = json.loads(told)
     return found

@@ -79,7 +79,7 @@ def replayed(model: Any, method: Method) -> Own | None:
         dense, masked = flops(entries, model.price)
         return json.dumps(asdict(Own(dense, masked, forwards(entries, len(model.branches)), EXACT)))
 
-    files = sources("engine", "models/skyreels", "models/magi1", "scope", "baselines", "sweep")
+    files = sources("engine", "models", "scope", "baselines", "sweep")
     told = json.loads(kept(f"plan of {type(method).__module__}.{method!r} on {model.settings!r}", files, replay))
     return Own(**told) if told else None
 

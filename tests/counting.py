@@ -12,7 +12,8 @@ from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from models.skyreels import backbone
-from models.skyreels.forward import Text, condition, forward, read_text
+from models.skyreels.forward import condition, forward
+from models.wan.blocks import Text, read_text
 
 KERNEL = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 

@@ -18,8 +18,9 @@ from engine.loop import generate
 from engine.method import Method, Original
 from engine.row import Decision, Mode
 from models.skyreels import backbone
-from models.skyreels.forward import condition, read_text
+from models.skyreels.forward import condition
 from models.skyreels.settings import SPATIAL
+from models.wan.blocks import read_text
 from scope.method import Scope
 from tests.tiny import LONG, SHORT, build, ledger_of, stock
 from tests.toy import Toy, run

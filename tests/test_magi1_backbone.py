@@ -17,10 +17,10 @@ from engine.row import VELOCITY, Decision, Mode, Site
 from models.magi1.backbone import Magi1Backbone
 from models.magi1.checkpoint import CheckpointError
 from models.magi1.chunk_forward import Dispatcher, from_chunks, rollout, to_chunks
-from models.magi1.prefix import read_prefix
 from models.magi1.price import video_flops
 from models.magi1.settings import Magi1
 from models.magi1.text import chunk_texts
+from models.prefix import read_prefix
 from scope.method import Scope
 
 ARCHITECTURE = {

@@ -33,8 +33,9 @@ from models.magi1.backbone import Magi1Backbone
 from models.magi1.price import cache_bytes
 from models.skyreels.backbone import SkyReelsV2
 from models.skyreels.batch import MARGIN, activation_bytes, joined, together
-from models.skyreels.branch import through
-from models.skyreels.forward import condition, forward, opening, read_text
+from models.skyreels.forward import condition, forward, opening
+from models.wan.blocks import read_text
+from models.wan.branch import through
 from scope.method import Scope
 from scope.predictors import ANCHORS
 from tests.test_magi1_backbone import TINY as MAGI1

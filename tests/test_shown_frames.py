@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from eval import metrics, video
-from models.magi1.prefix import read_prefix
+from models.prefix import read_prefix
 
 FIXTURES = Path(__file__).parent / "fixtures" / "videos"
 # EXIF's number: the display matrix that says the same, and the picture as shown

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 
 from engine.discrepancy import relative_l1
 from engine.method import Original
-from models.skyreels.forward import condition, forward, read_text
+from models.skyreels.forward import condition, forward
 from models.skyreels.overlap import noised_overlap
 from models.skyreels.signals import Signals
+from models.wan.blocks import read_text
 from tests.tiny import LONG, SHORT, THREE, build, stock, video
 
 CASES = {

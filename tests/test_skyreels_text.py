@@ -8,10 +8,10 @@ import torch
 from diffusers import SkyReelsV2DiffusionForcingPipeline, UniPCMultistepScheduler
 from transformers import AutoTokenizer, UMT5EncoderModel
 
-from models.skyreels import text
 from models.skyreels.backbone import SkyReelsV2
-from models.skyreels.forward import read_text
-from models.skyreels.text import clean, embed
+from models.wan import text
+from models.wan.blocks import read_text
+from models.wan.text import clean, embed
 from tests.tiny import CPU, TINY, build, save_checkpoint
 
 PROMPTS = ["a red circle", "", "A  &amp;amp; b\n\tc", "it\u00e2\u20ac\u2122s <b>", "🦊" * 3, "x y " * 500]

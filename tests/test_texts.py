@@ -14,7 +14,7 @@ from PIL import Image
 from conf.schema import CONF, ConfigError, parse, read_prompts
 from conf.suite import Prompts
 from conf.words import quoted, words
-from models.magi1.prefix import read_prefix
+from models.prefix import read_prefix
 from models.skyreels.settings import SkyReels
 
 ROOT = CONF.parent

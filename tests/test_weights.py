@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from engine.method import Original
 from engine.weights import WeightsError, digest, read_header
-from models.skyreels import checkpoint, places
 from models.skyreels.backbone import SkyReelsV2
+from models.wan import checkpoint, places
 from tests.tiny import ARCHITECTURE, CPU, TINY, build, save_checkpoint, video
 
 

@@ -99,6 +99,8 @@ def place(part: Row) -> int:
     >>> place(row)
     1
     """
+    if part.borders:
+        return max(0, part.number(part.slots.start) - part.number(part.given))
     return max(0, part.slots.start - part.given) // part.unit
 
 

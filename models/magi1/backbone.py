@@ -17,12 +17,12 @@ from engine.resident import Holder, drop
 from engine.row import VELOCITY, Row, Site
 from engine.to_device import carried, sent
 from engine.visit import Visit
+from models.prefix import read_prefix
 
 from . import assets
 from .chunk_forward import Dispatcher
 from .dit import Blocks, Layer, Magi1DiT
 from .plan import SIGNALS, Magi1Plan
-from .prefix import read_prefix
 from .schedule import Forward
 from .sites import SitedBlocks
 from .text import SpecialTokens, chunk_texts

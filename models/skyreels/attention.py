@@ -36,12 +36,6 @@ def rotary_table(model: SkyReelsV2Transformer3DModel, x: Tensor, positions: Sequ
     return picked(table, positions)
 
 
-def rotate(x: Tensor, rotary: Tensor) -> Tensor:
-    """Rotate the interleaved pairs of `x` (1, heads, tokens, head width) by `rotary` (tokens, head width / 2)."""
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)).contiguous())
-    return torch.view_as_real(pairs * rotary).flatten(-2).type_as(x)
-
-
 class KeyValues:
     """The last computed keys and values of some slots of a segment, per guidance branch and transformer block.
 

@@ -20,10 +20,9 @@ from engine.resident import Holder, drop
 from engine.row import TRANSFORMER, VELOCITY, Row, Site
 from engine.to_device import carried, picked, sent
 from engine.visit import WHOLE, Visit
-from models.skyreels import checkpoint, text
 from models.skyreels.attention import KeyValues, View
 from models.skyreels.batch import batches, joined, together
-from models.skyreels.forward import Condition, Opening, Text, condition, forward, opening, read_text
+from models.skyreels.forward import Condition, Opening, condition, forward, opening
 from models.skyreels.hooked_forward import Place, own_forward
 from models.skyreels.overlap import noised_overlap
 from models.skyreels.plan import SkyReelsPlan
@@ -31,7 +30,9 @@ from models.skyreels.settings import SPATIAL, SkyReels
 from models.skyreels.signals import Signals
 from models.skyreels.timesteps import WAITING, timesteps_of
 from models.skyreels.unipc import UniPC
-from models.skyreels.vae import decode
+from models.wan import checkpoint, text
+from models.wan.blocks import Text, read_text
+from models.wan.vae import decode
 
 
 class SkyReelsV2(SkyReelsPlan, Holder):

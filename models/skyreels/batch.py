@@ -16,9 +16,10 @@ from diffusers import SkyReelsV2Transformer3DModel
 from torch import Tensor
 
 from engine.free_memory import free_bytes
-from models.skyreels.forward import Condition, Opening, Text, forward
+from models.skyreels.forward import Condition, Opening, forward
 from models.skyreels.memory import activation_bytes
 from models.skyreels.settings import SPATIAL, SkyReels
+from models.wan.blocks import Text
 
 MARGIN = 0.9  # share of the free memory that a batch may take; raising it: more batches, higher risk to run out
 

@@ -10,13 +10,7 @@ from engine.footprint import Footprint, Sizes
 from engine.row import Row
 from models.skyreels.settings import SPATIAL, SkyReels
 from models.skyreels.shape import Shape
-
-STOCK = 96  # base channels of the stock Wan autoencoder
-AUTOENCODER = 0.51e9  # bytes of its weights, float32
-DECODING = 20.2e3  # bytes that it needs beside them, per pixel of a frame; measured at 544x960 and 720x1280
-ENCODER = 11.4e9  # bytes of the stock text encoder, bfloat16; it leaves the device before a video begins
-ENCODER_WIDTH = 4096  # by which it is known
-ITEMSIZE = {"fp32": 4, "bf16": 2}
+from models.wan.memory import AUTOENCODER, DECODING, ENCODER, ENCODER_WIDTH, ITEMSIZE, STOCK
 
 
 def activation_bytes(

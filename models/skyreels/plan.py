@@ -13,10 +13,10 @@ from engine.ledger import Entry
 from engine.row import Row
 from models.skyreels.capabilities import advice, offers
 from models.skyreels.memory import footprint, sizes
-from models.skyreels.places import locate
 from models.skyreels.price import Price
 from models.skyreels.settings import SkyReels
 from models.skyreels.shape import Shape
+from models.wan.places import locate
 
 TRAINED = 1000  # timesteps of the noise that the model was trained on
 NEARLY = 1e-6  # the first level stays this far from pure noise, whose logarithm the sampler takes
@@ -95,12 +95,12 @@ def _checked(settings: SkyReels) -> str:
 
     def read() -> str:
         from engine.weights import digest
-        from models.skyreels.checkpoint import files
+        from models.wan.checkpoint import files
 
         return digest(files(folder, settings))
 
     parts = [path for part in sorted(folder.iterdir()) if part.is_dir() for path in sorted(part.iterdir())]
-    own = sources("models/skyreels", "engine")
+    own = sources("models/skyreels", "models/wan", "engine")
     return kept(f"weights of {folder.resolve()} for {settings}", [*parts, *own], read)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from engine.row import Row
 from engine.staircase import Segment, segments, staircase
@@ -23,6 +24,10 @@ class SkyReels:
 
     Raises ValueError for a combination that the backbone cannot run; the message names values that work.
     """
+
+    HUB: ClassVar[str] = "Skywork/SkyReels-V2-DF-1.3B-540P-Diffusers"
+    TRANSFORMER: ClassVar[str] = "SkyReelsV2Transformer3DModel"
+    FIXED: ClassVar[Mapping[str, Any]] = {"num_frame_per_block": 1}  # the run's own attention mask does its work
 
     name: str = "skyreels"
     weights: str = "pretrained"  # "random": random weights without a checkpoint, to measure cost but not quality

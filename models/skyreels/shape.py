@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
-from models.skyreels.places import config_of, locate
 from models.skyreels.settings import SkyReels
+from models.wan.places import config_of, locate
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,8 @@ def searched(cell: Cell, count: int, trial: Trial, store: Store, notify: Notify)
 
 def units_of(rows: Sequence[Row]) -> int:
     """The most AR units that a segment denoises."""
+    if rows[0].borders:
+        return rows[-1].number(rows[-1].slots.start) + 1 - rows[-1].number(rows[-1].given)
     return max(max(0, row.slots.stop - row.given) // row.unit for row in rows)
 
 

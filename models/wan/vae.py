@@ -29,3 +29,12 @@ def decode(vae: AutoencoderKLWan, latents: Tensor, device: torch.device) -> Iter
             yield (frames * 255).round().to(torch.uint8).permute(1, 2, 3, 0).cpu()
     finally:
         vae.clear_cache()
+
+
+@torch.inference_mode()
+def encode(vae: AutoencoderKLWan, frames: Tensor, device: torch.device) -> Tensor:
+    """The latents (slots, C, H, W), float32, of uint8 `frames` (T, H, W, 3) with T = 4 k + 1: means, not samples."""
+    mean, std = (sent(values, device).view(1, -1, 1, 1) for values in (vae.config.latents_mean, vae.config.latents_std))
+    x = frames.to(device).permute(3, 0, 1, 2)[None].to(vae.dtype) / 127.5 - 1
+    z: Tensor = vae.encode(x).latent_dist.mode()[0].transpose(0, 1).float()
+    return (z - mean) / std

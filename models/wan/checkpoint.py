@@ -1,4 +1,4 @@
-"""Finding, checking and loading a diffusers-format SkyReels-V2 checkpoint. Nothing here downloads."""
+"""Finding, checking and loading a checkpoint in diffusers' format. Nothing here downloads."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
-from diffusers import AutoencoderKLWan, SkyReelsV2Transformer3DModel
+from diffusers import AutoencoderKLWan
 from diffusers.utils import logging as diffusers_logging
 from transformers import UMT5Config, UMT5EncoderModel
 from transformers.utils import logging as transformers_logging
@@ -17,20 +18,24 @@ from transformers.utils import logging as transformers_logging
 from engine.compile import compile_parts
 from engine.components import check_tensors, check_tokenizer, one_line, read_json, shapes_in, weight_files
 from engine.weights import WeightsError
-from models.skyreels.places import config_of, locate, todo
-from models.skyreels.settings import SkyReels
+from models.wan.places import config_of, locate, todo
+from models.wan.settings import WanSettings
 
 for library in (diffusers_logging, transformers_logging):
     library.disable_progress_bar()  # the run shows its own progress
 
-ROOT = Path(__file__).resolve().parents[2]
-HUB = "Skywork/SkyReels-V2-DF-1.3B-540P-Diffusers"  # the repository without -Diffusers has another format
-KINDS = {"transformer": SkyReelsV2Transformer3DModel, "vae": AutoencoderKLWan, "text_encoder": UMT5EncoderModel}
 EMBEDDING = ("shared.weight", "encoder.embed_tokens.weight")  # one table under two names
 PARTS = {"transformer": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 
 
-def files(folder: Path, settings: SkyReels) -> list[Path]:
+def kind_of(part: str, settings: WanSettings) -> Any:
+    """The class of a part of the checkpoint."""
+    if part == "transformer":
+        return getattr(diffusers, settings.TRANSFORMER)
+    return {"vae": AutoencoderKLWan, "text_encoder": UMT5EncoderModel}[part]
+
+
+def files(folder: Path, settings: WanSettings) -> list[Path]:
     """All weight files of the checkpoint.
 
     Checks files, configs, names and shapes of tensors, and the tokenizer. Raises WeightsError that names the fault.
@@ -44,7 +49,7 @@ def files(folder: Path, settings: SkyReels) -> list[Path]:
             raise WeightsError(f"{folder / part} holds pickled weights, want safetensors; {todo(settings)}")
         config = json.dumps(read_json(folder / part / "config.json", todo(settings)), sort_keys=True)
         try:
-            wanted = dict(_wanted(part, config))
+            wanted = dict(_wanted(part, kind_of(part, settings), config))
         except Exception as error:  # a constructor raises many kinds
             place = folder / part / "config.json"
             raise WeightsError(f"{place} describes no {part} ({one_line(error)}); {todo(settings)}") from None
@@ -63,14 +68,14 @@ def _beside(part: str, name: str) -> bool:
 
 
 @lru_cache(maxsize=16)
-def _wanted(part: str, config: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
+def _wanted(part: str, kind: Any, config: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
     """Names and shapes of the tensors of a part, from its config.json."""
     entries = json.loads(config)
     with torch.device("meta"):
         if part == "text_encoder":
             model: torch.nn.Module = UMT5EncoderModel(UMT5Config.from_dict(entries))
         else:
-            model = KINDS[part](**_known(KINDS[part], entries))
+            model = kind(**_known(kind, entries))
     return tuple((name, tuple(tensor.shape)) for name, tensor in model.state_dict().items())
 
 
@@ -80,31 +85,31 @@ def _known(kind: type, entries: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in entries.items() if key in names}
 
 
-def architecture(settings: SkyReels) -> dict[str, Any]:
+def architecture(settings: WanSettings) -> dict[str, Any]:
     """The arguments of the transformer's class: from the settings if given there, else from the checkpoint's config."""
     if settings.architecture:
         return dict(settings.architecture)
     return _config(locate(settings) / "transformer", settings)
 
 
-def vae_architecture(settings: SkyReels) -> dict[str, Any]:
+def vae_architecture(settings: WanSettings) -> dict[str, Any]:
     """The arguments of the VAE's class: from the settings if given there, else from the checkpoint's config."""
     if settings.vae or settings.architecture:
         return dict(settings.vae)
     return _config(locate(settings) / "vae", settings)
 
 
-def _config(folder: Path, settings: SkyReels) -> dict[str, Any]:
-    return _known(KINDS[folder.name], config_of(folder, settings))
+def _config(folder: Path, settings: WanSettings) -> dict[str, Any]:
+    return _known(kind_of(folder.name, settings), config_of(folder, settings))
 
 
-def on_meta(settings: SkyReels) -> SkyReelsV2Transformer3DModel:
+def on_meta(settings: WanSettings) -> Any:
     """The transformer without its weights, for counting parameters and FLOPs."""
     with torch.device("meta"):
-        return SkyReelsV2Transformer3DModel(**{**architecture(settings), "num_frame_per_block": 1}).eval()
+        return kind_of("transformer", settings)(**{**architecture(settings), **settings.FIXED}).eval()
 
 
-def load(settings: SkyReels, device: torch.device) -> tuple[SkyReelsV2Transformer3DModel, AutoencoderKLWan]:
+def load(settings: WanSettings, device: torch.device) -> tuple[Any, AutoencoderKLWan]:
     """The transformer in the run's precision and the VAE in float32, on `device`.
 
     The VAE decodes visibly worse in bfloat16. Raises WeightsError for a missing or broken checkpoint.
@@ -115,25 +120,24 @@ def load(settings: SkyReels, device: torch.device) -> tuple[SkyReelsV2Transforme
     folder = locate(settings)
     files(folder, settings)
     _same_model(settings, folder)
-    transformer = SkyReelsV2Transformer3DModel.from_pretrained(folder / "transformer", torch_dtype=dtype)
-    transformer.register_to_config(num_frame_per_block=1)
+    kind = kind_of("transformer", settings)
+    transformer = kind.from_pretrained(folder / "transformer", torch_dtype=dtype)
+    transformer.register_to_config(**settings.FIXED)
     vae = AutoencoderKLWan.from_pretrained(folder / "vae", torch_dtype=torch.float32)
     return transformer.to(device).eval().requires_grad_(False), vae.to(device).eval().requires_grad_(False)
 
 
-def compile_blocks(model: SkyReelsV2Transformer3DModel, device: torch.device) -> float:
+def compile_blocks(model: Any, device: torch.device) -> float:
     """Compile the feed-forward of every block, if the machine can; returns the seconds that it took."""
     width = model.config.num_attention_heads * model.config.attention_head_dim
     return compile_parts(model.blocks, "ffn", torch.zeros(1, 2, width, device=device, dtype=model.dtype))
 
 
-def _random(
-    settings: SkyReels, dtype: torch.dtype, device: torch.device
-) -> tuple[SkyReelsV2Transformer3DModel, AutoencoderKLWan]:
+def _random(settings: WanSettings, dtype: torch.dtype, device: torch.device) -> tuple[Any, AutoencoderKLWan]:
     """Seeded random weights, made on `device`."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.device(device):
         torch.manual_seed(0)
-        transformer = SkyReelsV2Transformer3DModel(**{**architecture(settings), "num_frame_per_block": 1})
+        transformer = kind_of("transformer", settings)(**{**architecture(settings), **settings.FIXED})
         vae = AutoencoderKLWan(**vae_architecture(settings))
     for name, parameter in transformer.named_parameters():
         # these stay in float32, as when diffusers loads a checkpoint
@@ -142,7 +146,7 @@ def _random(
     return transformer.eval().requires_grad_(False), vae.eval().requires_grad_(False)
 
 
-def _same_model(settings: SkyReels, folder: Path) -> None:
+def _same_model(settings: WanSettings, folder: Path) -> None:
     if not settings.architecture:
         return
     want, have = settings.architecture, _config(folder / "transformer", settings)

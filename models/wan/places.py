@@ -1,4 +1,4 @@
-"""Where a SkyReels-V2 checkpoint lies, and how its parts describe themselves. Nothing here downloads or needs torch."""
+"""Where a checkpoint lies, and how its parts describe themselves. Nothing here downloads or needs torch."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from typing import Any
 
 from engine.components import read_json
 from engine.weights import WeightsError
-from models.skyreels.settings import SkyReels
+from models.wan.settings import WanSettings
 
 ROOT = Path(__file__).resolve().parents[2]
-HUB = "Skywork/SkyReels-V2-DF-1.3B-540P-Diffusers"  # the one without -Diffusers is in another format
 
 
-def locate(settings: SkyReels) -> Path:
+def locate(settings: WanSettings) -> Path:
     """The checkpoint's folder: a path, also relative to the project's root, or a hub id in the local hub cache.
 
     Raises WeightsError if there is no such folder.
@@ -36,23 +35,24 @@ def locate(settings: SkyReels) -> Path:
         ) from None
 
 
-def todo(settings: SkyReels) -> str:
+def todo(settings: WanSettings) -> str:
     """The advice for a broken file of the checkpoint."""
     return f"fetch it again with {_download(settings)}"
 
 
-def _download(settings: SkyReels) -> str:
+def _download(settings: WanSettings) -> str:
     """The command that fetches a whole checkpoint in diffusers' format, into the hub cache or into a folder."""
     name = settings.checkpoint
     folder = next((place for place in (Path(name).expanduser(), ROOT / name) if name and place.is_dir()), None)
     if folder is not None and ROOT / "models" / "weights" in folder.resolve().parents:
         return f"`git checkout -- {folder.resolve().relative_to(ROOT)}` (or `hf download`, for the model at full size)"
     if folder is None and re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith((".", "~")):
-        return f"`hf download {HUB if f'{name}-Diffusers' == HUB else name}`"
-    return f"`hf download {HUB} --local-dir {folder or name or 'FOLDER'}`"
+        right = settings.HUB if f"{name}-Diffusers" == settings.HUB else name  # the other is in another format
+        return f"`hf download {right}`"
+    return f"`hf download {settings.HUB} --local-dir {folder or name or 'FOLDER'}`"
 
 
-def config_of(folder: Path, settings: SkyReels) -> dict[str, Any]:
+def config_of(folder: Path, settings: WanSettings) -> dict[str, Any]:
     """What config.json in `folder`, a part of the checkpoint, says. Raises WeightsError if there is none."""
     path = folder / "config.json"
     if not path.is_file():

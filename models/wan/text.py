@@ -18,8 +18,8 @@ from transformers import UMT5EncoderModel
 from engine.components import load_encoder, load_tokenizer
 from engine.fingerprint import code_of
 from engine.weights import digest
-from models.skyreels.checkpoint import architecture, files, locate, todo
-from models.skyreels.settings import SkyReels
+from models.wan.checkpoint import architecture, files, locate, todo
+from models.wan.settings import WanSettings
 
 
 def clean(prompt: str) -> str:
@@ -27,7 +27,7 @@ def clean(prompt: str) -> str:
     return re.sub(r"\s+", " ", html.unescape(html.unescape(ftfy.fix_text(prompt)))).strip()
 
 
-def embed(prompts: Iterable[str], settings: SkyReels, device: torch.device, cache: Path | None) -> dict[str, Tensor]:
+def embed(prompts: Iterable[str], settings: WanSettings, device: torch.device, cache: Path | None) -> dict[str, Tensor]:
     """{prompt: embedding (1, text_length, text width)}, float32 on the CPU, zero after the last token.
 
     Embeddings in the folder `cache` are read. The others are computed by the checkpoint's text encoder and written
@@ -52,7 +52,7 @@ def embed(prompts: Iterable[str], settings: SkyReels, device: torch.device, cach
     return found
 
 
-def _encode(prompts: list[str], settings: SkyReels, folder: Path, device: torch.device) -> dict[str, Tensor]:
+def _encode(prompts: list[str], settings: WanSettings, folder: Path, device: torch.device) -> dict[str, Tensor]:
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[settings.precision]
     encoder = load_encoder(UMT5EncoderModel, folder / "text_encoder", todo(settings), dtype).to(device)
     tokenizer = load_tokenizer(folder / "tokenizer", todo(settings), encoder.config.vocab_size)
@@ -72,13 +72,13 @@ def _encode(prompts: list[str], settings: SkyReels, folder: Path, device: torch.
     return found
 
 
-def _random(prompt: str, settings: SkyReels) -> Tensor:
+def _random(prompt: str, settings: WanSettings) -> Tensor:
     seed = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:4], "little")
     shape = (1, settings.text_length, int(architecture(settings)["text_dim"]))
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def _path(cache: Path | None, encoder_id: str, prompt: str, settings: SkyReels) -> Path | None:
+def _path(cache: Path | None, encoder_id: str, prompt: str, settings: WanSettings) -> Path | None:
     if cache is None:
         return None
     what = f"{code_of(_encode)}|{encoder_id}|{settings.text_length}|{settings.precision}|{prompt}"

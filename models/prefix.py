@@ -11,7 +11,7 @@ import torch
 from av.video.frame import VideoFrame
 from torch import Tensor
 
-from .orientation import SIDEWAYS, orientation, turned
+from models.orientation import SIDEWAYS, orientation, turned
 
 AS_NAMED = {"pattern_type": "none"}  # `%d` in a file name is no pattern for a series of files
 

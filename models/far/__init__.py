@@ -1,0 +1,1 @@
+"""AnyFlow-FAR on diffusers' own classes, with our loop."""

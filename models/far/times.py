@@ -1,0 +1,92 @@
+"""The two times of a step, and the modulation that the model computes from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from engine.to_device import sent
+from models.far.capabilities import SIGNALS
+
+
+def times(sigmas: list[float], mean_velocity: bool, trained: int) -> tuple[list[float], list[float]]:
+    """(t, r) of every step and of a clean pass, which is the last: where a step starts and where it goes to.
+
+    >>> times([1.0, 0.75, 0.0], True, 1000)
+    ([1000.0, 750.0, 0.0], [750.0, 0.0, 0.0])
+    """
+    start = [sigma * trained for sigma in sigmas]
+    return start, [*start[1:], 0.0] if mean_velocity else list(start)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """The modulation of every step and, last, of a clean pass. All slots of a chunk have the same."""
+
+    time: Tensor  # (steps + 1, width), for the head
+    blocks: Tensor  # (steps + 1, 6, width), for the blocks
+
+    def of(self, step: int) -> Condition:
+        """The modulation of one step, (1, ...)."""
+        return Condition(self.time[step : step + 1], self.blocks[step : step + 1])
+
+
+def condition(model: Any, t: list[float], r: list[float], like: Tensor) -> Condition:
+    """The modulation at the times `t` and `r`, in the dtype of `like`, as the transformer's own class computes it."""
+    embed = model.condition_embedder
+    now, other = (sent(x, like.device)[None] for x in (t, second(embed.deltatime_type, t, r)))
+    time, blocks = embed.forward_timestep(now, other, like, 1)
+    return Condition(time[0], blocks[0].unflatten(-1, (6, -1)))
+
+
+def second(kind: str, t: list[float], r: list[float]) -> list[float]:
+    """What the model is told besides t: r itself, or the way from t to r. Raises ValueError for another kind."""
+    if kind not in ("r", "t-r"):
+        raise ValueError(f"the transformer has deltatime_type={kind!r}, want r or t-r")
+    return list(r) if kind == "r" else [a - b for a, b in zip(t, r, strict=True)]
+
+
+class Signals:
+    """Signals that need no forward. They are float32 in every precision of the model, so that adjacent steps differ."""
+
+    def __init__(self, model: Any, t: list[float], r: list[float]) -> None:
+        self.model, self.t, self.r = model, t, r
+        self._tables: dict[str, Tensor] = {}
+
+    def of(self, name: str, latents: Tensor, step: int) -> Tensor:
+        """The signal `name` of `latents` (slots, C, H, W), all at `step`: (slots, ...) float32.
+
+        Raises ValueError for an unknown name.
+        """
+        if name == "latent":
+            return latents.float().clone()  # the sampler writes to `latents`
+        if name == "patch_embedding":
+            patch, x = self.model.patch_embedding, latents.transpose(0, 1)[None].float()
+            out = F.conv3d(x, patch.weight.float(), patch.bias.float(), stride=patch.stride)
+            return out.flatten(3)[0].permute(1, 2, 0)
+        if name not in SIGNALS:
+            raise ValueError(f"unknown signal {name!r}; this backbone offers {', '.join(sorted(SIGNALS))}")
+        if name not in self._tables:
+            self._tables[name] = self._table(name, latents)
+        return self._tables[name][step].expand(len(latents), *self._tables[name].shape[1:])
+
+    def _table(self, name: str, like: Tensor) -> Tensor:
+        embed = self.model.condition_embedder
+        first = _embedded(embed, embed.time_embedder, self.t, like)
+        other = _embedded(embed, embed.delta_embedder, second(embed.deltatime_type, self.t, self.r), like)
+        gate = embed.delta_emb_gate.float()
+        time: Tensor = (1 - gate) * first + gate * other
+        if name == "time_embedding":
+            return time
+        proj = embed.time_proj
+        return F.linear(F.silu(time), proj.weight.float(), proj.bias.float()).unflatten(-1, (6, -1))
+
+
+def _embedded(embed: Any, own: Any, values: list[float], like: Tensor) -> Tensor:
+    """The embedding (times, width) of `values` by one of the two embedders, float32."""
+    x = embed.timesteps_proj(sent(values, like.device)).float()
+    hidden = F.silu(F.linear(x, own.linear_1.weight.float(), own.linear_1.bias.float()))
+    return F.linear(hidden, own.linear_2.weight.float(), own.linear_2.bias.float())
