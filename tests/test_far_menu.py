@@ -1,0 +1,65 @@
+"""Every method of the menu on AnyFlow-FAR: off it is the Original bit for bit, on it skips, or it is refused with why."""
+
+import pytest
+import torch
+
+from engine.ledger import flops, plan
+from engine.method import Original
+from engine.row import Mode
+from tests import far
+from tests.menu import MENU, make
+
+SETTINGS = {"steps": 8, "guidance": 2.0, "frames": 17, "padding": "masked"}  # chunks of 1, 2, 2
+REFUSED = {  # what the model does itself, or what a library must know
+    "ca2vdm": "finished chunks are never forwarded again",
+    "lossless": "none can be left out",
+    **{name: "use our method of the same name" for name in MENU if name.startswith("external_")},
+}
+ON = {  # where the values of the other models skip nothing, or too much, on random weights of few chunks
+    "adacache": {"scale": 100.0, "cooldown": 0},
+    "dicache": {"threshold": 9.0},
+    "first_block_cache": {"threshold": 9.0},
+    "easycache": {"threshold": 9.0, "warmup": 1, "cooldown": 0},
+    "predit": {"tolerance": 9.0, "warmup": 2, "cooldown": 0},
+}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return far.build(**SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def original(model):
+    return far.video(model, Original())
+
+
+def offered(field):
+    return [name for name, line in MENU.items() if getattr(line, field) is not None and name not in REFUSED]
+
+
+@pytest.mark.parametrize("name", offered("off"))
+def test_a_method_that_is_left_nothing_to_skip_is_the_original_bit_for_bit(model, original, name):
+    method, ledger = make(name, MENU[name].off), []
+    method.check(model)
+    assert torch.equal(far.video(model, method, ledger=ledger), original)
+    assert {entry.mode for entry in ledger} == {Mode.RECOMPUTE}
+
+
+@pytest.mark.parametrize("name", offered("on"))
+def test_a_method_skips_steps_but_no_clean_pass_and_leaves_nothing_for_the_next_video(model, original, name):
+    method, ledger = make(name, ON.get(name, MENU[name].on)), []
+    method.check(model)
+    first = far.video(model, method, ledger=ledger)
+    assert torch.isfinite(first).all() and not torch.equal(first, original)
+    assert torch.equal(far.video(model, method), first)
+    assert flops(ledger, model.price)[0] < flops(plan(model.schedule()), model.price)[0]
+    passes = [entry for entry in ledger if entry.why == "clean pass"]
+    assert len(passes) == 2 and {entry.mode for entry in passes} == {Mode.RECOMPUTE}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_method_that_this_model_cannot_serve_is_refused_with_the_reason(model, name):
+    changes = {} if name == "ca2vdm" else MENU[name].off or {}
+    with pytest.raises(ValueError, match=f"which far does not offer .*{REFUSED[name]}"):
+        make(name, changes).check(model)
