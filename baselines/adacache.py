@@ -57,6 +57,7 @@ class AdaCache(Method):
     cooldown: int = 2  # last steps of a slot that are always computed; raising it: slower, sharper
     measured: int = 13  # the block whose attention is measured; raising it: a later block; costs the same
 
+    least_steps = 3
     knobs = (Knob("scale", 1e-3, 100.0), Knob("warmup", 20, 1, whole=True))
 
     def __post_init__(self) -> None:

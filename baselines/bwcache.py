@@ -49,6 +49,7 @@ class BWCache(Method):
     warmup: int = 0  # first steps of a slot that are always computed; raising it: slower, smaller errors
     cooldown: int = 0  # last steps of a slot that are always computed, if more than k / 2; raising it: slower, sharper
 
+    least_steps = 3
     knobs = (Knob("threshold", 1e-4, 10.0), Knob("reuse", 0.1, 0.9))
 
     def __post_init__(self) -> None:

@@ -51,6 +51,7 @@ class DiCache(FirstBlocks):
     pool: str = "row"  # "row": one mean over the updating slots; "slot": each slot's own change
     decide_per: str = "row"  # "row"; "unit": a decision per chunk, if the backbone can forward a part of a row
 
+    least_steps = 2
     knobs = (Knob("threshold", 1e-4, 10.0), Knob("retention", 1.0, 0.01))
 
     def __post_init__(self) -> None:

@@ -47,6 +47,7 @@ NONE = "none"
 class DSAProxy(Method):
     """Stops computing a slot once its clean estimate changes little, and keeps its velocity."""
 
+    least_steps = 3
     knobs = (Knob("threshold", 1e-4, 10.0), Knob("least", 1.0, 0.02))
 
     threshold: float  # doubt below which a slot is done; raising it: fewer steps, larger errors

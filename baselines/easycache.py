@@ -45,6 +45,7 @@ class EasyCache(Method):
     warmup: int = 10  # first steps of a slot that are always computed; raising it: slower, smaller errors
     cooldown: int = 1  # last steps of a slot that are always computed; raising it: slower, sharper
 
+    least_steps = 3
     knobs = (Knob("threshold", 1e-4, 10.0), Knob("warmup", 20, 1, whole=True))
 
     def __post_init__(self) -> None:

@@ -48,6 +48,7 @@ class FirstBlockCache(FirstBlocks):
     pool: str = "row"  # "row": one mean over the window, as released; "slot": the largest change of an updating slot
     decide_per: str = "row"  # "row"; "unit": a decision per chunk, if the backbone can forward a part of a row
 
+    least_steps = 2
     knobs = (Knob("threshold", 1e-4, 10.0), Knob("warmup", 20, 0, whole=True))
 
     def __post_init__(self) -> None:

@@ -71,6 +71,7 @@ class FlowCache(Method):
     queries: str = "frame"  # queries that rank keys in compression: the newest chunk's last token | frame | chunk
     importance: float = 0.07  # weight of importance against redundancy in compression; raising it: more importance
 
+    least_steps = 2
     knobs = (Knob("threshold", 1e-4, 10.0), Knob("warmup", 12, 1, whole=True))
 
     def __post_init__(self) -> None:

@@ -44,6 +44,7 @@ class MagCache(Method):
     retention: float = 0.2  # share of the steps, from the first on, that are computed; raising it: slower, safer
 
     decided_by = "schedule"
+    least_steps = 2
     knobs = (Knob("threshold", 1e-4, 10.0), Knob("max_skip", 0, 12, whole=True))
 
     def __post_init__(self) -> None:

@@ -57,6 +57,7 @@ class PrediT(Method):
     warmup: int = 3  # first steps of a slot that are always computed; raising it: slower, smaller errors
     cooldown: int = 1  # last steps of a slot that are always computed; raising it: slower, sharper
 
+    least_steps = 3
     knobs = (Knob("tolerance", 1e-2, 10.0), Knob("max_horizon", 1, 10, whole=True))
 
     def __post_init__(self) -> None:

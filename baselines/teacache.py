@@ -68,6 +68,7 @@ class TeaCache(Method):
     reuse: str = "residual"  # of the block stack, as released on SkyReels-V2 | velocity | increment, as on MAGI-1
     counter: str = "rows"  # "calls", as released: counts all branches, restarts at the number of rows; needs per_branch
 
+    least_steps = 2
     knobs = (Knob("threshold", 1e-4, 10.0), Knob("warmup", 12, 1, whole=True))
 
     def __post_init__(self) -> None:

@@ -33,6 +33,7 @@ BESIDE = frozenset(
         "footprint",
         "frame_borders",
         "knobs",
+        "least_steps",
         "parameters",
         "peak_bytes",
         "plan_counts",

@@ -66,6 +66,7 @@ class Method:
     """
 
     decided_by: ClassVar[str] = "content"  # "schedule": its decisions depend on the rows and its settings alone
+    least_steps: ClassVar[int] = 1  # of a slot; with fewer the method can skip none, whatever its settings
     knobs: ClassVar[tuple[Knob, ...]] = ()  # settings that a calibration changes; the first has the largest effect
 
     @property
@@ -91,6 +92,12 @@ class Method:
             raise ValueError(
                 f"{type(self).__name__} needs {', '.join(lacking)}, which {model.name} does not offer (it offers: "
                 f"{offered}); {model.advice(lacking[0])}"
+            )
+        rows = model.schedule() if self.least_steps > 1 else ()
+        if rows and rows[0].steps < self.least_steps:
+            raise ValueError(
+                f"{type(self).__name__} compares steps, so it needs at least {self.least_steps} of them to skip one, "
+                f"and {model.name} has {rows[0].steps}; set model.steps={self.least_steps} or more"
             )
 
     def reschedule(self, settings: Any) -> Any:

@@ -138,7 +138,7 @@ class Scope(Method):
         if steps <= wanted:
             raise ValueError(
                 f"predictor={self.predictor} needs more than {wanted} steps per slot, and {model.name} has {steps}; "
-                "choose a predictor of a lower order or more steps"
+                f"choose a predictor of a lower order, or at least {wanted + 1} steps"
             )
 
     def reset(self) -> None:

@@ -9,6 +9,7 @@ from engine.ledger import Entry
 from engine.loop import generate
 from engine.method import Method
 from models.far.backbone import AnyFlowFAR
+from models.far.plan import FarPlan
 from models.far.settings import Far
 from tests.tiny import CPU, VAE
 
@@ -45,6 +46,11 @@ def build(**changes: object) -> AnyFlowFAR:
     for block in model.transformer.blocks:
         block.attn1.norm_q.weight.data.fill_(3.0)
     return model
+
+
+def plan(**changes: object) -> FarPlan:
+    """The tiny model without its weights, with some settings changed."""
+    return FarPlan(replace(FAR, **changes), CPU)
 
 
 def video(model: AnyFlowFAR, method: Method, seed: int = 0, ledger: list[Entry] | None = None) -> torch.Tensor:

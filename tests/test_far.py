@@ -209,4 +209,4 @@ def test_a_wrong_setting_is_refused_with_one_that_works(wrong, told):
 )
 def test_a_model_that_cannot_run_the_video_is_refused_before_it_is_loaded(wrong, told):
     with pytest.raises(ValueError, match=told):
-        _ = far.AnyFlowFAR(far.replace(far.FAR, **wrong), far.CPU).depth
+        _ = far.plan(**wrong).depth

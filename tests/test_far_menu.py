@@ -1,4 +1,4 @@
-"""Every method of the menu on AnyFlow-FAR: off it is the Original bit for bit, on it skips, or it is refused with why."""
+"""Every method of the menu on AnyFlow-FAR: off it is the Original, on it skips, or it is refused with the reason."""
 
 import pytest
 import torch
@@ -63,3 +63,50 @@ def test_a_method_that_this_model_cannot_serve_is_refused_with_the_reason(model,
     changes = {} if name == "ca2vdm" else MENU[name].off or {}
     with pytest.raises(ValueError, match=f"which far does not offer .*{REFUSED[name]}"):
         make(name, changes).check(model)
+
+
+EAGER = {  # settings that skip as soon as a method can
+    "adacache": {"scale": 1e9, "warmup": 0, "cooldown": 0},
+    "bwcache": {"threshold": 1e9, "reuse": 0.5, "warmup": 0, "cooldown": 0},
+    "dicache": {"threshold": 1e9, "cooldown": 0},
+    "dsa_proxy": {"threshold": 1e9, "least": 0.0},
+    "easycache": {"threshold": 1e9, "warmup": 0, "cooldown": 0},
+    "first_block_cache": {"threshold": 1e9, "warmup": 0, "cooldown": 0},
+    "flowcache": {"threshold": 1e9, "function": "stock", "warmup": 0},
+    "magcache": {"threshold": 9.0, "ratios": [1.0] * 8},
+    "predit": {"tolerance": 1e9, "warmup": 0, "cooldown": 0},
+    "teacache": {"threshold": 1e9, "fit": "none", "warmup": 1},
+}
+
+
+@pytest.mark.parametrize("name", EAGER)
+def test_a_method_that_compares_steps_says_how_many_it_needs_and_skips_with_so_many(name):
+    method = make(name, EAGER[name])
+    least, ledger = method.least_steps, []
+    with pytest.raises(ValueError, match=f"at least {least} of them to skip one, and far has {least - 1}; set"):
+        method.check(far.plan(steps=least - 1))
+    enough = far.build(steps=least, frames=9)
+    method.check(enough)
+    far.video(enough, method, ledger=ledger)
+    assert any(entry.mode is not Mode.RECOMPUTE for entry in ledger)
+
+
+@pytest.mark.parametrize(
+    "name,changes,told",
+    [
+        ("scope", MENU["scope"].on, "choose a predictor of a lower order, or at least 4 steps"),
+        ("taylorseer", {}, "lower it, or give at least 5 steps"),
+        ("budget", {"computed": [[0]]}, "needs at least 2 of them to skip one, and far has 1"),
+    ],
+)
+def test_history_that_the_steps_do_not_give_is_refused_with_the_least_number(name, changes, told):
+    with pytest.raises(ValueError, match=told):
+        make(name, changes).check(far.plan(steps=1))
+
+
+def test_x_cache_skips_at_a_single_step_because_it_compares_chunks():
+    model, ledger = far.build(steps=1, frames=17), []
+    method = make("xcache", MENU["xcache"].on)
+    method.check(model)
+    far.video(model, method, ledger=ledger)
+    assert [entry.mode for entry in ledger if entry.unit == 2] == [Mode.CACHE]

@@ -97,7 +97,8 @@ def check_interval(model: Capabilities, name: str, interval: float) -> None:
     steps = model.schedule()[0].steps
     if interval > steps:
         raise ValueError(
-            f"{name}={interval:g} is longer than the run: a slot of {model.name} has {steps} steps; lower it"
+            f"{name}={interval:g} is longer than the run: a slot of {model.name} has {steps} steps; lower it, or "
+            f"give at least {math.ceil(interval)} steps"
         )
 
 

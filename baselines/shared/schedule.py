@@ -34,6 +34,7 @@ class Scheduled(Method):
     made_for: dict[str, Any]
     order: int = 1  # of the extrapolation
     decided_by = "schedule"
+    least_steps = 2
 
     def __post_init__(self) -> None:
         check_steps("computed", self.computed)
