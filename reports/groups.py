@@ -18,6 +18,9 @@ TITLES = {
     "magi1_mid": "MAGI-1, middle preset",
     "skyreels_tiny": "SkyReels-V2, tiny preset",
     "magi1_tiny": "MAGI-1, tiny preset",
+    "far": "AnyFlow-FAR",
+    "far_mid": "AnyFlow-FAR, middle preset",
+    "far_tiny": "AnyFlow-FAR, tiny preset",
 }
 
 
