@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
+from engine.row import Row
 from store import Store, writing
 from sweep.cell import Cell
 from sweep.cost import PUBLISHED, dry_run
@@ -31,7 +32,7 @@ def run(cell: Cell, store: Store, notify: Notify = nobody) -> list[str]:
     """Write the dry run of the cell and, per iteration, the forwarded and the updated slots as [first, last + 1)."""
     rows = [cell.method.narrow(row) for row in cell.model.schedule()]
     alike = rows == list(cell.model.schedule()) and cell.name != "original"  # then its matrix is the Original's
-    matrix = [] if alike else [[row.slots.start, row.slots.stop, row.updating[0], row.updating[-1] + 1] for row in rows]
+    matrix = [] if alike else [_line(row) for row in rows]
     stated = asdict(cell.model.settings)
     settings = {name: stated[name] for name in SETTINGS if name in stated}
     found = dry_run(cell) | {"unit": rows[0].unit, "settings": settings, "matrix": matrix}
@@ -45,3 +46,9 @@ def run(cell: Cell, store: Store, notify: Notify = nobody) -> list[str]:
         f"({found['planned_from']}){beside}"
     )
     return []
+
+
+def _line(row: Row) -> list[int]:
+    """The forwarded and the updated slots of a row; a clean pass updates none."""
+    first = row.updating[0] if row.updating else row.slots.start
+    return [row.slots.start, row.slots.stop, first, first + len(row.updating)]

@@ -46,6 +46,15 @@ def test_a_prefix_is_continued_as_the_pipeline_of_diffusers_continues_it(tmp_pat
     assert [row.forced for row in model.schedule()][:2] == ["clean pass", ""]
 
 
+def test_two_given_chunks_are_continued_as_the_pipeline_of_diffusers_continues_them(monkeypatch):
+    given = torch.randn(3, 16, 4, 8, generator=torch.Generator().manual_seed(0))
+    model = far.build(prefix="clip.mp4", prefix_frames=9, frames=17, steps=1, guidance=2.0)
+    monkeypatch.setattr(far.AnyFlowFAR, "_prefix", lambda self: given)
+    ours = far.video(model, Original())
+    torch.testing.assert_close(ours, far.stock(model, video_latents=given[None]), atol=1e-5, rtol=0)
+    assert [row.forced for row in model.schedule()] == ["clean pass", "clean pass", ""]
+
+
 def test_padding_keys_are_attended_to_only_where_asked():
     """diffusers' pipeline fills a chunk's tokens up to 128 with keys of zeros; training masks them."""
     as_stock, masked = (far.video(far.build(steps=1, frames=9, padding=p), Original()) for p in ("attended", "masked"))
