@@ -151,8 +151,8 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def shared_values(config: DictConfig, out: Path) -> dict[str, Any]:
-    """The values of a model card that both small models have."""
+def shared_values(config: DictConfig, out: Path, drop_text: float | None = None) -> dict[str, Any]:
+    """The values of a model card that all small models have. `drop_text` is that of the config's `flow` by default."""
     return {
         "colours": ", ".join(COLOURS),
         "shapes": ", ".join(SHAPES),
@@ -160,7 +160,7 @@ def shared_values(config: DictConfig, out: Path) -> dict[str, Any]:
         "backgrounds": ", ".join(BACKGROUNDS),
         "size": config.size,
         "videos": config.latents.videos,
-        "drop": config.flow.drop_text,
+        "drop": config.flow.drop_text if drop_text is None else drop_text,
         "memory": 1 / (1 - config.flow.decay),
         "threads": config.threads,
         "machine": processor(),

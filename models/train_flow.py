@@ -11,7 +11,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers import SkyReelsV2Transformer3DModel
-from diffusers.models.transformers.transformer_skyreels_v2 import SkyReelsV2Attention
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
@@ -64,18 +63,18 @@ def draw_noise(batch: int, blocks: int, generator: torch.Generator) -> Noise:
 
 
 def embed_prompts(
-    tokenizer: PreTrainedTokenizerFast, encoder: UMT5EncoderModel, texts: list[str]
+    tokenizer: PreTrainedTokenizerFast, encoder: UMT5EncoderModel, texts: list[str], length: int = TEXT_LENGTH
 ) -> tuple[Tensor, Tensor]:
-    """Embeddings (B, L+1, D) and attention bias (B, 1, 1, L+1), equivalent to prompts padded with zeros to 512 tokens.
+    """Embeddings (B, L+1, D) and attention bias (B, 1, 1, L+1), equal to prompts padded with zeros to `length` tokens.
 
     All padding tokens are equal. One padding token with the logarithm of their number added to its score gives the same
     softmax.
     """
-    tokens = tokenizer(texts, padding=True, truncation=True, max_length=TEXT_LENGTH, return_tensors="pt")
+    tokens = tokenizer(texts, padding=True, truncation=True, max_length=length, return_tensors="pt")
     mask = tokens.attention_mask
     hidden = encoder(tokens.input_ids, attention_mask=mask).last_hidden_state * mask[..., None]
     hidden = torch.cat([hidden, torch.zeros_like(hidden[:, :1])], 1)
-    padding = (TEXT_LENGTH - mask.sum(1, keepdim=True)).float().log()
+    padding = (length - mask.sum(1, keepdim=True)).float().log()
     bias = torch.cat([torch.zeros(mask.shape).masked_fill(mask == 0, -math.inf), padding], 1)
     return hidden, bias[:, None, None]
 
@@ -86,12 +85,12 @@ def rotate(x: Tensor, turns: Tensor) -> Tensor:
     return torch.view_as_real(pairs * turns).flatten(-2).to(x.dtype)
 
 
-def rms_norm(norm: nn.RMSNorm, x: Tensor) -> Tensor:
-    """The norm in the precision of `x`, so that PyTorch uses its fused kernel under autocast."""
-    return F.rms_norm(x, norm.normalized_shape, norm.weight.to(x.dtype), norm.eps)
+def rms_norm(norm: nn.Module, x: Tensor) -> Tensor:
+    """The norm over the last axis in the precision of `x`, so that PyTorch uses its fused kernel under autocast."""
+    return F.rms_norm(x, norm.weight.shape, norm.weight.to(x.dtype), norm.eps)
 
 
-def attend(attn: SkyReelsV2Attention, x: Tensor, context: Tensor, bias: Tensor | None, turns: Tensor | None) -> Tensor:
+def attend(attn: nn.Module, x: Tensor, context: Tensor, bias: Tensor | None, turns: Tensor | None) -> Tensor:
     """The attention of a transformer block, for batches with a bias on the scores.
 
     It is written out because on a CPU in bfloat16 it takes half the time of the fused kernel, forward and backward.

@@ -89,12 +89,15 @@ class Training:
         if not math.isfinite(self.losses[-1]):
             raise FloatingPointError(f"{self.stage}: the loss of step {step} is {self.losses[-1]}; lower lr (now {lr})")
 
+    def seconds(self) -> float:
+        """Seconds of training so far, those of earlier runs included."""
+        return self.before + time.perf_counter() - self.start
+
     def save(self) -> None:
         """Write the checkpoint and the loss curve."""
         weights = {name: module.state_dict() for name, module in self.modules.items()}
-        seconds = self.before + time.perf_counter() - self.start
         state = {"modules": weights, "optimiser": self.optimiser.state_dict(), "average": self.average}
-        save_atomic({**state, "losses": self.losses, "seconds": seconds}, self.path)
+        save_atomic({**state, "losses": self.losses, "seconds": self.seconds()}, self.path)
         write_losses(self.losses, self.work / f"{self.stage}.csv")
 
 
@@ -115,7 +118,7 @@ def fit(
 
     `loss_of(step)` draws the batch of that step and returns its loss. It must be a pure function of the step, so that a
     resumed run uses the same batches. `work/<stage>.ckpt` is written every `checkpoint_every` steps and read if it
-    exists. `work/<stage>.csv` is the loss curve. Returns the loss of every step.
+    exists, and a line with loss and seconds is printed. `work/<stage>.csv` is the loss curve. Returns all losses.
     Raises FloatingPointError if a loss is not finite.
     """
     training = Training(stage, modules, lr, weight_decay, work)
@@ -123,10 +126,12 @@ def fit(
         task = progress.add_task(stage, total=steps, completed=len(training.losses))
         for step in range(len(training.losses), steps):
             training.step(loss_of(step), learning_rate(step, steps, lr, warmup), decay)
+            recent = training.losses[-50:]
+            loss = sum(recent) / len(recent)
             if (step + 1) % checkpoint_every == 0:
                 training.save()
-            recent = training.losses[-50:]
-            progress.update(task, advance=1, description=f"{stage} loss {sum(recent) / len(recent):.4f}")
+                progress.console.print(f"{stage} step {step + 1}: loss {loss:.4f}, {training.seconds():.0f} s")
+            progress.update(task, advance=1, description=f"{stage} loss {loss:.4f}")
     training.save()
     load_average(training.average, modules)
     return training.losses
