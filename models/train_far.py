@@ -61,8 +61,8 @@ def starting_weights(start: SkyReelsV2Transformer3DModel, compressed: tuple[int,
 
 def new_transformer(start: SkyReelsV2Transformer3DModel, settings: dict[str, Any]) -> AnyFlowFARTransformer3DModel:
     """The transformer with the sizes and weights of `start`."""
-    names = ("num_attention_heads", "attention_head_dim", "num_layers", "ffn_dim", "text_dim", "freq_dim")
-    names += ("in_channels", "out_channels", "cross_attn_norm", "eps", "patch_size", "rope_max_seq_len")
+    names = ["num_attention_heads", "attention_head_dim", "num_layers", "ffn_dim", "text_dim", "freq_dim"]
+    names += ["in_channels", "out_channels", "cross_attn_norm", "eps", "patch_size", "rope_max_seq_len"]
     model = AnyFlowFARTransformer3DModel(**{name: start.config[name] for name in names}, **settings)
     model.load_state_dict(starting_weights(start, tuple(model.config.compressed_patch_size)))
     return model

@@ -166,7 +166,7 @@ def draw_intervals(steps: int, shape: tuple[int, int], generator: torch.Generato
 
 def map_loss(trainee: Trainee, path: Path, generator: torch.Generator) -> Tensor:
     """The error of the mean velocities over random intervals of a path, of another length for every chunk."""
-    start, end = draw_intervals(len(path.speeds), path.times.shape[1:], generator)
+    start, end = draw_intervals(len(path.speeds), (path.times.shape[1], path.times.shape[2]), generator)
     frames = [by_frame(index, path.learned) for index in (start, end)]
     rows, columns = torch.arange(len(start))[:, None], torch.arange(frames[0].shape[1])
     at = lambda values, index: values[index.clamp_max(len(values) - 1), rows, columns]  # noqa: E731

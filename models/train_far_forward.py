@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from diffusers import AnyFlowFARTransformer3DModel
+from diffusers.models.transformers.transformer_anyflow_far import AnyFlowAttention
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import create_mask
 
@@ -36,7 +37,7 @@ class CausalAttention:
 
     def __call__(
         self,
-        attn: nn.Module,
+        attn: AnyFlowAttention,
         hidden_states: Tensor,
         attention_mask: Tensor,
         rotary_emb: dict[str, Tensor],
@@ -51,7 +52,9 @@ class TextAttention:
 
     bias: Tensor | None = None
 
-    def __call__(self, attn: nn.Module, hidden_states: Tensor, encoder_hidden_states: Tensor, **_: Any) -> Tensor:
+    def __call__(
+        self, attn: AnyFlowAttention, hidden_states: Tensor, encoder_hidden_states: Tensor, **_: Any
+    ) -> Tensor:
         return attend(attn, hidden_states, encoder_hidden_states, self.bias, None)
 
 
@@ -75,7 +78,8 @@ class Trainee(nn.Module):
                 chunk_partition=list(chunks), height=size[0], width=size[1], has_clean_context=True, device="cpu"
             )
             tokens = self._tokens(chunks, size)
-            allowed = create_mask(mask.mask_mod, None, None, *mask.seq_lengths, "cpu")[0, 0, :tokens, :tokens]
+            rows, columns = mask.seq_lengths
+            allowed = create_mask(mask.mask_mod, None, None, rows, columns, "cpu")[0, 0, :tokens, :tokens]
             self.masks[key] = torch.zeros(allowed.shape).masked_fill(~allowed, -torch.inf)
         return self.masks[key]
 

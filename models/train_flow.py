@@ -11,6 +11,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers import SkyReelsV2Transformer3DModel
+from diffusers.models.normalization import RMSNorm
+from diffusers.models.transformers.transformer_anyflow_far import AnyFlowAttention
+from diffusers.models.transformers.transformer_skyreels_v2 import SkyReelsV2Attention
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
@@ -85,12 +88,16 @@ def rotate(x: Tensor, turns: Tensor) -> Tensor:
     return torch.view_as_real(pairs * turns).flatten(-2).to(x.dtype)
 
 
-def rms_norm(norm: nn.Module, x: Tensor) -> Tensor:
+def rms_norm(norm: nn.RMSNorm | RMSNorm, x: Tensor) -> Tensor:
     """The norm over the last axis in the precision of `x`, so that PyTorch uses its fused kernel under autocast."""
-    return F.rms_norm(x, norm.weight.shape, norm.weight.to(x.dtype), norm.eps)
+    weight = norm.weight
+    assert weight is not None, "the norms of these models have a weight"
+    return F.rms_norm(x, tuple(weight.shape), weight.to(x.dtype), norm.eps)
 
 
-def attend(attn: nn.Module, x: Tensor, context: Tensor, bias: Tensor | None, turns: Tensor | None) -> Tensor:
+def attend(
+    attn: SkyReelsV2Attention | AnyFlowAttention, x: Tensor, context: Tensor, bias: Tensor | None, turns: Tensor | None
+) -> Tensor:
     """The attention of a transformer block, for batches with a bias on the scores.
 
     It is written out because on a CPU in bfloat16 it takes half the time of the fused kernel, forward and backward.
