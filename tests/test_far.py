@@ -1,21 +1,27 @@
 """AnyFlow-FAR: our loop is diffusers' pipeline; its rows, its clean passes, their FLOPs, and what it refuses."""
 
+import shutil
+
 import pytest
 import torch
 from PIL import Image
 
+from baselines.shared.schedule import place
 from engine.ledger import flops, forwards, plan
 from engine.loop import generate
 from engine.method import Original
 from engine.row import Mode
+from engine.weights import WeightsError
 from models.far.chunks import Chunks, cut
 from models.far.plan import noise_levels
 from models.far.settings import Far
 from models.far.times import second
 from models.prefix import read_prefix
 from models.wan.vae import encode
+from sweep.schedules.task import units_of
 from tests import far
 from tests.counting import counted, counter
+from tests.tiny import save_checkpoint
 
 
 @pytest.mark.parametrize(
@@ -219,3 +225,49 @@ def test_a_wrong_setting_is_refused_with_one_that_works(wrong, told):
 def test_a_model_that_cannot_run_the_video_is_refused_before_it_is_loaded(wrong, told):
     with pytest.raises(ValueError, match=told):
         _ = far.plan(**wrong).depth
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A whole checkpoint in diffusers' format, and the model whose weights it holds."""
+    folder, model = save_checkpoint(tmp_path_factory.mktemp("far")), far.AnyFlowFAR(far.FAR, far.CPU)
+    model.load()
+    shutil.rmtree(folder / "transformer")
+    model.transformer.save_pretrained(folder / "transformer")
+    return folder, model
+
+
+def test_a_checkpoint_is_loaded_and_its_shape_is_read_from_it(checkpoint):
+    folder, drawn = checkpoint
+    model = far.AnyFlowFAR(
+        far.replace(far.FAR, weights="pretrained", checkpoint=str(folder), architecture={}, vae={}), far.CPU
+    )
+    assert len(model.weights_id) > 8 and model.parameters == drawn.parameters and model.depth == 2
+    model.load()
+    texts = model.texts(["a fox"])
+    assert texts["a fox"].shape == (1, 8, 32) and not texts["a fox"][0, -1].any()
+    videos = [generate(one, Original(), one.conditioning("a fox", texts), 0, []) for one in (model, drawn)]
+    assert torch.equal(*videos)
+
+
+def test_a_checkpoint_of_another_model_is_refused(checkpoint):
+    folder, _ = checkpoint
+    kept, deeper = {"weights": "pretrained", "checkpoint": str(folder)}, far.ARCHITECTURE | {"num_layers": 3}
+    with pytest.raises(WeightsError, match="holds another model than model=far: num_layers=2 instead of 3"):
+        far.AnyFlowFAR(far.replace(far.FAR, **kept, architecture=deeper), far.CPU).load()
+    (folder / "transformer" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(WeightsError, match="fetch it again with `hf download nvidia/AnyFlow-FAR-Wan"):
+        _ = far.plan(**kept).weights_id
+
+
+def test_bfloat16_gives_a_video_near_that_of_float32():
+    ours, exact = (far.video(far.build(precision=p, steps=1, frames=17), Original()) for p in ("bf16", "fp32"))
+    assert ours.dtype == torch.float32
+    assert (ours - exact).abs().mean() < 0.02 * exact.abs().mean()
+
+
+def test_units_of_different_lengths_are_counted_by_their_borders():
+    rows = far.plan(prefix="clip.mp4", prefix_frames=9, steps=1).schedule()
+    assert [row.number(row.slots.start) for row in rows if row.updating] == [2, 3, 4]
+    assert [place(row) for row in rows if row.updating] == [0, 1, 2]  # without the two that were given
+    assert units_of(rows) == 3 and units_of(far.plan(steps=1).schedule()) == 5
