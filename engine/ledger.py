@@ -97,6 +97,8 @@ def plan(rows: Iterable[Row]) -> list[Entry]:
     entries: list[Entry] = []
     for row in rows:
         entry = Entry.of(row, Decision(Mode.RECOMPUTE), "", ())
+        if row.renew:
+            entry = replace(entry, kept=(0, row.slots.start))
         before = entries[-1] if entries and entries[-1].segment == row.segment else None
         known = before.slots[0] if before else row.context.start
         if row.context.stop > known and (before is None or row.settled >= row.context.stop):

@@ -63,6 +63,7 @@ class Method:
     "narrow": the forward can cover fewer slots than the row.
     "settled": settled slots can be left out of the forward (`Row.exact`).
     "given": slots that were clean at the start of the segment can be left out of the forward.
+    "renew": the model keeps the keys of finished slots; a row with `renew` computes them anew.
     """
 
     decided_by: ClassVar[str] = "content"  # "schedule": its decisions depend on the rows and its settings alone

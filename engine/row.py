@@ -44,6 +44,7 @@ class Row:
     given: int = 0  # slots before this one (absolute) were clean when the segment began
     settled: int = 0  # slots before this one (absolute) are finished and attend only to finished slots: they stay fixed
     context: range = range(0)  # slots just before `slots`; not forwarded, attended to through stored keys and values
+    renew: bool = False  # compute the keys of all finished slots anew first, where the model would keep them
     borders: tuple[int, ...] = ()  # the first slot of every AR unit of the video, if they differ in length
 
     def only(self, slots: range) -> Row:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from baselines.ca2vdm import Ca2VDM
 from baselines.shared.schedule import place
 from engine.ledger import flops, forwards, plan
 from engine.loop import generate
@@ -103,15 +104,20 @@ def test_the_ledger_counts_clean_passes_and_no_method_is_asked_about_them():
     assert flops(ledger, model.price) == flops(plan(model.schedule()), model.price)
 
 
-@pytest.mark.parametrize("changes", [{}, {"guidance": 2.0, "padding": "masked", "text_length": 5}])
-def test_the_price_of_every_row_is_torchs_count(changes):
+@pytest.mark.parametrize(
+    "method,changes",
+    [(Original(), {}), (Ca2VDM("recompute"), {"guidance": 2.0, "padding": "masked", "text_length": 5})],
+    ids=["kept keys", "keys computed anew, guidance"],
+)
+def test_the_price_of_every_row_is_torchs_count(method, changes):
     model = far.build(steps=2, **changes)
+    method.check(model)
     text = model.conditioning("a fox", model.texts(["a fox"]))
     found = []
     with counter() as flop:  # the first row's count includes what is computed once per video
-        generate(model, Original(), text, 0, [], on_row=lambda row: found.append(flop.get_total_flops()))
+        generate(model, method, text, 0, [], on_row=lambda row: found.append(flop.get_total_flops()))
     counts = [now - before for now, before in zip(found, [0, *found], strict=False)]
-    prices = [model.price([entry])[0] for entry in plan(model.schedule())]
+    prices = [model.price([entry])[0] for entry in plan(map(method.narrow, model.schedule()))]
     assert prices == pytest.approx(counts, rel=0.005)
     assert len({round(price) for price in prices}) > 6  # steps and clean passes of several kinds
 

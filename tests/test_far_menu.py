@@ -11,7 +11,6 @@ from tests.menu import MENU, make
 
 SETTINGS = {"steps": 8, "guidance": 2.0, "frames": 17, "padding": "masked"}  # chunks of 1, 2, 2
 REFUSED = {  # what the model does itself, or what a library must know
-    "ca2vdm": "finished chunks are never forwarded again",
     "lossless": "none can be left out",
     **{name: "use our method of the same name" for name in MENU if name.startswith("external_")},
 }
@@ -40,7 +39,7 @@ def offered(field):
 
 @pytest.mark.parametrize("name", offered("off"))
 def test_a_method_that_is_left_nothing_to_skip_is_the_original_bit_for_bit(model, original, name):
-    method, ledger = make(name, MENU[name].off), []
+    method, ledger = make(name, {"prefix_kv": "shared"} if name == "ca2vdm" else MENU[name].off), []
     method.check(model)
     assert torch.equal(far.video(model, method, ledger=ledger), original)
     assert {entry.mode for entry in ledger} == {Mode.RECOMPUTE}
@@ -60,7 +59,7 @@ def test_a_method_skips_steps_but_no_clean_pass_and_leaves_nothing_for_the_next_
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_method_that_this_model_cannot_serve_is_refused_with_the_reason(model, name):
-    changes = {} if name == "ca2vdm" else MENU[name].off or {}
+    changes = MENU[name].off or {}
     with pytest.raises(ValueError, match=f"which far does not offer .*{REFUSED[name]}"):
         make(name, changes).check(model)
 
@@ -110,3 +109,27 @@ def test_x_cache_skips_at_a_single_step_because_it_compares_chunks():
     method.check(model)
     far.video(model, method, ledger=ledger)
     assert [entry.mode for entry in ledger if entry.unit == 2] == [Mode.CACHE]
+
+
+def test_the_prefix_computed_anew_at_every_step_gives_the_same_video_at_a_cost_that_grows_faster():
+    model = far.build(steps=2, guidance=2.0)
+    made = {}
+    for kind in ("shared", "recompute"):
+        method, ledger = make("ca2vdm", {"prefix_kv": kind}), []
+        method.check(model)
+        made[kind] = far.video(model, method, ledger=ledger)
+        assert flops(ledger, model.price) == flops(plan(map(method.narrow, model.schedule())), model.price)
+    assert torch.equal(made["shared"], far.video(model, Original()))
+    torch.testing.assert_close(made["recompute"], made["shared"], atol=1e-5, rtol=0)
+
+
+def test_the_cost_of_a_kept_prefix_grows_in_proportion_to_the_length_and_of_a_recomputed_one_faster():
+    """The second half of 31 chunks costs as much as the first where keys are kept, but for attention to more keys."""
+
+    def halves(kind):
+        model, method = far.plan(chunks=31, chunk_partition=[1, 2], steps=4), make("ca2vdm", {"prefix_kv": kind})
+        method.check(model)
+        costs = [model.price([entry])[0] for entry in plan(map(method.narrow, model.schedule()))]
+        return sum(costs[len(costs) // 2 :]) / sum(costs[: len(costs) // 2])
+
+    assert halves("shared") < 1.4 and halves("recompute") > 2

@@ -114,11 +114,14 @@ class AnyFlowFAR(FarPlan, Holder):
     def velocity(self, latents: Tensor, row: Row, visit: Visit) -> Tensor:
         x, chunk = latents[row.slots.start : row.slots.stop], row.number(row.slots.start)
         if not row.updating:
-            self._clean(latents, chunk)
+            self._clean(latents, chunk, self.branches)
             return x  # which `advance` does not use
         guidance, rotary = Site("guidance"), self._rotary[0][row.slots.start : row.slots.stop]
 
         def one(x: Tensor, parts: Sequence[Row], branch: str) -> Tensor:
+            if row.renew and chunk:
+                self._clean(latents, chunk - 1, (branch,), whole=True)
+                visit.kept(branch, range(row.slots.start))
             when, text = self._when.of(row.step[0]), self._text[branch]
             x = x.to(self._dtype)
             return step(self.transformer, x, when, text, self._past, chunk, rotary, visit, branch).float()
@@ -133,11 +136,11 @@ class AnyFlowFAR(FarPlan, Holder):
 
         return visit(VELOCITY, x, guided)
 
-    def _clean(self, latents: Tensor, chunk: int) -> None:
-        """The clean pass after `chunk`, in every guidance branch."""
+    def _clean(self, latents: Tensor, chunk: int, branches: Sequence[str], whole: bool = False) -> None:
+        """The clean pass after `chunk`; `whole` computes the keys of all chunks anew."""
         when, x = self._when.of(self.settings.steps), latents.to(self._dtype)
-        for branch in self.branches:
-            clean(self.transformer, x, when, self._text[branch], self._past, chunk, self._rotary, branch)
+        for branch in branches:
+            clean(self.transformer, x, when, self._text[branch], self._past, chunk, self._rotary, branch, whole)
         own = self.chunks.lengths[chunk + 1] * self.prices.full
         self._past.clear_behind(self._past.denoised(chunk + 1)[0] + own)
 

@@ -34,13 +34,17 @@ class Chunks:
         """The number of chunks, from the first, that `chunk` sees in compressed form."""
         return max(0, chunk - (self.limit - 1))
 
-    def renewed(self, chunk: int) -> tuple[range, range]:
+    def renewed(self, chunk: int, whole: bool = False) -> tuple[range, range]:
         """What the clean pass after `chunk` computes: chunks in compressed form, and chunks in full.
+
+        `whole`: all of them, as if no key had been kept.
 
         As soon as a chunk is compressed, the chunks in full after it attend to other keys than before, so all of them
         are computed again. Keys of compressed chunks never change.
         """
         far = self.far(chunk + 1)
+        if whole:
+            return range(far), range(far, chunk + 1)
         return range(max(0, far - 1), far), range(far if far else chunk, chunk + 1)
 
 

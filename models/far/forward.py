@@ -63,17 +63,18 @@ def clean(
     chunk: int,
     rotary: tuple[Tensor, Tensor],
     branch: str,
+    whole: bool = False,
 ) -> None:
-    """Compute and store the keys and values that change when `chunk` is finished.
+    """Compute and store the keys and values that change when `chunk` is finished; with `whole` those of all chunks.
 
     `latents` (slots, C, H, W) and `rotary` (in full, in compressed form) are those of the whole video.
     """
-    far, near = (past.chunks.slots(part.start, part.stop) for part in past.chunks.renewed(chunk))
+    far, near = (past.chunks.slots(part.start, part.stop) for part in past.chunks.renewed(chunk, whole))
     small = embedded(model.far_patch_embedding, latents[far.start : far.stop]) if far else None
     full = embedded(model.patch_embedding, latents[near.start : near.stop])
     h = torch.cat([part.flatten(0, 1) for part in (small, full) if part is not None])[None]
     turn = torch.cat([rotary[1][far.start : far.stop].flatten(0, 1), rotary[0][near.start : near.stop].flatten(0, 1)])
-    start, pieces = past.cleaned(chunk)
+    start, pieces = past.cleaned(chunk, whole)
 
     def attend(block: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return past.attend((branch, block), start, pieces, rotate(q, turn), rotate(k, turn), v)

@@ -72,9 +72,9 @@ class Past:
         start, own = self.start(chunk, self.chunks.far(chunk)), self.chunks.lengths[chunk] * self.full
         return start, [Piece(slice(0, own), start + own + self.padding[chunk])]
 
-    def cleaned(self, chunk: int) -> tuple[int, list[Piece]]:
+    def cleaned(self, chunk: int, whole: bool = False) -> tuple[int, list[Piece]]:
         """For the clean pass after `chunk`: the place of the first computed key, and what every part attends to."""
-        far, near = self.chunks.renewed(chunk)
+        far, near = self.chunks.renewed(chunk, whole)
         seen = self.chunks.far(chunk + 1)
         counts = [self.chunks.lengths[one] * self.small for one in far]
         counts += [self.chunks.lengths[one] * self.full for one in near]

@@ -41,7 +41,8 @@ class Price:
             return 0.0
         count = entry.slots[1] - entry.slots[0]
         queries, seen = count * self.full, self.seen(entry.unit)
-        total = self._ends(count) + self.depth * self._branch("blocks", queries, seen)
+        anew = self._clean(entry.unit - 1, whole=True) if entry.kept[1] else 0.0
+        total = anew + self._ends(count) + self.depth * self._branch("blocks", queries, seen)
         return total - sum(self._saved(site, queries, seen) for site in entry.sites)
 
     def seen(self, chunk: int) -> int:
@@ -67,13 +68,15 @@ class Price:
         }
         return sum(each.values()) if kind == "blocks" else each[kind]
 
-    def _clean(self, chunk: int) -> float:
-        """FLOPs of the clean pass after `chunk`."""
-        far, near = self.chunks.renewed(chunk)
+    def _clean(self, chunk: int, whole: bool = False) -> float:
+        """FLOPs of the clean pass after `chunk`; `whole`: of the keys of all chunks."""
+        far, near = self.chunks.renewed(chunk, whole)
         small = len(self.chunks.slots(far.start, far.stop)) * self.small
-        past = len(self.chunks.slots(0, self.chunks.far(chunk + 1))) * self.small
         first = self.chunks.far(chunk + 1)
-        parts = [(small, past)] if small else []
+        past = len(self.chunks.slots(0, first)) * self.small
+        parts = [
+            (self.chunks.lengths[one] * self.small, len(self.chunks.slots(0, one + 1)) * self.small) for one in far
+        ]
         for one in near:
             seen = past + len(self.chunks.slots(first, one + 1)) * self.full
             parts.append((self.chunks.lengths[one] * self.full, seen))
