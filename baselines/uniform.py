@@ -3,7 +3,8 @@
 It uses as many forwards as a method, but measures no signal. So a method should be better than this control. Order 0
 reuses the last velocity. Orders 1 and 2 extrapolate with Newton's polynomial through the last computed velocities.
 `reuse: increment` adds the latent's last increment instead, as the released FlowCache and TeaCache do on MAGI-1. If
-steps have unequal lengths, that corresponds to another velocity.
+steps have unequal lengths, that corresponds to another velocity. `selective` leaves out frames that a forward need not
+cover, so that the control can be compared with a method that does the same.
 
 Site: velocity.
 Signal: none, a fixed interval.
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from baselines.shared.cadence import check_interval, check_order
-from baselines.shared.schedule import active
+from baselines.shared.schedule import NEEDS, active, check_selective, narrowed
 from engine.forecast import newton
 from engine.history import History, column, steps_of
 from engine.knob import Knob
@@ -38,6 +39,7 @@ class Uniform(Method):
     interval: float  # one row in `interval` is computed; raising it: faster, larger errors; 2.5 alternates 2 and 3
     order: int = 0  # order of the extrapolation; raising it: better on a smooth trajectory, amplifies noise more
     reuse: str = "velocity"  # at order 0: the "velocity", or the last "increment" of the latent, for any step length
+    selective: str = "none"  # slots that a forward covers: none | prefix (no waiting frames) | exact (block-causal)
 
     decided_by = "schedule"
     knobs = (Knob("interval", 1.0, 50.0),)
@@ -49,7 +51,15 @@ class Uniform(Method):
             raise ValueError(f"order is 0, 1 or 2, got {self.order}")
         if self.reuse not in ("velocity", "increment") or (self.reuse == "increment" and self.order):
             raise ValueError(f"want reuse=velocity, or increment at order 0; got {self.reuse!r} at order {self.order}")
+        check_selective(self.selective)
         self.reset()
+
+    @property
+    def requires(self) -> frozenset[str]:
+        return NEEDS[self.selective]
+
+    def narrow(self, row: Row) -> Row:
+        return narrowed(row, self.selective)
 
     def check(self, model: Capabilities) -> None:
         super().check(model)
