@@ -13,6 +13,8 @@ from reports import (
     disagreements,
     figures,
     formats,
+    frontier,
+    frontier_figure,
     page,
     paper,
     paper_layout,
@@ -61,6 +63,7 @@ def build(report: Report, send: bool = False) -> Path:
             style.save(figure, folder / "figures", artefact.name)
         drawn.append(page.Drawn(artefact.name, "", artefact.title, figure is not None, artefact.experiment))
     ablations.write(report, folder / "tables")
+    frontier.write(report, folder / "tables")
     paper.write(report, folder)
     disagreements.write(folder / "tables")
     previews.write(report.study.records, folder)
@@ -82,3 +85,5 @@ def draw(report: Report) -> Iterator[tuple[str, str, str, Figure | None]]:
         yield "memory", model, "Peak memory of a video.", curves.memory(frame, model)
         yield "timeline", model, TIMELINE, curves.timeline(study, model)
         yield "drift", model, DRIFT, curves.drift(study, model)
+        if found := frontier.curves(report, model):
+            yield "frontier", model, frontier_figure.CAPTION, frontier_figure.figure(found)

@@ -107,6 +107,7 @@ def test_the_verdict_says_how_fast_how_close_and_whether_it_is_significant(resul
     assert "prompts.limit=16" in advice(report)
 
 
+@pytest.mark.slow
 def test_a_report_is_drawn_once_for_the_same_records(drawn, capsys, monkeypatch):
     page = drawn / "report" / "index.html"
     before = page.stat().st_mtime_ns

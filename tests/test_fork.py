@@ -49,6 +49,7 @@ def test_the_forked_child_has_a_cuda_that_nobody_touched(tmp_path):
     assert child(tmp_path) == ["False", "False"]
 
 
+@pytest.mark.slow
 def test_a_child_of_a_parent_that_touched_cuda_is_executed_afresh(tmp_path):
     import torch
 

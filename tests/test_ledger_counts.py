@@ -28,7 +28,10 @@ def skyreels(request):
     return model
 
 
-@pytest.fixture(scope="module", params=[{}, {"distill": False}], ids=["distilled", "base"])
+BASE = pytest.param({"distill": False}, id="base", marks=pytest.mark.slow)  # three guidance branches: 4 s a method
+
+
+@pytest.fixture(scope="module", params=[pytest.param({}, id="distilled"), BASE])
 def chunks(request):
     return magi1(**request.param, height=16, width=16, frames=24)
 
@@ -59,6 +62,13 @@ def test_skyreels_counts_what_the_stock_forward_runs_for_the_same_decisions(name
 def test_magi1_counts_what_it_runs(name, chunks):
     count, ledger = measured(chunks, skipping(name, "magi1"))
     assert count == pytest.approx(flops(ledger, chunks.price)[0], rel=WITHIN)
+
+
+@pytest.mark.parametrize("name", ["scope", "delta_dit", "taylorseer"])
+def test_magi1s_base_model_counts_what_it_runs_at_every_kind_of_site(name):
+    model = magi1(distill=False, height=16, width=16, frames=24)
+    count, ledger = measured(model, skipping(name, "magi1"))
+    assert count == pytest.approx(flops(ledger, model.price)[0], rel=WITHIN)
 
 
 @pytest.mark.parametrize("decide_per", ["row", "unit"])

@@ -283,6 +283,7 @@ def test_an_empty_folder_and_one_of_invalid_videos_make_a_report(tmp_path, capsy
     assert "every frame is black" in page and "every frame is black" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_records_of_other_schemas_are_read_or_named(tmp_path):
     store = make_store(tmp_path, cells=ORIGINAL | SCOPE, videos=False)
     older, newer = [r for r in store.records() if r.run["method"] == "scope"][:2]

@@ -336,6 +336,7 @@ def test_prompts_stay_text_and_nothing_is_fetched_from_elsewhere(browser, page):
 
 
 @needs_browser
+@pytest.mark.slow
 def test_four_hundred_videos_open_in_two_seconds(browser, tmp_path):
     make_store(tmp_path, prompts=[f"prompt {n}" for n in range(57)], videos=False)
     page = tmp_path / "report" / "index.html"

@@ -35,6 +35,7 @@ def peak(memory, model, method, text):
     return highest, memory.live - before
 
 
+@pytest.mark.slow
 def test_the_peak_of_a_video_does_not_depend_on_what_ran_before(skyreels):
     model, text = skyreels
     with SimulatedMemory() as memory:

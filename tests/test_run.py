@@ -285,6 +285,7 @@ def test_running_again_does_nothing(swept, menu):
     assert {path: path.stat().st_mtime_ns for path in (results / "tiny").rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_other_settings_are_other_videos_beside_the_first(swept, menu):
     _, results = swept
     count = len(records(results))

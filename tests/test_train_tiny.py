@@ -170,6 +170,7 @@ def small_config(tmp_path: Path) -> DictConfig:
         return compose("skyreels_tiny", overrides)
 
 
+@pytest.mark.slow
 def test_training_writes_a_folder_that_the_stock_pipeline_runs(tmp_path: Path) -> None:
     config = small_config(tmp_path)
     train_tiny.write_folder(train_tiny.build(config, Path(config.work)), Path(config.out))

@@ -77,6 +77,7 @@ def test_videos_made_in_turn_are_those_of_cells_done_one_after_the_other(in_turn
         assert record.config | {"results": ""} == other.config | {"results": ""}
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_goes_on_where_it_was(menu, tmp_path, monkeypatch):
     real, begun = making.video, []
 
@@ -98,6 +99,7 @@ def test_an_interrupted_sweep_goes_on_where_it_was(menu, tmp_path, monkeypatch):
     assert order(records(tmp_path)) == [*first, ("a dog", "original"), ("a dog", "uniform"), ("a dog", "pab")]
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_warmed_up_costs_its_own_cell(menu, tmp_path, monkeypatch):
     real = making.warm_up
 

@@ -1,0 +1,232 @@
+"""Quality against cost: each method over its main setting, its FLOPs speedup at equal PSNR, and the Pareto front.
+
+    curve       the lines of one model and method that differ in numbers only (thresholds, intervals, budgets)
+    points      of a curve: (geometric mean of the FLOPs speedup, mean PSNR), over the prompts that all curves have
+    at L dB     the largest speedup at which the curve, a line through its points in log speedup, has a PSNR of L
+    interval    2.5 % to 97.5 % of the same in 2,000 resamples of the prompts; one resample is used for all curves, so
+                the ratio of two curves is paired
+
+A curve whose slowest point is below L, or whose fastest point is above L, has a bound instead of a value: "< 1.8" or
+"> 6.3". In a resample a bound counts as the value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.stats import bootstrap
+
+from reports.formats import pipes, tabular
+from reports.line import Line
+from reports.records import label
+from reports.report import Report
+from reports.statistics import LEVEL
+from store import writing
+
+LEVELS = (45.0, 40.0, 36.0, 32.0)  # dB
+FEWEST = 3  # points of a curve; with fewer there is none
+RESAMPLES = 2000
+FORMULAS = ("order",)  # numbers that choose a formula, so lines that differ in them are different curves
+TITLE = "FLOPs speedup at equal PSNR"
+LEGEND = (
+    f"Interpolated between settings of a method; brackets: {100 * LEVEL:.0f} % bootstrap interval over prompts. "
+    "< and >: all settings of the method are below, or above, this PSNR at the given speedup."
+)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One method over its main setting. Arrays have a line per prompt and a column per setting, slowest first."""
+
+    model: str
+    method: str
+    name: str
+    speedups: np.ndarray  # (prompts, settings), FLOPs of the Original over the method's
+    psnr: np.ndarray  # (prompts, settings), dB
+
+    @property
+    def points(self) -> list[tuple[float, float]]:
+        """(speedup, PSNR) of each setting."""
+        return list(zip(np.exp(np.log(self.speedups).mean(0)), self.psnr.mean(0), strict=True))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The FLOPs speedup of a curve at one PSNR."""
+
+    value: float
+    low: float
+    high: float
+    bound: str = ""  # "<" or ">" if the curve does not reach this PSNR
+
+    def __str__(self) -> str:
+        ends = f" [{self.low:.2f}, {self.high:.2f}]" if self.low < self.high else ""
+        return f"{self.bound} {self.value:.2f}×".lstrip() + (ends if not self.bound else "")
+
+
+def curves(report: Report, model: str) -> list[Curve]:
+    """The curves of a model, by method; empty if no method has `FEWEST` scored settings.
+
+    All have the same prompts. Lines of reference methods and lines that are marked for their prompts are left out.
+    """
+    groups: dict[tuple[str, str, tuple], list[Line]] = {}
+    for line in report.lines:
+        if line.model == model and line.ranked and line.known("psnr"):
+            groups.setdefault((line.method, kind_of(line.speed), fixed(line.changed)), []).append(line)
+    groups = {key: lines for key, lines in groups.items() if len(lines) >= FEWEST}
+    values = {key: [_values(line) for line in lines] for key, lines in groups.items()}
+    common = sorted(set.intersection(*(set(own) for lines in values.values() for own in lines)) if values else ())
+    if not common:
+        return []
+    shared = set.intersection(*(set(key[2]) for key in groups))
+    return [
+        _curve(model, key, [[own[prompt] for prompt in common] for own in lines], shared)
+        for key, lines in values.items()
+    ]
+
+
+def kind_of(speed: str) -> str:
+    """The name of an operating point without its number; slow, fast and none are points of one curve.
+
+    >>> kind_of("forwards12"), kind_of("fast"), kind_of("paper")
+    ('forwards', '', 'paper')
+    """
+    return "" if speed in ("slow", "fast", "none", "") else re.sub(r"\d+", "", speed)
+
+
+def fixed(changed: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
+    """The settings that a curve does not vary: those that are no numbers of the method, and `FORMULAS`.
+
+    >>> fixed({"method.threshold": 0.1, "method.order": 1, "method.selective": "exact", "model.frames": 97})
+    (('method.order', '1'), ('method.selective', 'exact'), ('model.frames', '97'))
+    """
+    number = (int, float)
+    return tuple(
+        (name, str(value))
+        for name, value in sorted(changed.items())
+        if not isinstance(value, number)
+        or isinstance(value, bool)
+        or not name.startswith("method.")
+        or name.rpartition(".")[2] in FORMULAS
+    )
+
+
+def _values(line: Line) -> dict[tuple[str, str], tuple[float, float]]:
+    """(FLOPs speedup, PSNR) of each valid video, by prompt and Original; identical videos have infinite PSNR."""
+    chosen = line.valid[line.valid["psnr"].notna() & (line.valid["reference"] != "")]
+    columns = (chosen[name] for name in ("prompt", "reference", "flops_speedup", "psnr"))
+    return {(prompt, key): (speedup, psnr) for prompt, key, speedup, psnr in zip(*columns, strict=True)}
+
+
+def _curve(model: str, key: tuple[str, str, tuple], lines: list[list[tuple[float, float]]], shared: set) -> Curve:
+    method, speed, settings = key
+    variant = ", ".join(f"{name.rpartition('.')[2]}={value}" for name, value in settings if (name, value) not in shared)
+    values = np.array(lines)  # (settings, prompts, 2)
+    order = np.argsort(np.log(values[..., 0]).mean(1))
+    name = label({"method": method, "speed": "paper" if speed == "paper" else "", "variant": variant})
+    return Curve(model, method, name, values[order, :, 0].T, values[order, :, 1].T)
+
+
+def at(points: Sequence[tuple[float, float]], level: float) -> tuple[float, str]:
+    """The largest speedup at which a line through points, slowest first, has a PSNR of `level`, and "", "<" or ">".
+
+    >>> at([(2.0, 50.0), (4.0, 40.0), (8.0, 30.0)], 40.0), at([(2.0, 50.0), (4.0, 40.0)], 52.0)
+    ((4.0, ''), (2.0, '<'))
+    >>> round(at([(2.0, 50.0), (8.0, 30.0)], 40.0)[0], 6), at([(2.0, 50.0), (4.0, 40.0)], 36.0)
+    (4.0, (4.0, '>'))
+    """
+    if points[-1][1] > level:
+        return float(points[-1][0]), ">"
+    for (slow, above), (fast, below) in reversed(list(pairwise(points))):
+        if above >= level >= below:
+            share = 0.0 if np.isinf(above) or above == below else (above - level) / (above - below)
+            return float(np.exp(np.log(slow) + share * (np.log(fast) - np.log(slow)))), ""
+    return float(points[0][0]), "<" if points[0][1] < level else ""
+
+
+def _means(curve: Curve, chosen: np.ndarray) -> list[tuple[float, float]]:
+    means = np.exp(np.log(curve.speedups[chosen]).mean(0)), curve.psnr[chosen].mean(0)
+    return list(zip(*means, strict=True))
+
+
+def reading(curve: Curve, level: float) -> Reading:
+    """The speedup of a curve at a PSNR, with its interval; with one prompt the interval is NaN."""
+    value, bound = at(curve.points, level)
+    return Reading(value, *_ends(len(curve.psnr), lambda chosen: at(_means(curve, chosen), level)[0]), bound)
+
+
+def ratio(first: Curve, other: Curve, level: float) -> Reading:
+    """The speedup of `first` over that of `other` at a PSNR, paired over prompts."""
+
+    def apart(chosen: np.ndarray) -> float:
+        return at(_means(first, chosen), level)[0] / at(_means(other, chosen), level)[0]
+
+    (own, low), (theirs, high) = at(first.points, level), at(other.points, level)
+    bound = {(">", ""): ">", ("", "<"): ">", ("<", ""): "<", ("", ">"): "<", ("", ""): ""}.get((low, high), "?")
+    return Reading(own / theirs, *_ends(len(first.psnr), apart), bound)
+
+
+def _ends(prompts: int, statistic) -> tuple[float, float]:
+    """The ends of the percentile interval of a statistic of the indices of prompts."""
+    if prompts < 2:
+        return float("nan"), float("nan")
+    found = bootstrap(
+        (np.arange(prompts),),
+        lambda chosen: statistic(np.asarray(chosen, int)),
+        vectorized=False,
+        n_resamples=RESAMPLES,
+        confidence_level=LEVEL,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return float(found.low), float(found.high)
+
+
+def front(found: Sequence[Curve]) -> list[tuple[Curve, float, float]]:
+    """The settings (curve, speedup, PSNR) that no other setting beats in both, the fastest first."""
+    every = [(curve, speedup, psnr) for curve in found for speedup, psnr in curve.points]
+    kept: list[tuple[Curve, float, float]] = []
+    for curve, speedup, psnr in sorted(every, key=lambda point: (-point[1], -point[2])):
+        if not kept or psnr > kept[-1][2]:
+            kept.append((curve, speedup, psnr))
+    return kept
+
+
+def table(found: Sequence[Curve]) -> pd.DataFrame:
+    """A line per curve, the fastest at the middle levels first: model, method, name, settings, prompts, each level."""
+    lines = []
+    for curve in found:
+        read = {f"{level:g} dB": reading(curve, level) for level in LEVELS}
+        place = sum(np.log(one.value) for one in list(read.values())[1:3])
+        told = {name: str(one) for name, one in read.items()}
+        lines.append((place, {"method": curve.name, "settings": curve.psnr.shape[1], **told}))
+    return pd.DataFrame([line for _, line in sorted(lines, key=lambda pair: -pair[0])])
+
+
+def write(report: Report, folder: Path) -> None:
+    """Write `frontier_<model>` as csv, markdown and LaTeX for every model that has curves."""
+    for model in report.study.models:
+        found = curves(report, model)
+        if len(found) < 2:
+            continue
+        shown, under = table(found), [f"{TITLE}, {model}, {len(found[0].psnr)} prompts.", LEGEND]
+        numbers = pd.DataFrame([
+            {"curve": curve.name, "flops_speedup": speedup, "psnr": psnr}
+            for curve in found
+            for speedup, psnr in curve.points
+        ])  # fmt: skip
+        name = f"frontier_{model}"
+        texts = {
+            "csv": numbers.to_csv(index=False, float_format="%.6g"),
+            "md": "\n\n".join([f"## {under[0]}", pipes(shown), LEGEND]) + "\n",
+            "tex": tabular(shown, name, " ".join(under), left=1),
+        }
+        for suffix, text in texts.items():
+            with writing(folder / f"{name}.{suffix}") as draft:
+                draft.write_text(text, encoding="utf-8")

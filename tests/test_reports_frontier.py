@@ -1,0 +1,72 @@
+"""Speedup at equal PSNR: interpolation, bounds, paired intervals, the Pareto front, and which lines form a curve."""
+
+import numpy as np
+import pytest
+
+from reports.frontier import Curve, at, curves, fixed, front, ratio, reading, table
+from reports.frontier_figure import figure
+from reports.report import read
+from tests import synthetic
+
+
+def made(name: str, speedups: list[float], psnr: list[float], spread: float = 0.0, prompts: int = 8) -> Curve:
+    """A curve whose prompts differ by a shift in dB that all its settings share."""
+    shift = spread * np.linspace(-1, 1, prompts)[:, None]
+    return Curve("tiny", name, name, np.tile(speedups, (prompts, 1)), np.array(psnr) + shift)
+
+
+def test_the_speedup_at_a_level_is_interpolated_in_its_logarithm():
+    assert at([(1.5, 50.0), (6.0, 30.0)], 40.0) == (pytest.approx(3.0), "")
+    assert at([(1.5, np.inf), (6.0, 30.0)], 40.0) == (1.5, "")  # identical videos: the faster end is not credited
+
+
+def test_of_a_curve_that_rises_again_the_fastest_crossing_counts():
+    assert at([(2.0, 44.0), (3.0, 35.0), (4.0, 42.0), (5.0, 38.0)], 40.0)[0] == pytest.approx(np.sqrt(20))
+
+
+def test_a_level_outside_of_the_settings_gives_a_bound():
+    curve = made("a", [2.0, 4.0], [44.0, 38.0])
+    assert str(reading(curve, 45.0)) == "< 2.00×" and str(reading(curve, 32.0)) == "> 4.00×"
+
+
+def test_the_interval_of_one_curve_is_as_wide_as_its_prompts_and_the_ratio_of_two_is_paired():
+    slow = made("slow", [2.0, 4.0, 8.0], [50.0, 40.0, 30.0], spread=4.0)
+    fast = made("fast", [4.0, 8.0, 16.0], [50.0, 40.0, 30.0], spread=4.0)
+    one = reading(slow, 40.0)
+    assert one.low < 4.0 < one.high and one.value == pytest.approx(4.0)
+    apart = ratio(fast, slow, 40.0)
+    assert (apart.value, apart.low, apart.high) == pytest.approx((2.0, 2.0, 2.0))  # the prompts' shift cancels
+
+
+def test_one_prompt_has_no_interval():
+    assert np.isnan(reading(made("a", [2.0, 4.0], [44.0, 36.0], prompts=1), 40.0).low)
+
+
+def test_the_front_holds_what_no_other_setting_beats_in_both():
+    a, b = made("a", [2.0, 4.0], [50.0, 40.0]), made("b", [3.0, 5.0], [38.0, 41.0])
+    assert [(curve.name, round(speedup, 6)) for curve, speedup, _ in front([a, b])] == [("b", 5.0), ("a", 2.0)]
+
+
+def test_lines_that_differ_in_a_choice_are_other_curves_and_lines_that_differ_in_a_threshold_are_not():
+    assert fixed({"method.threshold": 0.1}) == fixed({"method.threshold": 0.2, "method.warmup": 3}) == ()
+    assert fixed({"method.order": 0}) != fixed({"method.order": 1})
+    assert fixed({"method.per_branch": True}) != ()
+
+
+def test_the_table_names_the_fastest_curve_first_and_the_figure_draws_every_curve():
+    a, b = made("a", [2.0, 4.0, 6.0], [50.0, 40.0, 30.0]), made("b", [3.0, 6.0, 9.0], [50.0, 40.0, 30.0])
+    assert list(table([a, b])["method"]) == ["b", "a"] and table([a, b])["40 dB"][0].startswith("6.00×")
+    texts = {text.get_text() for text in figure([a, b]).axes[0].texts}
+    assert {"a", "b"} <= texts and figure([a]) is None
+
+
+def test_three_settings_of_a_method_are_a_curve_and_two_are_none(tmp_path):
+    for n, share in enumerate((0.6, 0.4, 0.3)):
+        cells = {("original", None): (2.0, 1.0, 0.0), ("teacache", "fast"): (1.0, share, 0.02 * (n + 1))}
+        changed = {"method.threshold": 0.1 * (n + 1)}
+        synthetic.make_store(tmp_path, cells=cells, videos=False, changed=changed)
+    synthetic.make_store(tmp_path, cells={("scope", "slow"): (1.0, 0.3, 0.1), ("scope", "fast"): (1.0, 0.2, 0.2)})
+    (only,) = curves(read(tmp_path), "skyreels_tiny")
+    assert only.name == "TeaCache" and only.psnr.shape == (3, 3)
+    assert [speedup for speedup, _ in only.points] == pytest.approx([1 / 0.6, 1 / 0.4, 1 / 0.3])
+    assert list(only.psnr[0]) == sorted(only.psnr[0], reverse=True)
