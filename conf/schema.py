@@ -104,6 +104,7 @@ class Run:
     score: bool = True  # compute PSNR, SSIM, LPIPS and validity; `python -m eval RESULTS` does it later
     report: bool | str = True  # single: also one zip to send, with all videos
     retry_failed: bool = False
+    time_again: float = 600.0  # seconds that a command may take to time Originals again beside late videos; 0: never
     isolate: bool = True  # use a separate process, so that after a segfault or a kill only one video is lost
     shard: str = "1/1"  # i/n: only the i-th of n parts of the prompts; n jobs can share a cell
     budget_gpu_hours: float = 0.0  # a more expensive sweep is not started; 0: no limit
@@ -123,6 +124,8 @@ class Run:
             read_target(self.target)
         one_of("report", self.report, (True, False, "single"), "true, false, or single (one zip to send)")
         one_of("offload", self.offload, ("none", "text"), "none, or text (the text encoder on the CPU)")
+        if not self.time_again >= 0:
+            raise ConfigError(f"time_again={self.time_again}: want seconds of at least 0 (0 times no Original again)")
         if self.tries < 1:
             raise ConfigError(f"tries={self.tries}: want at least 1 schedule to try")
         if not (self.pflops > 0 and self.budget_gpu_hours >= 0):

@@ -1,4 +1,4 @@
-"""Numbers that may come from the machine and not from the method: small speedups, and memory on a CPU."""
+"""Numbers that may come from the machine and not from the method: small speedups, memory on a CPU, late times."""
 
 from __future__ import annotations
 
@@ -55,6 +55,12 @@ def notes(study: Study, lines: Sequence[Line]) -> list[str]:
         f"{line.name} on {line.model}: {mark}; it may come from the machine and not from the method."
         for line in lines
         for mark in line.marked(Kind.REPEAT_SPEED)
+    ]
+    found += [
+        f"{line.name} on {line.model}: for {int(line.valid['again_s'].notna().sum())} of its {len(line.valid)} videos "
+        "the Original was timed again beside it, because its first time was taken much earlier or under another load."
+        for line in lines
+        if line.valid["again_s"].notna().any()
     ]
     return found + [ON_CPU] * any(_on_cpu(study, line) for line in lines) + float32(study, lines)
 

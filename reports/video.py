@@ -52,6 +52,8 @@ COLUMNS = [
     "device",
     "changed",
     "diverged",
+    "again_s",  # seconds of its Original, timed again beside it; NaN if it was not
+    "again_denoise_s",
     *NUMBERS,
 ]
 
@@ -132,7 +134,10 @@ def _outcome(record: Record, quality: Mapping[str, Any]) -> dict[str, Any]:
 def _numbers(run: Mapping[str, Any], quality: Mapping[str, Any]) -> dict[str, float]:
     """`NUMBERS`: seconds, FLOPs, bytes, counts and similarities; NaN if the record has none."""
     seconds, memory, flops = (run.get(name) or {} for name in ("seconds", "peak_memory", "flops"))
+    again = (run.get("original_again") or {}).get("seconds") or {}
     return {
+        "again_s": _seconds(again),
+        "again_denoise_s": number(again.get("denoise")),
         "time_s": _seconds(seconds),
         **{f"{part}_s": number(seconds.get(part)) for part in ("denoise", "decode", "text")},
         "flops": executed(run),

@@ -20,6 +20,7 @@ from engine.weights import WeightsError
 from store import FULL, STALE, Record, Store
 from sweep.cell import Cell, Job, identity, label
 from sweep.events import DeviceLost, Notify, nobody, wanted
+from sweep.time_again import TimedAgain, again
 from sweep.turns import Turn, turns
 
 resident = Resident()  # the weights that this process has in memory
@@ -40,6 +41,7 @@ def make(cells: Sequence[Cell], store: Store, notify: Notify = nobody, lost: Map
     """
     todo = lacking(cells, store, notify, lost or {})
     ready, todo = prepare(todo, store, notify)
+    ready.timed = TimedAgain(cells[0].run.time_again)
     told = -TELL
     while todo:
         busy = []
@@ -130,6 +132,7 @@ class Ready:
     texts: Any = None  # the embeddings of their prompts
     text_seconds: float = 0.0  # per prompt
     warm: dict[int, float] = field(default_factory=dict)  # id of a model: seconds of its warm-up
+    timed: TimedAgain = field(default_factory=lambda: TimedAgain(0.0))
 
 
 def prepare(todo: list[Turn], store: Store, notify: Notify) -> tuple[Ready, list[Turn]]:
@@ -171,6 +174,26 @@ def _spent(made: Produced, text: float, warmup: float) -> dict[str, Any]:
     }
 
 
+def timed_again(job: Job, cell: Cell, store: Store, ready: Ready, notify: Notify) -> dict[str, Any]:
+    """The times of the Original beside the video of `job`, if they are taken anew (sweep/time_again.py)."""
+    first = job.reference
+    if first is None or not ready.timed.bound:
+        return {}
+    record = store.find(first.model.name, first.name, first.speed, first.key)
+
+    def run() -> Produced:
+        notify("say", f"{first.model.name} {first.label} {first.key} is timed again beside {job.label}")
+        resident.ready(first.model)
+        text = first.model.conditioning(first.prompt, ready.texts)
+        if id(first.model) not in ready.warm:
+            ready.warm[id(first.model)] = warm_up(first.model, text)
+        return again(first.model, first.method, text, first.seed)
+
+    found = ready.timed.beside(record, run)
+    resident.ready(job.model)
+    return found
+
+
 def video(job: Job, cell: Cell, store: Store, ready: Ready, on_row: Any, notify: Notify = nobody) -> Record:
     """Generate one video into the store. An error is recorded and does not stop other videos, except DeviceLost."""
     from eval.video import read, write_lossless, write_preview
@@ -186,6 +209,7 @@ def video(job: Job, cell: Cell, store: Store, ready: Ready, on_row: Any, notify:
 
         try:
             resident.ready(model)
+            beside = timed_again(job, cell, store, ready, notify)
             made = produce(model, job.method, model.conditioning(job.prompt, ready.texts), job.seed, sink, on_row)
         except Exception as error:
             full = next((e for e in _chain(error) if isinstance(e, OSError) and e.errno in FULL), None)
@@ -198,7 +222,7 @@ def video(job: Job, cell: Cell, store: Store, ready: Ready, on_row: Any, notify:
         else:
             write(made.ledger, stage.path / "trace.jsonl")
             stage.run |= account(model, made, cell.base) | _spent(made, ready.text_seconds, ready.warm[id(model)])
-            stage.run |= {"status": "invalid" if made.reason else "ok", "reason": made.reason}
+            stage.run |= {"status": "invalid" if made.reason else "ok", "reason": made.reason} | beside
         if not broken:
             forget(model, job.method)  # also after a failure, so that an out-of-memory error affects one video
         (stage.path / "config.yaml").write_text(cell.yaml, encoding="utf-8")

@@ -1,16 +1,22 @@
 """Cells of one model take turns, prompt by prompt: the order, what stays as it was, and what a fault costs."""
 
+import os
 from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 
 import sweep.make_videos as making
+from reports.records import load
 from store import Store
 from sweep.cell import VIDEOS, Cell, Order
 from sweep.run_cell import perform
 from sweep.supervisor import Supervisor
+from sweep.time_again import TimedAgain
 from sweep.turns import grouped, named, turns
 from tests.deadly import write_menu
 from tests.test_run import call, records
@@ -175,6 +181,50 @@ def test_turns_go_by_seed_then_prompt_then_cell_and_nothing_twice():
         *("o03", "other_seed03", "o23", "other_seed23"),
     ]
     assert next(turns([first, second])).cell is first, "an Original belongs to the first cell that needs it"
+
+
+def test_an_original_is_timed_again_beside_a_late_video_and_the_speedup_divides_by_it(in_turn, menu, monkeypatch):
+    results = in_turn[0].path.parents[2]
+    monkeypatch.setattr("sweep.time_again.LATE", -1.0)  # every earlier Original counts as late
+    said = call(*words(menu, results, "uniform", "method.interval=3"))
+    assert said.status == 0 and said.out.count("is timed again beside") == 2
+    late = [r for r in records(results) if r.run["changed"].get("method.interval") == 3]
+    assert len(late) == 2 and all(set(r.run["original_again"]) == {"seconds", "began", "load"} for r in late)
+    assert len([r for r in records(results) if r.run["method"] == "original"]) == 2  # no further record
+    videos = load(results).videos.set_index("key")
+    for record in late:
+        seconds = record.run["original_again"]["seconds"]
+        own = record.run["seconds"]
+        assert seconds["total"] == pytest.approx(seconds["denoise"] + seconds["decode"])
+        assert videos["speedup"][record.path.name] == pytest.approx(seconds["total"] / own["total"])
+        assert videos["speedup_denoise"][record.path.name] == pytest.approx(seconds["denoise"] / own["denoise"])
+    early = [r for r in records(results) if r.run["method"] in ("pab", "original")]
+    assert not any("original_again" in r.run for r in early)
+
+
+def test_the_time_that_originals_are_timed_again_is_bounded_and_a_recent_one_is_not(monkeypatch):
+    now = {"began": datetime.now(UTC).isoformat(), "load": psutil.getloadavg()}
+    old = {"began": "2020-01-01T00:00:00.000+00:00", "load": psutil.getloadavg()}
+    cost = SimpleNamespace(seconds=2.0)
+
+    def run():
+        return SimpleNamespace(reason="", denoise=cost, decode=cost)
+
+    def record(key, given):
+        seconds = {"denoise": 2.0, "decode": 2.0}
+        return SimpleNamespace(status="ok", path=Path(key), run={**given, "seconds": seconds})
+
+    timed = TimedAgain(9.0)
+    assert timed.beside(record("a", now), run) == {} and timed.beside(None, run) == {}
+    assert timed.beside(record("a", {}), run) == {}  # from before these times were recorded
+    first = timed.beside(record("a", old), run)
+    assert first["original_again"]["seconds"]["total"] == 4.0
+    assert timed.beside(record("a", old), run) == first and timed.spent == 4.0  # a method later: the same times
+    assert timed.beside(record("b", old), run) and timed.spent == 8.0
+    assert timed.beside(record("c", old), run) == {}  # 4 s more than the bound
+    busy = {"began": now["began"], "load": (psutil.getloadavg()[0] + 1 + (os.cpu_count() or 1), 0, 0)}
+    assert TimedAgain(9.0).beside(record("d", busy), run)
+    assert TimedAgain(0.0).beside(record("d", busy), run) == {}
 
 
 def test_a_setting_has_one_backbone_while_it_is_in_use_however_many_there_are(menu, tmp_path):
