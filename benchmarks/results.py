@@ -1,7 +1,8 @@
-"""Writes docs/results.md, and the main table of README.md, from records: who wins at which cost on the small models.
+"""Writes docs/results.md, its figures and README's main table from records: the speedup of every method at equal PSNR.
 
-    python -m benchmarks.results RESULTS     exports the records of RESULTS to docs/results.jsonl.gz, then writes both
-    python -m benchmarks.results             writes both again from docs/results.jsonl.gz
+    python run.py experiment=frontier results=RESULTS
+    python -m benchmarks.results RESULTS     exports the records of RESULTS to docs/results.jsonl.gz, then writes all
+    python -m benchmarks.results             writes all again from docs/results.jsonl.gz
 
 Every number and every comparison is computed from the records; tests/test_results.py keeps both texts equal to them.
 """
@@ -13,12 +14,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from reports import read
+from reports import frontier, read, style
+from reports.formats import pipes
+from reports.frontier import LEVELS, Curve, Reading, front, ratio, table
+from reports.frontier_figure import figure
 from reports.line import Line, shown
 from reports.metric import BY_NAME
-from reports.paired import Finding, Pair, compare
 from reports.report import Report
-from reports.statistics import FEWEST
 from store import Store, bundle
 from terminal import tolerate
 
@@ -26,18 +28,21 @@ ROOT = Path(__file__).parents[1]
 BUNDLE, PAGE, README = ROOT / "docs" / "results.jsonl.gz", ROOT / "docs" / "results.md", ROOT / "README.md"
 BEGIN, END = "<!-- results: python -m benchmarks.results -->", "<!-- end of results -->"
 COLUMNS = ("flops_speedup", "psnr", "ssim", "lpips")
-SHORT = ("flops_speedup", "psnr", "lpips")  # of README's table
+COMPARED = (45.0, 40.0, 36.0)  # dB, of the comparisons
 WANTED = 16  # prompts
-UNSCORED = "The quality of these videos has not been scored."
-QUALITY = ("psnr", "lpips")  # of the comparisons
-QUESTIONS = {  # what is asked: the lines that answer it
-    "SCOPE against the Original with fewer steps": (("SCOPE fast",), ("Original, fewer steps",)),
+OWN = "ramp"  # the method that the first question is about
+QUESTIONS = {  # what is asked: the beginning of the names of the curves that answer it, and what they are compared with
+    "A fixed schedule fitted to the model (ramp) against all other methods": ((OWN,), ()),
+    "SCOPE against the Original with fewer steps": (("SCOPE",), ("Original, fewer steps",)),
+    "SCOPE against a fixed schedule: every k-th step": (("SCOPE",), ("Uniform",)),
+    "What adaptivity adds to the best fixed schedule (budget)": (("SCOPE",), ("budget",)),
     "Prediction against reuse: TaylorSeer against TeaCache": (("TaylorSeer",), ("TeaCache",)),
     "SCOPE against prediction without a signal: TaylorSeer": (("SCOPE",), ("TaylorSeer",)),
-    "SCOPE against reuse that each chunk decides: FlowCache": (("SCOPE",), ("FlowCache",)),
-    "SCOPE against a fixed schedule: every k-th step": (("SCOPE",), ("Uniform",)),
-    "A fixed schedule that predicts against one that reuses": (("Uniform (order=1",), ("Uniform (interval",)),
 }
+LEGEND = (
+    "Each method over its main setting, interpolated to the PSNR of the column. Brackets: 95 % bootstrap interval over "
+    "prompts. <, >: every setting of the method is below, or above, this PSNR, at this speedup."
+)
 CAUTION = """
 * **No order of methods at full size.** The small models have 2 million parameters, 64 × 64 pixels and scenes of one
   moving shape. The velocity of a large model changes along the trajectory in another way, so thresholds and the order
@@ -51,7 +56,7 @@ CAUTION = """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the texts; returns 0."""
+    """Write the texts and figures; returns 0."""
     tolerate()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given:
@@ -60,6 +65,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report = read(BUNDLE)
     PAGE.write_text(page(report), encoding="utf-8")
     README.write_text(inserted(README.read_text(encoding="utf-8"), report), encoding="utf-8")
+    for model in report.study.models:
+        drawn = figure(frontier.curves(report, model))
+        if drawn is not None:
+            style.save(drawn, PAGE.parent, f"frontier_{model}")
+            (PAGE.parent / f"frontier_{model}.svg").unlink()
     return 0
 
 
@@ -67,30 +77,41 @@ def page(report: Report) -> str:
     """docs/results.md."""
     parts = ["# Results on the small models", _head(report)]
     for model, lines in report.by_model():
-        chosen = ordered(lines)
-        if not any(line.known("psnr") for line in chosen):
-            parts += [f"## {model}", _setting(report, chosen), _table(chosen, COLUMNS[:1]), UNSCORED]
-            continue
-        parts += [f"## {model}", _setting(report, chosen), _table(chosen, COLUMNS, intervals=True)]
-        parts += ["### Who wins at which cost", _winners(chosen), "### What surprised", _answers(chosen)]
+        chosen, found = ordered(lines), frontier.curves(report, model)
+        parts += [f"## {model}", _setting(report, chosen)]
+        if found:
+            parts += ["### FLOPs speedup at equal PSNR", pipes(table(found)), LEGEND]
+            parts += [f"![PSNR against FLOPs speedup of every method](frontier_{model}.png)"]
+            parts += ["### Pareto front", _front(found), "### What surprised", _answers(found)]
+        parts += ["### All settings", _table(chosen)]
     return "\n\n".join([*parts, "## What does not follow from small models", CAUTION])
 
 
 def inserted(text: str, report: Report) -> str:
-    """README.md with the table between its two marks."""
+    """README.md with the tables between its two marks."""
     before, _, rest = text.partition(BEGIN)
-    every = [(model, ordered(lines)) for model, lines in report.by_model()]
-    scored = [(model, lines) for model, lines in every if any(line.known("psnr") for line in lines)]
-    tables = [f"**{model}**, {_setting(report, lines)}\n\n{_table(lines, SHORT)}" for model, lines in scored]
-    return f"{before}{BEGIN}\n" + "\n\n".join(tables) + f"\n{END}{rest.partition(END)[2]}"
+    parts = []
+    for model, lines in report.by_model():
+        if found := frontier.curves(report, model):
+            short = table(found).drop(columns=["settings", f"{LEVELS[-1]:g} dB"])
+            parts.append(
+                f"**{model}**, {_setting(report, ordered(lines))} FLOPs speedup at equal PSNR:\n\n{pipes(short)}"
+            )
+    return f"{before}{BEGIN}\n" + "\n\n".join(parts) + f"\n{END}{rest.partition(END)[2]}"
 
 
 def ordered(lines: Sequence[Line]) -> list[Line]:
-    """The accelerated lines with valid videos, the fastest by FLOPs first, then the reference rows."""
-    known = [line for line in lines if line.method != "original" and len(line.valid)]
-    if len({line.variant for line in known}) == 1:  # a setting that all share is not repeated
-        known = [replace(line, name=line.name.replace(f" ({line.variant})", "")) for line in known]
-    return sorted(known, key=lambda line: (not line.accelerated, -line.value("flops_speedup")))
+    """The accelerated lines with valid videos, by method and speedup, then the reference rows."""
+    known = [line for line in lines if line.method != "original" and len(line.valid) and line.known("psnr")]
+    shared = set.intersection(*(set(line.variant.split(", ")) for line in known)) if known else set()
+    plain = [replace(line, name=_without(line.name, line.variant, shared)) for line in known]
+    return sorted(plain, key=lambda line: (not line.accelerated, line.method, -line.value("flops_speedup")))
+
+
+def _without(name: str, variant: str, shared: set[str]) -> str:
+    """The name of a line without the settings that all lines share."""
+    left = ", ".join(part for part in variant.split(", ") if part not in shared)
+    return name.replace(f" ({variant})", f" ({left})" if left else "")
 
 
 def _head(report: Report) -> str:
@@ -98,9 +119,9 @@ def _head(report: Report) -> str:
     codes = sorted(set(_codes(report)))
     return (
         f"{len(videos)} videos; written by `python -m benchmarks.results` from `docs/results.jsonl.gz`. Made on "
-        f"{', '.join(sorted(set(videos['device'])))}, one thread, by commit {', '.join(codes)}. "
-        "FLOPs speedup: FLOPs of the Original over those of the method, counted from its decisions. Brackets hold 95 % "
-        f"intervals over prompts; with fewer than {FEWEST} prompts only speedups and PSNR have one."
+        f"{', '.join(sorted(set(videos['device'])))}, one thread, by commit {', '.join(codes)}, with "
+        "`python run.py experiment=frontier`. FLOPs speedup: FLOPs of the Original over those of the method, counted "
+        "from its decisions."
     )
 
 
@@ -114,68 +135,61 @@ def _setting(report: Report, lines: Sequence[Line]) -> str:
     prompts = sorted({line.valid["prompt"].nunique() for line in lines})
     few = f" ({WANTED} are wanted for a verdict)" * (prompts[0] < WANTED)
     count = " to ".join(str(n) for n in dict.fromkeys((prompts[0], prompts[-1])))
+    attention = {"block_causal": ", block-causal attention"}.get(run.get("attention", ""), "")
     return (
-        f"{run['frames']} frames of {run['width']} × {run['height']}, {count} prompts that nothing was fitted to{few}."
+        f"{run['frames']} frames of {run['width']} × {run['height']}{attention}, {count} prompts that nothing was "
+        f"fitted to{few}."
     )
 
 
-def _table(lines: Sequence[Line], names: Sequence[str], intervals: bool = False) -> str:
-    metrics = [BY_NAME[name] for name in names]
+def _table(lines: Sequence[Line]) -> str:
+    metrics = [BY_NAME[name] for name in COLUMNS]
     rows = [["method", *(metric.title for metric in metrics)], ["---", *["---:"] * len(metrics)]]
-    rows += [[line.name + line.signs, *(shown(line, metric, intervals) for metric in metrics)] for line in lines]
+    rows += [[line.name + line.signs, *(shown(line, metric, True) for metric in metrics)] for line in lines]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _winners(lines: Sequence[Line]) -> str:
-    """The lines that no other line beats in both, and how sure each is against the next slower one."""
-    ranked = [line for line in lines if line.ranked and line.known("psnr")]
-    front: list[Line] = []
-    for line in ranked:  # the fastest first
-        if not front or line.value("psnr") > front[-1].value("psnr"):
-            front.append(line)
-    said = [
-        f"* {line.value('flops_speedup'):.2f}×: **{line.name}**, {shown(line, BY_NAME['psnr'])} dB." for line in front
-    ]
-    beaten = [line.name for line in ranked if line not in front]
+def _front(found: Sequence[Curve]) -> str:
+    """The settings that no other one beats in both, by method."""
+    best = front(found)
+    said = [f"* {speedup:.2f}×, {psnr:.1f} dB: **{curve.name}**" for curve, speedup, psnr in best]
+    on = {curve.name for curve, *_ in best}
+    off = [curve.name for curve in found if curve.name not in on]
     return "\n".join([
-        "By FLOPs speedup and PSNR no line is better in both than these:",
+        "No other setting is both faster by FLOPs and closer to the Original than these:",
         "",
         *said,
         "",
-        f"Slower and farther than one of them: {', '.join(beaten)}." if beaten else "No other line was measured.",
+        f"No setting on the front: {', '.join(off)}." if off else "Every method has a setting on the front.",
     ])  # fmt: skip
 
 
-def _answers(lines: Sequence[Line]) -> str:
-    """Each question with the paired differences that answer it."""
+def _answers(found: Sequence[Curve]) -> str:
+    """Each question with the paired ratios that answer it."""
     said = []
     for question, (ours, theirs) in QUESTIONS.items():
-        pairs = [
-            (a, b)
-            for a in lines
-            for b in lines
-            if a.name.startswith(ours)
-            and b.name.startswith(theirs)
-            and (a.speed == b.speed or not (a.speed and b.speed))
-        ]
-        said.append(f"* **{question}.** {' '.join(_answer(a, b) for a, b in pairs) or 'Not in these records.'}")
+        first = [curve for curve in found if curve.name.startswith(ours)]
+        others = [curve for curve in found if (curve.name.startswith(theirs) if theirs else curve not in first)]
+        told = [_against(a, b) for a in first for b in others]
+        said.append(f"* **{question}.** {' '.join(told) or 'Not in these records.'}")
     return "\n".join(said)
 
 
-def _answer(a: Line, b: Line) -> str:
-    cost = f"{a.name} ({a.value('flops_speedup'):.2f}×) and {b.name} ({b.value('flops_speedup'):.2f}×)"
-    found = [_words(pair) for pair in compare([a, b], [BY_NAME[name] for name in QUALITY])]
-    return f"{cost}: {'; '.join(found) or 'no videos in common'}."
+def _against(a: Curve, b: Curve) -> str:
+    """The ratio of two curves at the compared levels, in words."""
+    told = []
+    for level in COMPARED:
+        found = ratio(a, b, level)
+        if found.bound != "?":
+            told.append(f"{_size(found)} at {level:g} dB")
+    return f"{a.name} over {b.name}: {', '.join(told) or 'no common PSNR'}."
 
 
-def _words(pair: Pair) -> str:
-    value, low, high = (f"{pair.metric.show(number)}" for number in pair.difference)
-    title = pair.metric.title
-    if pair.finding is Finding.BETTER:
-        return f"{title} is better for {pair.first.name} by {value} [{low}, {high}]"
-    if pair.finding is Finding.OPEN:
-        return f"no significant difference in {title} ({value} [{low}, {high}])"
-    return f"{title}: {pair.finding.value}"
+def _size(found: Reading) -> str:
+    ends = f"[{found.low:.2f}, {found.high:.2f}]"
+    open_ = "" if found.low > 1 or found.high < 1 else ", no significant difference"
+    bound = {">": "at least ", "<": "at most "}.get(found.bound, "")
+    return f"{bound}{found.value:.2f}× {ends}{open_}"
 
 
 if __name__ == "__main__":

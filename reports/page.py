@@ -39,6 +39,7 @@ class Drawn(NamedTuple):
     caption: str
     done: bool  # False: the records hold nothing to draw
     experiment: str = ""  # whose records a figure of the paper needs
+    like: str = ""  # the kind of a drawn figure that shows the same
 
 
 def render(report: Report, drawn: list[Drawn], videos: str = "..") -> str:

@@ -19,6 +19,7 @@ class Artefact(NamedTuple):
     title: str
     experiment: str  # whose records it is drawn from
     draw: Callable[[Study, pd.DataFrame], Figure | None]
+    like: str = ""  # the figure of each model that shows the same, so the page only links to this one
 
 
 ARTEFACTS = (
@@ -41,7 +42,11 @@ ARTEFACTS = (
         lambda study, _: strips.strips(study, strips.methods),
     ),
     Artefact(
-        "fig6", "Figure 6: decisions of SCOPE over the iterations", "fig6", lambda study, _: intervals.decided(study)
+        "fig6",
+        "Figure 6: decisions of SCOPE over the iterations",
+        "fig6",
+        lambda study, _: intervals.decided(study),
+        "timeline",
     ),
     Artefact(
         "fig7",
@@ -50,8 +55,14 @@ ARTEFACTS = (
         scaling.skips,
     ),
     Artefact("fig8", "Figure 8: time against the length of the video", "fig8", scaling.length),
-    Artefact("fig9", "Figure 9: peak memory of short and long videos", "fig9", lambda study, _: scaling.memory(study)),
-    Artefact("fig12", "Figure 12: radar of speed and quality, fast points", "fig12", figures.radars),
+    Artefact(
+        "fig9",
+        "Figure 9: peak memory of short and long videos",
+        "fig9",
+        lambda study, _: scaling.memory(study),
+        "memory",
+    ),
+    Artefact("fig12", "Figure 12: radar of speed and quality, fast points", "fig12", figures.radars, "radar"),
     Artefact(
         "reduced_steps",
         "Table 12, film strips: fewer steps in about the same time",

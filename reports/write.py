@@ -61,7 +61,8 @@ def build(report: Report, send: bool = False) -> Path:
         figure = artefact.draw(report.study, report.numbers)
         if figure is not None:
             style.save(figure, folder / "figures", artefact.name)
-        drawn.append(page.Drawn(artefact.name, "", artefact.title, figure is not None, artefact.experiment))
+        like = artefact.like if any(one.kind == artefact.like and one.done for one in drawn) else ""
+        drawn.append(page.Drawn(artefact.name, "", artefact.title, figure is not None, artefact.experiment, like))
     ablations.write(report, folder / "tables")
     frontier.write(report, folder / "tables")
     paper.write(report, folder)

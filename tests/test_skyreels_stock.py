@@ -6,6 +6,7 @@ from unittest import mock
 import pytest
 import torch
 import torch.nn.functional as F
+from diffusers import AutoencoderKLWan
 
 from engine.discrepancy import relative_l1
 from engine.method import Original
@@ -111,6 +112,17 @@ def test_decoding_latent_by_latent_equals_decoding_the_whole(frames):
     assert torch.equal(torch.cat(batches), whole)
     assert whole.shape == (frames, 32, 48, 3)
     assert torch.equal(torch.cat(list(model.decode(latents))), whole)  # nothing is left over in the decoder
+
+
+@torch.inference_mode()
+def test_the_faster_decoder_on_a_cpu_gives_the_stock_decoders_values():
+    model = build(frames=SHORT, block=1)
+    stock = AutoencoderKLWan.from_config(model.vae.config).eval()
+    stock.load_state_dict(model.vae.state_dict())
+    changed = [m for m in model.vae.decoder.modules() if {"forward", "_conv_forward"} & set(vars(m))]
+    assert len(changed) > 20 and not any({"forward", "_conv_forward"} & set(vars(m)) for m in stock.modules())
+    latents = torch.randn(1, 16, 3, 4, 6)
+    torch.testing.assert_close(model.vae.decode(latents).sample, stock.decode(latents).sample, atol=2e-5, rtol=0)
 
 
 @pytest.mark.parametrize("told,fps,change", [(True, 24, 0.05), (True, 16, 0.1), (False, 24, 0.1)])

@@ -20,6 +20,7 @@ from engine.components import check_tensors, check_tokenizer, one_line, read_jso
 from engine.weights import WeightsError
 from models.wan.places import config_of, locate, todo
 from models.wan.settings import WanSettings
+from models.wan.vae import quicken
 
 for library in (diffusers_logging, transformers_logging):
     library.disable_progress_bar()  # the run shows its own progress
@@ -115,8 +116,15 @@ def load(settings: WanSettings, device: torch.device) -> tuple[Any, AutoencoderK
     The VAE decodes visibly worse in bfloat16. Raises WeightsError for a missing or broken checkpoint.
     """
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[settings.precision]
-    if settings.weights == "random":
-        return _random(settings, dtype, device)
+    make = _random if settings.weights == "random" else _pretrained
+    transformer, vae = make(settings, dtype, device)
+    if device.type == "cpu":
+        quicken(vae)
+    return transformer, vae
+
+
+def _pretrained(settings: WanSettings, dtype: torch.dtype, device: torch.device) -> tuple[Any, AutoencoderKLWan]:
+    """The weights of the checkpoint, after all checks of its files."""
     folder = locate(settings)
     files(folder, settings)
     _same_model(settings, folder)
