@@ -1,8 +1,8 @@
 """Decoding with the Wan VAE, one latent at a time: the memory does not grow with the length of the video.
 
 On a CPU, torch computes a convolution over one small video by unfolding it. `quicken` lets oneDNN do it, and computes
-norm over channels by a plain sum: the decoder of the small model takes 40 % of its time, and frames differ from the stock
-decoder's by at most one level in about one of 100,000 values.
+the norm over channels by a plain sum: the decoder of the small model takes 40 % of its time, and frames differ from the
+stock decoder's by at most one level in about one of 100,000 values.
 """
 
 from __future__ import annotations
