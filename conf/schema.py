@@ -96,8 +96,7 @@ class Run:
     device: str = "auto"  # auto | cpu | cuda | cuda:1
     offload: str = "none"  # text: the text encoder runs on the CPU, slower, and takes no memory of the GPU
     task: str = "videos"  # what every cell does: generate videos, or a measurement (sweep/tasks.py)
-    target: str = ""  # of a calibration: flops:0.447 (share of the Original), speedup:2.1, lpips:0.05; "": the paper's
-    # of a search for a schedule: forwards:12, the steps that every AR unit computes
+    target: str = ""  # a cost to search: flops:0.447 | speedup:2.1 | lpips:0.05 | forwards:12; "": the paper's FLOPs
     tries: int = 300  # schedules that a search tries at most; raising it: slower, a better schedule
     into: str = ""  # folder for the calibrated point; "": the menu, or the results if the menu is read-only
     dry_run: bool = False  # only print what would be done, and its FLOPs
@@ -124,10 +123,9 @@ class Run:
             read_target(self.target)
         one_of("report", self.report, (True, False, "single"), "true, false, or single (one zip to send)")
         one_of("offload", self.offload, ("none", "text"), "none, or text (the text encoder on the CPU)")
-        if not self.time_again >= 0:
-            raise ConfigError(f"time_again={self.time_again}: want seconds of at least 0 (0 times no Original again)")
-        if self.tries < 1:
-            raise ConfigError(f"tries={self.tries}: want at least 1 schedule to try")
+        if self.tries < 1 or not self.time_again >= 0:
+            given = f"tries={self.tries}, time_again={self.time_again}"
+            raise ConfigError(f"{given}: want at least 1 schedule, and 0 or more seconds (0 times nothing again)")
         if not (self.pflops > 0 and self.budget_gpu_hours >= 0):
             given = f"pflops={self.pflops}, budget_gpu_hours={self.budget_gpu_hours}"
             raise ConfigError(f"{given}: want a rate above 0, and a budget of at least 0 (0 sets no limit)")

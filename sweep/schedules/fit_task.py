@@ -157,7 +157,7 @@ def text_of(cell: Cell, count: int, method: Method, evidence: dict[str, Any]) ->
     ]
     why = f"fitted to {len(errors)} calibration videos; executes {evidence['share']:.4g} of the Original's FLOPs"
     own = settings_of(method)
-    turned = [name for name in ("computed", "gains", "made_for") if name in own]
+    turned = list(own)
     point = {"estimated": False, "why": why, "turned": turned}
     body = (
         yaml.safe_dump(part, default_flow_style=None, sort_keys=False, width=10_000)

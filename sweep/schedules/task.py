@@ -195,7 +195,7 @@ def text_of(cell: Cell, found: Found) -> str:
         f"the best of {found.tried} schedules of {found.count} steps on {len(found.errors)} calibration prompts; "
         f"executes {found.share:.4g} of the Original's FLOPs"
     )
-    point = {"estimated": False, "why": why, "turned": ["computed", "made_for"]}
+    point = {"estimated": False, "why": why, "turned": list(method)}
     body = (
         yaml.safe_dump(part, default_flow_style=None, sort_keys=False, width=10_000)
         for part in ({"method": method}, {"point": point})
