@@ -7,8 +7,10 @@ import torch
 
 from baselines.reduced_steps import ReducedSteps
 from baselines.uniform import Uniform
+from engine.ledger import flops
 from engine.row import VELOCITY, Mode, Row
 from models.skyreels.settings import SkyReels
+from tests.tiny import build, ledger_of, video
 from tests.toy import Toy, modes, run
 
 LINE = {"slots": 2, "block": 2, "lag": 0}
@@ -85,3 +87,13 @@ def test_reduced_steps_scales_the_lag_with_the_steps():
 def test_a_fraction_that_is_none_is_refused(fraction):
     with pytest.raises(ValueError, match="fraction must lie in"):
         ReducedSteps(fraction)
+
+
+def test_exact_selection_gives_the_same_video_to_rounding_with_fewer_flops():
+    model = build(steps=8, addnoise=0, attention="block_causal")
+    whole, exact = (Uniform(2, order=1, selective=how) for how in ("none", "exact"))
+    torch.testing.assert_close(video(model, exact), video(model, whole), atol=1e-4, rtol=0)
+    costs = [flops(ledger_of(model, method), model.price)[0] for method in (whole, exact)]
+    assert costs[1] < 0.95 * costs[0]
+    with pytest.raises(ValueError, match="selective is one of none, prefix, exact, got 'hull'"):
+        Uniform(2, selective="hull")
