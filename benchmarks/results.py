@@ -10,7 +10,7 @@ Every number and every comparison is computed from the records; tests/test_resul
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -116,18 +116,19 @@ def _without(name: str, variant: str, shared: set[str]) -> str:
 
 def _head(report: Report) -> str:
     videos = report.study.videos
-    codes = sorted(set(_codes(report)))
     return (
         f"{len(videos)} videos; written by `python -m benchmarks.results` from `docs/results.jsonl.gz`. Made on "
-        f"{', '.join(sorted(set(videos['device'])))}, one thread, by commit {', '.join(codes)}, with "
-        "`python run.py experiment=frontier`. FLOPs speedup: FLOPs of the Original over those of the method, counted "
-        "from its decisions."
+        f"{', '.join(sorted(set(videos['device'])))}, one thread, torch {', '.join(_known(report, 'torch'))}, on "
+        f"{' and '.join(sorted({str(record.run.get('began'))[:10] for record in report.study.records}))}, with `python "
+        "run.py experiment=frontier`. FLOPs speedup: FLOPs of the Original over those of the method, counted from its "
+        "decisions."
     )
 
 
-def _codes(report: Report) -> Iterator[str]:
-    for record in report.study.records:
-        yield str((record.run.get("environment") or {}).get("commit", "not recorded"))
+def _known(report: Report, name: str) -> list[str]:
+    """What the records' environments say of `name`."""
+    found = {str((record.run.get("environment") or {}).get(name, "not recorded")) for record in report.study.records}
+    return sorted(found)
 
 
 def _setting(report: Report, lines: Sequence[Line]) -> str:
