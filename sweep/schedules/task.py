@@ -70,8 +70,6 @@ def run(cell: Cell, store: Store, notify: Notify = nobody) -> list[str]:
 def asked(cell: Cell, store: Store) -> int:
     """The budget of a search that can be made. Raises ConfigError."""
     own = {field.name for field in fields(cell.method)}  # type: ignore[arg-type]
-    if "gains" in own:
-        raise ConfigError(f"the schedule of method={cell.name} is fitted together with its gains: experiment=fit_ramp")
     if "computed" not in own:
         raise ConfigError(f"method={cell.name} has no schedule to search; want method=budget")
     return budget_of(cell, store)
