@@ -40,7 +40,8 @@ def run(cell: Cell, store: Store, notify: Notify = nobody) -> list[str]:
         lists = schedule(rows[0].steps, lag_of(rows), count)
     except ValueError as error:
         raise ConfigError(f"target={cell.run.target}: {error}") from None
-    method: Method = replace(cell.method, computed=[*lists], made_for=made_for(cell))
+    changes = {"computed": [*lists], "made_for": made_for(cell)}
+    method: Method = replace(cell.method, **changes)  # type: ignore[type-var]
     trial = Trial(cell.model, cell.base, cell.method, "flops", notify)
     trial.prepare(cell.prompts, store.cache("text", "x").parent)
     evidence = {"errors": trial.apart(method, "aligned"), "share": trial.share(method)}
