@@ -116,19 +116,19 @@ def _without(name: str, variant: str, shared: set[str]) -> str:
 
 def _head(report: Report) -> str:
     videos = report.study.videos
+    days = sorted({str(record.run.get("began"))[:10] for record in report.study.records})
     return (
         f"{len(videos)} videos; written by `python -m benchmarks.results` from `docs/results.jsonl.gz`. Made on "
-        f"{', '.join(sorted(set(videos['device'])))}, one thread, torch {', '.join(_known(report, 'torch'))}, on "
-        f"{' and '.join(sorted({str(record.run.get('began'))[:10] for record in report.study.records}))}, with `python "
-        "run.py experiment=frontier`. FLOPs speedup: FLOPs of the Original over those of the method, counted from its "
-        "decisions."
+        f"{', '.join(sorted(set(videos['device'])))}, one thread, torch {', '.join(_torch(report))}, on "
+        f"{' and '.join(days)}, with settings of `python run.py experiment=frontier`. FLOPs speedup: FLOPs of the "
+        "Original over those of the method, counted from its decisions."
     )
 
 
-def _known(report: Report, name: str) -> list[str]:
-    """What the records' environments say of `name`."""
-    found = {str((record.run.get("environment") or {}).get(name, "not recorded")) for record in report.study.records}
-    return sorted(found)
+def _torch(report: Report) -> list[str]:
+    """The versions of torch that the records name."""
+    environments = (record.run.get("environment") or {} for record in report.study.records)
+    return sorted({str((one.get("packages") or {}).get("torch", "not recorded")) for one in environments})
 
 
 def _setting(report: Report, lines: Sequence[Line]) -> str:

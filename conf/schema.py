@@ -1,9 +1,8 @@
 """Turns composed YAML into checked objects. The error for an unknown name suggests the most similar valid name.
 
 A YAML file in conf/model/ or conf/method/ registers a model or a method: its `_target_` names a class, and the
-dataclass of the class's settings is the schema of the other keys and holds their defaults (conf/menu.py). Only
-subclasses of Method and classes with a `Settings` attribute are instantiated.
-"""
+dataclass of the class's settings is the schema of the other keys and holds their defaults (conf/menu.py).
+Only subclasses of Method and classes with a `Settings` attribute are instantiated."""
 
 from __future__ import annotations
 
@@ -103,7 +102,7 @@ class Run:
     score: bool = True  # compute PSNR, SSIM, LPIPS and validity; `python -m eval RESULTS` does it later
     report: bool | str = True  # single: also one zip to send, with all videos
     retry_failed: bool = False
-    time_again: float = 600.0  # seconds that a command may take to time Originals again beside late videos; 0: never
+    time_again: float = 600.0  # seconds to time Originals again beside late videos; 0: never
     isolate: bool = True  # use a separate process, so that after a segfault or a kill only one video is lost
     shard: str = "1/1"  # i/n: only the i-th of n parts of the prompts; n jobs can share a cell
     budget_gpu_hours: float = 0.0  # a more expensive sweep is not started; 0: no limit
@@ -123,9 +122,10 @@ class Run:
             read_target(self.target)
         one_of("report", self.report, (True, False, "single"), "true, false, or single (one zip to send)")
         one_of("offload", self.offload, ("none", "text"), "none, or text (the text encoder on the CPU)")
-        if self.tries < 1 or not self.time_again >= 0:
-            given = f"tries={self.tries}, time_again={self.time_again}"
-            raise ConfigError(f"{given}: want at least 1 schedule, and 0 or more seconds (0 times nothing again)")
+        if self.tries < 1:
+            raise ConfigError(f"tries={self.tries}: want at least 1 schedule to try")
+        if not self.time_again >= 0:
+            raise ConfigError(f"time_again={self.time_again}: want seconds of at least 0 (0 times nothing again)")
         if not (self.pflops > 0 and self.budget_gpu_hours >= 0):
             given = f"pflops={self.pflops}, budget_gpu_hours={self.budget_gpu_hours}"
             raise ConfigError(f"{given}: want a rate above 0, and a budget of at least 0 (0 sets no limit)")

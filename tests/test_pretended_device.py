@@ -57,6 +57,11 @@ def video(model, method, texts):
     return latents, ledger, list(model.decode(latents))
 
 
+def near(a, b):
+    """Whether two batches of frames differ by at most one level: on a CPU the decoder sums in another order."""
+    return int((a.int() - b.int()).abs().max()) <= 1 and float((a != b).float().mean()) < 1e-3
+
+
 @pytest.mark.parametrize(("name", "method"), [(name, one) for name, methods in SAMPLE.items() for one in methods])
 def test_a_small_model_gives_the_cpus_numbers_and_waits_only_for_decisions(name, method):
     line = MENU[method]
@@ -73,7 +78,7 @@ def test_a_small_model_gives_the_cpus_numbers_and_waits_only_for_decisions(name,
         with rehearsal.deciding(card, own), rehearsal.watching(card, model):
             there, decided, shown = video(model, own, texts)
         assert isinstance(there, OnCard) and torch.equal(there.held, latents)
-        assert decided == ledger and all(map(torch.equal, frames, shown))
+        assert decided == ledger and all(map(near, frames, shown))
         assert not [fault for fault in rehearsal.faults(card) if not fault.startswith("math")]  # of float32 heads
 
 
