@@ -225,7 +225,7 @@ def write(report: Report, folder: Path) -> None:
         texts = {
             "csv": numbers.to_csv(index=False, float_format="%.6g"),
             "md": "\n\n".join([f"## {under[0]}", pipes(shown), LEGEND]) + "\n",
-            "tex": tabular(shown, name, " ".join(under), left=1),
+            "tex": tabular(shown.assign(model=model)[["model", *shown]], name, " ".join(under), left=2),
         }
         for suffix, text in texts.items():
             with writing(folder / f"{name}.{suffix}") as draft:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from reports.frontier import Curve, at, curves, fixed, front, ratio, reading, table
+from reports.frontier import Curve, at, curves, fixed, front, ratio, reading, table, write
 from reports.frontier_figure import figure
 from reports.report import read
 from tests import synthetic
@@ -70,3 +70,15 @@ def test_three_settings_of_a_method_are_a_curve_and_two_are_none(tmp_path):
     assert only.name == "TeaCache" and only.psnr.shape == (3, 3)
     assert [speedup for speedup, _ in only.points] == pytest.approx([1 / 0.6, 1 / 0.4, 1 / 0.3])
     assert list(only.psnr[0]) == sorted(only.psnr[0], reverse=True)
+
+
+def test_two_methods_over_their_settings_are_written_as_csv_markdown_and_latex(tmp_path):
+    for n, share in enumerate((0.6, 0.4, 0.3)):
+        cells = {("original", None): (2.0, 1.0, 0.0), ("teacache", "fast"): (1.0, share, 0.02 * (n + 1))}
+        cells |= {("scope", "fast"): (1.0, share / 2, 0.02 * (n + 1))}
+        changed = {"method.threshold": 0.1 * (n + 1)}
+        synthetic.make_store(tmp_path, cells=cells, videos=False, changed=changed)
+    write(read(tmp_path), tmp_path)
+    texts = {suffix: (tmp_path / f"frontier_skyreels_tiny.{suffix}").read_text() for suffix in ("csv", "md", "tex")}
+    assert len(texts["csv"].splitlines()) == 7 and "| TeaCache" in texts["md"]
+    assert r"\begin{tabular}" in texts["tex"] and "TeaCache" in texts["tex"] and "SCOPE" in texts["tex"]
