@@ -21,7 +21,7 @@ from diffusers import (
     FlowMapEulerDiscreteScheduler,
     SkyReelsV2Transformer3DModel,
 )
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
@@ -29,6 +29,7 @@ from models.shapes import sample
 from models.train_far_card import write_card
 from models.train_far_flow import Source, train_flow, train_map
 from models.train_far_forward import Trainee
+from models.train_folder import move_parts, plain
 from models.train_vae import make_latents
 from terminal import tolerate
 
@@ -87,18 +88,7 @@ def write_folder(model: AnyFlowFARTransformer3DModel, start: Path, shift: float,
     pipeline.scheduler.save_pretrained(staging / "scheduler")
     for part in KEPT:
         shutil.copytree(start / part, staging / part)
-    out.mkdir(parents=True, exist_ok=True)
-    for new in staging.iterdir():
-        old = out / new.name
-        if old.is_dir():
-            shutil.rmtree(old)
-        new.replace(old)
-    staging.rmdir()
-
-
-def plain(node: DictConfig) -> dict[str, Any]:
-    """A section of the config as keyword arguments."""
-    return {str(key): value for key, value in OmegaConf.to_container(node).items()}  # type: ignore[union-attr]
+    move_parts(staging, out)
 
 
 def build(config: DictConfig, work: Path) -> AnyFlowFARTransformer3DModel:

@@ -10,11 +10,10 @@ import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import hydra
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
@@ -24,6 +23,7 @@ from models.magi1.config import ModelConfig, RuntimeConfig
 from models.magi1.dit import Layer, Magi1DiT
 from models.magi1.vae import ViTVAE, load_vae
 from models.shapes import sample
+from models.train_folder import move_parts, plain
 from models.train_magi1_card import write_card
 from models.train_magi1_flow import train_flow
 from models.train_magi1_vae import make_latents, refine_decoder, save_vae, train_vae
@@ -97,18 +97,7 @@ def write_folder(
     save_vae(vae, staging / "vae")
     encoder.save_pretrained(staging / "t5")
     tokenizer.save_pretrained(staging / "t5")
-    out.mkdir(parents=True, exist_ok=True)
-    for new in staging.iterdir():
-        old = out / new.name
-        if old.is_dir():
-            shutil.rmtree(old)
-        new.replace(old)
-    staging.rmdir()
-
-
-def _plain(node: DictConfig) -> dict[str, Any]:
-    """A section of the config as keyword arguments."""
-    return {str(key): value for key, value in OmegaConf.to_container(node).items()}  # type: ignore[union-attr]
+    move_parts(staging, out)
 
 
 def build(config: DictConfig, work: Path, out: Path) -> None:
@@ -120,14 +109,14 @@ def build(config: DictConfig, work: Path, out: Path) -> None:
     if config.start and not (work / "vae").exists():
         shutil.copytree(Path(config.start) / "vae", work / "vae")
     if not (work / "vae" / "config.json").exists():
-        save_vae(train_vae(**_plain(config.vae), size=config.size, **common), work / "vae")
+        save_vae(train_vae(**plain(config.vae), size=config.size, **common), work / "vae")
     vae = load_vae(work / "vae", dtype=torch.float32)
     runtime = RuntimeConfig(
         noise2clean_kvrange=(),
         video_size_h=config.size,
         video_size_w=config.size,
         scale_factor=1.0,
-        **_plain(config.runtime),
+        **plain(config.runtime),
     )
     shape = ModelConfig.from_dict({**config.transformer, "params_dtype": "float32"})
     torch.manual_seed(config.seed)

@@ -24,6 +24,7 @@ from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 from models.shapes import sample, vocabulary
 from models.train_card import write_card
 from models.train_flow import TEXT_LENGTH, train_flow
+from models.train_folder import move_parts
 from models.train_vae import make_latents, measure_latents, refine_decoder, train_vae
 from terminal import tolerate
 
@@ -95,13 +96,7 @@ def write_folder(pipeline: SkyReelsV2DiffusionForcingPipeline, out: Path) -> Non
     staging = out.with_name(out.name + ".partial")
     shutil.rmtree(staging, ignore_errors=True)
     pipeline.save_pretrained(staging, safe_serialization=True)
-    out.mkdir(parents=True, exist_ok=True)
-    for new in staging.iterdir():
-        old = out / new.name
-        if old.is_dir():
-            shutil.rmtree(old)
-        new.replace(old)
-    staging.rmdir()
+    move_parts(staging, out)
 
 
 def build(config: DictConfig, work: Path) -> SkyReelsV2DiffusionForcingPipeline:

@@ -13,7 +13,7 @@ A curve whose slowest point is below L, or whose fastest point is above L, has a
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -172,7 +172,7 @@ def ratio(first: Curve, other: Curve, level: float) -> Reading:
     return Reading(own / theirs, *_ends(len(first.psnr), apart), bound)
 
 
-def _ends(prompts: int, statistic) -> tuple[float, float]:
+def _ends(prompts: int, statistic: Callable[[np.ndarray], float]) -> tuple[float, float]:
     """The ends of the percentile interval of a statistic of the indices of prompts."""
     if prompts < 2:
         return float("nan"), float("nan")
@@ -199,7 +199,7 @@ def front(found: Sequence[Curve]) -> list[tuple[Curve, float, float]]:
 
 
 def table(found: Sequence[Curve]) -> pd.DataFrame:
-    """A line per curve, the fastest at the middle levels first: model, method, name, settings, prompts, each level."""
+    """A line per curve, the fastest at the middle levels first: its name, how many settings, a speedup per level."""
     lines = []
     for curve in found:
         read = {f"{level:g} dB": reading(curve, level) for level in LEVELS}

@@ -31,12 +31,13 @@ def figure(found: Sequence[Curve]) -> Figure | None:
         finite = [y for curve in found for _, y in curve.points if np.isfinite(y)]
         best = front(found)
         axes.plot([x for _, x, _ in best], [y for *_, y in best], color=style.FAINT, lw=7, zorder=0.5)
-        ends = []
+        ends, drawn_once = [], set[str]()
         for curve in found:
             points = [(x, y) for x, y in curve.points if np.isfinite(y)]
             if points:
                 wide = 2.4 if curve.method in OWN else 1.2
-                dash = (0, (3, 1.2)) if "order=1" in curve.name or "exact" in curve.name else "-"
+                dash = (0, (3, 1.2)) if curve.method in drawn_once else "-"  # a method's further curves
+                drawn_once.add(curve.method)
                 ink = style.colour(curve.method)
                 axes.plot(*zip(*points, strict=True), "o", color=ink, lw=wide, ls=dash, ms=3.5)
                 ends.append((points[-1][1], curve.name, ink))

@@ -189,9 +189,16 @@ def timed_again(job: Job, cell: Cell, store: Store, ready: Ready, notify: Notify
             ready.warm[id(first.model)] = warm_up(first.model, text)
         return again(first.model, first.method, text, first.seed)
 
-    found = ready.timed.beside(record, run)
-    resident.ready(job.model)
-    return found
+    try:
+        return ready.timed.beside(record, run)
+    except torch.AcceleratorError:
+        raise  # no later video of this process can be made either
+    except Exception as error:  # costs the second time only, not the video
+        notify("say", f"{first.label} {first.key} could not be timed again: {type(error).__name__}: {error}")
+        forget(first.model, first.method)
+        return {}
+    finally:
+        resident.ready(job.model)
 
 
 def video(job: Job, cell: Cell, store: Store, ready: Ready, on_row: Any, notify: Notify = nobody) -> Record:

@@ -67,7 +67,7 @@ WORDING = [  # file, old, new
     ("engine/staircase.py", '"""', '"""Reworded. '),
     ("models/skyreels/unipc.py", '"""', '"""Reworded. '),
     ("models/skyreels/timesteps.py", "WAITING = 999", "WAITING: int = 999"),
-    ("models/skyreels/backbone.py", '"""The embedding of each guidance branch."""', '"""One each."""'),
+    ("models/wan/backbone.py", '"""The embedding of each guidance branch."""', '"""One each."""'),
     ("models/skyreels/plan.py", "return [1 + 4 * (s.first", "return [2 + 4 * (s.first"),  # only describes the video
     ("models/skyreels/settings.py", "is one of {', '.join(allowed)}, got", "wants {' or '.join(allowed)}, has"),
     ("models/skyreels/price.py", "total + cost", "total + 2 * cost"),  # counts FLOPs
@@ -91,7 +91,7 @@ COMPUTING = [  # whose code, file, old, new
     ("SkyReelsV2", "models/skyreels/forward.py", "FPS_ID = {", "FPS_ID = {0: 1, "),
     ("SkyReelsV2", "models/wan/vae.py", "/ 2 + 0.5", "/ 2 + 0.4"),
     ("SkyReelsV2", "models/wan/text.py", "html.unescape(html.unescape(", "html.unescape((  "),
-    ("SkyReelsV2", "models/skyreels/settings.py", "TEMPORAL, SPATIAL = 4, 8", "TEMPORAL, SPATIAL = 4, 16"),
+    ("SkyReelsV2", "models/wan/settings.py", "TEMPORAL, SPATIAL = 4, 8", "TEMPORAL, SPATIAL = 4, 16"),
     ("SkyReelsV2", "engine/loop.py", "model.advance(latents, row,", "model.advance(1 * latents, row,"),
     ("Magi1Backbone", "models/magi1/schedule.py", "return ", "return 0 + "),
     ("Magi1Backbone", "models/magi1/chunk_forward.py", "return ", "return 0 + "),

@@ -19,8 +19,8 @@ from engine.method import Method, Original
 from engine.row import Decision, Mode
 from models.skyreels import backbone
 from models.skyreels.forward import condition
-from models.skyreels.settings import SPATIAL
 from models.wan.blocks import read_text
+from models.wan.settings import SPATIAL
 from scope.method import Scope
 from tests.tiny import LONG, SHORT, build, ledger_of, stock
 from tests.toy import Toy, run

@@ -9,7 +9,8 @@ import torch
 from diffusers import SkyReelsV2DiffusionForcingPipeline
 
 from engine.staircase import Segment, segments, staircase
-from models.skyreels.settings import SkyReels, latents_of
+from models.skyreels.settings import SkyReels
+from models.wan.settings import latents_of
 
 PAPER = {"frames": 257, "block": 5, "ar_step": 5}
 COUNTS = {  # rows per segment with 50 steps, base 97 and overlap 17

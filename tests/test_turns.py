@@ -202,6 +202,19 @@ def test_an_original_is_timed_again_beside_a_late_video_and_the_speedup_divides_
     assert not any("original_again" in r.run for r in early)
 
 
+def test_an_original_that_cannot_be_timed_again_costs_only_that_time(in_turn, menu, monkeypatch):
+    def broken(*_):
+        raise torch.OutOfMemoryError("no room")
+
+    results = in_turn[0].path.parents[2]
+    monkeypatch.setattr("sweep.time_again.LATE", -1.0)
+    monkeypatch.setattr(making, "again", broken)
+    said = call(*words(menu, results, "uniform", "method.interval=6"))
+    assert said.status == 0 and said.out.count("could not be timed again: OutOfMemoryError: no room") == 2
+    late = [r for r in records(results) if r.run["changed"].get("method.interval") == 6]
+    assert [r.status for r in late] == ["ok", "ok"] and not any("original_again" in r.run for r in late)
+
+
 def test_the_time_that_originals_are_timed_again_is_bounded_and_a_recent_one_is_not(monkeypatch):
     now = {"began": datetime.now(UTC).isoformat(), "load": psutil.getloadavg()}
     old = {"began": "2020-01-01T00:00:00.000+00:00", "load": psutil.getloadavg()}

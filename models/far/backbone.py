@@ -7,15 +7,15 @@ compressed form. A step goes from the time t to the time r, and the model is tol
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 
 import torch
-from diffusers import AnyFlowFARTransformer3DModel, AutoencoderKLWan
+from diffusers import AnyFlowFARTransformer3DModel
 from torch import Tensor
 
-from engine.resident import Holder, drop
+from engine.resident import drop
 from engine.row import VELOCITY, Row, Site
 from engine.to_device import carried
 from engine.visit import Visit
@@ -24,22 +24,18 @@ from models.far.memory import longest
 from models.far.past import Grid, Past, rotations
 from models.far.plan import TRAINED, FarPlan
 from models.far.price import padding
-from models.far.settings import SPATIAL
 from models.far.times import Condition, Signals, condition, times
 from models.prefix import read_prefix
-from models.wan import checkpoint, text
+from models.wan import checkpoint
+from models.wan.backbone import WanBackbone
 from models.wan.blocks import Text, read_text
 from models.wan.vae import decode, encode
 
 
-class AnyFlowFAR(FarPlan, Holder):
+class AnyFlowFAR(FarPlan, WanBackbone):
     """One AnyFlow-FAR model with its settings. Building it reads no weights; `load` does."""
 
-    MODULES, DERIVED = ("transformer", "vae"), ("_signals", "_dtype")
-    DECIDED_BY = ("weights", "checkpoint", "precision", "architecture", "vae", "compile")
-
     transformer: AnyFlowFARTransformer3DModel
-    vae: AutoencoderKLWan
 
     def load(self) -> None:
         self.unload()
@@ -49,16 +45,6 @@ class AnyFlowFAR(FarPlan, Holder):
 
     def forget(self) -> None:
         drop(self, "_text", "_when", "_past", "_rotary", "_given")
-
-    def texts(self, prompts: Iterable[str], cache: Path | None = None) -> dict[str, Tensor]:
-        """Embeddings of `prompts`, and of the negative prompt if guidance needs it; see text.embed."""
-        negative = [self.settings.negative_prompt] if len(self.branches) > 1 else []
-        return text.embed([*prompts, *negative], self.settings, self.encodes_on or self.device, cache)
-
-    def conditioning(self, prompt: str, texts: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The embedding of each guidance branch."""
-        named = {"cond": prompt, "uncond": self.settings.negative_prompt}
-        return {branch: texts[named[branch]] for branch in self.branches}
 
     def start(self, text: dict[str, Tensor], seed: int) -> Tensor:
         self._text: dict[str, Text] = {}
@@ -70,15 +56,6 @@ class AnyFlowFAR(FarPlan, Holder):
         self._given = self._prefix() if self.settings.prefix else None
         self._noise = torch.Generator().manual_seed(seed)
         return torch.zeros(self.settings.latents, *self._latent_shape, device=self.device)
-
-    @property
-    def _latent_shape(self) -> tuple[int, int, int]:
-        s = self.settings
-        return self.transformer.config.in_channels, s.height // SPATIAL, s.width // SPATIAL
-
-    @cached_property
-    def _dtype(self) -> torch.dtype:
-        return self.transformer.dtype  # cached: diffusers goes through all parameters at every call
 
     @property
     def _times(self) -> tuple[list[float], list[float]]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from engine.footprint import Footprint, Sizes
 from models.far.chunks import Chunks
 from models.far.price import padding, tokens
-from models.far.settings import SPATIAL, Far
+from models.far.settings import Far
 from models.far.shape import Shape
 from models.wan.memory import AUTOENCODER, DECODING, ENCODER, ENCODER_WIDTH, ITEMSIZE, STOCK
+from models.wan.settings import SPATIAL
 
 
 def sizes(settings: Far, shape: Shape) -> Sizes:

@@ -12,8 +12,9 @@ from itertools import groupby
 
 from engine.ledger import Entry
 from models.far.chunks import Chunks
-from models.far.settings import SPATIAL, Far
+from models.far.settings import Far
 from models.far.shape import Shape
+from models.wan.settings import SPATIAL
 
 TILE = 128  # with padding=attended, keys of zeros fill up the tokens of a chunk to a multiple of this
 

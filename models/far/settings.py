@@ -8,13 +8,7 @@ from typing import Any, ClassVar
 
 from engine.row import Row
 from models.far.chunks import Chunks, cut
-
-TEMPORAL, SPATIAL = 4, 8  # of the Wan VAE; the patch is (1, 2, 2), so sides are multiples of 16
-
-
-def latents_of(frames: int) -> int:
-    """The number of latent frames of a video of `frames` pixel frames: one for the first frame, one per four after."""
-    return (frames - 1) // TEMPORAL + 1
+from models.wan.settings import TEMPORAL, latents_of
 
 
 @dataclass

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
-from models.far.settings import SPATIAL, Far
-from models.wan.places import config_of, locate
+from models.far.settings import Far
+from models.wan.settings import SPATIAL
+from models.wan.shape import WanShape, linear
 
 
 @dataclass(frozen=True)
-class Shape:
+class Shape(WanShape):
     """What the class of the transformer is built with. Raising any size makes the model larger and slower."""
 
     patch_size: tuple[int, ...] = (1, 2, 2)  # slots, rows and columns of latents in one token
@@ -39,12 +39,7 @@ class Shape:
 
         Raises WeightsError, and ValueError for a shape that our loop cannot run.
         """
-        entries: dict[str, Any] = dict(settings.architecture)
-        if not entries:
-            known = {field.name for field in fields(cls)}
-            read = config_of(locate(settings) / "transformer", settings)
-            entries = {key: value for key, value in read.items() if key in known}
-        return cls(**entries).checked(settings)
+        return cls(**cls.entries(settings)).checked(settings)
 
     def checked(self, settings: Far) -> Shape:
         """The shape itself. Raises ValueError if our loop cannot run it, or not a video of these settings."""
@@ -66,16 +61,6 @@ class Shape:
         return self
 
     @property
-    def width(self) -> int:
-        """Channels of a token."""
-        return self.num_attention_heads * self.attention_head_dim
-
-    @property
-    def patch(self) -> int:
-        """Latent pixels of a token."""
-        return math.prod(self.patch_size)
-
-    @property
     def compressed_patch(self) -> int:
         """Latent pixels of a token in compressed form."""
         return math.prod(self.compressed_patch_size)
@@ -83,15 +68,10 @@ class Shape:
     @property
     def parameters(self) -> int:
         """Parameters of the transformer."""
-        w, embed = self.width, _linear(self.text_dim, self.width) + _linear(self.width, self.width)
-        time = 2 * (_linear(self.freq_dim, w) + _linear(w, w)) + _linear(w, 6 * w)
-        patches = _linear(self.in_channels * self.patch, w) + _linear(self.in_channels * self.compressed_patch, w)
-        ends = _linear(w, (self.out_channels or self.in_channels) * self.patch) + 2 * w  # and what shifts the last norm
-        attention = 4 * _linear(w, w) + 2 * w  # both norms of queries and keys
-        block = 2 * attention + _linear(w, self.ffn_dim) + _linear(self.ffn_dim, w) + 6 * w
+        w, embed = self.width, linear(self.text_dim, self.width) + linear(self.width, self.width)
+        time = 2 * (linear(self.freq_dim, w) + linear(w, w)) + linear(w, 6 * w)
+        patches = linear(self.in_channels * self.patch, w) + linear(self.in_channels * self.compressed_patch, w)
+        ends = linear(w, (self.out_channels or self.in_channels) * self.patch) + 2 * w  # and what shifts the last norm
+        attention = 4 * linear(w, w) + 2 * w  # both norms of queries and keys
+        block = 2 * attention + linear(w, self.ffn_dim) + linear(self.ffn_dim, w) + 6 * w
         return embed + time + patches + ends + self.num_layers * (block + 2 * w * self.cross_attn_norm)
-
-
-def _linear(inputs: int, outputs: int) -> int:
-    """Parameters of a linear layer with a bias."""
-    return inputs * outputs + outputs

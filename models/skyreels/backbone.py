@@ -7,16 +7,15 @@ continues from the last latents of the one before, to which a little noise is ad
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKLWan, SkyReelsV2Transformer3DModel
+from diffusers import SkyReelsV2Transformer3DModel
 from torch import Tensor
 
-from engine.resident import Holder, drop
+from engine.resident import drop
 from engine.row import TRANSFORMER, VELOCITY, Row, Site
 from engine.to_device import carried, picked, sent
 from engine.visit import WHOLE, Visit
@@ -26,27 +25,24 @@ from models.skyreels.forward import Condition, Opening, condition, forward, open
 from models.skyreels.hooked_forward import Place, own_forward
 from models.skyreels.overlap import noised_overlap
 from models.skyreels.plan import SkyReelsPlan
-from models.skyreels.settings import SPATIAL, SkyReels
+from models.skyreels.settings import SkyReels
 from models.skyreels.signals import Signals
 from models.skyreels.timesteps import WAITING, timesteps_of
 from models.skyreels.unipc import UniPC
-from models.wan import checkpoint, text
+from models.wan import checkpoint
+from models.wan.backbone import WanBackbone
 from models.wan.blocks import Text, read_text
 from models.wan.vae import decode
 
 
-class SkyReelsV2(SkyReelsPlan, Holder):
+class SkyReelsV2(SkyReelsPlan, WanBackbone):
     """One SkyReels-V2 model with its settings. Building it reads no weights; `load` does."""
-
-    MODULES, DERIVED = ("transformer", "vae"), ("_signals", "_dtype")
-    DECIDED_BY = ("weights", "checkpoint", "precision", "architecture", "vae", "compile")
 
     def __init__(self, settings: SkyReels, device: torch.device) -> None:
         super().__init__(settings, device)
         self._sampler = UniPC(self.sigmas, device, in_place=True)
 
     transformer: SkyReelsV2Transformer3DModel
-    vae: AutoencoderKLWan
     _batched = False
 
     def load(self) -> None:
@@ -63,16 +59,6 @@ class SkyReelsV2(SkyReelsPlan, Holder):
         drop(self, "_embedding", "_text", "_store")
         self._sampler.forget()
 
-    def texts(self, prompts: Iterable[str], cache: Path | None = None) -> dict[str, Tensor]:
-        """Embeddings of `prompts`, and of the negative prompt if guidance needs it; see text.embed."""
-        negative = [self.settings.negative_prompt] if len(self.branches) > 1 else []
-        return text.embed([*prompts, *negative], self.settings, self.encodes_on or self.device, cache)
-
-    def conditioning(self, prompt: str, texts: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The embedding of each guidance branch."""
-        named = {"cond": prompt, "uncond": self.settings.negative_prompt}
-        return {branch: texts[named[branch]] for branch in self.branches}
-
     def start(self, text: dict[str, Tensor], seed: int) -> Tensor:
         self._embedding = {branch: embedding.to(self.device, self._dtype) for branch, embedding in text.items()}
         self._text: dict[str, Text] = {
@@ -82,11 +68,6 @@ class SkyReelsV2(SkyReelsPlan, Holder):
         self._seed = seed
         self._noise = torch.Generator().manual_seed(seed)
         return torch.zeros(self.settings.latents, *self._latent_shape, device=self.device)
-
-    @property
-    def _latent_shape(self) -> tuple[int, int, int]:
-        s = self.settings
-        return self.transformer.config.in_channels, s.height // SPATIAL, s.width // SPATIAL
 
     def open(self, latents: Tensor, row: Row) -> Tensor:
         segment = self.settings.segments[row.segment]
@@ -103,10 +84,6 @@ class SkyReelsV2(SkyReelsPlan, Holder):
         """`time_projection` and `time_embedding` depend on the timesteps alone and are the same for every prompt;
         `latent` and `patch_embedding` depend on the present latents. See signals.Signals."""
         return self._signals.of(name, latents[row.slots.start : row.slots.stop], self._steps(row))
-
-    @cached_property
-    def _dtype(self) -> torch.dtype:
-        return self.transformer.dtype  # cached: diffusers goes through all parameters at every call
 
     @cached_property
     def _signals(self) -> Signals:

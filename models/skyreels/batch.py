@@ -18,8 +18,9 @@ from torch import Tensor
 from engine.free_memory import free_bytes
 from models.skyreels.forward import Condition, Opening, forward
 from models.skyreels.memory import activation_bytes
-from models.skyreels.settings import SPATIAL, SkyReels
+from models.skyreels.settings import SkyReels
 from models.wan.blocks import Text
+from models.wan.settings import SPATIAL
 
 MARGIN = 0.9  # share of the free memory that a batch may take; raising it: more batches, higher risk to run out
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from engine.footprint import Footprint, Sizes
 from engine.row import Row
-from models.skyreels.settings import SPATIAL, SkyReels
+from models.skyreels.settings import SkyReels
 from models.skyreels.shape import Shape
 from models.wan.memory import AUTOENCODER, DECODING, ENCODER, ENCODER_WIDTH, ITEMSIZE, STOCK
+from models.wan.settings import SPATIAL
 
 
 def activation_bytes(

@@ -29,8 +29,9 @@ from engine.method import Method
 from engine.row import VELOCITY, Decision, Mode, Row
 from engine.visit import Visit
 from models.skyreels.price import Price
-from models.skyreels.settings import SPATIAL, SkyReels
+from models.skyreels.settings import SkyReels
 from models.skyreels.signals import SIGNALS, Signals
+from models.wan.settings import SPATIAL
 
 HOOK = "scope_harness"
 PIPELINES = tuple(f"SkyReelsV2DiffusionForcing{kind}Pipeline" for kind in ("", "ImageToVideo", "VideoToVideo"))

@@ -14,8 +14,9 @@ from functools import cached_property
 from itertools import groupby
 
 from engine.ledger import Entry
-from models.skyreels.settings import SPATIAL, SkyReels
+from models.skyreels.settings import SkyReels
 from models.skyreels.shape import Shape
+from models.wan.settings import SPATIAL
 
 Span = tuple[int, int]  # slots [first, last + 1)
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 from models.skyreels.settings import SkyReels
-from models.wan.places import config_of, locate
+from models.wan.shape import WanShape, linear
 
 
 @dataclass(frozen=True)
-class Shape:
+class Shape(WanShape):
     """What the class of the transformer is built with. Raising any size makes the model larger and slower."""
 
     patch_size: tuple[int, ...] = (1, 2, 2)  # slots, rows and columns of latents in one token
@@ -36,38 +34,16 @@ class Shape:
     @classmethod
     def of(cls, settings: SkyReels) -> Shape:
         """The shape that a run's settings give, or else the checkpoint's config.json. Raises WeightsError."""
-        entries: dict[str, Any] = dict(settings.architecture)
-        if not entries:
-            known = {field.name for field in fields(cls)}
-            read = config_of(locate(settings) / "transformer", settings)
-            entries = {key: value for key, value in read.items() if key in known}
-        return cls(**entries)
-
-    @property
-    def width(self) -> int:
-        """Channels of a token."""
-        return self.num_attention_heads * self.attention_head_dim
-
-    @property
-    def patch(self) -> int:
-        """Latent pixels of a token."""
-        return math.prod(self.patch_size)
+        return cls(**cls.entries(settings))
 
     @property
     def parameters(self) -> int:
         """Parameters of the transformer. A model that takes an image as well has more, which are not counted."""
-        w, embed = self.width, _linear(self.text_dim, self.width) + _linear(self.width, self.width)
-        time = _linear(self.freq_dim, w) + _linear(w, w) + _linear(w, 6 * w)
-        ends = _linear(self.in_channels * self.patch, w) + embed + time
-        ends += (
-            _linear(w, (self.out_channels or self.in_channels) * self.patch) + 2 * w
-        )  # and what shifts the last norm
-        rate = 2 * w + _linear(w, w) + _linear(w, 6 * w) if self.inject_sample_info else 0
-        attention = 4 * _linear(w, w) + 2 * w  # both norms of queries and keys
-        block = 2 * attention + _linear(w, self.ffn_dim) + _linear(self.ffn_dim, w) + 6 * w
+        w, embed = self.width, linear(self.text_dim, self.width) + linear(self.width, self.width)
+        time = linear(self.freq_dim, w) + linear(w, w) + linear(w, 6 * w)
+        ends = linear(self.in_channels * self.patch, w) + embed + time
+        ends += linear(w, (self.out_channels or self.in_channels) * self.patch) + 2 * w  # and what shifts the last norm
+        rate = 2 * w + linear(w, w) + linear(w, 6 * w) if self.inject_sample_info else 0
+        attention = 4 * linear(w, w) + 2 * w  # both norms of queries and keys
+        block = 2 * attention + linear(w, self.ffn_dim) + linear(self.ffn_dim, w) + 6 * w
         return ends + rate + self.num_layers * (block + 2 * w * self.cross_attn_norm)
-
-
-def _linear(inputs: int, outputs: int) -> int:
-    """Parameters of a linear layer with a bias."""
-    return inputs * outputs + outputs

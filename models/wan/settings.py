@@ -1,9 +1,16 @@
-"""What the shared parts ask of the settings of a run."""
+"""What the shared parts ask of the settings of a run, and the sizes of the Wan VAE's latents."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol
+
+TEMPORAL, SPATIAL = 4, 8  # of the Wan VAE; the patch is (1, 2, 2), so sides are multiples of 16
+
+
+def latents_of(frames: int) -> int:
+    """The number of latent frames of a video of `frames` pixel frames: one for the first frame, one per four after."""
+    return (frames - 1) // TEMPORAL + 1
 
 
 class WanSettings(Protocol):
