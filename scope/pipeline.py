@@ -5,8 +5,9 @@
         video = pipe("a fox in the snow", ...)
     print(summary(pipe))
 
-The pipeline's own call, scheduler, callbacks, offloading and LoRA stay as they are. Methods that stand in for the
-velocity work (SCOPE, uniform, EasyCache, PrediT, ...); a method that needs the inside of the forward is refused.
+The pipelines of SkyReels-V2 with diffusion forcing and of AnyFlow-FAR are known. The pipeline's own call, scheduler,
+callbacks, offloading and LoRA stay as they are. Methods that stand in for the velocity work (SCOPE, uniform, EasyCache,
+PrediT, fixed schedules, ...); a method that needs the inside of the forward is refused.
 """
 
 from __future__ import annotations
@@ -27,8 +28,11 @@ from omegaconf import OmegaConf
 from conf.schema import CONF, ConfigError, nearest, options, parse
 from engine.method import Method
 from engine.row import Mode, Row
-from models.skyreels.pipeline import PIPELINES, PipelineHook
+from models.far.pipeline import FarHook
+from models.skyreels.pipeline import SkyReelsHook
+from models.wan.hook import PipelineHook
 
+HOOKS: dict[str, type[PipelineHook]] = {name: hook for hook in (SkyReelsHook, FarHook) for name in hook.kinds}
 KEPT = "_scope_harness"  # the attribute of a pipeline that holds its Accelerated
 
 
@@ -37,13 +41,15 @@ class Summary:
     """What a method did in the pipeline's last call."""
 
     decisions: dict[str, int]  # rows by mode: cache, predict, recompute
-    per_row: tuple[str, ...]  # the mode of every row, in order
+    per_row: tuple[str, ...]  # the mode of every row, in order; "recompute" if a part of the row was computed
     executed_flops: float  # share of the stock loop's FLOPs, denoiser only
     seconds: float  # inside the transformer, skipped rows included
     seconds_saved: float  # estimate: skipped rows at the mean of the computed ones, less what skipping took
+    clean_passes: int = 0  # forwards of AnyFlow-FAR that store keys; no method skips them, they are in no other count
 
     def __str__(self) -> str:
         made = ", ".join(f"{count} {mode}" for mode, count in self.decisions.items())
+        made += f", and {self.clean_passes} clean passes" if self.clean_passes else ""
         return (
             f"{len(self.per_row)} rows: {made}; {self.executed_flops:.1%} of the FLOPs; {self.seconds:.2f} s in the "
             f"transformer, about {self.seconds_saved:.2f} s saved"
@@ -53,8 +59,8 @@ class Summary:
 class Accelerated(AbstractContextManager["Accelerated"]):
     """A pipeline with a method in it. It is on from the start; `disable` gives back the stock pipeline."""
 
-    def __init__(self, pipe: Any, method: Method) -> None:
-        self.pipe, self.hook, self.enabled = pipe, PipelineHook(pipe, method), False
+    def __init__(self, pipe: Any, hook: PipelineHook) -> None:
+        self.pipe, self.hook, self.enabled = pipe, hook, False
         self.enable()
 
     def enable(self) -> None:
@@ -86,17 +92,17 @@ def accelerate(
     method: str = "scope",
     speed: str = "",
     *,
-    model: str = "skyreels",
+    model: str = "",
     point: str | Path = "",
     **settings: Any,
 ) -> Accelerated:
     """Put `method` into `pipe`; use the result in a `with`, or call its `disable()` at the end.
 
     Args:
-        pipe: a SkyReels-V2 diffusion-forcing pipeline of diffusers (text, image or video to video).
+        pipe: a pipeline of diffusers: SkyReels-V2 with diffusion forcing (any of the three) or AnyFlow-FAR.
         method: a name of the menu, see docs/methods.md.
         speed: its operating point ("fast", "slow", "paper") for `model`; empty: none, so `settings` has to be complete.
-        model: whose operating points are used.
+        model: whose operating points are used; empty: skyreels or far, as the pipeline is.
         point: a YAML file with an operating point of your own (its `method:` node), instead of `speed`.
         settings: settings of the method, on top of the operating point.
 
@@ -105,11 +111,12 @@ def accelerate(
         ConfigError: no such method, setting or point, or a method that cannot work from outside the forward.
         ValueError: the pipeline is accelerated already.
     """
-    if type(pipe).__name__ not in PIPELINES:
-        raise TypeError(f"{type(pipe).__name__} cannot be accelerated; want {', '.join(PIPELINES)}")
-    chosen = build(method, speed, model, point, settings)
-    _check(chosen, method)
-    return Accelerated(pipe, chosen)
+    kind = HOOKS.get(type(pipe).__name__)
+    if kind is None:
+        raise TypeError(f"{type(pipe).__name__} cannot be accelerated; want {', '.join(HOOKS)}")
+    chosen = build(method, speed, model or kind.models, point, settings)
+    _check(chosen, method, kind)
+    return Accelerated(pipe, kind(pipe, chosen, model or kind.models))
 
 
 def summary(pipe: Any) -> Summary:
@@ -122,14 +129,23 @@ def summary(pipe: Any) -> Summary:
 
 def summarise(hook: PipelineHook) -> Summary:
     """The same from the hook itself."""
-    modes = {entry.iteration: str(entry.mode) for entry in hook.ledger}
-    per_row = tuple(modes[n] for n in sorted(modes))
-    computed = [s for s, mode in zip(hook.seconds, per_row, strict=False) if mode == Mode.RECOMPUTE]
-    skipped = [s for s, mode in zip(hook.seconds, per_row, strict=False) if mode != Mode.RECOMPUTE]
-    saved = mean(computed) * len(skipped) - sum(skipped) if computed else 0.0
+    by_row: dict[int, set[Mode]] = {}
+    for entry in hook.ledger:
+        by_row.setdefault(entry.iteration, set()).add(entry.mode)
+    passes = {row.iteration for row in hook.rows if row.forced}
+    order = (Mode.RECOMPUTE, Mode.PREDICT, Mode.CACHE)  # of what a row is called if its parts differ
+    per_row = tuple(str(next(m for m in order if m in by_row[n])) for n in sorted(by_row) if n not in passes)
+    whole = [hook.seconds[n] for n, modes in by_row.items() if modes == {Mode.RECOMPUTE} and n not in passes]
+    other = [hook.seconds[n] for n, modes in by_row.items() if modes != {Mode.RECOMPUTE}]
+    saved = mean(whole) * len(other) - sum(other) if whole else 0.0
     counts = Counter(per_row)
     return Summary(
-        {str(mode): counts[str(mode)] for mode in Mode}, per_row, hook.executed(), sum(hook.seconds), max(0.0, saved)
+        {str(mode): counts[str(mode)] for mode in Mode},
+        per_row,
+        hook.executed(),
+        sum(hook.seconds),
+        max(0.0, saved),
+        len(passes & by_row.keys()),
     )
 
 
@@ -152,18 +168,24 @@ def build(method: str, speed: str, model: str, point: str | Path, settings: Mapp
     return parse(config)[3]
 
 
-def _check(method: Method, name: str) -> None:
+def _check(method: Method, name: str, kind: type[PipelineHook]) -> None:
     """Refuse what cannot be done from outside the forward."""
     row = Row(0, 0, range(1), 2, (0,), (1.0,), (0.5,), (True,), 1)
     inner = sorted({site.kind for site in method.sites(2, row)} - {"velocity"})
-    lacking = sorted(method.requires - PipelineHook.offers)
-    if inner or lacking or method.branchwise or method.grain == "unit":
-        reason = (
-            f"it stands in for {', '.join(inner)}" if inner else f"it needs {', '.join(lacking) or 'parts of a row'}"
-        )
+    lacking = sorted(method.requires - kind.offers)
+    adaptive = method.grain == "unit" and not (kind.parts or method.decided_by == "schedule")
+    if inner or lacking or method.branchwise or adaptive:
+        reasons = {
+            f"it stands in for {', '.join(inner)}": inner,
+            f"it needs {', '.join(lacking)}": lacking,
+            "it needs partial forwards of a row": adaptive,
+            "it decides per guidance branch": method.branchwise,
+        }
+        wanted = "selective=none" if kind.parts else "selective=prefix decide_per=row"
         raise ConfigError(
-            f"{name} cannot run in a stock pipeline: {reason}, inside the model's forward. Use run.py, or a setting "
-            "that works on the velocity of a whole row (for scope: selective=prefix decide_per=row)"
+            f"{name} cannot run in a stock pipeline: {next(text for text, is_so in reasons.items() if is_so)}, inside "
+            "the model's forward. Use run.py, or a setting that works on the velocity of a whole row (for scope: "
+            f"{wanted})"
         )
 
 

@@ -10,6 +10,8 @@ from diffusers import SkyReelsV2DiffusionForcingImageToVideoPipeline as ImageToV
 from diffusers import SkyReelsV2DiffusionForcingVideoToVideoPipeline as VideoToVideo
 from PIL import Image
 
+from baselines.budget import Budget
+from baselines.ramp import Ramp
 from baselines.teacache import TeaCache
 from baselines.uniform import Uniform
 from benchmarks import pipeline_hook
@@ -62,6 +64,57 @@ def test_a_method_in_the_pipeline_gives_the_latents_of_our_own_loop(case, name, 
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
     assert list(summary(pipe).per_row) == [str(entry.mode) for entry in ledger]
     assert summary(pipe).decisions["recompute"] < len(ledger)
+
+
+MORE = [[0, 1, 2, 3, 4], [0, 2, 4]]  # in odd steps the first unit alone: its neighbours are not computed
+SCHEDULES = {
+    "ramp": ("asynchronous", Ramp, {"computed": MORE}),
+    "ramp prefix, three segments": ("three segments", Ramp, {"computed": MORE, "selective": "prefix"}),
+    "budget, synchronous": ("synchronous", Budget, {"computed": [[0, 1, 2, 4, 5], [0, 2, 5]]}),
+}
+
+
+@pytest.mark.parametrize("case, kind, settings", SCHEDULES.values(), ids=SCHEDULES)
+def test_a_schedule_per_unit_computes_the_first_units_of_a_row_and_gives_the_latents_of_our_own_loop(
+    case, kind, settings
+):
+    model, ledger = causal(**CASES[case]), []
+    pipe = pipeline(model)
+    wanted = video(model, kind(**settings), seed=3, ledger=ledger)
+    with accelerate(pipe, kind.__name__.lower(), **settings) as on:
+        found = call(pipe, model)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    assert [(e.iteration, e.unit, e.mode) for e in on.hook.ledger] == [(e.iteration, e.unit, e.mode) for e in ledger]
+    modes = {n: {e.mode for e in ledger if e.iteration == n} for n in {e.iteration for e in ledger}}
+    mixed = [n for n, found in modes.items() if len(found) > 1]
+    assert mixed and {summary(pipe).per_row[n] for n in mixed} == {"recompute"}
+    assert summary(pipe).executed_flops < 0.75
+
+
+def test_a_schedule_that_skips_a_unit_before_a_computed_one_is_refused_before_the_first_forward(model):
+    pipe = pipeline(model)
+    told = r"at iteration 3 Budget computes unit 1 and skips unit 0, whose keys and values the stock forward does not"
+    with accelerate(pipe, "budget", computed=[[0, 2, 4], [0, 1, 3, 5]]) as on, pytest.raises(ValueError, match=told):
+        call(pipe, model)
+    assert not on.hook.seconds
+    full = pipeline(causal(frames=SHORT, ar_step=0, block=1))
+    told = "with full attention the units of a row are computed together, so give all one list"
+    with accelerate(full, "budget", computed=[[0, 1, 2], [0, 2]]), pytest.raises(ValueError, match=told):
+        call(full, model, num_frames=SHORT, base_num_frames=SHORT, ar_step=0, causal_block_size=1, overlap_history=None)
+
+
+def test_a_schedule_made_for_another_call_is_refused(model):
+    pipe, made_for = pipeline(model), {"name": "mine", "frames": LONG, "steps": 6, "block": 2, "ar_step": 2}
+    for name, wrong in (("mine", {"attention": "full"}), ("mine", {"frames": 99}), ("other", {})):
+        settings = {"computed": MORE, "made_for": {**made_for, **wrong}}
+        with (
+            mock.patch("scope.pipeline.build", lambda *_, given=settings: Ramp(**given)),
+            accelerate(pipe, "ramp", model=name),
+            pytest.raises(
+                ValueError, match=r"this schedule was made for name=mine, .* here (attention=block|frames=|name=)"
+            ),
+        ):
+            call(pipe, model)
 
 
 @pytest.fixture(scope="module")

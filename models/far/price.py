@@ -71,6 +71,13 @@ class Price:
 
     def _clean(self, chunk: int, whole: bool = False) -> float:
         """FLOPs of the clean pass after `chunk`; `whole`: of the keys of all chunks."""
+        patches, parts = self._renewed(chunk, whole)
+        queries, w = sum(count for count, _ in parts), self.shape.width
+        blocks = (self.depth - 1) * sum(self._branch("blocks", count, seen) for count, seen in parts)
+        return patches + blocks + 2.0 * queries * 2 * w * w  # keys and values of the last block
+
+    def _renewed(self, chunk: int, whole: bool) -> tuple[float, list[tuple[int, int]]]:
+        """Of a clean pass: the FLOPs of its first layers, and the tokens and the keys that they see, of every part."""
         far, near = self.chunks.renewed(chunk, whole)
         small = len(self.chunks.slots(far.start, far.stop)) * self.small
         first = self.chunks.far(chunk + 1)
@@ -83,9 +90,7 @@ class Price:
             parts.append((self.chunks.lengths[one] * self.full, seen))
         queries, w = sum(count for count, _ in parts), self.shape.width
         patches = 2.0 * self.shape.in_channels * w * (small * self.shape.compressed_patch)
-        patches += 2.0 * self.shape.in_channels * w * ((queries - small) * self.shape.patch)
-        blocks = (self.depth - 1) * sum(self._branch("blocks", count, seen) for count, seen in parts)
-        return patches + blocks + 2.0 * queries * 2 * w * w  # keys and values of the last block
+        return patches + 2.0 * self.shape.in_channels * w * ((queries - small) * self.shape.patch), parts
 
     def _ends(self, count: int) -> float:
         """FLOPs of the layers before the first and after the last block, of `count` slots."""

@@ -14,108 +14,71 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from itertools import pairwise
+from dataclasses import replace
+from inspect import signature
 from typing import Any
 
 import torch
-from diffusers.hooks.hooks import HookRegistry, ModelHook
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import Tensor
 
 from engine.ledger import Entry, flops
-from engine.loop import decide
-from engine.method import Method
 from engine.row import VELOCITY, Decision, Mode, Row
-from engine.visit import Visit
 from models.skyreels.price import Price
 from models.skyreels.settings import SkyReels
 from models.skyreels.signals import SIGNALS, Signals
+from models.skyreels.units import check_prefixes, split
+from models.wan.hook import PipelineHook, architecture, nothing
 from models.wan.settings import SPATIAL
 
-HOOK = "scope_harness"
-PIPELINES = tuple(f"SkyReelsV2DiffusionForcing{kind}Pipeline" for kind in ("", "ImageToVideo", "VideoToVideo"))
 Matrices = tuple[Tensor, Tensor, Tensor, list[tuple[int, int]]]
 """Of a segment, (rows, slots) each: timesteps, their indices, which slots a row updates; then the rows' intervals."""
 
-WRAPPED = ("check_inputs", "generate_timestep_matrix")  # where a call begins; where a segment does
+SIZES = {"frames": "num_frames", "height": "height", "width": "width"}  # of a call, and the pipeline's names for them
 
 
-class PipelineHook(ModelHook):
-    """Runs one method in one pipeline. What a method may ask of it is `Capabilities` of engine/method.py."""
+class SkyReelsHook(PipelineHook):
+    """Runs one method in one SkyReels-V2 pipeline with diffusion forcing."""
 
-    name, settings = "the pipeline", None
-    offers = frozenset({"narrow", *SIGNALS})
+    kinds = tuple(f"SkyReelsV2DiffusionForcing{kind}Pipeline" for kind in ("", "ImageToVideo", "VideoToVideo"))
+    models, parts = "skyreels", False
+    offers = frozenset({"narrow", "partial", *SIGNALS})  # of units, those before all that are skipped
+    wrapped = ("check_inputs", "generate_timestep_matrix")  # where a call begins; where a segment does
     _begun: tuple[Matrices, int, int] | None  # a segment whose rows are not known yet
-    _visit: Visit | None  # None for a row that updates nothing
-
-    def __init__(self, pipe: Any, method: Method) -> None:
-        super().__init__()
-        self.pipe, self.method = pipe, method
-        self.depth = int(pipe.transformer.config.num_layers)
-        self.ledger: list[Entry] = []
-        self.seconds: list[float] = []  # of every row
-        self.rows: list[Row] = []
-        self._attached = ExitStack()  # what the method holds open while a segment runs
-        self._begin()
-
-    # --- what a method may ask -----------------------------------------------------------------------------------
-
-    @property
-    def branches(self) -> tuple[str, ...]:
-        return ("cond", "uncond") if self.pipe.do_classifier_free_guidance else ("cond",)
-
-    def advice(self, lacking: str) -> str:
-        return "it stands outside the model's forward; use run.py, or a setting that works on the velocity alone"
-
-    def schedule(self) -> Sequence[Row]:
-        """The rows of the segments that have begun."""
-        return self.rows
 
     def probe(self, name: str, latents: Tensor, row: Row) -> Tensor:
         first = row.slots.start - self._offset
         return self._signals.of(name, latents, self._when[first : first + len(row.slots)])
-
-    # --- on and off ----------------------------------------------------------------------------------------------
-
-    def attach(self) -> None:
-        for name in WRAPPED:
-            setattr(self.pipe, name, getattr(self, f"_{name}")(getattr(self.pipe, name)))
-        HookRegistry.check_if_exists_or_initialize(self.pipe.transformer).register_hook(self, HOOK)
-
-    def detach(self) -> None:
-        HookRegistry.check_if_exists_or_initialize(self.pipe.transformer).remove_hook(HOOK)
-        for name in WRAPPED:
-            self.pipe.__dict__.pop(name, None)
-        self._attached.close()
-        self.method.reset()
-
-    def _check_inputs(self, stock: Callable[..., Any]) -> Callable[..., Any]:
-        def checked(*args: Any, **kwargs: Any) -> Any:
-            self.ledger, self.seconds = [], []
-            self._begin()
-            return stock(*args, **kwargs)
-
-        return checked
 
     def _generate_timestep_matrix(self, stock: Callable[..., Any]) -> Callable[..., Any]:
         def matrix(
             slots: int, template: Tensor, base: int, ar_step: int = 5, ready: int = 0, block: int = 1, *more: Any
         ) -> Any:
             made = stock(slots, template, base, ar_step, ready, block, *more)
+            attention = "block_causal" if block > 1 else "full"
+            self.settings = replace(self.settings, ar_step=ar_step, block=block, attention=attention)
             self._begun = (made, ready, block)  # read at the first forward: with a last image the pipeline changes it
             return made
 
         return matrix
 
+    def _check_inputs(self, stock: Callable[..., Any]) -> Callable[..., Any]:
+        begun = super()._check_inputs(stock)
+
+        def checked(*args: Any, **kwargs: Any) -> Any:
+            made, given = begun(*args, **kwargs), signature(stock).bind(*args, **kwargs).arguments
+            for name, theirs in SIZES.items():
+                setattr(self.settings, name, int(given.get(theirs) or 0))
+            return made
+
+        return checked
+
     def _begin(self) -> None:
-        """A call begins."""
-        self._attached.close()
-        self.method.reset()
-        self.rows, self._next, self._first, self._length = [], 0, 0, 0
-        self._begun = None
+        super()._begin()
+        self._begun, self._first, self._length = None, 0, 0
         self._done: Tensor | None = None  # what the row's first branch left for the second
         self._fresh = False
+        self._held: list[tuple[Row, Tensor]] = []  # units of the row that are skipped, and their velocities
 
     def _segment(self, made: Matrices, ready: int, block: int) -> None:
         """The rows of a segment from the stock matrices (rows, slots) of timesteps, indices and updates."""
@@ -146,22 +109,13 @@ class PipelineHook(ModelHook):
             done = done + active
         self._grid = sorted({int(t) for t in matrix.unique()})
         self._signals = Signals(self.pipe.transformer, self._grid, 24)
-        self.method.check(self)
-        self._attached.close()
-        self._attached.enter_context(self.method.attached(self))
-        self.method.reset()
+        self._ready()
+        if self.method.grain == "unit":
+            check_prefixes(self, self.method, self.rows[-len(updates) :], self._narrowed)
 
-    def _sigmas(self) -> list[float]:
-        """The scheduler's noise levels, from noise to clean. Raises ValueError where they do not fall at every step."""
-        scheduler = self.pipe.scheduler
-        found = getattr(scheduler, "sigmas", None)
-        levels = [] if found is None else [float(s) for s in found][: len(scheduler.timesteps) + 1]
-        if len(levels) < 2 or any(b >= a for a, b in pairwise(levels)):
-            raise ValueError(
-                f"{type(scheduler).__name__} has noise levels that do not fall at every step ({levels[:4]} ...), so a "
-                "velocity cannot be extrapolated along them; use the pipeline's own scheduler"
-            )
-        return levels
+    def _narrowed(self, whole: Row) -> Row:
+        """What the method wants forwarded of a row. With a given last image all of it: other frames attend to that."""
+        return whole if whole.step[-1] == whole.steps and not whole.active[-1] else self.method.narrow(whole)
 
     # --- one forward ---------------------------------------------------------------------------------------------
 
@@ -192,7 +146,7 @@ class PipelineHook(ModelHook):
         (the last ones, where the end of the video is a given image) is computed, and no method hears of it."""
         whole = self.rows[self._next]
         if not any(whole.active):
-            self._row, self._visit, self._fresh = whole, None, True
+            self._row, self._visit, self._fresh, self._forwarded, self._held = whole, None, True, whole.slots, []
             return
         self._when, self._offset = [int(t) for t in when[0].tolist()], whole.slots.start
         unknown = set(self._when) - set(self._grid)
@@ -200,40 +154,44 @@ class PipelineHook(ModelHook):
         if unknown or rate != self._signals.fps:
             self._grid = sorted({*self._grid, *unknown})
             self._signals = Signals(self.pipe.transformer, self._grid, rate)
-        given_end = whole.step[-1] == whole.steps and not whole.active[-1]  # a last image: other frames attend to it
-        row = whole if given_end else self.method.narrow(whole)
+        row = self._row = self._narrowed(whole)
         latents = _slots(hidden)[row.slots.start - whole.slots.start : row.slots.stop - whole.slots.start]
-        probed: list[str] = []
-        plan = decide(self, self.method, latents, row, probed)  # type: ignore[arg-type]
-        self._row, self._latents = row, latents
-        self._visit = Visit(self.method, row, self.depth, plan, probed)
-        self._fresh = all(d.mode is Mode.RECOMPUTE for parts in plan.values() for _, d in parts)
+        fresh, skipped = split(self._choose(latents, row))
+        self._fresh, self._held = bool(fresh), []
+        self._forwarded = row.slots if not skipped or not fresh else range(row.slots.start, fresh[-1].slots.stop)
+        for part, decision in skipped if fresh else ():
+            x = latents[part.slots.start - row.slots.start : part.slots.stop - row.slots.start]
+            self._held.append((part, self.method.fill(VELOCITY, part, decision.mode, x)))
 
     def _compute(self, stock: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
-        """The stock forward of the row's slots; the others, which no step reads, are zero."""
-        whole, row = self.rows[self._next], self._row
-        if row.slots == whole.slots:
+        """The stock forward of the slots that are to be computed, with stand-ins for skipped units. The others, which
+        no step reads, are zero."""
+        whole, slots, hidden = self.rows[self._next], self._forwarded, kwargs["hidden_states"]
+        if slots == whole.slots:
             out = stock(*args, **kwargs)
             return out[0] if isinstance(out, tuple) else out.sample
-        a, b = row.slots.start - whole.slots.start, row.slots.stop - whole.slots.start
-        cut = {"hidden_states": kwargs["hidden_states"][:, :, a:b], "timestep": kwargs["timestep"][:, a:b]}
+        a, b = slots.start - whole.slots.start, slots.stop - whole.slots.start
+        cut = {"hidden_states": hidden[:, :, a:b], "timestep": kwargs["timestep"][:, a:b]}
         out = stock(*args, **{**kwargs, **cut, "return_dict": False})[0]
-        full = torch.zeros_like(kwargs["hidden_states"], dtype=out.dtype)
+        full = torch.zeros_like(hidden, dtype=out.dtype)
         full[:, :, a:b] = out
+        for part, velocity in self._held:
+            self._place(full, part, velocity)
         return full
 
     def _stand_in(self, hidden: Tensor) -> Tensor:
         """What the method hands back instead, in the form of the forward's output; the same for every branch."""
         if self._done is not None:
             return self._done
-        whole, row = self.rows[self._next], self._row
         assert self._visit is not None  # such a row is computed
-        velocity = self._visit(VELOCITY, self._latents, _nothing)
         full = torch.zeros_like(hidden)
-        batch, channels = hidden.shape[:2]
-        a = row.slots.start - whole.slots.start
-        full[:, :, a : a + len(row.slots)] = velocity.unflatten(1, (batch, channels)).permute(1, 2, 0, 3, 4)
+        self._place(full, self._row, self._visit(VELOCITY, self._latents, nothing))
         return full
+
+    def _place(self, full: Tensor, part: Row, velocity: Tensor) -> None:
+        """Write the method's `velocity` (slots of `part`, B C, H, W) to the forward's output (B, C, slots, H, W)."""
+        a, (batch, channels) = part.slots.start - self.rows[self._next].slots.start, full.shape[:2]
+        full[:, :, a : a + len(part.slots)] = velocity.unflatten(1, (batch, channels)).permute(1, 2, 0, 3, 4)
 
     def _finish(self, out: Tensor, first: bool) -> None:
         """After the row's last branch: the method keeps the guided velocity, and the ledger gains the row's entries."""
@@ -250,31 +208,33 @@ class PipelineHook(ModelHook):
                 guided = guided + self.pipe.guidance_scale * (self._done.float() - guided)
             a = self._row.slots.start - self.rows[self._next].slots.start
             own = _slots(guided)[a : a + len(self._row.slots)]
-            self._visit(VELOCITY, self._latents, lambda x, parts: own)
-        self.ledger += self._visit.entries()
+            self._visit(VELOCITY, self._latents, self._computed(own))
+        self.ledger += [self._as_run(entry) for entry in self._visit.entries()]
         self._next, self._done = self._next + 1, None
 
-    # --- what came of it -----------------------------------------------------------------------------------------
+    def _computed(self, own: Tensor) -> Callable[[Tensor, Sequence[Row]], Tensor]:
+        """The velocities of some parts of the row, out of `own`, those of all its slots."""
+
+        def of(x: Tensor, parts: Sequence[Row]) -> Tensor:
+            places = [slice(p.slots.start - self._row.slots.start, p.slots.stop - self._row.slots.start) for p in parts]
+            return torch.cat([own[place] for place in places])
+
+        return of
+
+    def _as_run(self, entry: Entry) -> Entry:
+        """The entry with the slots that the forward covered: no idle ones and no keys behind the first units."""
+        stop = self._forwarded.stop
+        idle = tuple((a, min(b, stop)) for a, b in entry.idle if a < stop)
+        return replace(entry, idle=idle, seen=(entry.seen[0], min(entry.seen[1], stop))) if self._held else entry
 
     def executed(self) -> float:
-        """FLOPs executed over those of the stock loop, denoiser only, attention dense as the stock forward runs it."""
-        settings = _settings(self.pipe, self._shape)
-        price = Price(settings)
-        full = [Entry.of(row, Decision(Mode.RECOMPUTE), "", ()) for row in self.rows[: self._next]]
-        return flops(self.ledger, price.iteration)[0] / flops(full, price.iteration)[0]
-
-    @property
-    def _shape(self) -> tuple[int, int]:
-        return int(self._latents.shape[-2]), int(self._latents.shape[-1])
+        price = Price(_settings(self.pipe, self._shape))
+        return flops(self.ledger, price.iteration)[0] / flops(self._full(), price.iteration)[0]
 
 
 def _slots(x: Tensor) -> Tensor:
     """(B, C, slots, H, W) -> (slots, B C, H, W), float32: a batch counts as channels, so it shares its decisions."""
     return x.permute(2, 0, 1, 3, 4).flatten(1, 2).float()
-
-
-def _nothing(x: Tensor, parts: Sequence[Row]) -> Tensor:
-    raise RuntimeError("a row that is stood in for was computed")
 
 
 def _as_asked(out: Tensor, kwargs: dict[str, Any]) -> Any:
@@ -283,7 +243,6 @@ def _as_asked(out: Tensor, kwargs: dict[str, Any]) -> Any:
 
 def _settings(pipe: Any, shape: tuple[int, int]) -> SkyReels:
     """What the price of a forward depends on, for one slot; `shape` is that of a latent."""
-    architecture = {k: v for k, v in dict(pipe.transformer.config).items() if not k.startswith("_")}
     guidance = 2.0 if pipe.do_classifier_free_guidance else 1.0
     return SkyReels(
         weights="random",
@@ -294,5 +253,5 @@ def _settings(pipe: Any, shape: tuple[int, int]) -> SkyReels:
         height=shape[0] * SPATIAL,
         width=shape[1] * SPATIAL,
         guidance=guidance,
-        architecture=architecture,
+        architecture=architecture(pipe.transformer),
     )
