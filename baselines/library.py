@@ -154,4 +154,4 @@ def tensors_in(roots: Iterable[object], package: str) -> Iterator[Tensor]:
         elif isinstance(found, list | tuple | set):
             waiting += found
         elif type(found).__module__.split(".")[0] == package and not isinstance(found, torch.nn.Module):
-            waiting += vars(found).values() if hasattr(found, "__dict__") else ()
+            waiting += getattr(found, "__dict__", {}).values()  # none if it has __slots__

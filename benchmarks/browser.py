@@ -42,8 +42,9 @@ class Browser:
 
         def as_three_and_four() -> None:
             a, b = os.dup(to_browser), os.dup(from_browser)
-            os.dup2(a, 3)
-            os.dup2(b, 4)
+            for found, wanted in ((a, 3), (b, 4)):
+                os.dup2(found, wanted)
+                os.set_inheritable(wanted, True)  # dup2 does not set it if both are the same
 
         command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}"]
         self.process = subprocess.Popen(

@@ -26,7 +26,6 @@ from benchmarks.common import composed, prompts_of
 from benchmarks.stock_far import stock as stock_far
 from engine.loop import generate
 from engine.method import Original
-from engine.produce import attention_of
 from models.far.backbone import AnyFlowFAR
 from models.skyreels.backbone import SkyReelsV2
 from terminal import tolerate
@@ -129,7 +128,7 @@ def main(arguments: Sequence[str]) -> None:
     prompt = prompts_of(run, 1)[0]
     found = compare(model, model.conditioning(prompt, model.texts([prompt])), int(own["rounds"]), int(own["seed"]))
     s = model.settings
-    about = {"model": s.name, "weights": s.weights, "attention": attention_of(model), "precision": s.precision}
+    about = {"model": s.name, "weights": s.weights, "attention": model.attention, "precision": s.precision}
     rows = [[k, *(f"{r['seconds']:.2f} ({r['cpu_seconds']:.2f})" for r in runs)] for k, runs in found["runs"].items()]
     show(
         f"{s.name}, {s.frames} frames, {s.steps} steps: seconds (of CPU)",

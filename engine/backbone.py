@@ -31,6 +31,11 @@ class Backbone(Capabilities, Protocol):
         ...
 
     @property
+    def attention(self) -> str:
+        """The attention it runs: "full", or "block_causal" (a frame does not attend to later AR units)."""
+        ...
+
+    @property
     def peak_bytes(self) -> float:
         """Predicted peak memory of the device for a video of the Original, weights included."""
         ...

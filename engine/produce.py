@@ -79,14 +79,9 @@ def warm_up(model: Backbone, text: Any) -> float:
     return cost.seconds
 
 
-def attention_of(model: Backbone) -> str:
-    """The attention that `model` runs: "full", or "block_causal" (a frame does not attend to later AR units)."""
-    return str(getattr(getattr(model, "settings", None), "attention", "full"))
-
-
 def as_run(model: Backbone, counts: tuple[float, float]) -> float:
     """The one of the (dense, masked) FLOPs that counts the attention that `model` runs."""
-    return counts[attention_of(model) == "block_causal"]
+    return counts[model.attention == "block_causal"]
 
 
 def account(model: Backbone, made: Produced, original: Backbone) -> dict[str, Any]:
@@ -99,7 +94,7 @@ def account(model: Backbone, made: Produced, original: Backbone) -> dict[str, An
         segments.setdefault(entry.segment, set()).add(entry.iteration)
     return {
         "flops": {"dense": dense, "masked": masked, "executed_fraction": share},
-        "attention": attention_of(model),
+        "attention": model.attention,
         "forwards": forwards(made.ledger, len(model.branches)),
         "iterations": sum(map(len, segments.values())),
         "segments": [len(rows) for rows in segments.values()],

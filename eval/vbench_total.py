@@ -46,17 +46,17 @@ def totals_of_file(path: str | Path) -> list[dict[str, float]]:
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+            lines = list(csv.DictReader(file))
     except (UnicodeDecodeError, csv.Error) as error:
         raise VBenchError(f"{path} is not a CSV file in UTF-8: {error}") from error
-    if not rows:
+    if not lines:
         raise VBenchError(f"{path} has no lines; want a header with the 16 dimensions and one line per model")
     results, refused = [], []
-    for number, row in enumerate(rows, start=1):
+    for number, line in enumerate(lines, start=1):
         try:
-            results.append(total({name: _percent(name, row.get(name)) for name in DIMENSIONS}))
+            results.append(total({name: _percent(name, line.get(name)) for name in DIMENSIONS}))
         except VBenchError as error:
-            refused.append(f"row {number} ({row.get('model') or 'unnamed'}): {error}")
+            refused.append(f"line {number} ({line.get('model') or 'unnamed'}): {error}")
     if refused:
         raise VBenchError(f"{path}: " + "; ".join(refused))
     return results

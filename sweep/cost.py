@@ -53,7 +53,7 @@ def dry_run(cell: Cell) -> dict[str, Any]:
         "planned_from": expects.basis,
         "planned_forwards": expects.forwards or None,
         "parameters": model.parameters,
-        "memory_gb": memory(model, cell.method).told() if hasattr(model, "footprint") else None,
+        "memory_gb": memory(model, cell.method).told(),
         "videos": sum(job.reference is not None or cell.name == "original" for job in cell.jobs()),
     }
     return found | model.plan_counts()

@@ -3,6 +3,7 @@
 import re
 import zipfile
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -154,6 +155,21 @@ def test_all_text_has_a_contrast_of_four_and_a_half(browser, page, scheme, name)
     with shown_at(browser, 1440, 900, scheme):
         browser.open(page.with_name(name))
         assert browser.eval(CONTRASTS) == []
+
+
+AXE = files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+BARRIERS = "axe.run().then((found) => found.violations.map((v) => v.help + ': ' + v.nodes.map((n) => n.html).join(' ')))"
+
+
+@needs_browser
+@pytest.mark.parametrize("width, scheme", [(1440, "light"), (1440, "dark"), (390, "light")])
+@pytest.mark.parametrize("name", ["index.html", "paper.html"])
+def test_axe_finds_no_barrier_for_people_with_a_disability(browser, page, name, width, scheme):
+    with shown_at(browser, width, 900, scheme):
+        browser.open(page.with_name(name))
+        browser.eval("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
+        browser.eval(f"{AXE}; 0")
+        assert browser.eval(BARRIERS) == []
 
 
 @needs_browser

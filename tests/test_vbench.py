@@ -141,7 +141,7 @@ def test_a_row_with_a_missing_dimension_is_refused_and_named(tmp_path, capsys, h
     path = table(tmp_path / "rows.csv", {"Kling": values.values()}, values)
     assert vbench.main(["total", str(path)]) == 1
     printed = capsys.readouterr()
-    assert "row 1 (Kling)" in printed.err and "scene" in printed.err and printed.out == ""
+    assert "line 1 (Kling)" in printed.err and "scene" in printed.err and printed.out == ""
 
 
 def test_percent_and_fractions_are_not_mixed_up(tmp_path):

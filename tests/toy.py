@@ -36,6 +36,7 @@ class Toy:
     device = torch.device("cpu")
     offers = frozenset({"clock", "blocks", "branches", "narrow", "latent", "partial"})
     parameters = 0
+    attention = "full"
     weights_id = "none"
 
     def __post_init__(self):

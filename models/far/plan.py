@@ -26,6 +26,7 @@ class FarPlan:
 
     BUILDS = "models.far.backbone.AnyFlowFAR"  # the whole, weights and all
     Settings = Far
+    attention = "full"
     offers = OFFERS
 
     def __init__(self, settings: Far, device: Any) -> None:

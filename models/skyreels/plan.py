@@ -40,6 +40,11 @@ class SkyReelsPlan:
         return Price(self.settings)
 
     @property
+    def attention(self) -> str:
+        """See Backbone.attention."""
+        return self.settings.attention
+
+    @property
     def offers(self) -> frozenset[str]:
         return offers(self.settings)
 
