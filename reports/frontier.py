@@ -150,36 +150,37 @@ def at(points: Sequence[tuple[float, float]], level: float) -> tuple[float, str]
     return float(points[0][0]), "<" if points[0][1] < level else ""
 
 
-def _means(curve: Curve, chosen: np.ndarray) -> list[tuple[float, float]]:
-    means = np.exp(np.log(curve.speedups[chosen]).mean(0)), curve.psnr[chosen].mean(0)
-    return list(zip(*means, strict=True))
+def _speedups(curve: Curve, chosen: np.ndarray, level: float) -> np.ndarray:
+    """The speedup at a PSNR over each choice of prompts, (choices,); `chosen`: indices, (choices, prompts)."""
+    means = np.exp(np.log(curve.speedups)[chosen].mean(1)), curve.psnr[chosen].mean(1)
+    return np.array([at(points, level)[0] for points in np.stack(means, -1)])
 
 
 def reading(curve: Curve, level: float) -> Reading:
     """The speedup of a curve at a PSNR, with its interval; with one prompt the interval is NaN."""
     value, bound = at(curve.points, level)
-    return Reading(value, *_ends(len(curve.psnr), lambda chosen: at(_means(curve, chosen), level)[0]), bound)
+    return Reading(value, *_ends(len(curve.psnr), lambda chosen: _speedups(curve, chosen, level)), bound)
 
 
 def ratio(first: Curve, other: Curve, level: float) -> Reading:
     """The speedup of `first` over that of `other` at a PSNR, paired over prompts."""
 
-    def apart(chosen: np.ndarray) -> float:
-        return at(_means(first, chosen), level)[0] / at(_means(other, chosen), level)[0]
+    def apart(chosen: np.ndarray) -> np.ndarray:
+        return _speedups(first, chosen, level) / _speedups(other, chosen, level)
 
     (own, low), (theirs, high) = at(first.points, level), at(other.points, level)
     bound = {(">", ""): ">", ("", "<"): ">", ("<", ""): "<", ("", ">"): "<", ("", ""): ""}.get((low, high), "?")
     return Reading(own / theirs, *_ends(len(first.psnr), apart), bound)
 
 
-def _ends(prompts: int, statistic: Callable[[np.ndarray], float]) -> tuple[float, float]:
-    """The ends of the percentile interval of a statistic of the indices of prompts."""
+def _ends(prompts: int, statistic: Callable[[np.ndarray], np.ndarray]) -> tuple[float, float]:
+    """The ends of the percentile interval of a statistic, from indices (choices, prompts) to (choices,)."""
     if prompts < 2:
         return float("nan"), float("nan")
     found = bootstrap(
         (np.arange(prompts),),
-        lambda chosen: statistic(np.asarray(chosen, int)),
-        vectorized=False,
+        lambda chosen, axis: statistic(np.atleast_2d(np.asarray(chosen, int))),  # scipy asks for the last axis only
+        vectorized=True,
         n_resamples=RESAMPLES,
         confidence_level=LEVEL,
         method="percentile",

@@ -108,6 +108,7 @@ def test_only_what_departs_from_the_menu_makes_a_variant():
             assert departures(config) == expected, overrides
 
 
+@pytest.mark.slow
 def test_plans_of_the_full_size_models_match_what_is_published_and_no_setting_gives_figure_6(tmp_path):
     said = call("experiment=plan", f"results={tmp_path}", "isolate=false", "--verbose")
     assert said.status == 0 and "35 published lines: 2 FLOPs match, " in said.out

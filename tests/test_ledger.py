@@ -43,8 +43,15 @@ def counted(call):
     return flop.get_total_flops()
 
 
-@pytest.mark.parametrize("guidance", [1.0, 4.0])
-@pytest.mark.parametrize("frames,ar_step", [(SHORT, 2), (LONG, 0)])
+@pytest.mark.parametrize(
+    "frames, ar_step, guidance",
+    [
+        (SHORT, 2, 4.0),
+        (LONG, 0, 1.0),
+        pytest.param(SHORT, 2, 1.0, marks=pytest.mark.slow),
+        pytest.param(LONG, 0, 4.0, marks=pytest.mark.slow),
+    ],
+)
 def test_the_originals_price_is_what_the_stock_pipeline_executes(frames, ar_step, guidance):
     model = build(frames=frames, ar_step=ar_step, guidance=guidance)
     dense, _ = flops(plan(model.schedule()), model.price)
@@ -72,16 +79,16 @@ def passes(ledger, branches):
     "method,attention",
     [
         (Original(), "block_causal"),
-        (Uniform(3, order=1), "full"),
-        (Scope(9, 9, max_skip=2, signal="latent"), "full"),
+        pytest.param(Uniform(3, order=1), "full", marks=pytest.mark.slow),
+        pytest.param(Scope(9, 9, max_skip=2, signal="latent"), "full", marks=pytest.mark.slow),
         (Scope(0, 0, selective="hull", signal="latent"), "block_causal"),
         (TeaCache(0.3, fit="none", warmup=1), "full"),
-        (TeaCache(0.3, fit="none", warmup=1, per_branch=True), "block_causal"),
+        pytest.param(TeaCache(0.3, fit="none", warmup=1, per_branch=True), "block_causal", marks=pytest.mark.slow),
         (Lossless(), "block_causal"),
         (Scope(9, 9, max_skip=2, selective="exact"), "block_causal"),
-        (Scope(9, 9, max_skip=2, selective="none", decide_per="unit"), "full"),
+        pytest.param(Scope(9, 9, max_skip=2, selective="none", decide_per="unit"), "full", marks=pytest.mark.slow),
         (Scope(9, 9, max_skip=2, decide_per="unit"), "block_causal"),
-        (FirstBlockCache(0.2, decide_per="unit"), "block_causal"),
+        pytest.param(FirstBlockCache(0.2, decide_per="unit"), "block_causal", marks=pytest.mark.slow),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )

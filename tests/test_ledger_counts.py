@@ -19,7 +19,7 @@ SMALL = {"steps": 8, "frames": 21, "base_frames": 21, "overlap": 0, "height": 16
 METHODS = [name for name in MENU if not name.startswith("external_")]  # libraries run their own class's forward
 
 
-@pytest.fixture(scope="module", params=["full", "block_causal"])
+@pytest.fixture(scope="module", params=[pytest.param("full", marks=pytest.mark.slow), "block_causal"])
 def skyreels(request):
     model = tiny.build(**SMALL, attention=request.param)
     row = model.schedule()[0]

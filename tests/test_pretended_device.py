@@ -102,6 +102,7 @@ def test_a_trained_preset_encodes_denoises_and_decodes_as_on_the_cpu(name):
         assert torch.equal(there[1].held, latents) and torch.equal(there[2], frames)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FULL)
 def test_at_full_size_every_attention_has_a_fused_kernel_and_no_row_waits_more_than_its_decision(name):
     for method in FULL[name]:

@@ -78,7 +78,10 @@ def test_a_segfault_costs_one_video_is_recorded_and_not_tried_again(menu, tmp_pa
     assert not [*(results / ".claims").iterdir()]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=lambda n: n.name)
+SLOW = pytest.param(signal.SIGKILL, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, SLOW], ids=lambda n: n.name)
 def test_an_interrupt_leaves_no_process_and_a_store_that_goes_on(menu, tmp_path, number):
     results, mark = tmp_path / "results", tmp_path / "always-0-0"
     sweep = begin(menu, results, "method=deadly", f"method.mark={mark}", "prompts.limit=1")
