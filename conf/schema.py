@@ -93,7 +93,7 @@ class Run:
     seeds: list[int] = field(default_factory=lambda: [0])
     results: str = "results"
     device: str = "auto"  # auto | cpu | cuda | cuda:1
-    offload: str = "none"  # text: the text encoder runs on the CPU, slower, and takes no memory of the GPU
+    offload: str = "none"  # text: the text encoder runs on the CPU; all: also the denoiser is there while frames decode
     task: str = "videos"  # what every cell does: generate videos, or a measurement (sweep/tasks.py)
     target: str = ""  # a cost to search: flops:0.447 | speedup:2.1 | lpips:0.05 | forwards:12; "": the paper's FLOPs
     tries: int = 300  # schedules that a search tries at most; raising it: slower, a better schedule
@@ -121,7 +121,8 @@ class Run:
         if self.target:
             read_target(self.target)
         one_of("report", self.report, (True, False, "single"), "true, false, or single (one zip to send)")
-        one_of("offload", self.offload, ("none", "text"), "none, or text (the text encoder on the CPU)")
+        what = "none, text (the text encoder on the CPU), or all (also the denoiser, while the VAE decodes)"
+        one_of("offload", self.offload, ("none", "text", "all"), what)
         if self.tries < 1:
             raise ConfigError(f"tries={self.tries}: want at least 1 schedule to try")
         if not self.time_again >= 0:

@@ -17,6 +17,7 @@ class Footprint:
     loading: float
     denoising: float
     decoding: float
+    denoiser: float = 0.0  # the denoiser's weights in `decoding`; with offload=all they leave the device before it
 
     @property
     def most(self) -> float:

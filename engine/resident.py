@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -56,6 +58,7 @@ class Holder:
     settings: Any
     device: torch.device
     encodes_on: torch.device | None = None  # where the text encoder runs; None: on `device`
+    offload: bool = False  # whether `alone` moves modules
 
     @property
     def loaded(self) -> bool:
@@ -71,6 +74,21 @@ class Holder:
         vars(self).update({name: getattr(other, name) for name in self.MODULES})
         self.ready()
         return True
+
+    @contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        """With `offload`, all modules but `name` are on the CPU in this context, and on the device after it."""
+        modules = [vars(self)[other] for other in self.MODULES if other != name] if self.offload else []
+        modules = [module for module in modules if isinstance(module, torch.nn.Module)]
+        for module in modules:
+            module.to("cpu")
+        if modules:
+            collect()
+        try:
+            yield
+        finally:
+            for module in modules:
+                module.to(self.device)
 
     def ready(self) -> None:
         """Called after the modules were loaded or taken over from another backbone."""

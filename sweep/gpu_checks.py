@@ -97,8 +97,12 @@ def memory_line(wanted: Memory, there: float) -> Finding:
 def _switch(wanted: Memory, stage: str, there: float) -> str:
     """What makes a video fit."""
     lacking = f"{wanted.most / GB - TIGHT * there:.1f} GB are lacking: "
-    if wanted.fits(there) == "with offload=text":
-        return lacking + "offload=text encodes the prompts on the CPU"
+    helps = {
+        "with offload=text": "offload=text encodes the prompts on the CPU",
+        "with offload=all": "offload=all encodes on the CPU, and moves the denoiser there while the VAE decodes",
+    }
+    if (how := wanted.fits(there)) in helps:
+        return lacking + helps[how]
     if wanted.state and wanted.denoising - wanted.state <= TIGHT * there * GB and stage == "denoising":
         return lacking + "use a method with less memory (python -m sweep.memory), or a larger GPU"
     return lacking + "use a larger GPU or a smaller model.height and model.width"

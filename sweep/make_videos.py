@@ -142,7 +142,10 @@ def prepare(todo: list[Turn], store: Store, notify: Notify) -> tuple[Ready, list
         return Ready(), todo
     begin, models = perf_counter(), {id(turn.job.model): turn.job.model for turn in todo}
     base: Any = todo[0].cell.base
-    base.encodes_on = torch.device("cpu") if todo[0].cell.run.offload == "text" else None
+    base.encodes_on = None if todo[0].cell.run.offload == "none" else torch.device("cpu")
+    for job in (job for turn in todo for job in (turn.job, turn.job.reference) if job is not None):
+        moved: Any = job.model
+        moved.offload = todo[0].cell.run.offload == "all"
     texts = base.texts((turn.job.prompt for turn in todo), store.cache("text", "x").parent)
     ready = Ready(texts, (perf_counter() - begin) / len({turn.job.prompt for turn in todo}))
     for number, model in models.items():

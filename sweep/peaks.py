@@ -44,12 +44,15 @@ class Memory:
         return max(self.stages.most, self.denoising)
 
     def fits(self, card: float) -> str:
-        """Whether a card of `card` GB is enough: yes, no, or "with offload=text"."""
-        room = TIGHT * card * GB
-        if self.most <= room:
-            return "yes"
-        video = max(self.stages.loading, self.denoising, self.stages.decoding)
-        return "with offload=text" if video <= room else "no"
+        """Whether a card of `card` GB is enough: yes, no, or the least `offload` with which it is."""
+        stages = self.stages
+        video = max(stages.loading, self.denoising)
+        peaks = {
+            "yes": self.most,
+            "with offload=text": max(video, stages.decoding),
+            "with offload=all": max(video, stages.decoding - stages.denoiser),
+        }
+        return next((how for how, peak in peaks.items() if peak <= TIGHT * card * GB), "no")
 
     def told(self) -> dict[str, Any]:
         """As a dry run prints it, in GB."""

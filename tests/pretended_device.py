@@ -241,6 +241,8 @@ class Operations(TorchDispatchMode):
         if not here and (device is None or device.type != "cuda"):
             return func(*args, **kwargs)
         name, composed, fresh = traits(func)
+        if name == "_has_compatible_shallow_copy_type":  # nn.Module.to asks whether to keep its parameter objects
+            return False
         if composed and (name in MOVES or self.data == "meta"):
             return self._composed(func, name, args, kwargs)
         self._examine(name, func, given, here, kwargs)

@@ -105,8 +105,8 @@ def test_every_published_size_has_a_plan_and_its_memory(model, parameters, pflop
     )
 
 
-def of(encoding=0, loading=0, denoising=0, decoding=0, state=0):
-    return Memory(Footprint(*(GB * x for x in (encoding, loading, denoising, decoding))), int(GB * state))
+def of(encoding=0, loading=0, denoising=0, decoding=0, state=0, denoiser=0):
+    return Memory(Footprint(*(GB * x for x in (encoding, loading, denoising, decoding, denoiser))), int(GB * state))
 
 
 @pytest.mark.parametrize(
@@ -116,6 +116,8 @@ def of(encoding=0, loading=0, denoising=0, decoding=0, state=0):
         (of(11.4, 3.4, 6.1, 7), 10, WARNING, "offload=text"),
         (of(0, 3.4, 6.1, 7, state=56), 24, WARNING, "a method with less memory"),
         (of(0, 3.4, 6.1, 14), 12, WARNING, "model.height"),
+        (of(11.4, 3.4, 6.1, 14, denoiser=2.9), 12, WARNING, "offload=all"),
+        (of(11.4, 3.4, 12, 14, denoiser=2.9), 12, WARNING, "model.height"),
     ],
 )
 def test_a_card_that_is_too_small_is_told_what_is_lacking_and_which_switch_helps(wanted, there, state, remedy):
@@ -183,5 +185,5 @@ def test_the_doctor_ends_in_one_line_with_the_first_thing_to_do():
 
 
 def test_an_unknown_offload_is_refused():
-    with pytest.raises(ConfigError, match="offload=all is unknown; want none, or text"):
-        api.cell_of("model=skyreels_tiny", "offload=all", "device=cpu")
+    with pytest.raises(ConfigError, match="offload=cpu is unknown; want none, text"):
+        api.cell_of("model=skyreels_tiny", "offload=cpu", "device=cpu")

@@ -82,6 +82,28 @@ def test_a_small_model_gives_the_cpus_numbers_and_waits_only_for_decisions(name,
         assert not [fault for fault in rehearsal.faults(card) if not fault.startswith("math")]  # of float32 heads
 
 
+def places(module):
+    """The kinds of device that a module's parameters are on."""
+    return {parameter.device.type for parameter in module.parameters()}
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_with_offload_all_the_denoiser_is_on_the_cpu_while_frames_are_decoded(name):
+    plain = build(name, {}, torch.device("cpu"))
+    texts = plain.texts(["a fox", ""])
+    latents, _, frames = video(plain, Uniform(2), texts)
+    with pretended("cpu"):
+        model = moved(plain, build(name, {}, CARD))
+        model.offload = True
+        there = generate(model, Uniform(2), model.conditioning("a fox", texts), 0, [])
+        decoded = model.decode(there)
+        first = next(decoded)
+        assert places(model.transformer) == {"cpu"} and places(model.vae) == {"cuda"}
+        shown = [first, *decoded]
+        assert places(model.transformer) == {"cuda"}
+    assert torch.equal(there.held, latents) and all(map(near, frames, shown))
+
+
 @pytest.mark.parametrize("name", ["skyreels_tiny", "magi1_tiny"])
 def test_a_trained_preset_encodes_denoises_and_decodes_as_on_the_cpu(name):
     def run(device):

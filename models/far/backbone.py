@@ -128,4 +128,5 @@ class AnyFlowFAR(FarPlan, WanBackbone):
 
     def decode(self, latents: Tensor) -> Iterator[Tensor]:
         """The frames as uint8 batches (T, H, W, 3) on the CPU, see vae.decode."""
-        return decode(self.vae, latents, self.device)
+        with self.alone("vae"):
+            yield from decode(self.vae, latents, self.device)

@@ -48,4 +48,5 @@ def footprint(settings: Far, shape: Shape, chunks: Chunks) -> Footprint:
     acting = most * max(itemsize * (5 * w + 2 * f), (7 * itemsize + 8) * w)  # see models/skyreels/memory.py
     encodes = settings.weights == "pretrained" and shape.text_dim == ENCODER_WIDTH
     decoding = DECODING * settings.height * settings.width * width
-    return Footprint(ENCODER * encodes, loading, weights + keys + texts + acting, weights + decoding)
+    denoising = weights + keys + texts + acting
+    return Footprint(ENCODER * encodes, loading, denoising, weights + decoding, weights - autoencoder)

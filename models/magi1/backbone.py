@@ -164,10 +164,11 @@ class Magi1Backbone(Magi1Plan, Holder):
         Frames of a given video are left out (a given image is part of its chunk), and so are those after `frames`.
         """
         video, left = latents.transpose(0, 1), self.settings.frames
-        for span in filter(None, map(self.plan.emitted, self.plan.forwards)):
-            frames = self.vae.frames(video[:, span[0] : span[1]], self.settings.scale_factor, self._tiling)[:left]
-            left -= len(frames)
-            yield frames.cpu()
+        with self.alone("vae"):
+            for span in filter(None, map(self.plan.emitted, self.plan.forwards)):
+                frames = self.vae.frames(video[:, span[0] : span[1]], self.settings.scale_factor, self._tiling)[:left]
+                left -= len(frames)
+                yield frames.cpu()
 
 
 def _slots(chunks: Tensor) -> Tensor:

@@ -37,4 +37,4 @@ def footprint(settings: Magi1, config: ModelConfig, plan: Schedule, parameters: 
         beside = decoding = 0.0
     weights = parameters * itemsize + beside
     encodes = settings.weights == "pretrained" and config.caption_channels == ENCODER_WIDTH
-    return Footprint(ENCODER * encodes, weights, weights + denoising, weights + decoding)
+    return Footprint(ENCODER * encodes, weights, weights + denoising, weights + decoding, parameters * itemsize)

@@ -211,4 +211,5 @@ class SkyReelsV2(SkyReelsPlan, WanBackbone):
 
     def decode(self, latents: Tensor) -> Iterator[Tensor]:
         """The frames as uint8 batches (T, H, W, 3) on the CPU, see vae.decode."""
-        return decode(self.vae, latents, self.device)
+        with self.alone("vae"):
+            yield from decode(self.vae, latents, self.device)

@@ -66,4 +66,5 @@ def footprint(settings: SkyReels, shape: Shape, rows: Sequence[Row], partial: bo
         )
     decoding = DECODING * settings.height * settings.width * width
     encodes = settings.weights == "pretrained" and shape.text_dim == ENCODER_WIDTH
-    return Footprint(ENCODER * encodes, loading, weights + denoising + texts, weights + decoding)
+    alone = shape.parameters * size.itemsize
+    return Footprint(ENCODER * encodes, loading, weights + denoising + texts, weights + decoding, alone)
