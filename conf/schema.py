@@ -121,8 +121,7 @@ class Run:
         if self.target:
             read_target(self.target)
         one_of("report", self.report, (True, False, "single"), "true, false, or single (one zip to send)")
-        what = "none, text (the text encoder on the CPU), or all (also the denoiser, while the VAE decodes)"
-        one_of("offload", self.offload, ("none", "text", "all"), what)
+        one_of("offload", self.offload, ("none", "text", "all"), "none, text or all (what is moved to the CPU)")
         if self.tries < 1:
             raise ConfigError(f"tries={self.tries}: want at least 1 schedule to try")
         if not self.time_again >= 0:

@@ -109,4 +109,4 @@ def test_prompts_become_embeddings_without_padding(tmp_path):
     encoder = TextEncoder(tmp_path)
     red, fox = encoder.encode(["RED", "Red fox!"])
     assert red.shape == (1, 8) and fox.shape[1] == 8 and fox.dtype == torch.float32
-    assert torch.equal(encoder.encode(["RED"])[0], red)
+    assert torch.equal(next(encoder.encode(["RED"])), red)

@@ -8,17 +8,15 @@ FOLDER/special_tokens.npz                      from example/assets of the offici
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from engine.fingerprint import code_of
 from engine.weights import digest
+from models.text_cache import noise, through
 
 from .checkpoint import check, empty_dit, load_dit, random_dit, shards
 from .dit import Magi1DiT
@@ -82,7 +80,7 @@ def load_tokens(settings: Magi1) -> SpecialTokens | None:
     if not settings.special_tokens:
         return None
     if settings.weights == "random":
-        rows = _noise("special tokens", (17, model_config(settings).caption_channels))
+        rows = noise("special tokens", (17, model_config(settings).caption_channels))
         return SpecialTokens.of(rows, rows[:1], rows[1:2])
     return SpecialTokens.load(_tokens_path(settings))
 
@@ -93,41 +91,11 @@ def embed(prompts: Iterable[str], settings: Magi1, device: torch.device, cache: 
     Embeddings in the folder `cache` are read. The others are computed by the text encoder and written there, and the
     encoder is then unloaded. With random weights, embeddings are seeded noise for `settings.text_tokens` tokens.
     """
-    prompts = sorted(set(prompts))
     if settings.weights == "random":
         length = max(1, settings.text_tokens - len(settings.special_tokens))
         channels = model_config(settings).caption_channels
-        return {prompt: _noise(prompt, (length, channels)) for prompt in prompts}
+        return {prompt: noise(prompt, (length, channels)) for prompt in set(prompts)}
     folder = text_folder(settings)
     identity = digest(path for pattern in _TEXT_WEIGHTS for path in folder.glob(pattern))
-    paths = {p: _cached(cache, identity, p) for p in prompts}
-    # cloned: a memory-mapped tensor may be unaligned, and unaligned products round differently
-    found = {p: load_file(path)["embedding"].clone() for p, path in paths.items() if path and path.is_file()}
-    missing = [prompt for prompt in prompts if prompt not in found]
-    if missing:
-        encoder = TextEncoder(folder, device)
-        for prompt, embedding in zip(missing, encoder.encode(missing), strict=True):
-            found[prompt] = embedding.cpu().contiguous()
-            _write(paths[prompt], found[prompt])
-    return found
-
-
-def _cached(cache: Path | None, identity: str, prompt: str) -> Path | None:
-    if cache is None:
-        return None
-    what = f"{code_of(TextEncoder.encode)}|{identity}|{prompt}"
-    return cache / f"text-{hashlib.sha256(what.encode()).hexdigest()[:24]}.safetensors"
-
-
-def _write(path: Path | None, embedding: Tensor) -> None:
-    if path is None:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.with_suffix(f".{os.getpid()}.part")
-    save_file({"embedding": embedding}, staging)
-    staging.replace(path)
-
-
-def _noise(name: str, shape: tuple[int, ...]) -> Tensor:
-    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    made_by = f"{code_of(TextEncoder.encode)}|{identity}"
+    return through(cache, prompts, made_by, lambda missing: TextEncoder(folder, device).encode(missing))

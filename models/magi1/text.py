@@ -5,7 +5,7 @@ All generated chunks have the same caption. A token before it gives the number o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -171,14 +171,12 @@ class TextEncoder:
         self.tokenizer = load_tokenizer(folder, _todo(folder), self.model.config.vocab_size)
 
     @torch.no_grad()
-    def encode(self, prompts: Iterable[str]) -> list[Tensor]:
+    def encode(self, prompts: Iterable[str]) -> Iterator[Tensor]:
         """Prompts -> their token embeddings without padding, each (L, caption channels), float32, L at most 800."""
-        out = []
         for prompt in prompts:
             cleaned = clean_caption(clean_caption(prompt))  # twice, as in training
             batch = self.tokenizer(
                 cleaned, max_length=MAX_TOKENS, padding="max_length", truncation=True, return_tensors="pt"
             ).to(self.model.device)
             states = self.model(**batch).last_hidden_state[0]
-            out.append(states[batch["attention_mask"][0].bool()].float())
-        return out
+            yield states[batch["attention_mask"][0].bool()].float()
