@@ -48,7 +48,8 @@ def ledger(draw: random.Random) -> str:
         entry = {"iteration": n, "segment": n // 70, "unit": first // 5, "slots": [0, 25], "active": [first, 25]}
         entry |= {"branch": "", "sigma": round(1 - n % 70 / 70, 6), "step": n % 50, "mode": mode}
         entry |= {"score": round(draw.random(), 6), "why": "below tau_cache", "sites": ["velocity"]}
-        lines.append(json.dumps(entry | {"seen": [0, 25], "idle": [], "kept": [0, 0], "copied": None, "probes": []}))
+        entry |= {"seen": [0, 25], "idle": [], "kept": [0, 0], "copied": None, "probes": []}
+        lines.append(json.dumps(entry, separators=(",", ":")))  # as engine/ledger.py writes it
     return "\n".join(lines)
 
 

@@ -81,11 +81,15 @@ def _both(first: Test, then: Test) -> Test:
 def _compiled_members(schema: Mapping[str, Any]) -> Test:
     """Whether a mapping has the required names, and members that fit; true for a value that is none."""
     required = frozenset(schema.get("required", ()))
-    rules = {name: compiled(rule) for name, rule in schema.get("properties", {}).items()}
+    properties: Mapping[str, Any] = schema.get("properties", {})
+    rules = {name: compiled(rule) for name, rule in properties.items()}
     others = schema.get("additionalProperties", True)
     each = _compiled_each(others) if isinstance(others, dict) else None
 
-    def fits(value: Any) -> bool:
+    typed = [(name, kinds) for name, kinds in zip(rules, map(_only_types, properties.values()), strict=True) if kinds]
+    inner = [(name, rules[name]) for name, rule in properties.items() if not _only_types(rule)]
+
+    def fits(value: Any) -> bool:  # loops and no generators: this is most of the time of reading a bundle
         if not isinstance(value, dict):
             return True
         names = value.keys()
@@ -93,15 +97,26 @@ def _compiled_members(schema: Mapping[str, Any]) -> Test:
             return False
         if each and not each([value[name] for name in names if name not in rules] if rules else value.values()):
             return False
-        return all(rule(value[name]) for name, rule in rules.items() if name in names)
+        for name, kinds in typed:
+            if name in value and type(value[name]) not in kinds:
+                return False
+        for name, rule in inner:  # noqa: SIM110
+            if name in value and not rule(value[name]):
+                return False
+        return True
 
     return fits
 
 
+def _only_types(rule: Mapping[str, Any]) -> frozenset[type]:
+    """The types of a rule that demands nothing else; empty for another rule."""
+    return frozenset(_classes(_names(rule))) if rule.keys() == {"type"} else frozenset()
+
+
 def _compiled_each(rule: Mapping[str, Any]) -> Callable[[Iterable[Any]], bool]:
     """Whether every one of several values fits; for a rule that only names types, without a call for each."""
-    if rule.keys() == {"type"}:
-        classes = frozenset(_classes(_names(rule)))
+    classes = _only_types(rule)
+    if classes:
         return lambda values: classes.issuperset(map(type, values))
     one = compiled(rule)
     return lambda values: all(map(one, values))
