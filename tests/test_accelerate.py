@@ -6,6 +6,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from accelerate import cpu_offload
 from diffusers import SkyReelsV2DiffusionForcingImageToVideoPipeline as ImageToVideo
 from diffusers import SkyReelsV2DiffusionForcingVideoToVideoPipeline as VideoToVideo
 from PIL import Image
@@ -197,6 +198,63 @@ def test_group_offloading_gives_the_same_bits(model):
             made.append(call(pipe, model))
         assert summary(pipe).decisions["predict"] > 0
     assert torch.equal(*made)
+
+
+def offload_layers(pipe):
+    """What `enable_sequential_cpu_offload` does; between forwards the weights are meta tensors."""
+    for part in (pipe.vae, pipe.transformer):
+        cpu_offload(part, execution_device=torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    "offload", [offload_layers, lambda pipe: pipe.enable_model_cpu_offload(device="cpu")], ids=["layers", "models"]
+)
+def test_cpu_offloading_gives_the_same_bits(offload):
+    """Both devices are the CPU. Signals are computed outside the forward, where offloaded weights are elsewhere."""
+    plain, moved = (pipeline(causal(frames=SHORT)) for _ in range(2))
+    model = causal(frames=SHORT)
+    offload(moved)
+    for signal in ("time_projection", "patch_embedding"):
+        made = []
+        for pipe in (plain, moved):
+            with accelerate(pipe, "scope", **SCOPE, signal=signal):
+                made.append(call(pipe, model))
+            assert summary(pipe).decisions["predict"] > 0
+        assert torch.equal(*made)
+    assert torch.equal(call(moved, model), call(plain, model))
+
+
+def add_lora(transformer, rank=2, scale=0.5):
+    """An adapter as LoRA adds it, scale x A B beside each layer of queries and values, without the package peft."""
+    draw = torch.Generator().manual_seed(0)
+    for block in transformer.blocks:
+        for layer in (block.attn1.to_q, block.attn1.to_v, block.attn2.to_q):
+            a = torch.randn(layer.in_features, rank, generator=draw) / layer.in_features**0.5
+            b = torch.randn(rank, layer.out_features, generator=draw)
+            layer.register_forward_hook(lambda _, given, out, a=a, b=b: out + scale * given[0] @ a @ b)
+
+
+def test_a_lora_adapter_keeps_working(untouched):
+    model = causal(frames=LONG)
+    pipe = pipeline(model)
+    add_lora(model.transformer)
+    adapted = call(pipe, model)
+    assert (adapted - untouched).abs().max() > 0.01
+    with accelerate(pipe, "scope", **SCOPE):
+        found = call(pipe, model)
+    torch.testing.assert_close(found, video(model, Scope(**SCOPE), seed=3), atol=1e-5, rtol=1e-5)
+    assert torch.equal(call(pipe, model), adapted)
+
+
+def test_no_weight_changes_its_precision():
+    model = causal(frames=SHORT)
+    model.transformer.to(torch.bfloat16)
+    pipe = pipeline(model)
+    plain = call(pipe, model)
+    with accelerate(pipe, "scope", **SCOPE):
+        call(pipe, model)
+    assert {p.dtype for p in model.transformer.parameters()} == {torch.bfloat16}
+    assert torch.equal(call(pipe, model), plain)
 
 
 def picture(seed):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from engine.to_device import sent
 from models.far.capabilities import SIGNALS
+from models.wan.parameters import embedded, linear, parameter, patches
 
 
 def times(sigmas: list[float], mean_velocity: bool, trained: int) -> tuple[list[float], list[float]]:
@@ -64,9 +65,7 @@ class Signals:
         if name == "latent":
             return latents.float().clone()  # the sampler writes to `latents`
         if name == "patch_embedding":
-            patch, x = self.model.patch_embedding, latents.transpose(0, 1)[None].float()
-            out = F.conv3d(x, patch.weight.float(), patch.bias.float(), stride=patch.stride)
-            return out.flatten(3)[0].permute(1, 2, 0)
+            return patches(self.model.patch_embedding, latents)
         if name not in SIGNALS:
             raise ValueError(f"unknown signal {name!r}; this backbone offers {', '.join(sorted(SIGNALS))}")
         if name not in self._tables:
@@ -77,16 +76,13 @@ class Signals:
         embed = self.model.condition_embedder
         first = _embedded(embed, embed.time_embedder, self.t, like)
         other = _embedded(embed, embed.delta_embedder, second(embed.deltatime_type, self.t, self.r), like)
-        gate = embed.delta_emb_gate.float()
+        gate = parameter(embed, "delta_emb_gate", first)
         time: Tensor = (1 - gate) * first + gate * other
         if name == "time_embedding":
             return time
-        proj = embed.time_proj
-        return F.linear(F.silu(time), proj.weight.float(), proj.bias.float()).unflatten(-1, (6, -1))
+        return linear(embed.time_proj, F.silu(time)).unflatten(-1, (6, -1))
 
 
 def _embedded(embed: Any, own: Any, values: list[float], like: Tensor) -> Tensor:
     """The embedding (times, width) of `values` by one of the two embedders, float32."""
-    x = embed.timesteps_proj(sent(values, like.device)).float()
-    hidden = F.silu(F.linear(x, own.linear_1.weight.float(), own.linear_1.bias.float()))
-    return F.linear(hidden, own.linear_2.weight.float(), own.linear_2.bias.float())
+    return embedded(own, embed.timesteps_proj(sent(values, like.device)).float())

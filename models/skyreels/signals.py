@@ -11,6 +11,7 @@ from torch import Tensor
 from engine.to_device import sent
 from models.skyreels.capabilities import SIGNALS
 from models.skyreels.forward import frame_rate
+from models.wan.parameters import embedded, linear, patches
 
 
 class Signals:
@@ -34,10 +35,7 @@ class Signals:
         if name == "latent":
             return latents.float().clone()  # the sampler writes to `latents`
         if name == "patch_embedding":
-            patch = self.model.patch_embedding
-            x = latents.transpose(0, 1)[None].float()
-            out = F.conv3d(x, patch.weight.float(), patch.bias.float(), stride=patch.stride)
-            return out.flatten(3)[0].permute(1, 2, 0)
+            return patches(self.model.patch_embedding, latents)
         if name not in SIGNALS:
             raise ValueError(f"unknown signal {name!r}; this backbone offers {', '.join(sorted(SIGNALS))}")
         if name not in self._tables:
@@ -46,10 +44,9 @@ class Signals:
 
     def _table(self, name: str, timesteps: Tensor) -> Tensor:
         embed = self.model.condition_embedder
-        time: Tensor = embed.time_embedder.float()(embed.timesteps_proj(timesteps).float())
+        time = embedded(embed.time_embedder, embed.timesteps_proj(timesteps).float())
         if name == "time_embedding":
             return time
-        weight, bias = embed.time_proj.weight.float(), embed.time_proj.bias.float()
-        modulation = F.linear(F.silu(time), weight, bias).unflatten(-1, (6, -1))
+        modulation = linear(embed.time_proj, F.silu(time)).unflatten(-1, (6, -1))
         rate = frame_rate(self.model, self.fps, timesteps.device)
         return modulation if rate is None else modulation + rate.float()

@@ -16,6 +16,7 @@ from engine.loop import decide
 from engine.method import Method
 from engine.row import Decision, Mode, Row
 from engine.visit import Visit
+from models.wan.parameters import onload
 
 HOOK = "scope_harness"  # the name of our hook at the transformer
 
@@ -128,6 +129,7 @@ class PipelineHook(ModelHook):
 
     def _choose(self, latents: Tensor, row: Row) -> list[tuple[Row, Decision]]:
         """The decisions about `row`, one per part of it, for all guidance branches."""
+        onload(self.pipe.transformer)
         probed: list[str] = []
         plan = decide(self, self.method, latents, row, probed)  # type: ignore[arg-type]
         self._latents, self._visit = latents, Visit(self.method, row, self.depth, plan, probed)
