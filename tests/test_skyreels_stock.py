@@ -126,12 +126,13 @@ def test_the_faster_decoder_on_a_cpu_gives_the_stock_decoders_values():
 
 
 @pytest.mark.parametrize("told,fps,change", [(True, 24, 0.05), (True, 16, 0.1), (False, 24, 0.1)])
-def test_the_time_projection_holds_the_term_of_the_frame_rate(told, fps, change):
+def test_the_time_projection_holds_the_term_of_the_frame_rate(monkeypatch, told, fps, change):
     """Modulation [1, 1] -> [1.1, 1.1] by hand, the frame rate's term [1, 1] at 24 fps and [0, 0] at 16."""
     weight = 0.1 / F.silu(torch.tensor(1.0))
     linear, rates = torch.nn.Linear(1, 12), torch.nn.Embedding.from_pretrained(torch.tensor([[0.0] * 12, [1.0] * 12]))
     linear.weight.data.fill_(weight), linear.bias.data.fill_(1.0)
-    embedder = SimpleNamespace(timesteps_proj=lambda t: t[:, None], time_embedder=torch.nn.Identity(), time_proj=linear)
+    monkeypatch.setattr("models.skyreels.signals.embedded", lambda module, x: x)
+    embedder = SimpleNamespace(timesteps_proj=lambda t: t[:, None], time_embedder=None, time_proj=linear)
     model = SimpleNamespace(
         condition_embedder=embedder,
         fps_embedding=rates,
