@@ -95,7 +95,9 @@ def by_prompt(study: Study, model: str, most: int) -> Iterator[Board]:
         named = dict(zip(keys([cells["line"] for cells in found]), found, strict=True))
         yield Board(
             fingerprint({"board": study.root.name, "model": model, "original": key}),
-            f"{model} {first['prompt_id']}: {first['prompt']}"[:100],
+            " ".join(f"{model} {first['prompt_id']}: {first['prompt']}".split())[
+                :100
+            ],  # no line break, which is refused
             model,
             "prompt",
             config,

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 from urllib.parse import urlsplit
 
 PATIENCE = 20  # seconds to wait for the server before the run is kept offline
@@ -31,13 +32,19 @@ def refused(project: str, wanted: str, group: str = "", names: Iterable[str] = (
     Args:
         project: name of the project.
         wanted: mode, as for `mode`.
-        group, names: group and names of the runs. Only the server checks their length.
+        group, names: group and names of the runs. Only the server checks their length and their control characters.
         tags: tags of the runs.
     """
     wandb = package("offline")
     if not project.strip() or project != project.strip():
         return f"project {project!r} is empty or begins or ends with a space; want a name such as scope-harness"
-    for kind, name in (("group", group), *(("run", name) for name in names)):
+    if not project.strip("."):
+        return f"project {project!r} would be read as a folder of its address; want a name such as scope-harness"
+    runs = [("group", group), *(("run", name) for name in names)]
+    for kind, name in (("project", project), *runs, *(("tag", tag) for tag in tags)):
+        if any(category(letter) == "Cc" for letter in name):
+            return f"{kind} {name[:40]!r} holds a control character, such as a line break; leave it out"
+    for kind, name in runs:
         if len(name) > LONGEST:
             return f"{kind} {name[:20]!r}... has {len(name)} letters; W&B takes at most {LONGEST}"
     try:

@@ -144,6 +144,20 @@ def test_tags_and_modes_are_checked_by_the_package_itself(monkeypatch):
     assert "mode" in wandb_run.refused("p", "auto")
 
 
+@pytest.mark.parametrize(
+    "name", ["", " ", ".", "..", "a/b", "a\\b", "a#b", "a%b", "a:b", "a\nb", "a\x00b", "\x7f", "x" * 129]
+)
+def test_project_names_that_no_address_can_hold_are_refused(name):
+    assert "project" in wandb_run.refused(name, "offline")
+
+
+def test_control_characters_and_lengths_of_other_names_are_checked_and_any_script_is_taken():
+    assert wandb_run.refused("пример", "offline", "群 / 1", ["a fox: 50 % 🦊", "x" * 128], ["t" * 64]) == ""
+    for kind, given in (("group", {"group": "a\nb"}), ("run", {"names": ["a\tb"]}), ("tag", {"tags": ["a\x1bb"]})):
+        assert wandb_run.refused("p", "offline", **given).startswith(f"{kind} 'a\\")
+    assert "has 129 letters" in wandb_run.refused("p", "offline", names=["x" * 129])
+
+
 def test_numbers_that_no_table_takes_are_left_empty():
     for value in (float("nan"), float("inf"), None, "text"):
         assert dashboard._number(value) is None
