@@ -178,6 +178,8 @@ def _lines(path: Path) -> Iterator[str]:
 
 def _head(path: Path, line: str) -> Mapping[str, Any]:
     """The content of the first line. Raises StoreError."""
+    if not line:
+        raise StoreError(f"{path} is no bundle: it holds no line; export it again")
     version = _version(line)
     if version > VERSION:
         raise StoreError(f"{path} has bundle schema {version}, newer than {VERSION}; update the program")

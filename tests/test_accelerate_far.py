@@ -52,7 +52,7 @@ def untouched(model):
 
 
 @pytest.mark.parametrize("kind, settings", METHODS.values(), ids=METHODS)
-def test_a_method_in_the_pipeline_gives_the_latents_of_our_own_loop(model, untouched, kind, settings):
+def test_a_method_in_the_pipeline_gives_the_latents_of_our_own_loop(model, kind, settings):
     pipe, ledger = stock_far.pipeline(model), []
     wanted = far.video(model, kind(**settings), ledger=ledger)
     with accelerate(pipe, kind.__name__.lower(), **settings) as on:
@@ -65,7 +65,6 @@ def test_a_method_in_the_pipeline_gives_the_latents_of_our_own_loop(model, untou
     assert list(told.per_row) == [str(entry.mode) for entry in ledger if entry.why != CLEAN]
     assert told.decisions["recompute"] < len(told.per_row) == 15 and told.clean_passes == 2
     assert 0 < told.executed_flops < 1 and "and 2 clean passes;" in str(told)
-    assert torch.equal(call(pipe, model), untouched)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,10 @@ import pytest
 
 from store import Store, StoreError
 from store.__main__ import main
-from store.bundle import DECIMALS, OTHER_DECIMALS, SHARED, canonical, export, sha256
+from store.bundle import DECIMALS, OTHER_DECIMALS, SHARED, Schedules, _ledger, canonical, export, sha256
 from store.bundled import read, schema
 from store.json_schema import compiled, faults
+from store.record import Record
 from tests.synthetic import CELLS, make_store
 
 FEW = {name: CELLS[name] for name in (("original", None), ("scope", "fast"))}
@@ -144,6 +145,7 @@ def test_a_newer_bundle_and_files_that_are_no_bundle_are_refused_in_one_line(bun
             "bundle schema 3, newer than 2; update the program",
         ),
         (rewritten(bundle, tmp_path, lambda found: found.pop(0)).rename(tmp_path / "headless.jsonl.gz"), "no header"),
+        (rewritten(bundle, tmp_path, list.clear).rename(tmp_path / "empty.jsonl.gz"), "it holds no line"),
         (tmp_path / "text.jsonl.gz", "no complete bundle"),
         (tmp_path / "cut.jsonl.gz", "no complete bundle"),
         (tmp_path / "other.jsonl.gz", "kind is missing"),
@@ -207,3 +209,22 @@ def test_the_command_writes_a_bundle_and_names_what_it_left_out(tmp_path, capsys
 def test_a_record_of_a_bundle_is_not_written_to(bundle):
     with pytest.raises(StoreError, match="is in a bundle"):
         read(bundle).records[0].write_json("quality.json", {})
+
+
+def test_a_schedule_that_was_read_before_is_found_by_its_text_and_any_spacing_means_the_same(tmp_path):
+    """The second and third trace are as the ledger writes them, the first has spaces; one of them has other slots."""
+    entry = {"iteration": 0, "segment": 0, "unit": 0, "slots": [0, 2], "active": [0, 2], "branch": "", "sigma": 1.0}
+    entry |= {"step": 0, "mode": "recompute", "score": None, "why": 'a ,"mode":" in a text'}
+    modes = (["recompute", "cache"], ["recompute", "predict"], ["predict", "cache"], ["cache", "cache"])
+    schedules, found = Schedules(), []
+    for n, own in enumerate(modes):
+        lines = [{**entry, "iteration": i, "mode": mode} for i, mode in enumerate(own)]
+        lines[1]["slots"] = [0, 3] if n == 3 else [0, 2]
+        separators = (", ", ": ") if n == 0 else (",", ":")
+        (tmp_path / "trace.jsonl").write_text("\n".join(json.dumps(line, separators=separators) for line in lines))
+        found.append(_ledger(Record(tmp_path, {}), schedules))
+    told = [ledger for ledger, _ in found]
+    assert [one["modes"] for one in told] == ["rc", "rp", "pc", "cc"]
+    assert told[0]["schedule"] == told[1]["schedule"] == told[2]["schedule"] != told[3]["schedule"]
+    assert [fresh is not None for _, fresh in found] == [True, False, False, True]
+    assert found[3][1]["slots"] == [[0, 2], [0, 3]]
