@@ -59,6 +59,11 @@ class Backbone(Capabilities, Protocol):
         """The first pixel frame of every segment (or chunk) except the first. A seam may be visible there."""
         ...
 
+    def frames_after(self, slots: int) -> int:
+        """The frames that the first `slots` latent slots alone give, once they are final. A class without this
+        function decodes its video at the end."""
+        ...
+
     @property
     def loaded(self) -> bool:
         """Whether the weights are on the device."""

@@ -32,6 +32,7 @@ BESIDE = frozenset(
         "decided_by",
         "footprint",
         "frame_borders",
+        "frames_after",
         "knobs",
         "least_steps",
         "parameters",

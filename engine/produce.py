@@ -17,6 +17,7 @@ from engine.meter import Cost, meter
 from engine.method import Method, Original
 from engine.resident import collect
 from engine.row import Decision, Mode, Row
+from engine.stamps import Chunks, Stamps
 from engine.visit import Visit
 
 Sink = Callable[[Iterable[Tensor]], Any]
@@ -33,6 +34,7 @@ class Produced:
     reason: str = ""
     state_bytes: int = 0  # bytes that the method holds at the end
     counters: Counter[str] = field(default_factory=Counter)
+    chunks: Chunks = field(default_factory=Chunks)
 
 
 def produce(
@@ -40,20 +42,23 @@ def produce(
 ) -> Produced:
     """Denoise and decode one video and pass its frames to `sink`.
 
-    Time and memory are measured for the denoising loop and for the decoder. The time of `sink` (encoding the file) is
-    not measured. Latents that are not finite are not decoded; `reason` then has the message.
+    Time and memory are measured for the denoising loop and for the decoder, and the times of the chunks are stamped
+    (engine/stamps.py). The time of `sink` (encoding the file) is not measured. Latents that are not finite are not
+    decoded; `reason` then has the message.
     """
-    made = Produced()
+    made, stamps = Produced(), Stamps(model)
     try:
         with meter(model.device) as made.denoise:
-            latents = generate(model, method, text, seed, made.ledger, on_row, made.counters)
+            stamps.begin()
+            latents = generate(model, method, text, seed, made.ledger, stamps.after(on_row), made.counters)
     except NonFinite as error:
         made.reason = str(error)
         return made
     made.state_bytes = sum(tensor.numel() * tensor.element_size() for tensor in method.state())
     forget(model, method)  # the decoder needs neither the method's memory nor keys and values
     with meter(model.device) as made.decode:
-        batches = list(model.decode(latents))
+        batches = list(stamps.timed(model.decode(latents)))
+    made.chunks = stamps.chunks()
     sink(batches)
     return made
 

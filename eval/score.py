@@ -15,6 +15,7 @@ import yaml
 from eval import curves, divergence, lpips_weights, metrics, video
 from eval import measures as moves
 from eval import validity as gate
+from eval.alone import Colours, alone
 from eval.beside import Beside
 from eval.kept import PREVIEW, wants_preview
 from eval.signals import Signals, Watch
@@ -38,23 +39,24 @@ def score_record(
         folder: has frames.mp4, run.json and optionally config.yaml. The record may be incomplete.
         reference: the folder of the Original of the same prompt and noise; None for an Original, or if there is none.
         run: the content of run.json if it is not written yet. Used: `reference_key, prompt, method, decisions, flops,
-            status, reason`, the requested `frames, height, width, fps`, and, if known, `frame_borders`: the first frame
-            of each segment but the first.
+            status, reason`, the requested `frames, height, width, fps`, and, if known, `chunks`, and `frame_borders`:
+            the first frame of each segment but the first.
 
     An Original with a `video.mp4` also gets `preview`: the similarity of this lossy copy to the lossless frames, which
     shows the effect of the encoder alone.
 
-    A video that cannot be read gives `validity.status == "invalid"`, and the reason also as `unreadable`; no error.
-    Raises ValueError for frames that are too small to compare, or for a damaged file of LPIPS weights.
+    A video that cannot be read is invalid, with the reason also as `unreadable`; no error. Raises ValueError for frames
+    that are too small to compare, or for a damaged file of LPIPS weights.
     """
     folder, reference = Path(folder), Path(reference) if reference else None
     run = run if run is not None else json.loads((folder / "run.json").read_bytes())
     quality = _empty(run, lpips_net)
     try:
-        seen, quality["measures"], kept = _watch(folder / FRAMES)
+        seen, quality["measures"], kept, colours = _watch(folder / FRAMES)
     except video.VideoError as error:
         return quality | _unreadable(run, error)
     quality |= {"frames": seen.frames, "adherence": _adherence(kept, run.get("prompt"))}
+    quality["alone"] = alone(seen, colours, _chunks(run))
     if wants_preview(folder, run):
         quality["preview"] = _preview(folder, lpips_net, device)
     original, beside = _compare(folder, reference, run, quality, lpips_net, device) if reference else (None, None)
@@ -62,8 +64,7 @@ def score_record(
     if run.get("weights") != "random":  # with random weights the frames are noise, and quality has no meaning
         of_frames = gate.judge(seen, original, _expected(run, original), _fps(run), thresholds)
         verdicts[1:1] = [of_frames, beside or gate.Verdict()]
-    quality["validity"] = _joined(verdicts).to_json()
-    return quality
+    return quality | {"validity": _joined(verdicts).to_json()}
 
 
 def _unreadable(run: Mapping[str, Any], error: video.VideoError) -> dict[str, Any]:
@@ -92,6 +93,11 @@ def _compare(
         return original, None
     found = divergence.diverged(quality["beside"], similarity.psnr, similarity.lpips, _fps(run))
     return original, gate.Verdict(diverged=found)
+
+
+def _chunks(run: Mapping[str, Any]) -> list[int] | None:
+    """The frames that the video has after each of its chunks, if they were stamped."""
+    return (run.get("chunks") or {}).get("frames")
 
 
 def _fps(run: Mapping[str, Any]) -> float:
@@ -150,19 +156,22 @@ def _empty(run: Mapping[str, Any], lpips_net: str) -> dict[str, Any]:
         "reference": run.get("reference_key"),
         "adherence": None,
         "measures": None,
+        "alone": None,
         "beside": None,
         "metric_versions": versions(lpips_net),
     }
 
 
-def _watch(path: Path) -> tuple[Signals, dict[str, float | None], list[np.ndarray]]:
-    """Signals and measures from one pass over the file; also the frames themselves, if they are small enough."""
-    watch = Watch()
+def _watch(path: Path) -> tuple[Signals, dict[str, float | None], list[np.ndarray], Colours]:
+    """Signals, measures and colours from one pass over the file; also the frames themselves, if they are small
+    enough."""
+    watch, colours = Watch(), Colours()
     kept: list[np.ndarray] = []
 
     def passing(batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         for batch in batches:
             watch.update(batch)
+            colours.update(batch)
             if small:
                 kept.append(batch)
             yield batch
@@ -170,7 +179,7 @@ def _watch(path: Path) -> tuple[Signals, dict[str, float | None], list[np.ndarra
     info = video.probe(path)
     small = info.frames * info.height * info.width * 3 <= ADHERENCE_BYTES
     measured = moves.measures(passing(video.read(path)))
-    return watch.signals(), measured, kept
+    return watch.signals(), measured, kept, colours
 
 
 @lru_cache(maxsize=64)

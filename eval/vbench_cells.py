@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from eval import vbench_suite
+from eval.alone import ends
 from eval.vbench_suite import Video
 from eval.vbench_total import DIMENSIONS, FACTS
 from store import Record
@@ -61,4 +62,8 @@ def write(record: Record, dimension: str, value: dict, protocol: str) -> None:
     if value.get("fps"):
         about["seconds"] = value["frames"] / value["fps"]
     values = {d: v["value"] for d, v in kept.items()}
-    record.write_json("quality.json", quality | {name: values, f"{name}_about": about})
+    scores = quality | {name: values, f"{name}_about": about}
+    drift = ends(value.get("clips") or [])  # eval/alone.py; the clips of VBench-Long are in order
+    if drift is not None:
+        scores[f"{name}_drift"] = quality.get(f"{name}_drift", {}) | {dimension: drift}
+    record.write_json("quality.json", scores)

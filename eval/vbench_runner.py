@@ -125,7 +125,7 @@ def shape(path):
 
 
 def by_video(job, entries):
-    """{file: {"value", "weight", "frames", "fps"}}.
+    """{file: {"value", "weight", "frames", "fps"}}, and under VBench-Long "clips", the value of each clip in order.
 
     VBench-Long lists every clip under the name of its video and averages over clips, so the weight of a video is the
     sum of the weights of its clips.
@@ -141,6 +141,8 @@ def by_video(job, entries):
         products = [share * float(part["video_results"]) for share, part in zip(shares, parts)]  # noqa: B905 (3.9)
         value = sum(products) / sum(shares) / unit
         videos[file] = {"value": value, "weight": sum(shares), "frames": frames, "fps": fps}
+        if job["protocol"] == "long":
+            videos[file]["clips"] = [float(part["video_results"]) / unit for part in parts]
     return videos
 
 

@@ -17,11 +17,11 @@ from store.bundle import is_bundle
 from terminal import tolerate, version
 
 
-def make(*places: Path, again: bool = False, send: bool = False) -> dict[str, Any]:
+def make(*places: Path, again: bool = False, send: bool = False, asked: tuple[str, ...] = ()) -> dict[str, Any]:
     """The report's folder, and what to say of it; drawn only if the records have changed since, or with `again`.
 
     A report of several places or of a bundle is always drawn. send: also pack the page with its videos into a zip,
-    whose path is `zip` of the result.
+    whose path is `zip` of the result. asked: groups of optional columns.
 
     Raises:
         StoreError: there is no such folder or bundle, or it is of a newer version.
@@ -30,15 +30,15 @@ def make(*places: Path, again: bool = False, send: bool = False) -> dict[str, An
     if alone:
         Store(places[0], create=False)
     known = reported.unchanged(places[0]) if alone and not again else None
-    if known is not None and ("zip" in known or not send):
+    if known is not None and ("zip" in known or not send) and tuple(known.get("columns", ())) == asked:
         return known
     from reports import build, read, single
     from reports.terminal_table import advice, as_text, verdicts
 
-    report = read(*places)
+    report = read(*places, asked=asked)
     folder = build(report, send)
     said = {"page": str(folder / "index.html"), "table": as_text(report), "verdicts": verdicts(report)}
-    said |= {"next": advice(report)}
+    said |= {"next": advice(report), "columns": asked}
     said |= {"zip": str(single.path(report.study.root))} if send else {}
     if alone:
         reported.note(report.study.root, said)
@@ -81,6 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
         return wandb_board.main(words[1:])
     try:
         layout, given = layouts.asked(words)
+        asked, given = layouts.groups(given)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -92,7 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
         if layout:
             print(layouts.latex(places, layout), end="")
             return 0
-        said = make(*places, again=options.again, send=send)
+        said = make(*places, again=options.again, send=send, asked=asked)
     except StoreError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -100,20 +101,20 @@ def main(arguments: list[str] | None = None) -> int:
         print(as_json(said))
     elif not options.quiet:
         if options.verbose:
-            print_notes(*places)
+            print_notes(*places, asked=asked)
         print(f"{said['table']}page: {said['page']}\nnext: {said['next']}")
         if send:
             print(f"to send: {said['zip']}")
     return 0
 
 
-def print_notes(*places: Path, console: Any = None) -> None:
+def print_notes(*places: Path, console: Any = None, asked: tuple[str, ...] = ()) -> None:
     """Everything that the page says besides: notes on the table, what is missing, the paper's lines judged."""
     from reports import read
     from reports.paper import print_summary
     from reports.terminal_table import print_notes
 
-    report = read(*places)
+    report = read(*places, asked=asked)
     print_notes(report, console)
     print_summary(report, console)
 

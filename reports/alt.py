@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reports.line import Line, shown
-from reports.metric import BY_NAME
+from reports.metric import EVERY
 
+BY_NAME = {metric.name: metric for metric in EVERY}
 SHOWS = {  # figure: what it is, the metrics whose numbers are told
     "speed_quality": ("Quality against speedup", ("speedup", "psnr", "ssim", "lpips")),
     "radar": ("Speed, memory and quality of each line", ("speedup", "flops_speedup", "psnr", "peak_memory_gb")),
     "memory": ("Peak memory of a video", ("peak_memory_gb",)),
     "timeline": ("Decisions at each iteration; what they save", ("flops_speedup",)),
+    "own_drift": (
+        "Sharpness, colour, saturation and motion over the chunks of the video; drift of sharpness and colour",
+        ("drift_sharpness", "drift_colour"),
+    ),
     "drift": ("Distance from the Original over the time of the video; its mean", ("lpips", "psnr")),
 }
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from reports import streaming
 from reports.line import INTERVALS
-from reports.metric import ALSO, METRICS, SIMILARITIES, Metric
+from reports.metric import ALSO, EVERY, SIMILARITIES, Metric
 from reports.records import Study
 from reports.statistics import NONE, Estimate, mean
 
@@ -23,7 +25,7 @@ def estimates(
     random: the weights are random, so quality has no meaning.
     """
     found, blanks = {}, {}
-    for metric in METRICS:
+    for metric in EVERY:
         found[metric.name], why = _estimate(study, identity, records, metric, random)
         if why:
             blanks[metric.name] = why
@@ -69,7 +71,8 @@ def _estimate(
     estimate = mean(values, valid["prompt"], metric.geometric, metric.shape)
     if np.isnan(estimate.value):
         return NONE, _lacks(study, valid, metric)
-    return Estimate(estimate.value, *np.clip(estimate[1:], metric.least, metric.most)), ""
+    told = streaming.left_out(valid) if metric.name == "first_chunk_s" else ""
+    return Estimate(estimate.value, *np.clip(estimate[1:], metric.least, metric.most)), told
 
 
 def _lacks(study: Study, valid: pd.DataFrame, metric: Metric) -> str:
@@ -78,8 +81,19 @@ def _lacks(study: Study, valid: pd.DataFrame, metric: Metric) -> str:
         return "the records name no Original, or it is missing, failed or invalid"
     if metric.quality and not valid["scored"].any():
         return "not scored yet, run python -m eval"
+    if metric.group == "streaming":
+        return streaming.lacks(study.record(valid.iloc[0]).run)
+    if metric.group == "drift":
+        return _no_drift(study.record(valid.iloc[0]).quality or {}, metric)
     lacks = (study.record(valid.iloc[0]).quality or {}).get(f"{metric.name}_missing")
     return str(lacks or "not recorded")
+
+
+def _no_drift(quality: Mapping[str, Any], metric: Metric) -> str:
+    if metric.title.endswith("(VBench)"):
+        return "VBench-Long has not scored this dimension on at least two clips of a video"
+    scored = "alone" in quality
+    return "the video is too short" if scored else "scored by an older version, run python -m eval RESULTS --redo"
 
 
 def _vbench(study: Study, identity: Mapping[str, str]) -> tuple[Estimate, str]:

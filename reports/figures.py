@@ -183,15 +183,15 @@ def _names(lines: pd.DataFrame) -> list[str]:
     return [style.short(name.replace(f" ({shared})", "")) if shared else style.short(name) for name in lines["signed"]]
 
 
-def radar(study: Study, frame: pd.DataFrame, model: str) -> Figure | None:
+def radar(study: Study, frame: pd.DataFrame, model: str, streaming: bool = False) -> Figure | None:
     """Each line over speed, memory and quality; farther out is better. None with fewer than three axes or no line.
 
     At most `AXES` axes, in this order as far as they are known: speedup over that of the fastest line; the Original's
     memory over the line's, at most 1; 1 − LPIPS; PSNR over 50 dB; prompt adherence; VBench's dimensions; SSIM; FLOPs
-    speedup over the largest.
+    speedup over the largest; the earliest first chunk over the line's. streaming: the last one comes second.
     """
     lines = headline(frame[(frame["model"] == model) & (frame["videos"] > 0) & (frame["method"] != "original_repeat")])
-    values = _radar_values(study, lines, model)
+    values = _radar_values(study, lines, model, streaming)
     if values.shape[1] < 3 or values.empty:
         return None
     with rc_context(style.SETTINGS):
@@ -245,7 +245,7 @@ def _spokes(axes: Any, lines: pd.DataFrame, values: pd.DataFrame) -> None:
     axes.legend(loc="center left", bbox_to_anchor=(1.16, 0.5), fontsize=8, handlelength=2.4)
 
 
-def _radar_values(study: Study, lines: pd.DataFrame, model: str) -> pd.DataFrame:
+def _radar_values(study: Study, lines: pd.DataFrame, model: str, streaming: bool = False) -> pd.DataFrame:
     """One column for each of at most `AXES` axes, in [0, 1]; an axis that only the Original has is left out.
 
     Speed and memory come first, then the one similarity that people follow best, then what a video shows.
@@ -271,6 +271,8 @@ def _radar_values(study: Study, lines: pd.DataFrame, model: str) -> pd.DataFrame
     values[f"FLOPs speedup\n/ {lines['flops_speedup'].max():.2f}×"] = (
         lines["flops_speedup"] / lines["flops_speedup"].max()
     )
+    first = lines["first_chunk_s"]
+    values.insert(1 if streaming else values.shape[1], f"first chunk\n{first.min():.2g} s /", first.min() / first)
     others = (lines["method"] != "original").to_numpy()
     known = values.loc[:, values[others].notna().any() if others.any() else values.notna().any()]
     return known.iloc[:, :AXES]

@@ -9,7 +9,7 @@ import pandas as pd
 
 from reports import reference_lines
 from reports.line import ENDS, Line, numbers, shown, status
-from reports.metric import ALSO, BY_NAME, METRICS, Metric
+from reports.metric import ALSO, BY_NAME, METRICS, OPTIONAL, Metric, chosen
 from reports.notes import CONVENTIONS, blanks, notes, protocol
 from reports.paired import Pair
 from reports.published import PRINTED
@@ -44,7 +44,7 @@ def table(report: Report) -> pd.DataFrame:
         status=[status(line) for line in report.lines],
         paper_comparable=[line.comparable for line in report.lines],
         marks=["; ".join(map(str, line.marks)) for line in report.lines],
-        missing=["; ".join(line.reasons()) for line in report.lines],
+        missing=["; ".join(line.reasons(OPTIONAL)) for line in report.lines],
         best=["; ".join(metric.name for metric in METRICS if metric.name in line.best) for line in report.lines],
         machine=[line.machine for line in report.lines],
     )
@@ -139,7 +139,7 @@ def _display(
     columns: dict[str, list] = {"method": [text(line.signed) for line in lines]}
     columns |= {"machine": [text(line.machine) for line in lines]} if report.study.several else {}
     columns |= {kind: [count[kind] for count in counts] for kind in ("videos", "invalid", *shown_counts)}
-    for metric in METRICS:
+    for metric in chosen(report.asked):
         if any(line.known(metric.name) for line in lines):
             cells = [(line, text(shown(line, metric, interval))) for line in lines]
             columns[_title(metric)] = [bold(cell) if metric.name in line.best else cell for line, cell in cells]

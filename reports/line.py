@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import pandas as pd
 
 from reports import marks
 from reports.marks import Kind, Mark
-from reports.metric import ALSO, BY_NAME, METRICS, Metric
+from reports.metric import ALSO, BY_NAME, EVERY, METRICS, Metric
 from reports.published import PRINTED
 from reports.records import CONTROLS, IDENTITY
 from reports.statistics import NONE, Estimate
@@ -99,9 +99,11 @@ class Line:
         found |= {name: int((status == name).sum()) for name in ("invalid", "failed")}
         return found | {"diverged": int(self.valid["diverged"].sum())}
 
-    def reasons(self) -> list[str]:
-        """Its blanks as printed, `LPIPS: not scored yet`."""
-        return [f"{BY_NAME[name].title if name in BY_NAME else name}: {why}" for name, why in self.blanks.items()]
+    def reasons(self, asked: Collection[str] = ()) -> list[str]:
+        """Its blanks as printed, `LPIPS: not scored yet`; of optional columns only those that are asked for."""
+        known = {metric.name: metric for metric in EVERY}
+        shown = [name for name in self.blanks if name not in known or known[name].group in ("", *asked)]
+        return [f"{known[name].title if name in known else name}: {self.blanks[name]}" for name in shown]
 
 
 def numbers(lines: Iterable[Line]) -> pd.DataFrame:

@@ -22,12 +22,20 @@ CONVENTIONS = (
     + "count. LPIPS, SSIM and PSNR compare lossless frames with those of the Original. GB = 10⁹ bytes.",
 )
 
+OF_GROUP = {  # of optional columns
+    "streaming": "A chunk is ready when its latents are denoised and its frames decoded. First chunk: with the text. "
+    + "Interval: between chunks, the median and the 95th percentile of a video. Late chunks: the share of all but the "
+    + "first that is not ready when a player needs it that starts with the first chunk and never waits.",
+    "drift": "Drift: distance between the means of the first and the last 15 % of the frames of a video, in levels of "
+    + "0–255; it needs no Original. Of VBench: between the first and the last 15 % of the clips.",
+}
+
 
 def notes(report: Report) -> list[str]:
     """The notes under the main table, one per entry, without line breaks."""
     study, lines = report.study, report.lines
     counted, *measured = protocol(study)
-    found = [counted, *CONVENTIONS, *measured, *signs(report)]
+    found = [counted, *CONVENTIONS, *(OF_GROUP[name] for name in report.asked), *measured, *signs(report)]
     found += [
         f"{line.name} on {line.model}: {mark}; its speedups include this difference."
         for line in lines
@@ -105,7 +113,7 @@ def blanks(report: Report) -> list[str]:
     """Why cells are empty: each reason once, with the lines that it applies to."""
     named: dict[str, list[str]] = {}
     for line in report.lines:
-        for reason in line.reasons():
+        for reason in line.reasons(report.asked):
             named.setdefault(reason, []).append(f"{line.name} on {line.model}")
     every = len(report.lines)
     return [f"{why} ({'all lines' if len(names) == every else ', '.join(names)})." for why, names in named.items()]

@@ -19,7 +19,7 @@ from reports import players, previews, reference_lines, style
 from reports.alt import describe
 from reports.curves import MODES
 from reports.line import Line, shown, status
-from reports.metric import METRICS, Metric
+from reports.metric import EVERY, OPTIONAL, Metric
 from reports.notes import blanks, notes
 from reports.records import MOST_LINES
 from reports.report import Report
@@ -28,6 +28,10 @@ from reports.video import settings
 
 TEMPLATES = Path(__file__).parent / "templates"
 DOWNLOADS = (("csv", "main.csv"), ("LaTeX", "main.tex"), ("markdown", "main.md"))  # what, in tables/
+SWITCHES = {  # of optional columns
+    "streaming": "show when chunks are ready",
+    "drift": "show the drift of each video",
+}
 SCRIPTS = ("table.js", "strips.js", "prompt.js", "find.js", "link.js")  # one script, in this order
 
 
@@ -53,11 +57,13 @@ def render(report: Report, drawn: list[Drawn], videos: str = "..") -> str:
     )
     prompts, left_out = players.prompts(report.study, videos)
     return environment.get_template("index.html").render(
-        models=[_model(model, lines, drawn) for model, lines in report.by_model()],
+        models=[_model(report, model, lines, drawn) for model, lines in report.by_model()],
+        groups=SWITCHES,
         marks={kind.value: meaning for kind, meaning in reference_lines.MEANING.items()},
         artefacts=[figure for figure in drawn if not figure.model],
         prompts=prompts,
         left_out=left_out,
+        streamed=any(player["ready"] for prompt in prompts for player in prompt["players"]),
         small=any(player["video"].startswith(previews.FOLDER) for prompt in prompts for player in prompt["players"]),
         notes=notes(report),
         blanks=blanks(report),
@@ -79,13 +85,15 @@ def _text(name: str) -> str:
     return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
-def _model(model: str, lines: list[Line], drawn: list[Drawn]) -> dict[str, Any]:
+def _model(report: Report, model: str, lines: list[Line], drawn: list[Drawn]) -> dict[str, Any]:
     """The table and the figures of one model."""
-    columns = [metric for metric in METRICS if any(line.known(metric.name) for line in lines)]
+    columns = [metric for metric in EVERY if any(line.known(metric.name) for line in lines)]
     figures = [figure for figure in drawn if figure.model == model]
     return {
         "name": model,
         "columns": columns,
+        "groups": [name for name in OPTIONAL if any(metric.group == name for metric in columns)],
+        "asked": report.asked,
         "lines": [_line(line, columns) for line in lines],
         "variants": sum(bool(line.variant) for line in lines) if len(lines) > MOST_LINES else 0,
         "figures": [(figure, describe(figure.kind, figure.caption, lines)) for figure in figures if figure.done],
@@ -106,7 +114,7 @@ def _line(line: Line, columns: list[Metric]) -> dict[str, Any]:
         "original": line.method == "original",
         "mark": reference_lines.reached(line),
         "comparable": line.comparable,
-        "missing": "; ".join(line.reasons()),
+        "missing": "; ".join(line.reasons(OPTIONAL)),
     }
 
 
@@ -116,6 +124,7 @@ def _cell(line: Line, metric: Metric) -> dict[str, Any]:
     paper = line.published.get(metric.name)
     return {
         "text": shown(line, metric),
+        "group": metric.group,
         "sort": _sortable(value, metric.better),
         "best": metric.name in line.best,
         "interval": shown(line, metric, interval=True).partition(" ")[2] if not pd.isna(low) else "",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
 
-from reports import previews, style
+from reports import previews, streaming, style
 from reports.contrast import GROUNDS, legible
 from reports.curves import MODES, decisions
 from reports.records import MOST_LINES, Study, label, originals
@@ -76,6 +77,7 @@ def _player(study: Study, video: pd.Series, videos: str) -> dict[str, Any]:
         "numbers": ", ".join(numbers),
         "slots": steps,
         "decided": _decided(steps),
+        "ready": _ready(record.run, float(video["fps"])),
         "fps": float(video["fps"]) if video["fps"] > 0 else 0.0,
         "status": "" if video["status"] == "ok" else f"{video['status']}: {video['reason'] or 'no reason recorded'}",
         "warning": "; ".join(
@@ -84,6 +86,22 @@ def _player(study: Study, video: pd.Series, videos: str) -> dict[str, Any]:
         "errors": [round(float(value), 4) for value in errors],
         "measure": name,
     }
+
+
+def _ready(run: Mapping[str, Any], fps: float) -> dict[str, Any] | None:
+    """Seconds of playing at which each chunk starts and stops, when it was ready, and whether it was late."""
+    chunks = streaming.ready(run)
+    if not chunks or not fps > 0:
+        return None
+    late = streaming.late(chunks, fps)
+    starts = [0, *(frames for frames, _ in chunks)]
+    bars = [
+        [round(start / fps, 3), round(frames / fps, 3), round(seconds, 4), missed]
+        for start, (frames, seconds), missed in zip(starts, chunks, late, strict=False)
+    ]
+    first, total = (float(f"{seconds:.2g}") for seconds in (chunks[0][1], chunks[-1][1]))
+    length = round(chunks[-1][0] / fps, 3)
+    return {"chunks": bars, "length": length, "first": first, "total": total, "late": sum(late), "of": len(late) - 1}
 
 
 def _video(study: Study, record: Record, videos: str) -> str:

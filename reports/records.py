@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from reports.sources import folder, joined, opened, separated
+from reports.streaming import add_text
 from reports.variants import variants
 from reports.video import COLUMNS, line
 from store import Record
@@ -29,7 +30,7 @@ NAMES = {  # printed names, in the order of the tables
     "taylorseer": "TaylorSeer",
     "flowcache": "FlowCache",
 }
-MODELS = ("skyreels", "magi1", "far", "skyreels_tiny", "magi1_tiny", "far_tiny", "far_tiny_dsa")
+MODELS = ("skyreels", "magi1", "far", "skyreels_tiny", "magi1_tiny", "far_tiny")
 SPEEDS = {"": 0, "slow": 1, "fast": 2, "paper": 3}
 CONTROLS = ("original", "original_repeat", "original_seed")  # methods that do not accelerate
 MOST_LINES = 16  # lines of a model in one figure; raising it: fuller figures, labels overlap
@@ -94,6 +95,7 @@ def load(*places: Path, into: Path | None = None) -> Study:
         if len(sources) > 1:
             videos["variant"] = separated(videos)
         _pair(videos)
+        add_text(videos)
     videos = videos.iloc[_order(videos)].reset_index(drop=True)
     files = {name: content for source in reversed(sources) for name, content in source.files.items()}
     return Study(into or folder(places), videos, records, damaged, files, several=len(sources) > 1)

@@ -25,6 +25,7 @@ class Report:
     lines: tuple[Line, ...]
     pairs: tuple[Pair, ...]
     verdicts: tuple[Judged, ...]
+    asked: tuple[str, ...] = ()  # groups of optional columns (reports/metric.py) that the tables have
 
     @cached_property
     def numbers(self) -> pd.DataFrame:
@@ -37,18 +38,19 @@ class Report:
             yield model, [one for one in self.lines if one.model == model]
 
 
-def read(*places: str | os.PathLike, into: str | os.PathLike | None = None) -> Report:
+def read(*places: str | os.PathLike, into: str | os.PathLike | None = None, asked: tuple[str, ...] = ()) -> Report:
     """Load results folders and bundles, and build one report of them.
 
-    Its files go into `into`; default: the first results folder, else a folder beside the first bundle.
+    Its files go into `into`; default: the first results folder, else a folder beside the first bundle. `asked`: groups
+    of optional columns for its tables.
 
     Raises:
         StoreError: there is no such folder or bundle, or it is of a newer version.
     """
-    return make(load(*map(Path, places), into=None if into is None else Path(into)))
+    return make(load(*map(Path, places), into=None if into is None else Path(into)), asked)
 
 
-def make(study: Study) -> Report:
+def make(study: Study, asked: tuple[str, ...] = ()) -> Report:
     """The report of a loaded store."""
     lines, pairs = tables.main(study)
-    return Report(study, lines, pairs, tuple(verdicts.judge(study, lines)))
+    return Report(study, lines, pairs, tuple(verdicts.judge(study, lines)), asked)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from io import StringIO
 from typing import Any
 
@@ -12,7 +13,7 @@ from rich.table import Table
 
 from reports import reference_lines
 from reports.line import Line, shown
-from reports.metric import BY_NAME, METRICS
+from reports.metric import BY_NAME, METRICS, OPTIONAL, Metric
 from reports.notes import blanks, notes
 from reports.paired import CLAIMED, Finding
 from reports.report import Report
@@ -25,7 +26,10 @@ def print_main(report: Report, console: Any = None) -> None:
     """Print the main table and one sentence of verdict for each model."""
     console = console or _console()
     for model, lines in report.by_model():
-        console.print(_table(model, lines, report.study.several), "")
+        console.print(_table(model, lines, METRICS, report.study.several), "")
+        for name in report.asked:  # in a table of its own: one with all columns is wider than a terminal
+            if any(line.known(metric.name) for line in lines for metric in OPTIONAL[name]):
+                console.print(_table(f"{model}, {name}", lines, OPTIONAL[name], report.study.several), "")
     for text in verdicts(report):
         console.print(text, highlight=False, markup=False)
 
@@ -99,12 +103,12 @@ def advice(report: Report) -> str:
     return f"open the page in a browser{more}; notes on the table: python -m reports {report.study.root} --verbose"
 
 
-def _table(model: str, lines: list[Line], several: bool = False) -> Table:
-    table = Table("", title=escape(model), title_justify="left", box=None, pad_edge=False, header_style="bold")
+def _table(title: str, lines: list[Line], metrics: Sequence[Metric], several: bool) -> Table:
+    table = Table("", title=escape(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
     if several:
         table.add_column("machine")
     table.add_column("n", justify="right")
-    columns = [metric for metric in METRICS if any(line.known(metric.name) for line in lines)]
+    columns = [metric for metric in metrics if any(line.known(metric.name) for line in lines)]
     for metric in columns:
         table.add_column(metric.short, justify="right", no_wrap=True)
     for line in lines:

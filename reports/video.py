@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from reports import streaming
+from reports.metric import CLIPS, DRIFT, FRAMES
 from store import Record
 
 NUMBERS = (
@@ -54,7 +56,10 @@ COLUMNS = [
     "diverged",
     "again_s",  # seconds of its Original, timed again beside it; NaN if it was not
     "again_denoise_s",
+    "text_encoded",  # False: the text was read from the cache
     *NUMBERS,
+    *streaming.NUMBERS,
+    *(metric.source for metric in DRIFT),
 ]
 
 
@@ -114,6 +119,7 @@ def _identity(record: Record, quality: Mapping[str, Any]) -> dict[str, Any]:
         "turned": tuple(point.get("turned") or ()),
         "device": str(environment.get("gpu") or environment.get("cpu") or ""),
         "changed": dict(run.get("changed") or {}),
+        "text_encoded": bool(run.get("text_encoded", True)),
     }
 
 
@@ -148,7 +154,16 @@ def _numbers(run: Mapping[str, Any], quality: Mapping[str, Any]) -> dict[str, fl
         "psnr": np.inf if quality.get("identical") else number(quality.get("psnr")),
         **{name: number(quality.get(name)) for name in ("ssim", "lpips")},
         **{name: number(run.get(name)) for name in ("forwards", "iterations", "frames", "fps")},
+        **streaming.numbers(run),
+        **_drifts(quality),
     }
+
+
+def _drifts(quality: Mapping[str, Any]) -> dict[str, float]:
+    """The drift of each measure of eval/alone.py, and of the dimensions that VBench-Long scored."""
+    own, of_vbench = (quality.get("alone") or {}).get("drift") or {}, quality.get("vbench_long_drift") or {}
+    found = {name: own.get(name) for name in FRAMES} | {name: of_vbench.get(name) for name in CLIPS}
+    return {f"drift_{name}": number(value) for name, value in found.items()}
 
 
 def _seconds(seconds: Mapping[str, Any]) -> float:

@@ -15,6 +15,7 @@ from reports import (
     formats,
     frontier,
     frontier_figure,
+    own_drift,
     page,
     paper,
     paper_layout,
@@ -33,7 +34,8 @@ SPEED_QUALITY = (
 RADAR = (
     "Farther out is better. Speedup: over that of the fastest line. Memory: the Original's divided by the line's, at "
     "most 1. 1 − LPIPS and SSIM: similarity to the Original. PSNR: divided by 50 dB. Adherence: the share of a "
-    "prompt's properties that the video shows."
+    "prompt's properties that the video shows. First chunk (with columns=streaming): the earliest time divided by the "
+    "line's."
 )
 TIMELINE = "Decisions at each iteration, for the first prompt. Vertical axis: latent slots."
 DRIFT = (
@@ -79,12 +81,13 @@ def build(report: Report, send: bool = False) -> Path:
 
 def draw(report: Report) -> Iterator[tuple[str, str, str, Figure | None]]:
     """(kind, model, caption, figure) for every model; the figure is None if the records hold nothing to draw."""
-    study, frame = report.study, report.numbers
+    study, frame, streams = report.study, report.numbers, "streaming" in report.asked
     for model in study.models:
         yield "speed_quality", model, SPEED_QUALITY + figures.undrawn(frame, model), figures.speed_quality(frame, model)
-        yield "radar", model, RADAR, figures.radar(study, frame, model)
+        yield "radar", model, RADAR, figures.radar(study, frame, model, streams)
         yield "memory", model, "Peak memory of a video.", curves.memory(frame, model)
         yield "timeline", model, TIMELINE, curves.timeline(study, model)
         yield "drift", model, DRIFT, curves.drift(study, model)
+        yield "own_drift", model, own_drift.CAPTION, own_drift.figure(study, model)
         if found := frontier.curves(report, model):
             yield "frontier", model, frontier_figure.CAPTION, frontier_figure.figure(found)

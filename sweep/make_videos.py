@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -131,6 +132,7 @@ class Ready:
 
     texts: Any = None  # the embeddings of their prompts
     text_seconds: float = 0.0  # per prompt
+    text_encoded: bool = True  # False: all embeddings were read from the cache, so `text_seconds` has no encoding
     warm: dict[int, float] = field(default_factory=dict)  # id of a model: seconds of its warm-up
     timed: TimedAgain = field(default_factory=lambda: TimedAgain(0.0))
 
@@ -146,8 +148,10 @@ def prepare(todo: list[Turn], store: Store, notify: Notify) -> tuple[Ready, list
     for job in (job for turn in todo for job in (turn.job, turn.job.reference) if job is not None):
         moved: Any = job.model
         moved.offload = todo[0].cell.run.offload == "all"
-    texts = base.texts((turn.job.prompt for turn in todo), store.cache("text", "x").parent)
-    ready = Ready(texts, (perf_counter() - begin) / len({turn.job.prompt for turn in todo}))
+    cache, prompts = store.cache("text", "x").parent, {turn.job.prompt for turn in todo}
+    known = _files(cache)
+    texts = base.texts(prompts, cache)
+    ready = Ready(texts, (perf_counter() - begin) / len(prompts), _files(cache) > known)
     for number, model in models.items():
         try:
             resident.ready(model)
@@ -163,10 +167,14 @@ def prepare(todo: list[Turn], store: Store, notify: Notify) -> tuple[Ready, list
     return ready, [turn for turn in todo if id(turn.job.model) in ready.warm]
 
 
-def _spent(made: Produced, text: float, warmup: float) -> dict[str, Any]:
+def _files(folder: Path) -> int:
+    return sum(1 for _ in folder.iterdir()) if folder.is_dir() else 0
+
+
+def _spent(made: Produced, ready: Ready, warmup: float) -> dict[str, Any]:
     """Seconds and bytes of a video, as its record holds them. The total is without text: a prompt is encoded once."""
-    seconds = {"denoise": made.denoise.seconds, "decode": made.decode.seconds, "text": text, "warmup": warmup}
-    seconds["total"] = seconds["denoise"] + seconds["decode"]
+    seconds = {"denoise": made.denoise.seconds, "decode": made.decode.seconds}
+    seconds |= {"text": ready.text_seconds, "warmup": warmup, "total": sum(seconds.values())}
     peaks = {k: max(getattr(made.denoise, k), getattr(made.decode, k)) for k in ("allocated", "reserved")}
     return {
         "seconds": seconds,
@@ -174,7 +182,8 @@ def _spent(made: Produced, text: float, warmup: float) -> dict[str, Any]:
         "peak_memory_denoise": {k: getattr(made.denoise, k) for k in peaks},
         "memory_before": made.denoise.before,
         "load": psutil.getloadavg(),
-    }
+        "text_encoded": ready.text_encoded,
+    } | ({"chunks": made.chunks.to_json()} if made.chunks.frames else {})
 
 
 def timed_again(job: Job, cell: Cell, store: Store, ready: Ready, notify: Notify) -> dict[str, Any]:
@@ -231,7 +240,7 @@ def video(job: Job, cell: Cell, store: Store, ready: Ready, on_row: Any, notify:
             broken = isinstance(error, torch.AcceleratorError)  # out of memory is another error, which does not last
         else:
             write(made.ledger, stage.path / "trace.jsonl")
-            stage.run |= account(model, made, cell.base) | _spent(made, ready.text_seconds, ready.warm[id(model)])
+            stage.run |= account(model, made, cell.base) | _spent(made, ready, ready.warm[id(model)])
             stage.run |= {"status": "invalid" if made.reason else "ok", "reason": made.reason} | beside
         if not broken:
             forget(model, job.method)  # also after a failure, so that an out-of-memory error affects one video

@@ -5,7 +5,8 @@ Its values are a CPU tensor (data="cpu", for small models: the results must equa
 for models at full size). The `Card` that it yields counts bytes, FLOPs and kernels, and lists as `faults`:
 
     mixed      an operation on tensors of two devices, which CUDA refuses (raised as an error, too)
-    wait       the host waits for the device: item, tolist, a copy to the host, a size that depends on values
+    wait       the host waits for the device: item, tolist, a copy to the host, a size that depends on values, an event
+               that is read, a synchronisation
     pageable   a copy from memory that is not pinned, or an index that lies on the host: both wait
     math       an attention call that no fused kernel takes
     float64    a result in double precision with more than one value
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import random
 import sys
+import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -112,6 +114,7 @@ class Card:
     live: int = 0
     peak: int = 0
     peak_at: str = ""
+    events: int = 0  # recorded
     faults: Counter[tuple[str, str]] = field(default_factory=Counter)  # (kind, place) -> times
     flops: Counter[tuple[str, str]] = field(default_factory=Counter)  # (dtype, place) -> 2 per multiply-add
     kernels: Counter[str] = field(default_factory=Counter)  # of attention
@@ -171,6 +174,26 @@ class Card:
         """The share of all FLOPs of every place that multiplies in float32 or float64."""
         total = sum(self.flops.values()) or 1
         return {where: n / total for (dtype, where), n in self.flops.items() if dtype in ("float32", "float64")}
+
+
+@dataclass
+class Event:
+    """An event on the stream. To record it does not wait; to read it while a video is made does."""
+
+    card: Card
+    at: float = 0.0
+
+    def record(self, stream: Any = None) -> None:
+        self.card.events += 1
+        self.at = time.perf_counter()
+
+    def elapsed_time(self, other: Event) -> float:
+        """Milliseconds from this event to another."""
+        self.card.fault("wait")
+        return 1000 * (other.at - self.at)
+
+    def synchronize(self) -> None:
+        self.card.fault("wait")
 
 
 def place() -> str:
@@ -465,7 +488,9 @@ def _answers(card: Card) -> dict[str, Callable[..., Any]]:
         "device_count": lambda: 1,
         "current_device": lambda: 0,
         "set_device": lambda device: None,
-        "synchronize": lambda device=None: None,
+        "synchronize": lambda device=None: card.fault("wait"),
+        "current_stream": lambda device=None: None,
+        "Event": lambda enable_timing=False: Event(card),
         "empty_cache": lambda: None,
         "reset_peak_memory_stats": restart,
         "max_memory_allocated": lambda device=None: card.peak,

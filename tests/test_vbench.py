@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval import vbench, vbench_runner, vbench_score, vbench_setup, vbench_suite
+from eval import vbench, vbench_cells, vbench_runner, vbench_score, vbench_setup, vbench_suite
 from eval.vbench_total import DIMENSIONS, FACTS, VBenchError, total, totals_of_file
 from eval.video import write_lossless
 from store import Store
@@ -427,8 +427,16 @@ def test_per_video_values_weigh_what_vbench_makes_them_weigh(monkeypatch):
     assert in_percent["a.mp4"]["value"] == pytest.approx(0.009)
     clips = [*entries, {"video_path": "y/b.mp4", "video_results": True}]
     long = vbench_runner.by_video(job | {"protocol": "long"}, clips)["b.mp4"]
-    assert long["value"] == pytest.approx(0.9) and long["weight"] == 2
+    assert long["value"] == pytest.approx(0.9) and long["weight"] == 2 and long["clips"] == [0.8, 1.0]
     assert vbench_runner.weight({"frame_results": [0.1] * 16}, "spatial_relationship", 240) == 16
+
+
+def test_the_clips_of_a_long_video_give_its_drift(bench):
+    one = record(bench, "c", "temporal_flickering prompt 5")
+    for name, clips in (("imaging_quality", [0.8, 0.1, 0.5]), ("dynamic_degree", [1.0])):
+        vbench_cells.write(one, name, {"value": 0.5, "weight": 3, "clips": clips}, "long")
+    quality = json.loads((one.path / "quality.json").read_text())
+    assert quality["vbench_long_drift"] == {"imaging_quality": 0.3}  # one clip has no drift
 
 
 def installed() -> str:

@@ -62,6 +62,10 @@ class FarPlan:
         """The first pixel frame of every chunk except the first."""
         return [1 + 4 * (slot - 1) for slot in Chunks(self.settings.lengths).borders[1:]]
 
+    def frames_after(self, slots: int) -> int:
+        """See Backbone.frames_after. The VAE is causal: the first latent gives 1 frame, each further one 4."""
+        return 1 + 4 * (slots - 1) if slots else 0
+
     def footprint(self, rows: Sequence[Row], partial: bool = False) -> Footprint:
         """See Backbone.footprint. The keys and values are the same for every method."""
         return footprint(self.settings, self.shape, self.chunks)

@@ -51,8 +51,16 @@ class Magi1Plan:
     @property
     def frame_borders(self) -> list[int]:
         """The first pixel frame of every chunk except the first, counted in the frames that `decode` gives."""
-        spans = list(filter(None, map(self.plan.emitted, self.plan.forwards)))
-        return [FRAMES * (start - spans[0][0]) for start, _ in spans[1:]]
+        return [FRAMES * (start - self._spans[0][0]) for start, _ in self._spans[1:]]
+
+    def frames_after(self, slots: int) -> int:
+        """See Backbone.frames_after. The VAE decodes each chunk alone; frames of a given video are left out."""
+        return min(max(0, FRAMES * (slots - self._spans[0][0])), self.settings.frames)
+
+    @cached_property
+    def _spans(self) -> list[tuple[int, int]]:
+        """The slots that every chunk adds to the video."""
+        return list(filter(None, map(self.plan.emitted, self.plan.forwards)))
 
     def footprint(self, rows: Sequence[Row], partial: bool = False) -> Footprint:
         """See Backbone.footprint. The cache of keys and values is the same for every method."""
@@ -76,8 +84,6 @@ class Magi1Plan:
             )
         if lacking == "transformer":
             return "the libraries do not support our MAGI-1 classes; use our method of the same name instead"
-        if lacking == "aim":
-            return "this model is told where a step starts but not where it leads; set model=far_tiny_dsa"
         return "choose another method or another signal"
 
     def schedule(self) -> Sequence[Row]:

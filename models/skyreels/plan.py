@@ -62,6 +62,10 @@ class SkyReelsPlan:
         """The first pixel frame of every segment except the first."""
         return [1 + 4 * (s.first + s.prefix - 1) for s in self.settings.segments[1:]]
 
+    def frames_after(self, slots: int) -> int:
+        """See Backbone.frames_after. The VAE is causal: the first latent gives 1 frame, each further one 4."""
+        return 1 + 4 * (slots - 1) if slots else 0
+
     def footprint(self, rows: Sequence[Row], partial: bool = False) -> Footprint:
         """See Backbone.footprint."""
         return footprint(self.settings, self.prices.shape, rows, partial)

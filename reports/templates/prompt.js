@@ -23,7 +23,8 @@ class Prompt {
     if (this.players.length) return;
     const list = data.prompts[this.article.dataset.index].filter((p) => !p.variant || !this.more || this.more.checked);
     const top = Math.max(1e-9, ...list.flatMap((player) => player.errors));
-    this.players = list.map((facts) => makePlayer(this, facts, top));
+    const slowest = Math.max(0, ...list.map((player) => player.ready ? player.ready.total : 0));
+    this.players = list.map((facts) => makePlayer(this, facts, top, slowest));
     this.article.querySelector(".players").replaceChildren(...this.players.map((player) => player.box));
     const shown = this.players.filter((player) => player.video);
     this.videos = shown.map((player) => player.video);

@@ -29,8 +29,28 @@ function drawErrors(canvas, errors, top, colour) {
   pen.fill();
 }
 
+/* Chunks: a bar over the frames of each, as high as the time when it was ready, out of `top` seconds. The line
+ is the deadline at the playback rate; a bar above it is late. */
+function drawReady(canvas, { chunks, length }, top, hue, edge) {
+  const width = canvas.width = 400, height = canvas.height = 96, pen = canvas.getContext("2d");
+  const x = (time) => time / length * width, y = (seconds) => height - 3 - Math.min(1, seconds / top) * (height - 8);
+  pen.fillStyle = hue;
+  for (const [start, stop, ready, late] of chunks) {
+    pen.globalAlpha = late ? 1 : 0.4;
+    pen.fillRect(x(start) + 1, y(ready), Math.max(1, x(stop) - x(start) - 2), height - y(ready));
+  }
+  pen.globalAlpha = 1;
+  pen.strokeStyle = edge;
+  pen.lineWidth = 3;
+  pen.setLineDash([9, 6]);
+  pen.beginPath();
+  pen.moveTo(0, y(chunks[0][2]));
+  pen.lineTo(x(Math.min(length, top - chunks[0][2])), y(Math.min(top, chunks[0][2] + length)));
+  pen.stroke();
+}
+
 /* A video with its title, decisions and errors. */
-function makePlayer(prompt, facts, top) {
+function makePlayer(prompt, facts, top, slowest) {
   const box = element("div", "player" + (facts.original ? " original" : ""));
   box.style.setProperty("--light", facts.colours.light);
   box.style.setProperty("--dark", facts.colours.dark);
@@ -57,6 +77,13 @@ function makePlayer(prompt, facts, top) {
   if (facts.slots.length) {
     const said = "decisions: " + facts.decided;
     addStrip(prompt, made, "decided", (c) => drawDecisions(c, facts.slots), ["decisions", facts.slots.length + " slots"], said);
+  }
+  if (facts.ready) {
+    const { first, total, late, of } = facts.ready, colour = (name) => getComputedStyle(box).getPropertyValue(name).trim();
+    const told = of ? `${late} of ${of} late` : "one chunk";
+    const said = `chunks ready: the first after ${first} s, the last after ${total} s, ${told}; full height is ${slowest} s`;
+    addStrip(prompt, made, "ready", (c) => drawReady(c, facts.ready, slowest, colour("--hue"), colour("--ink")),
+      [`ready ${first}–${total} s`, told], said);
   }
   if (facts.errors.length) {
     const peak = Math.max(...facts.errors).toPrecision(2), last = facts.errors[facts.errors.length - 1].toPrecision(2);

@@ -20,6 +20,11 @@ for (const table of document.querySelectorAll("table.sortable")) {
 for (const box of document.querySelectorAll(".show-paper")) {
   box.addEventListener("change", () => box.closest("section").querySelector("table").classList.toggle("with-paper", box.checked));
 }
+for (const box of document.querySelectorAll(".show-group")) {
+  const show = () => box.closest("section").querySelector("table").classList.toggle("with-" + box.value, box.checked);
+  box.addEventListener("change", show);
+  show(); /* browsers keep a box checked when a page is loaded again */
+}
 for (const box of document.querySelectorAll(".switch .show-variants")) {
   box.addEventListener("change", () => box.closest("section").querySelector("table").classList.toggle("few", !box.checked));
 }
