@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from baselines.pab import PAB
+from baselines.shared.cadence import Cadence
 from engine.ledger import flops, plan
 from engine.method import Original
 from engine.row import Mode
@@ -133,3 +135,14 @@ def test_the_cost_of_a_kept_prefix_grows_in_proportion_to_the_length_and_of_a_re
         return sum(costs[len(costs) // 2 :]) / sum(costs[: len(costs) // 2])
 
     assert halves("shared") < 1.4 and halves("recompute") > 2
+
+
+def test_the_cadence_of_a_method_does_not_count_clean_passes():
+    """Every second row is computed: rows 0, 2, ... of those that denoise, whatever stands between them."""
+    cadence, model = Cadence(), far.plan(steps=3)
+    rows = [row for row in model.schedule() if row.updating]
+    assert [cadence.call(row) for row in rows] == list(range(len(rows)))
+    assert len(rows) < len(model.schedule()) and rows[-1].iteration >= len(rows)
+    method = PAB(attention=2, begin=1000.0, end=0.0)
+    due = [bool(method.due) for row in rows if method.decide(row, None)]
+    assert due == [n % 2 == 0 for n in range(len(rows))]

@@ -16,7 +16,8 @@ class Cadence:
 
     def __init__(self) -> None:
         self.since: dict[int, int] = {}
-        self.first: int | None = None  # first iteration of the segment
+        self.row: int | None = None  # iteration of the last call
+        self.calls = -1
         self.rows: dict[str, int] = {}  # number of decisions, by branch and part
         self.owed: dict[int, float] = {}  # per slot, steps by which its gaps exceed the interval so far
 
@@ -27,9 +28,13 @@ class Cadence:
         return self.rows[key]
 
     def call(self, part: Row) -> int:
-        """The index of the row in its segment, counting rows that are forwarded in part as well."""
-        self.first = part.iteration if self.first is None else self.first
-        return part.iteration - self.first
+        """The index of the row among the rows of its segment that were decided, those forwarded in part included.
+
+        A row that updates nothing (a clean pass) is not decided, so it does not count.
+        """
+        if part.iteration != self.row:
+            self.row, self.calls = part.iteration, self.calls + 1
+        return self.calls
 
     def waited(self, part: Row) -> int:
         """The largest number of steps since an updating slot was computed."""
