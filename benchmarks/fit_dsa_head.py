@@ -21,12 +21,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from rich.progress import track
-from safetensors.torch import save_file
 from torch import Tensor
 
 from baselines.dsa_proxy import DSAProxy
-from baselines.shared.confidence_head import LOWEST, NAMES, Head, features
+from baselines.shared.confidence_head import ProxyHead, features
 from benchmarks.common import composed, prompts_of
+from engine.confidence_head import LOWEST, save_head
 from engine.discrepancy import relative_l1
 from engine.loop import generate
 from engine.row import Row, Site
@@ -64,7 +64,7 @@ class Watch(DSAProxy):
         return torch.stack(rows), torch.stack(distances)
 
 
-def fit(x: Tensor, y: Tensor, hidden: int, rounds: int = 800) -> Head:
+def fit(x: Tensor, y: Tensor, hidden: int, rounds: int = 800) -> ProxyHead:
     """The head fitted to features (n, F) and targets (n,). The result is deterministic."""
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(0)
@@ -81,7 +81,7 @@ def fit(x: Tensor, y: Tensor, hidden: int, rounds: int = 800) -> Head:
             optimiser.step()
             schedule.step()
     weights = [tensor.detach().clone() for tensor in (inner.weight, inner.bias, outer.weight, outer.bias)]
-    return Head(mean, scale, *weights)
+    return ProxyHead(mean, scale, *weights)
 
 
 def explained(guess: Tensor, y: Tensor) -> float:
@@ -89,7 +89,7 @@ def explained(guess: Tensor, y: Tensor) -> float:
     return float(1 - ((y - guess) ** 2).sum() / ((y - y.mean()) ** 2).sum())
 
 
-def report(train: tuple[Tensor, Tensor], held: tuple[Tensor, Tensor], head: Head) -> dict[str, Any]:
+def report(train: tuple[Tensor, Tensor], held: tuple[Tensor, Tensor], head: ProxyHead) -> dict[str, Any]:
     """R^2 of the head and of the change alone."""
     line = np.polyfit(train[0][:, 1].numpy(), train[1].numpy(), 1)
     change = torch.from_numpy(np.polyval(line, held[0][:, 1].numpy()))
@@ -99,13 +99,6 @@ def report(train: tuple[Tensor, Tensor], held: tuple[Tensor, Tensor], head: Head
         "r_squared_held_out": explained(head(held[0]).log10(), held[1]),
         "r_squared_of_the_change_held_out": explained(change, held[1]),
     }
-
-
-def save(head: Head, path: Path, about: dict[str, Any]) -> None:
-    staging = path.with_suffix(".staging")
-    tensors = {name: getattr(head, name).contiguous() for name in NAMES}
-    save_file(tensors, staging, {key: json.dumps(value) for key, value in about.items()})
-    staging.replace(path)
 
 
 def _joined(samples: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
@@ -134,7 +127,7 @@ def main(arguments: Sequence[str]) -> None:
     head = fit(*train, hidden=int(own.get("hidden", 16)))
     about = {"model": model.name, "prompts": len(prompts), **report(train, held, head)}
     path = Path(own.get("out", "dsa_head.safetensors"))
-    save(head, path, about)
+    save_head(head, path, about)
     print(f"{path}: use method=dsa_proxy method.head={path}")
     print(json.dumps(about))
 

@@ -63,6 +63,7 @@ class Method:
     "narrow": the forward can cover fewer slots than the row.
     "settled": settled slots can be left out of the forward (`Row.exact`).
     "given": slots that were clean at the start of the segment can be left out of the forward.
+    "aim": the model is told to which time a step leads, so one step may lead over several of the schedule (`Row.aim`).
     "renew": the model keeps the keys of finished slots; a row with `renew` computes them anew.
     """
 

@@ -46,6 +46,7 @@ class Row:
     context: range = range(0)  # slots just before `slots`; not forwarded, attended to through stored keys and values
     renew: bool = False  # compute the keys of all finished slots anew first, where the model would keep them
     borders: tuple[int, ...] = ()  # the first slot of every AR unit of the video, if they differ in length
+    aim: int = 0  # the step that the computed velocity leads to, of a model that is told it; 0: the next one
 
     def only(self, slots: range) -> Row:
         """The same row restricted to `slots`. Raises ValueError if `slots` is not a part of the row's slots."""

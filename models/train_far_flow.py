@@ -164,19 +164,35 @@ def draw_intervals(steps: int, shape: tuple[int, int], generator: torch.Generato
     return start, end
 
 
-def map_loss(trainee: Trainee, path: Path, generator: torch.Generator) -> Tensor:
-    """The error of the mean velocities over random intervals of a path, of another length for every chunk."""
+@dataclass(frozen=True)
+class Interval:
+    """Two points of a path for every frame, and what a pass from the first to the second is to find."""
+
+    t: Tensor  # (B, f), noise level of the first
+    r: Tensor  # (B, f), of the second; equal where the target is the velocity at t
+    before: Tensor  # (B, f, C, h, w), the state at t
+    after: Tensor  # the state at r
+    target: Tensor  # the mean velocity between them
+
+
+def draw_interval(path: Path, generator: torch.Generator) -> Interval:
+    """Random intervals of a path, of another length for every chunk."""
     start, end = draw_intervals(len(path.speeds), (path.times.shape[1], path.times.shape[2]), generator)
     frames = [by_frame(index, path.learned) for index in (start, end)]
     rows, columns = torch.arange(len(start))[:, None], torch.arange(frames[0].shape[1])
     at = lambda values, index: values[index.clamp_max(len(values) - 1), rows, columns]  # noqa: E731
     times = torch.stack([by_frame(level, path.learned) for level in path.times])
     t, r = at(times, frames[0]), at(times, frames[1])
-    width = expand((t - r).clamp_min(1e-6))
-    mean = (at(path.states, frames[0]) - at(path.states, frames[1])) / width
-    target = torch.where(expand(t == r), at(path.speeds, frames[0]), mean)
-    found = trainee.velocity(path.window, at(path.states, frames[0]), t, r)
-    return chunk_error(found, target, path.learned)
+    before, after = at(path.states, frames[0]), at(path.states, frames[1])
+    mean = (before - after) / expand((t - r).clamp_min(1e-6))
+    return Interval(t, r, before, after, torch.where(expand(t == r), at(path.speeds, frames[0]), mean))
+
+
+def map_loss(trainee: Trainee, path: Path, generator: torch.Generator) -> Tensor:
+    """The error of the mean velocities over random intervals of a path."""
+    drawn = draw_interval(path, generator)
+    found = trainee.velocity(path.window, drawn.before, drawn.t, drawn.r)
+    return chunk_error(found, drawn.target, path.learned)
 
 
 class Paths:
@@ -193,6 +209,18 @@ class Paths:
         if index not in self.found:
             self.found[index] = self.make(torch.Generator().manual_seed((self.seed + 2) * 1_000_003 + index))
         return self.found[index]
+
+
+def path_maker(teacher: Trainee, source: Source, steps: int, shift: float) -> Callable[[torch.Generator], Path]:
+    """A function that draws a window and noise and follows the teacher through `steps` steps."""
+
+    def make(generator: torch.Generator) -> Path:
+        data, window = source.draw(generator)
+        learned = teacher.learned(window.chunks)
+        times = path_times(steps, len(data), len(learned), shift, generator)
+        return follow(teacher, window, torch.randn(data[:, -sum(learned) :].shape, generator=generator), times)
+
+    return make
 
 
 def train_flow(
@@ -222,13 +250,7 @@ def train_map(
     """Stage 2, in place. A new path of `path_steps` steps is made for every `reuse` updates; each update takes one of
     the newest `kept` paths. `training` is passed to `train_loop.fit`."""
 
-    def make(generator: torch.Generator) -> Path:
-        data, window = source.draw(generator)
-        learned = teacher.learned(window.chunks)
-        times = path_times(path_steps, len(data), len(learned), shift, generator)
-        return follow(teacher, window, torch.randn(data[:, -sum(learned) :].shape, generator=generator), times)
-
-    paths = Paths(make, seed, kept)
+    paths = Paths(path_maker(teacher, source, path_steps, shift), seed, kept)
 
     def loss_of(step: int) -> Tensor:
         generator = torch.Generator().manual_seed((seed + 1) * 1_000_003 + step)

@@ -4,7 +4,7 @@ import csv
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +58,23 @@ def write_losses(losses: list[float], path: Path) -> None:
 class Training:
     """The content of a checkpoint: modules, optimiser, averaged weights and the losses so far."""
 
-    def __init__(self, stage: str, modules: dict[str, nn.Module], lr: float, weight_decay: float, work: Path) -> None:
+    def __init__(
+        self,
+        stage: str,
+        modules: dict[str, nn.Module],
+        lr: float,
+        weight_decay: float,
+        work: Path,
+        faster: Mapping[str, float] = {},
+    ) -> None:
         """Continues from `work/<stage>.ckpt` if it exists."""
         self.stage, self.modules, self.work = stage, modules, work
-        self.parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.AdamW(self.parameters, lr=lr, betas=(0.9, 0.98), weight_decay=weight_decay)
+        groups: dict[float, list[nn.Parameter]] = {}
+        for name, module in modules.items():
+            groups.setdefault(faster.get(name, 1.0), []).extend(p for p in module.parameters() if p.requires_grad)
+        self.parameters = [p for group in groups.values() for p in group]
+        told = [{"params": group, "faster": factor} for factor, group in groups.items()]
+        self.optimiser = torch.optim.AdamW(told, lr=lr, betas=(0.9, 0.98), weight_decay=weight_decay)
         self.average = {f"{n}.{k}": v.detach().clone() for n, m in modules.items() for k, v in m.state_dict().items()}
         self.losses: list[float] = []
         self.path = work / f"{stage}.ckpt"
@@ -78,7 +90,7 @@ class Training:
     def step(self, loss: Tensor, lr: float, decay: float) -> None:
         """One AdamW update and the update of the average. Raises FloatingPointError if the loss is not finite."""
         for group in self.optimiser.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("faster", 1.0)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
@@ -113,15 +125,17 @@ def fit(
     weight_decay: float,
     checkpoint_every: int,
     work: Path,
+    faster: Mapping[str, float] = {},
 ) -> list[float]:
     """Train `modules` in place with AdamW; at the end they hold the averaged weights.
 
     `loss_of(step)` draws the batch of that step and returns its loss. It must be a pure function of the step, so that a
     resumed run uses the same batches. `work/<stage>.ckpt` is written every `checkpoint_every` steps and read if it
-    exists, and a line with loss and seconds is printed. `work/<stage>.csv` is the loss curve. Returns all losses.
+    exists, and a line with loss and seconds is printed. `work/<stage>.csv` is the loss curve. `faster` multiplies the
+    learning rate of single modules, by name. Returns all losses.
     Raises FloatingPointError if a loss is not finite.
     """
-    training = Training(stage, modules, lr, weight_decay, work)
+    training = Training(stage, modules, lr, weight_decay, work, faster)
     with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn()) as progress:
         task = progress.add_task(stage, total=steps, completed=len(training.losses))
         for step in range(len(training.losses), steps):

@@ -21,6 +21,7 @@ TITLES = {
     "far": "AnyFlow-FAR",
     "far_mid": "AnyFlow-FAR, middle preset",
     "far_tiny": "AnyFlow-FAR, tiny preset",
+    "far_tiny_dsa": "AnyFlow-FAR, tiny preset, trained on with DSA's head",
 }
 
 

@@ -30,7 +30,7 @@ NAMES = {  # printed names, in the order of the tables
     "taylorseer": "TaylorSeer",
     "flowcache": "FlowCache",
 }
-MODELS = ("skyreels", "magi1", "far", "skyreels_tiny", "magi1_tiny", "far_tiny")
+MODELS = ("skyreels", "magi1", "far", "skyreels_tiny", "magi1_tiny", "far_tiny", "far_tiny_dsa")
 SPEEDS = {"": 0, "slow": 1, "fast": 2, "paper": 3}
 CONTROLS = ("original", "original_repeat", "original_seed")  # methods that do not accelerate
 MOST_LINES = 16  # lines of a model in one figure; raising it: fuller figures, labels overlap

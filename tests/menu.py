@@ -48,6 +48,7 @@ MENU = {
     ),
     "delta_dit": Line({"interval": 1}, {}, magi1={"interval": 2}),
     "dicache": Line({"threshold": 0}, {"threshold": 0.1}, magi1={"threshold": 1.0}),
+    "dsa": Line(None, None, "needs aim"),  # a head belongs to one model: tests/test_dsa.py
     "dsa_proxy": Line({"threshold": 0}, {"threshold": 9.0}),
     "easycache": Line(
         {"threshold": 0, "warmup": 1},

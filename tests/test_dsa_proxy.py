@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from baselines.dsa_proxy import DSAProxy
-from baselines.shared.confidence_head import Head, features, read_head
+from baselines.shared.confidence_head import ProxyHead, features, read_head
 from benchmarks import fit_dsa_head
-from benchmarks.fit_dsa_head import Watch, explained, fit, save
+from benchmarks.fit_dsa_head import Watch, explained, fit
+from engine.confidence_head import save_head
 from engine.loop import generate
 from engine.method import Original
 from engine.row import Mode
@@ -123,7 +124,7 @@ def test_a_head_is_read_as_it_was_written_and_decides(samples, tmp_path):
     assert x.shape == (len(y), 4 + 16) and bool((y < 1).all())
     path = tmp_path / "head.safetensors"
     head = fit(x, y, hidden=4, rounds=50)
-    save(head, path, {"model": "tiny"})
+    save_head(head, path, {"model": "tiny"})
     torch.testing.assert_close(read_head(path)(x), head(x))
     method = DSAProxy(9.0, head=str(path))
     assert method.head.startswith("head ") and str(tmp_path) not in method.head
@@ -156,7 +157,7 @@ def test_the_fitting_command_writes_a_head_and_its_evidence(tmp_path, monkeypatc
     fit_dsa_head.main([f"out={tmp_path / 'head.safetensors'}", "count=3", "hidden=4"])
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert told["samples"] == [80, 40] and told["r_squared"] > 0 and "r_squared_of_the_change_held_out" in told
-    assert isinstance(read_head(tmp_path / "head.safetensors"), Head)
+    assert isinstance(read_head(tmp_path / "head.safetensors"), ProxyHead)
 
 
 @pytest.mark.parametrize(
@@ -178,6 +179,6 @@ def test_a_file_that_is_no_head_and_a_head_of_another_model_are_refused(samples,
     path.write_bytes(b"no")
     with pytest.raises(ValueError, match="not a safetensors file"):
         DSAProxy(1, head=str(path))
-    save(fit(*samples, hidden=2, rounds=1), path, {})
+    save_head(fit(*samples, hidden=2, rounds=1), path, {})
     with pytest.raises(ValueError, match="fitted on 4 latent channels, the model has 16"):
         ledger_of(build(), DSAProxy(1, head=str(path)))

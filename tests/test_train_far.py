@@ -11,7 +11,21 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.nn.attention import flex_attention
 
-from models import train_far, train_far_card, train_far_flow, train_far_forward, train_flow, train_tiny, train_vae
+from engine.confidence_head import NAMES, read_about, read_weights
+from models import (
+    train_far,
+    train_far_card,
+    train_far_confidence,
+    train_far_dsa,
+    train_far_dsa_card,
+    train_far_flow,
+    train_far_forward,
+    train_flow,
+    train_tiny,
+    train_vae,
+)
+from models.far.plan import FarPlan
+from models.far.settings import Far
 from models.shapes import sample
 
 CONFIGS = Path(__file__).parent.parent / "conf" / "train"
@@ -273,3 +287,102 @@ def test_the_card_tells_what_was_trained_and_draws_quality_against_steps(trained
     train_far_card.write_card(config, trained / "work", out)
     assert "model.steps=4 | 2 | 100.0% | 50.0%" in (out / "README.md").read_text()
     assert (out / "quality.png").stat().st_size > 1000
+
+
+# --- a head trained together with the generator -----------------------------------------------------------------------
+
+
+def test_the_price_of_stopping_is_the_error_of_one_pass_to_the_end(source: train_far_flow.Source) -> None:
+    """The field is 3 (t + r) whatever the state; a path that ends elsewhere by 0.5 everywhere costs 0.5 / size."""
+    window, field, generator = _window(source, (1, 3), ["a red circle"]), Field(), torch.Generator().manual_seed(0)
+    times = train_far_flow.path_times(16, 1, 2, 3.0, generator)
+    by_frame = train_far_flow.expand(train_far_flow.by_frame(times, (1, 3)))
+    exact = 5 + 3 * by_frame.square().expand(17, 1, 4, 16, 4, 4)  # u = 3 (t + r) is its mean velocity
+    for moved in (0.5, 0.02):
+        states = exact.clone()
+        states[-1] -= moved
+        path = train_far_flow.Path(window, (1, 3), times, states, torch.zeros(16, *states.shape[1:]))
+        drawn = train_far_flow.draw_interval(path, generator)
+        found = train_far_confidence.price_of_stopping(field, path, drawn)
+        inner = drawn.r > 0
+        assert found.shape == (1, 4)
+        assert torch.allclose(10 ** found[inner], torch.tensor(moved / (5 - moved)), rtol=1e-2)
+
+
+def test_the_head_sees_the_noisy_frames_and_its_error_reaches_both(
+    model: AnyFlowFARTransformer3DModel, source: train_far_flow.Source
+) -> None:
+    watched = train_far_confidence.Watched(train_far_forward.Trainee(model))
+    confidence = train_far_confidence.Confidence(2 * 32 + 2, 4, start=-1.0)
+    nn.init.normal_(confidence.outer.weight)
+    generator = torch.Generator().manual_seed(0)
+    path = train_far_flow.path_maker(watched.trainee, source, 4, 5.0)(generator)
+    drawn = train_far_flow.draw_interval(path, generator)
+    _, features = watched.velocity(path, drawn)
+    assert features.shape == (*drawn.t.shape, 66) and torch.equal(
+        features[..., -2:], torch.stack([drawn.t, drawn.r], -1)
+    )
+    other = train_far_flow.Interval(drawn.t, drawn.r, drawn.before.clone(), drawn.after, drawn.target)
+    other.before[:, -1] += 1.0
+    moved = (watched.velocity(path, other)[1] - features).abs().amax(-1) > 1e-6
+    assert moved[:, -1].all() and not moved[:, : -path.learned[-1]].any(), "a frame's features are those of its chunk"
+    plain = [
+        train_far_confidence.joint_loss(watched, confidence, path, torch.Generator().manual_seed(7), w) for w in (0, 1)
+    ]
+    same = train_far_flow.map_loss(watched.trainee, path, torch.Generator().manual_seed(7))
+    assert plain[0].item() == pytest.approx(same.item()) and plain[1] > plain[0]
+    (plain[1] - plain[0]).backward()
+    assert confidence.inner.weight.grad.abs().sum() > 0 and model.patch_embedding.weight.grad.abs().sum() > 0
+
+
+@pytest.fixture(scope="module")
+def joint(trained: Path) -> DictConfig:
+    path = trained / "dsa"
+    small = [
+        f"start={trained / 'out'}",
+        f"work={path / 'work'}",
+        f"out={path / 'out'}",
+        "checkpoint_every=1",
+        "hidden=4",
+    ]
+    small += [
+        "latents.videos=2",
+        "latents.frames=13",
+        "size=32",
+        "source.batch=1",
+        "joint.steps=2",
+        "joint.path_steps=4",
+    ]
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = compose("far_tiny_dsa", small)
+    model, confidence = train_far_dsa.build(config, path / "work")
+    train_far.write_folder(model, trained / "out", config.shift, path / "out")
+    train_far_dsa.write_head(confidence, config, path / "out")
+    train_far_dsa_card.write_card(config, path / "work", path / "out", 66, [4])
+    return config
+
+
+def test_the_head_names_the_weights_and_the_steps_it_was_trained_for(joint: DictConfig) -> None:
+    out = Path(joint.out)
+    about = read_about(out / "head.safetensors")
+    plan = FarPlan(Far(checkpoint=str(out), height=32, width=32), torch.device("cpu"))
+    assert about == {"model": "out", "weights": plan.weights_id, "steps": [4]}
+    assert set(read_weights(out / "head.safetensors", "x")) == set(NAMES)
+
+
+def test_a_joint_training_that_is_run_again_changes_nothing(joint: DictConfig) -> None:
+    before = read_weights(Path(joint.out) / "head.safetensors", "x")
+    _, confidence = train_far_dsa.build(joint, Path(joint.work))
+    for name, value in before.items():
+        assert torch.equal(getattr(confidence.head, name), value), name
+
+
+def test_the_card_of_the_head_tells_its_calibration(joint: DictConfig) -> None:
+    out = Path(joint.out)
+    assert "Not measured yet: `python -m benchmarks.check_dsa_head" in (out / "README.md").read_text()
+    bins = [{"expected": 0.1, "measured": 0.2}] * 5
+    row = {"steps": 8, "videos": 2, "passes": 60, "correlation": 0.9, "correlation_within_step": {"0": 0.5, "1": 0.7}}
+    row |= {"r_squared": 0.8, "r_squared_of_the_step_alone": 0.6, "bins": bins}
+    (out / "calibration.json").write_text(json.dumps([row]))
+    train_far_dsa_card.write_card(joint, Path(joint.work), out, 66, [4])
+    assert "| 8 | 2 | 60 | 0.90 | 0.60 | 0.80 | 0.60 |" in (out / "README.md").read_text()

@@ -101,6 +101,7 @@ HELD = {
     "composite": Held(latents=3 + 2, signal="time_projection"),
     "delta_dit": Held(hidden=2),
     "dicache": Held(hidden=5),
+    "dsa": Held(latents=1, numbers=1),
     "dsa_proxy": Held(latents=2, numbers=1),
     "easycache": Held(latents=3, numbers=1),
     "external_cache_dit": Held(hidden=2),
@@ -130,11 +131,16 @@ HELD = {
 }
 
 
+ELSEWHERE = frozenset({"dsa"})  # run on neither of the two models
+
+
 def table(refused: frozenset[str] = frozenset({"cfg_cache", "composite", "ca2vdm", "lossless"})) -> list[str]:
     """Lines of Markdown: MiB per AR unit at the published sizes. Methods in `refused` do not run on MAGI-1."""
     lines = [f"| method | {' | '.join(f'{size.name}: MiB per AR unit' for size in SIZES)} |", "|---|---|---|"]
     for name, held in HELD.items():
         cells = [f"{(held.per_slot(size) * size.unit + held.for_steps(size)) / 2**20:,.1f}" for size in SIZES]
+        if name in ELSEWHERE:
+            cells = [""] * len(SIZES)
         if name in refused or name.startswith("external"):
             cells[1] = ""
         lines.append(f"| {name} | {' | '.join(cells)} |")

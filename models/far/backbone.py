@@ -44,7 +44,7 @@ class AnyFlowFAR(FarPlan, WanBackbone):
             checkpoint.compile_blocks(self.transformer, self.device)
 
     def forget(self) -> None:
-        drop(self, "_text", "_when", "_past", "_rotary", "_given")
+        drop(self, "_text", "_when", "_aimed", "_past", "_rotary", "_given")
 
     def start(self, text: dict[str, Tensor], seed: int) -> Tensor:
         self._text: dict[str, Text] = {}
@@ -53,6 +53,7 @@ class AnyFlowFAR(FarPlan, WanBackbone):
             self._text[branch] = read_text(self.transformer, there, fold=self.settings.fold_padding)
         like = torch.empty(0, device=self.device, dtype=self._dtype)
         self._when: Condition = condition(self.transformer, *self._times, like)
+        self._aimed: dict[tuple[int, int], Condition] = {}
         self._given = self._prefix() if self.settings.prefix else None
         self._noise = torch.Generator().manual_seed(seed)
         return torch.zeros(self.settings.latents, *self._latent_shape, device=self.device)
@@ -99,7 +100,7 @@ class AnyFlowFAR(FarPlan, WanBackbone):
             if row.renew and chunk:
                 self._clean(latents, chunk - 1, (branch,), whole=True)
                 visit.kept(branch, range(row.slots.start))
-            when, text = self._when.of(row.step[0]), self._text[branch]
+            when, text = self._told(row), self._text[branch]
             x = x.to(self._dtype)
             return step(self.transformer, x, when, text, self._past, chunk, rotary, visit, branch).float()
 
@@ -112,6 +113,16 @@ class AnyFlowFAR(FarPlan, WanBackbone):
             return v_uncond + self.settings.guidance * (v - v_uncond)
 
         return visit(VELOCITY, x, guided)
+
+    def _told(self, row: Row) -> Condition:
+        """The modulation of a step, which leads to the next one or, without a stop in between, to `row.aim`."""
+        first, last = row.step[0], row.aim
+        if last <= first + 1 or not self.settings.use_mean_velocity:
+            return self._when.of(first)
+        if (first, last) not in self._aimed:
+            t = self._times[0]
+            self._aimed[first, last] = condition(self.transformer, [t[first]], [t[last]], self._when.time)
+        return self._aimed[first, last]
 
     def _clean(self, latents: Tensor, chunk: int, branches: Sequence[str], whole: bool = False) -> None:
         """The clean pass after `chunk`; `whole` computes the keys of all chunks anew."""

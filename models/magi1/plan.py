@@ -84,6 +84,8 @@ class Magi1Plan:
             )
         if lacking == "transformer":
             return "the libraries do not support our MAGI-1 classes; use our method of the same name instead"
+        if lacking == "aim":
+            return "this model is told where a step starts but not where it leads; set model=far_tiny_dsa"
         return "choose another method or another signal"
 
     def schedule(self) -> Sequence[Row]:

@@ -32,4 +32,6 @@ def advice(settings: SkyReels, lacking: str) -> str:
             "new noise is added to the overlap at every row, so its keys and values change at every row; set "
             "model.overlap_noise=segment or model.addnoise=0"
         )
+    if lacking == "aim":
+        return "this model is told where a step starts but not where it leads; set model=far_tiny_dsa"
     return "choose another method or another signal"
