@@ -56,9 +56,7 @@ class DSA(Method):
 
     head: str  # a file of models.train_far_dsa, also relative to the project; it names its model and numbers of steps
     stop: float  # expected error below which a chunk ends with the next pass; raising it: fewer passes, larger errors
-    refine: float = (
-        math.inf
-    )  # expected error above which a chunk takes single steps; lowering it: slower, smaller errors
+    refine: float = math.inf  # expected error above which a pass is one step; lowering it: slower, smaller errors
     stride: int = 1  # steps of the schedule that a pass leads over otherwise; raising it: faster, larger errors
     over: str = "max"  # the doubt of a chunk: the "max" of its frames, or their "mean", which stops earlier
 
