@@ -153,9 +153,10 @@ def _head(found: list[Setting]) -> str:
         f"{sum(len(one.prompts) for one in found)} videos of 81 frames of 64 × 64, {prompts} prompts that nothing was "
         f"fitted to{few}; written by `python -m benchmarks.few_steps` from `docs/few_steps.csv`, which it read from "
         "the videos of `python run.py experiment=few_steps`. *Passes* are forwards of the model per chunk, clean "
-        "passes left out; GFLOP are those of the denoiser for a whole video, clean passes included. PSNR is against 50 steps "
-        "of the same weights, prompt and noise: every number of steps approximates the same path, so this is an error, "
-        "not a taste. *Gain* is the difference from fixed steps of the same FLOPs, paired over prompts, with its 95 % "
+        "passes left out; GFLOP are those of the denoiser for a whole video, clean passes included. PSNR is against 50 "
+        "steps of the same weights, prompt and noise: every number of steps approximates the same path, so this is an "
+        "error, not a taste. *Gain* is the difference from fixed steps of the same FLOPs, paired over prompts, with its 95 "
+        "% "
         "interval. Whether the prompt is followed is read from the frames, without a reference."
     )
 
