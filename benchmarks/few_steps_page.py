@@ -155,9 +155,8 @@ def _head(found: list[Setting]) -> str:
         "the videos of `python run.py experiment=few_steps`. *Passes* are forwards of the model per chunk, clean "
         "passes left out; GFLOP are those of the denoiser for a whole video, clean passes included. PSNR is against 50 "
         "steps of the same weights, prompt and noise: every number of steps approximates the same path, so this is an "
-        "error, not a taste. *Gain* is the difference from fixed steps of the same FLOPs, paired over prompts, with its 95 "
-        "% "
-        "interval. Whether the prompt is followed is read from the frames, without a reference."
+        "error, not a taste. *Gain* is the difference from fixed steps of the same FLOPs, paired over prompts, with "
+        "its 95 % interval. Whether the prompt is followed is read from the frames, without a reference."
     )
 
 
