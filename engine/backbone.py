@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,6 +15,9 @@ from engine.visit import Visit
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+
+TimeSignals = Callable[[str, Row], "Tensor"]  # name, row -> (slots of the row, ...) float32
 
 
 class Backbone(Capabilities, Protocol):
@@ -52,6 +55,15 @@ class Backbone(Capabilities, Protocol):
     @property
     def weights_id(self) -> str:
         """Changes with the content of the weight files. Raises WeightsError if they are missing or broken."""
+        ...
+
+    @property
+    def time_files(self) -> list[Path]:
+        """The weight files with the network that embeds times; none for random weights. Raises WeightsError."""
+        ...
+
+    def time_signals(self) -> TimeSignals:
+        """What `probe` gives for the signals of times, on the CPU. It reads only that network from `time_files`."""
         ...
 
     @property

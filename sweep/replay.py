@@ -1,7 +1,9 @@
 """What an accelerated video will execute, before anything is built: the PFLOP and forwards of a plan.
 
 A method whose decisions depend on the schedule and its settings alone is replayed at full size: every row is decided,
-nothing is computed. For any other method the count is taken from videos in the store, or from the share of the
+nothing is computed. So is one that decides by a signal of the times, if the checkpoint is there: only the network that
+embeds times is read, and runs on the CPU. A method that asks for any other value, such as a velocity, cannot be
+replayed, because these tensors have no values. Its count is taken from videos in the store, or from the share of the
 Original's FLOPs that its operating point is published to execute. `Own.basis` says which. What is known of nothing
 counts every step as computed.
 """
@@ -11,13 +13,19 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from engine.kept import kept, sources
 from engine.ledger import Entry, flops, forwards
-from engine.method import Method
+from engine.method import TIME_SIGNALS, Method
 from engine.row import Row, Site
+from engine.weights import WeightsError
 
+if TYPE_CHECKING:
+    from engine.backbone import TimeSignals
+
+UNKNOWN = "; without the model's embedding"  # of times, which decides: fetch the checkpoint for an exact count
 EXACT, NOTHING = "exact: every decision replayed", "at most: no step skipped"
 WHOLE = "exact: every row is computed"
 
@@ -45,9 +53,29 @@ def own(model: Any, method: Method, bound: tuple[float, float, int], measured: S
     """
     if type(method).decide is Method.decide:
         return Own(*bound, WHOLE)
-    found = replayed(model, method) if method.decided_by == "schedule" else None
-    if found:
+    if method.decided_by == "schedule" and (found := replayed(model, method)):
         return found
+    timed, mark = bool(method.requires & TIME_SIGNALS), ""
+    if timed and (files := _time_files(model)):
+        if found := replayed(model, method, files):
+            return found
+    elif timed:
+        mark = UNKNOWN
+    found = _estimate(model, bound, measured, share)
+    return replace(found, basis=found.basis + mark)
+
+
+def _time_files(model: Any) -> list[Path]:
+    """The files with the model's embedding of times; none if the checkpoint is not there."""
+    try:
+        found: list[Path] = model.time_files
+    except WeightsError:
+        return []
+    return found
+
+
+def _estimate(model: Any, bound: tuple[float, float, int], measured: Sequence[float], share: float) -> Own:
+    """What a video is expected to execute; arguments as for `own`."""
     if measured:
         ratio = sum(measured) / len(measured) / bound[0]
         return Own(bound[0] * ratio, bound[1] * ratio, 0, f"estimated from {len(measured)} videos in the store")
@@ -65,27 +93,31 @@ def _original(model: Any) -> tuple[float, float]:
     return flops(plan(model.schedule()), model.price)
 
 
-def replayed(model: Any, method: Method) -> Own | None:
+def replayed(model: Any, method: Method, embedding: Sequence[Path] = ()) -> Own | None:
     """The cost by replaying every decision; None if the method asks for a value that only a forward gives.
 
-    The answer is kept in the user's cache: replaying needs torch, which takes seconds to import.
+    `embedding`: the files with the model's embedding of times, if its signals are to be computed. The answer is kept in
+    the user's cache: replaying needs torch, which takes seconds to import.
     """
 
     def replay() -> str:
         try:
-            entries = ledger(model, method)
-        except (NotImplementedError, RuntimeError):  # it read a tensor without values, or a module
+            entries = ledger(model, method, model.time_signals() if embedding else None)
+        except (NotImplementedError, RuntimeError):  # it read a tensor without values, or a module; or a broken file
             return "null"
         dense, masked = flops(entries, model.price)
         return json.dumps(asdict(Own(dense, masked, forwards(entries, len(model.branches)), EXACT)))
 
-    files = sources("engine", "models", "scope", "baselines", "sweep")
+    files = [*sources("engine", "models", "scope", "baselines", "sweep"), *embedding]
     told = json.loads(kept(f"plan of {type(method).__module__}.{method!r} on {model.settings!r}", files, replay))
     return Own(**told) if told else None
 
 
-def ledger(model: Any, method: Method) -> list[Entry]:
-    """The ledger that `method` would write. Velocities and hidden states are tensors without values."""
+def ledger(model: Any, method: Method, signals: TimeSignals | None = None) -> list[Entry]:
+    """The ledger that `method` would write. Velocities and hidden states are tensors without values.
+
+    `signals`: what the model gives for its signals of times; without it they have no values either.
+    """
     from engine.loop import generate
     from sweep.calibration.rehearsal import Rehearsal
 
@@ -94,7 +126,9 @@ def ledger(model: Any, method: Method) -> list[Entry]:
     thin = Thin(method, model.offers)
     try:
         vars(method)["sites"] = thin.sites
-        stage = Rehearsal(Blank(model), None, model.branches[:1] if not method.branchwise else model.branches, "meta")
+        stage = Rehearsal(
+            Blank(model, signals), None, model.branches[:1] if not method.branchwise else model.branches, "meta"
+        )
         generate(stage, method, None, 0, found)
     finally:
         vars(method).pop("sites", None)
@@ -135,8 +169,8 @@ class Thin:
 class Blank:
     """A backbone that knows its plan and holds nothing."""
 
-    def __init__(self, plan: Any) -> None:
-        self.plan = plan
+    def __init__(self, plan: Any, signals: TimeSignals | None = None) -> None:
+        self.plan, self.signals = plan, signals
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.plan, name)
@@ -152,7 +186,9 @@ class Blank:
         return latents
 
     def probe(self, name: str, latents: Any, row: Row) -> Any:
-        """A signal without values: who reads it decides by content."""
+        """A signal of the times if they are known; else one without values: who reads it decides by content."""
         import torch
 
+        if self.signals and name in TIME_SIGNALS:
+            return self.signals(name, row)
         return torch.zeros(len(row.slots), 1, device="meta")

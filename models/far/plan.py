@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from engine.footprint import Footprint, Sizes
 from engine.kept import kept, sources
@@ -16,7 +17,10 @@ from models.far.memory import footprint, sizes
 from models.far.price import Price
 from models.far.settings import Far
 from models.far.shape import Shape
-from models.wan.places import locate
+from models.wan.places import locate, time_files
+
+if TYPE_CHECKING:
+    from engine.backbone import TimeSignals
 
 TRAINED = 1000  # the times of the model run from 0 (clean) to this
 
@@ -56,6 +60,17 @@ class FarPlan:
     def parameters(self) -> int:
         """The number of parameters of the denoiser."""
         return self.shape.parameters
+
+    @property
+    def time_files(self) -> list[Path]:
+        """See Backbone.time_files."""
+        return time_files(self.settings)
+
+    def time_signals(self) -> TimeSignals:
+        """See Backbone.time_signals."""
+        from models.far.times import without_denoiser
+
+        return without_denoiser(self.settings, self.time_files, self.sigmas, TRAINED)
 
     @property
     def frame_borders(self) -> list[int]:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from engine.to_device import sent
 from models.far.capabilities import SIGNALS
+from models.wan.embedding import time_network
+
+if TYPE_CHECKING:
+    from engine.backbone import TimeSignals
+    from models.far.settings import Far
 from models.wan.parameters import embedded, linear, parameter, patches
 
 
@@ -48,6 +56,18 @@ def second(kind: str, t: list[float], r: list[float]) -> list[float]:
     if kind not in ("r", "t-r"):
         raise ValueError(f"the transformer has deltatime_type={kind!r}, want r or t-r")
     return list(r) if kind == "r" else [a - b for a, b in zip(t, r, strict=True)]
+
+
+EMBEDDING = ("condition_embedder.time", "condition_embedder.delta")  # the tensors that the signals of times need
+
+
+def without_denoiser(settings: Far, files: Sequence[Path], sigmas: list[float], trained: int) -> TimeSignals:
+    """See Backbone.time_signals; `sigmas` and `trained` as for `times`."""
+    t, r = times(sigmas, settings.use_mean_velocity, trained)
+    model = time_network(settings, files, EMBEDDING)
+    model.condition_embedder.delta_emb_gate = torch.tensor([model.config.gate_value])  # no weight: it is in no file
+    signals = Signals(model, t, r)
+    return lambda name, row: signals.of(name, torch.empty(len(row.slots)), row.step[0])
 
 
 class Signals:

@@ -15,18 +15,19 @@ from torch import Tensor
 
 from engine.resident import Holder, drop
 from engine.row import VELOCITY, Row, Site
-from engine.to_device import carried, sent
+from engine.to_device import carried
 from engine.visit import Visit
 from models.prefix import read_prefix
 
 from . import assets
 from .chunk_forward import Dispatcher
-from .dit import Blocks, Layer, Magi1DiT
+from .dit import Blocks, Magi1DiT
 from .plan import SIGNALS, Magi1Plan
 from .schedule import Forward
 from .sites import SitedBlocks
 from .text import SpecialTokens, chunk_texts
 from .tiling import Tiling
+from .times import time_signal
 from .vae import ViTVAE
 
 
@@ -115,18 +116,9 @@ class Magi1Backbone(Magi1Plan, Holder):
             if name == "latent":
                 return _slots(x.float())
             return self.transformer.patches(x).float().unflatten(1, (unit, -1)).flatten(0, 1)
-        times = sent(forward.times, self.device)
-        condition = self.transformer.t_embedder(times)
-        if self.settings.distill:
-            condition = condition + self.transformer.t_embedder(torch.full_like(times, forward.step_length))
-        if name == "time_projection":
-            layer = self.transformer.layers[0]
-            assert isinstance(layer, Layer)
-            condition = condition + self.transformer.y_embedder.condition(dropped=False)
-            condition = torch.stack(layer.ada_modulate_layer(condition.to(self.config.dtype)), 1)
-        elif name != "time_embedding":
+        if name not in SIGNALS:
             raise ValueError(f"unknown signal {name!r}; this backbone offers {', '.join(sorted(SIGNALS))}")
-        return condition.float().repeat_interleave(unit, 0)
+        return time_signal(name, self.transformer, self.settings, forward, self.device)
 
     def velocity(self, latents: Tensor, row: Row, visit: Visit) -> Tensor:
         forward, chunks, unit = self._forward(row), self._chunks(latents), self.settings.chunk

@@ -10,7 +10,7 @@ one copy of the weights while they are copied to the device.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from functools import partial
 from pathlib import Path
 
@@ -87,6 +87,14 @@ def read(files: Mapping[Path, list[str]]) -> Iterator[tuple[str, Tensor]]:
     for path, names in files.items():
         with _opened(path) as file:
             for name in names or sorted(file.keys()):
+                yield name, file.get_tensor(name)
+
+
+def some(files: Iterable[Path], wanted: Set[str]) -> Iterator[tuple[str, Tensor]]:
+    """The (name, tensor) of those of `wanted` that `files` hold. Nothing else is read."""
+    for path in files:
+        with _opened(path) as file:
+            for name in sorted(wanted & set(file.keys())):
                 yield name, file.get_tensor(name)
 
 

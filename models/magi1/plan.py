@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from engine.footprint import Footprint, Sizes
 from engine.kept import kept, sources
@@ -13,10 +14,13 @@ from engine.row import Row
 
 from .config import BRANCHES, ModelConfig
 from .memory import footprint, sizes
-from .places import model_config, root
+from .places import model_config, root, transformer_folder
 from .price import TIME_CHANNELS
 from .price_ledger import Price
 from .settings import FRAMES, Magi1
+
+if TYPE_CHECKING:
+    from engine.backbone import TimeSignals
 
 SIGNALS = frozenset({"patch_embedding", "latent", "time_embedding", "time_projection"})
 
@@ -47,6 +51,19 @@ class Magi1Plan:
     def parameters(self) -> int:
         """The number of parameters of the denoiser."""
         return parameters(self.config)
+
+    @property
+    def time_files(self) -> list[Path]:
+        """See Backbone.time_files."""
+        if self.settings.weights == "random":
+            return []
+        return sorted(transformer_folder(self.settings).glob("*.safetensors"))
+
+    def time_signals(self) -> TimeSignals:
+        """See Backbone.time_signals."""
+        from .times import without_denoiser
+
+        return without_denoiser(self.settings, self.config, self.time_files, self.plan.forwards)
 
     @property
     def frame_borders(self) -> list[int]:

@@ -27,7 +27,7 @@ from models.skyreels.overlap import noised_overlap
 from models.skyreels.plan import SkyReelsPlan
 from models.skyreels.settings import SkyReels
 from models.skyreels.signals import Signals
-from models.skyreels.timesteps import WAITING, timesteps_of
+from models.skyreels.timesteps import timesteps_of
 from models.skyreels.unipc import UniPC
 from models.wan import checkpoint
 from models.wan.backbone import WanBackbone
@@ -87,7 +87,7 @@ class SkyReelsV2(SkyReelsPlan, WanBackbone):
 
     @cached_property
     def _signals(self) -> Signals:
-        return Signals(self.transformer, [self.settings.addnoise, 0, WAITING, *self.timesteps], self.settings.fps)
+        return Signals.along(self.transformer, self.settings, self.timesteps)
 
     def velocity(self, latents: Tensor, row: Row, visit: Visit) -> Tensor:
         guidance = Site("guidance")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from engine.footprint import Footprint, Sizes
 from engine.kept import kept, sources
@@ -16,7 +17,10 @@ from models.skyreels.memory import footprint, sizes
 from models.skyreels.price import Price
 from models.skyreels.settings import SkyReels
 from models.skyreels.shape import Shape
-from models.wan.places import locate
+from models.wan.places import locate, time_files
+
+if TYPE_CHECKING:
+    from engine.backbone import TimeSignals
 
 TRAINED = 1000  # timesteps of the noise that the model was trained on
 NEARLY = 1e-6  # the first level stays this far from pure noise, whose logarithm the sampler takes
@@ -56,6 +60,17 @@ class SkyReelsPlan:
     def parameters(self) -> int:
         """The number of parameters of the denoiser."""
         return self.prices.shape.parameters
+
+    @property
+    def time_files(self) -> list[Path]:
+        """See Backbone.time_files."""
+        return time_files(self.settings)
+
+    def time_signals(self) -> TimeSignals:
+        """See Backbone.time_signals."""
+        from models.skyreels.signals import without_denoiser
+
+        return without_denoiser(self.settings, self.time_files, self.timesteps)
 
     @property
     def frame_borders(self) -> list[int]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import torch
 import torch.nn.functional as F
 from diffusers import SkyReelsV2Transformer3DModel
 from torch import Tensor
@@ -11,7 +14,22 @@ from torch import Tensor
 from engine.to_device import sent
 from models.skyreels.capabilities import SIGNALS
 from models.skyreels.forward import frame_rate
+from models.skyreels.timesteps import WAITING, timesteps_of
+from models.wan.embedding import time_network
+
+if TYPE_CHECKING:
+    from engine.backbone import TimeSignals
+    from models.skyreels.settings import SkyReels
 from models.wan.parameters import embedded, linear, patches
+
+EMBEDDING = ("condition_embedder.time", "fps_")  # the tensors that the signals of timesteps need
+
+
+def without_denoiser(settings: SkyReels, files: Sequence[Path], timesteps: Sequence[int]) -> TimeSignals:
+    """See Backbone.time_signals; `timesteps` of every step."""
+    model = time_network(settings, files, EMBEDDING)
+    signals, nothing = Signals.along(model, settings, timesteps), torch.empty(0)
+    return lambda name, row: signals.of(name, nothing, timesteps_of(row, settings, timesteps))
 
 
 class Signals:
@@ -26,6 +44,11 @@ class Signals:
         self.model, self.fps = model, fps
         self._place = {t: i for i, t in enumerate(sorted(set(grid)))}
         self._tables: dict[str, Tensor] = {}
+
+    @classmethod
+    def along(cls, model: SkyReelsV2Transformer3DModel, settings: SkyReels, timesteps: Sequence[int]) -> Signals:
+        """The signals at all timesteps of a run; `timesteps` of every step."""
+        return cls(model, [settings.addnoise, 0, WAITING, *timesteps], settings.fps)
 
     def of(self, name: str, latents: Tensor, timesteps: Sequence[int]) -> Tensor:
         """The signal `name` of `latents` (slots, C, H, W) at `timesteps`, (slots, ...) float32.

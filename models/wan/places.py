@@ -35,6 +35,13 @@ def locate(settings: WanSettings) -> Path:
         ) from None
 
 
+def time_files(settings: WanSettings) -> list[Path]:
+    """The files with the network that embeds times; none for random weights. Raises WeightsError without a folder."""
+    if settings.weights == "random":
+        return []
+    return sorted((locate(settings) / "transformer").glob("*.safetensors"))
+
+
 def todo(settings: WanSettings) -> str:
     """The advice for a broken file of the checkpoint."""
     return f"fetch it again with {_download(settings)}"
