@@ -55,6 +55,7 @@ NAMED = (  # what docs/gpu.md names: products in float32, a sinusoid in float64,
     "models/skyreels/forward.py:condition",
     "models/skyreels/signals.py:_table",
     "engine/loop.py:_denoise",
+    "models/far/past.py:rotations",  # once per video
     "models/skyreels/hooked_forward.py:own_forward",  # diffusers' own forward, for the methods of libraries
 )
 STATED = {"skyreels": 6.8, "magi1": 21.0}  # GB of denoising without a method's state, at SETTINGS and below
