@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
-import torch.nn.functional as F
 from safetensors import safe_open
-from safetensors.torch import save_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,8 +37,9 @@ class Head:
 
     def log10(self, found: Tensor) -> Tensor:
         """Features (..., F) -> log10 of the expected relative error of the clean estimate (...)."""
-        hidden = F.silu(F.linear((found - self.mean) / self.scale, self.in_weight, self.in_bias))
-        return F.linear(hidden, self.out_weight, self.out_bias)[..., 0]
+        linear = torch.nn.functional.linear
+        hidden = torch.nn.functional.silu(linear((found - self.mean) / self.scale, self.in_weight, self.in_bias))
+        return linear(hidden, self.out_weight, self.out_bias)[..., 0]
 
     def to(self, device: torch.device) -> Self:
         """The same head on `device`."""
@@ -53,7 +52,7 @@ def pooled(hidden: Tensor, before: Tensor, after: Tensor) -> Tensor:
     They are the mean and the standard deviation over the tokens of the normalised states, and the noise levels (...)
     before the pass and after it.
     """
-    normal = F.layer_norm(hidden.float(), hidden.shape[-1:])
+    normal = torch.nn.functional.layer_norm(hidden.float(), hidden.shape[-1:])
     levels = torch.stack([before, after], -1).float()
     return torch.cat([normal.mean(-2), normal.std(-2), levels], -1)
 
@@ -80,6 +79,8 @@ def read_about(path: Path) -> dict[str, Any]:
 
 def save_head(head: Head, path: Path, about: dict[str, Any]) -> None:
     """Write the head to a temporary name that is then renamed; `about` is stored with it as JSON."""
+    from safetensors.torch import save_file  # imports torch, which composing a run must not do
+
     staging = path.with_suffix(".staging")
     tensors = {name: getattr(head, name).detach().contiguous() for name in NAMES}
     save_file(tensors, staging, {key: json.dumps(value) for key, value in about.items()})
