@@ -8,9 +8,9 @@
 Unit u at step k sees its left neighbour at step k + lag. Where that was not computed in the same row, the unit sees an
 extrapolated neighbour and goes astray, so the grid repeats with the lag. All later units inherit the errors of the
 first, which costs little to compute more often. The last noise steps change the latent most, so the last but one step
-is computed; with a lag of at most a tenth of the steps the grid goes through it. `r` follows from the budget: the
-number of steps that every unit but the first computes. The schedule depends on the steps and the lag of the model and
-on nothing else. `computed: []` computes every step and is the Original.
+is computed. `r` follows from the budget: the number of steps that every unit but the first computes. The schedule
+depends on the steps and the lag of the model and on nothing else. `computed: []` computes every step and is the
+Original.
 `python run.py experiment=fit_ramp` writes operating points and measures them on a few prompts; docs/ramp.md has the
 recipe, what each part of it is worth, and what was tried without gain.
 
