@@ -18,7 +18,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from reports import style
-from reports.records import NAMES
+from reports.records import PRINTED
 from reports.statistics import mean
 
 ROOT = Path(__file__).parents[1]
@@ -32,7 +32,6 @@ KINDS = {  # how a method chooses its cost, for the sentences
     "dsa_proxy": "Stopping by the change of the clean estimate",
     "dsa": "Stopping by the trained head",
 }
-PRINTED = {**NAMES, "scope": "SCOPE", "xcache": "X-Cache", "dsa": "DSA", "dsa_proxy": "DSA-proxy"}
 
 
 @dataclass(frozen=True)

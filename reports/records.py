@@ -30,6 +30,22 @@ NAMES = {  # printed names, in the order of the tables
     "taylorseer": "TaylorSeer",
     "flowcache": "FlowCache",
 }
+PRINTED = NAMES | {  # printed names that do not fix an order
+    "adacache": "AdaCache",
+    "bwcache": "BWCache",
+    "ca2vdm": "Ca2-VDM",
+    "cfg_cache": "Guidance caching",
+    "dicache": "DiCache",
+    "dsa": "DSA",
+    "dsa_proxy": "DSA-proxy",
+    "easycache": "EasyCache",
+    "first_block_cache": "First-block cache",
+    "magcache": "MagCache",
+    "pab": "PAB",
+    "predit": "PrediT",
+    "scope": "SCOPE",
+    "xcache": "X-Cache",
+}
 MODELS = ("skyreels", "magi1", "far", "skyreels_tiny", "magi1_tiny", "far_tiny", "far_tiny_dsa")
 SPEEDS = {"": 0, "slow": 1, "fast": 2, "paper": 3}
 CONTROLS = ("original", "original_repeat", "original_seed")  # methods that do not accelerate
@@ -103,8 +119,7 @@ def load(*places: Path, into: Path | None = None) -> Study:
 
 def label(identity: Mapping[str, Any]) -> str:
     """The printed name of a line: `SCOPE fast (tau_cache=0.1)`."""
-    name = identity.get("label") or NAMES.get(identity["method"], identity["method"])
-    name = "SCOPE" if name == "scope" else name
+    name = identity.get("label") or PRINTED.get(identity["method"], identity["method"])
     speed = f" {identity['speed']}" if identity["speed"] else ""
     return f"{name}{speed} ({identity['variant']})" if identity["variant"] else name + speed
 
