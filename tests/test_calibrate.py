@@ -129,7 +129,7 @@ def model():
     return build(steps=8, addnoise=0)
 
 
-@pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if kind.knobs])
+@pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if kind.knobs and name != "dsa"])  # needs a head
 def test_the_dear_end_of_a_knob_computes_more_than_its_cheap_end(model, name):
     kind = KINDS[name]
     assert {n for knob in kind.knobs for n in (knob.name, *knob.follows)} <= {f.name for f in fields(kind)}

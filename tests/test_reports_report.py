@@ -22,7 +22,10 @@ HEAD = (
     "vbench_low,vbench_high,lpips_low,lpips_high,ssim_low,ssim_high,psnr_low,psnr_high,peak_memory_gb_low,"
     "peak_memory_gb_high,paper_time_s,paper_speedup,paper_flops_pf,paper_flops_speedup,paper_vbench,paper_lpips,"
     "paper_ssim,paper_psnr,paper_peak_memory_gb,paper_comparable,speedup_denoise,flops_pf_masked,peak_reserved_gb,"
-    "decode_s,invalid,failed,diverged,name,variant,marks,missing,best,machine"
+    "decode_s,first_chunk_s,interval_s,interval_p95_s,fps_vae,fps_denoise,missed,drift_sharpness,drift_colour,"
+    "drift_saturation,drift_motion,drift_subject_consistency,drift_background_consistency,drift_motion_smoothness,"
+    "drift_dynamic_degree,drift_aesthetic_quality,drift_imaging_quality,invalid,failed,diverged,name,variant,marks,"
+    "missing,best,machine"
 )
 
 

@@ -25,6 +25,7 @@ from tests.test_supervisor import composed
 METHODS = ("uniform", "original", "pab")
 MEASURED = {
     "seconds",
+    "chunks",
     "peak_memory",
     "peak_memory_denoise",
     "memory_before",
