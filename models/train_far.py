@@ -91,6 +91,19 @@ def write_folder(model: AnyFlowFARTransformer3DModel, start: Path, shift: float,
     move_parts(staging, out)
 
 
+def source_of(config: DictConfig, work: Path) -> Source:
+    """The latents of the training videos and their texts, read with the VAE and the text encoder of `config.start`."""
+    start = Path(config.start)
+    latents = make_latents(start / "vae", **plain(config.latents), size=config.size, path=work / "latents.pt")
+    return Source(
+        latents,
+        [sample(i) for i in range(len(latents))],
+        PreTrainedTokenizerFast.from_pretrained(start / "tokenizer"),
+        UMT5EncoderModel.from_pretrained(start / "text_encoder").eval(),
+        **plain(config.source),
+    )
+
+
 def build(config: DictConfig, work: Path) -> AnyFlowFARTransformer3DModel:
     """Run the stages of the config that are not yet done; returns the trained transformer."""
     start = Path(config.start)
@@ -99,14 +112,7 @@ def build(config: DictConfig, work: Path) -> AnyFlowFARTransformer3DModel:
     model = new_transformer(
         SkyReelsV2Transformer3DModel.from_pretrained(start / "transformer"), plain(config.transformer)
     )
-    latents = make_latents(start / "vae", **plain(config.latents), size=config.size, path=work / "latents.pt")
-    source = Source(
-        latents,
-        [sample(i) for i in range(len(latents))],
-        PreTrainedTokenizerFast.from_pretrained(start / "tokenizer"),
-        UMT5EncoderModel.from_pretrained(start / "text_encoder").eval(),
-        **plain(config.source),
-    )
+    source = source_of(config, work)
     trainee = Trainee(model)
     train_flow(trainee, source, **plain(config.flow), **common)
     if config.map.steps > 0:

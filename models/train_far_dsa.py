@@ -16,19 +16,15 @@ import hydra
 import torch
 from diffusers import AnyFlowFARTransformer3DModel
 from omegaconf import DictConfig
-from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
 from engine.confidence_head import save_head
 from models.far.plan import FarPlan
 from models.far.settings import Far
-from models.shapes import sample
-from models.train_far import write_folder
+from models.train_far import source_of, write_folder
 from models.train_far_confidence import Confidence, train_joint
 from models.train_far_dsa_card import write_card
-from models.train_far_flow import Source
 from models.train_far_forward import Trainee
 from models.train_folder import plain
-from models.train_vae import make_latents
 from terminal import tolerate
 
 HEAD = "head.safetensors"
@@ -49,14 +45,7 @@ def build(config: DictConfig, work: Path) -> tuple[AnyFlowFARTransformer3DModel,
     start = Path(config.start)
     torch.manual_seed(config.seed)
     model = AnyFlowFARTransformer3DModel.from_pretrained(start / "transformer", torch_dtype=torch.float32)
-    latents = make_latents(start / "vae", **plain(config.latents), size=config.size, path=work / "latents.pt")
-    source = Source(
-        latents,
-        [sample(i) for i in range(len(latents))],
-        PreTrainedTokenizerFast.from_pretrained(start / "tokenizer"),
-        UMT5EncoderModel.from_pretrained(start / "text_encoder").eval(),
-        **plain(config.source),
-    )
+    source = source_of(config, work)
     width = model.config.num_attention_heads * model.config.attention_head_dim
     confidence = Confidence(2 * width + 2, config.hidden, start=-1.0)
     teacher = Trainee(copy.deepcopy(model))
