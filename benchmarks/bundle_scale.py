@@ -69,8 +69,8 @@ def fill(root: Path, records: int) -> None:
         run |= {"speed": None, "key": key, "key_version": 2, "schema": SCHEMA, "files": files}
         curves = {"psnr": (28.0, 0.1, 0.2), "ssim": (0.8, 0.002, 0.004), "lpips": (0.19, 0.002, 0.003)}
         quality["per_frame"] = {name: curve(draw, *of) for name, of in curves.items()}
-        (place / "run.json").write_text(json.dumps(with_seal(run)))
-        (place / "quality.json").write_text(json.dumps(bound(quality, run)))
+        (place / "run.json").write_text(json.dumps(with_seal(run), indent=1))
+        (place / "quality.json").write_text(json.dumps(bound(quality, run), indent=1))
 
 
 def measured(records: int, folder: Path) -> dict[str, Any]:

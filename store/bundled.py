@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from store import clips
-from store.bundle import MODES, SHARED, VERSION, canonical, sha256
+from store.bundle import VERSION
 from store.checks import SEAL, holds_as_written
 from store.checks import faults as contradictions
 from store.index import gc_paused
 from store.json_schema import Test, compiled, faults
+from store.packed import MODES, SHARED, canonical, sha256
 from store.record import CURVES, SCHEMA, Record, StoreError
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import base64
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from store.checks import PREVIEW
 from store.record import Record, StoreError
@@ -48,9 +47,9 @@ def shrunk(path: Path) -> bytes:
         return target.read_bytes()
 
 
-def content(record: Mapping[str, Any], clip: str) -> dict[str, str]:
-    """The content of a preview's line, after that of its record."""
-    return {**{name: record[name] for name in ("model", "cell", "key")}, "mp4": clip}
+def content(folder: Path, clip: str) -> dict[str, str]:
+    """The content of a preview's line, for the record in `folder`."""
+    return {**dict(zip(("model", "cell", "key"), folder.parts[-3:], strict=True)), "mp4": clip}
 
 
 def decoded(clip: str) -> bytes:

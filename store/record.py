@@ -9,14 +9,13 @@ from typing import Any
 
 import yaml
 
-from store.checks import ADDED, SCORES, bound
+from store.checks import ADDED, CURVES, SCORES, bound
 from store.files import writing
 from store.index import Entry
 
 SCHEMA = 1
 KEY_VERSION = 2  # in run.json: how the key was computed (docs/records.md); records without it have version 1
 SEALED = ("config.yaml", "frames.mp4", "trace.jsonl", "video.mp4")  # run.json holds their checksums
-CURVES = "per_frame"  # name in quality.json of long lists, which only figures read
 
 
 OLDER_SPEEDS = {f"table2_row{n}": f"row{n}" for n in range(1, 6)}  # what older records call an operating point

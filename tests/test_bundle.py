@@ -9,10 +9,10 @@ import pytest
 
 from store import Store, StoreError
 from store.__main__ import main
-from store.bundle import DECIMALS, OTHER_DECIMALS, SHARED, Schedules, _ledger, canonical, export, sha256
+from store.bundle import export
 from store.bundled import read, schema
 from store.json_schema import compiled, faults
-from store.record import Record
+from store.packed import DECIMALS, OTHER_DECIMALS, SHARED, Schedules, canonical, sha256
 from tests.synthetic import CELLS, make_store
 
 FEW = {name: CELLS[name] for name in (("original", None), ("scope", "fast"))}
@@ -206,12 +206,38 @@ def test_the_command_writes_a_bundle_and_names_what_it_left_out(tmp_path, capsys
     assert main(["export", str(tmp_path / "nowhere"), str(target)]) == 1
 
 
+def test_a_changed_curve_is_left_out_and_its_spacing_and_order_do_not_matter(tmp_path):
+    make_store(tmp_path / "results", videos=False, cells=FEW, prompts=["a fox"])
+    plain, changed = (record.path / "quality.json" for record in Store(tmp_path / "results").records())
+    content = json.loads(plain.read_text())
+    assert list(content["per_frame"]) != sorted(content["per_frame"]), "the file must have another order than the seal"
+    plain.write_text(json.dumps(dict(reversed(content.items())), indent=3))
+    content = json.loads(changed.read_text())
+    content["per_frame"]["lpips"][3] += 1e-9
+    changed.write_text(json.dumps(content, indent=1))
+    count, left = export(Store(tmp_path / "results"), tmp_path / "bundle.jsonl.gz")
+    (why,) = left.values()
+    assert count == 1 and "quality.json was changed after it was sealed" in why
+    assert not read(tmp_path / "bundle.jsonl.gz").damaged
+
+
+def test_a_trace_with_a_line_that_ends_early_is_not_taken_for_a_known_schedule():
+    entry = {"iteration": 0, "segment": 0, "unit": 0, "slots": [0, 2], "active": [0, 2], "branch": "", "sigma": 1.0}
+    texts = [json.dumps(entry | {"iteration": n, "mode": "cache"}, separators=(",", ":")) for n in range(3)]
+    schedules = Schedules()
+    whole = schedules.decisions("\n".join(texts).encode())
+    assert whole[0]["modes"] == "ccc" and schedules.decisions("\n".join(texts).encode()) == (whole[0], None)
+    texts[1] = texts[1].partition(',"mode"')[0]
+    with pytest.raises(json.JSONDecodeError):
+        schedules.decisions("\n".join(texts).encode())
+
+
 def test_a_record_of_a_bundle_is_not_written_to(bundle):
     with pytest.raises(StoreError, match="is in a bundle"):
         read(bundle).records[0].write_json("quality.json", {})
 
 
-def test_a_schedule_that_was_read_before_is_found_by_its_text_and_any_spacing_means_the_same(tmp_path):
+def test_a_schedule_that_was_read_before_is_found_by_its_text_and_any_spacing_means_the_same():
     """The second and third trace are as the ledger writes them, the first has spaces; one of them has other slots."""
     entry = {"iteration": 0, "segment": 0, "unit": 0, "slots": [0, 2], "active": [0, 2], "branch": "", "sigma": 1.0}
     entry |= {"step": 0, "mode": "recompute", "score": None, "why": 'a ,"mode":" in a text'}
@@ -221,8 +247,8 @@ def test_a_schedule_that_was_read_before_is_found_by_its_text_and_any_spacing_me
         lines = [{**entry, "iteration": i, "mode": mode} for i, mode in enumerate(own)]
         lines[1]["slots"] = [0, 3] if n == 3 else [0, 2]
         separators = (", ", ": ") if n == 0 else (",", ":")
-        (tmp_path / "trace.jsonl").write_text("\n".join(json.dumps(line, separators=separators) for line in lines))
-        found.append(_ledger(Record(tmp_path, {}), schedules))
+        text = "\n".join(json.dumps(line, separators=separators) for line in lines)
+        found.append(schedules.decisions(text.encode()))
     told = [ledger for ledger, _ in found]
     assert [one["modes"] for one in told] == ["rc", "rp", "pc", "cc"]
     assert told[0]["schedule"] == told[1]["schedule"] == told[2]["schedule"] != told[3]["schedule"]
