@@ -3,7 +3,8 @@
     python -m benchmarks.answer_times [RESULTS] [--only WORD]
 
 RESULTS is a folder that `python run.py results=RESULTS` has filled; without one, that is run first.
-A line for each command: seconds, target, verdict; last a JSON object with all of them.
+A dry run answers without the user's cache, like the first one on a machine. A line for each command: seconds, target,
+verdict; last a JSON object with all of them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from engine.kept import FOLDER
 from terminal import tolerate
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,9 +41,14 @@ def commands(results: Path) -> dict[str, tuple[list[str], float]]:
     }
 
 
-def spent(command: list[str], folder: Path) -> tuple[float, int, str]:
-    """CPU seconds of a command and of all its processes, its exit status, and the end of what it said."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+def spent(command: list[str], folder: Path, cache: Path | None = None) -> tuple[float, int, str]:
+    """CPU seconds of a command and of all its processes, its exit status, and the end of what it said.
+
+    `cache`: a folder in place of the user's cache.
+    """
+    environment = (
+        os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"} | ({FOLDER: f"{cache}"} if cache else {})
+    )
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -66,7 +73,8 @@ def main(arguments: list[str] | None = None) -> int:
         for name, (command, target) in commands(results).items():
             if options.only not in name:
                 continue
-            seconds, status, said = spent(command, Path(scratch))
+            first = "dry_run=true" in command
+            seconds, status, said = spent(command, Path(scratch), Path(scratch) / f"cache of {name}" if first else None)
             if status != (name in FAILS):
                 print(f"{name}: ended with status {status}: {said}", file=sys.stderr)
                 return 1

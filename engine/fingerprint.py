@@ -100,7 +100,7 @@ def _reached(kind: type | Written | Callable[..., Any]) -> dict[Unit, Text]:
             waiting += _effects(target, touched)
         elif target not in found and target.module.name != OPAQUE:
             own = any((target.module.name, name) in family for name in target.names)
-            found[target] = text = normalise(target, beside if own else ())
+            found[target] = text = _text(target, beside if own else frozenset())
             waiting += text.targets
             for module in (target.module, *(load(name, roots) for name in text.imports)):
                 waiting += _effects(module, touched)
@@ -124,7 +124,13 @@ def _effects(module: Module | None, touched: set[Module]) -> Iterable[Unit]:
 def _registered(unit: Unit) -> bool:
     """Whether a decorator of the project may register the definition somewhere."""
     decorators = getattr(unit.node, "decorator_list", ())
-    return bool(decorators) and normalise(unit).decorated
+    return bool(decorators) and _text(unit, frozenset()).decorated
+
+
+@lru_cache(maxsize=4096)
+def _text(unit: Unit, without: frozenset[str]) -> Text:
+    """The normalised text, once for all classes that use the unit."""
+    return normalise(unit, without)
 
 
 def _beside(family: Collection[tuple[str, str]], roots: tuple[Root, ...]) -> frozenset[str]:

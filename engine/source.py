@@ -11,7 +11,8 @@ from pathlib import Path
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 SCOPES = (*FUNCTIONS, ast.ClassDef, ast.Lambda)
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
-LEAVES = (ast.Name, ast.Constant, ast.expr_context, ast.operator, ast.cmpop, ast.alias)
+ABOVE_LEAVES = (ast.Name, ast.Constant, ast.expr_context, ast.operator, ast.cmpop, ast.alias)
+LEAVES = frozenset({*ABOVE_LEAVES, *(kind for above in ABOVE_LEAVES for kind in above.__subclasses__())})
 Root = tuple[Path, frozenset[str] | None]
 """A folder with modules of the project, and the names of its packages that belong to the project (None: all)."""
 Imported = tuple[str, str]
@@ -142,15 +143,18 @@ def _own_scope(node: ast.AST) -> Iterator[ast.AST]:
 
 def _children(node: ast.AST) -> list[ast.AST]:
     """The child nodes of a node in reverse order. Much faster than ast.iter_child_nodes."""
-    if isinstance(node, LEAVES):
+    kind, own = type(node), node.__dict__
+    if kind in LEAVES:
         return []
     found: list[ast.AST] = []
-    for value in node.__dict__.values():
-        if isinstance(value, ast.AST):
-            found.append(value)
-        elif isinstance(value, list):
+    for name in kind._fields:
+        value = own.get(name)
+        if isinstance(value, list):
             found += [one for one in value if isinstance(one, ast.AST)]
-    return found[::-1]
+        elif isinstance(value, ast.AST):
+            found.append(value)
+    found.reverse()
+    return found
 
 
 @lru_cache(maxsize=1024)

@@ -17,6 +17,7 @@ from engine.kept import kept, sources
 from engine.method import Method
 from engine.row import Row
 from sweep.replay import Blank
+from sweep.shipped import shipped
 
 CARDS = (24, 48, 80)  # GB
 TIGHT = 0.95  # of a card; the rest is for the driver, the workspaces of libraries and fragmentation
@@ -73,16 +74,19 @@ def state_bytes(model: Any, method: Method) -> int | None:
     if type(method).state is Method.state and "transformer" not in method.requires:
         return 0
 
-    def run() -> str:
-        try:
-            return json.dumps(_held(model, method))
-        except (RuntimeError, AttributeError, ValueError):  # hooks of a library on modules that are not there
-            return "null"
-
+    what = f"state of {type(method).__module__}.{method!r} on {model.settings!r}"
     files = sources("engine", "models", "scope", "baselines", "sweep")
-    told = kept(f"state of {type(method).__module__}.{method!r} on {model.settings!r}", files, run)
+    told = kept(what, files, lambda: shipped(what, model, method, held) or held(model, method))
     found: int | None = json.loads(told)
     return found
+
+
+def held(model: Any, method: Method) -> str:
+    """What `state_bytes` gives, as JSON, by running the method now."""
+    try:
+        return json.dumps(_held(model, method))
+    except (RuntimeError, AttributeError, ValueError):  # hooks of a library on modules that are not there
+        return "null"
 
 
 def _held(model: Any, method: Method) -> int:

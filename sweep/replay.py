@@ -21,6 +21,7 @@ from engine.ledger import Entry, flops, forwards
 from engine.method import TIME_SIGNALS, Method
 from engine.row import Row, Site
 from engine.weights import WeightsError
+from sweep.shipped import shipped
 
 if TYPE_CHECKING:
     from engine.backbone import TimeSignals
@@ -56,7 +57,7 @@ def own(model: Any, method: Method, bound: tuple[float, float, int], measured: S
     if method.decided_by == "schedule" and (found := replayed(model, method)):
         return found
     timed, mark = bool(method.requires & TIME_SIGNALS), ""
-    if timed and (files := _time_files(model)):
+    if timed and (files := time_files(model)):
         if found := replayed(model, method, files):
             return found
     elif timed:
@@ -65,7 +66,7 @@ def own(model: Any, method: Method, bound: tuple[float, float, int], measured: S
     return replace(found, basis=found.basis + mark)
 
 
-def _time_files(model: Any) -> list[Path]:
+def time_files(model: Any) -> list[Path]:
     """The files with the model's embedding of times; none if the checkpoint is not there."""
     try:
         found: list[Path] = model.time_files
@@ -97,20 +98,26 @@ def replayed(model: Any, method: Method, embedding: Sequence[Path] = ()) -> Own 
     """The cost by replaying every decision; None if the method asks for a value that only a forward gives.
 
     `embedding`: the files with the model's embedding of times, if its signals are to be computed. The answer is kept in
-    the user's cache: replaying needs torch, which takes seconds to import.
+    the user's cache, and that of the menu in the repository: replaying needs torch, which takes seconds to import.
     """
-
-    def replay() -> str:
-        try:
-            entries = ledger(model, method, model.time_signals() if embedding else None)
-        except (NotImplementedError, RuntimeError):  # it read a tensor without values, or a module; or a broken file
-            return "null"
-        dense, masked = flops(entries, model.price)
-        return json.dumps(asdict(Own(dense, masked, forwards(entries, len(model.branches)), EXACT)))
-
+    what = f"plan of {type(method).__module__}.{method!r} on {model.settings!r}"
     files = [*sources("engine", "models", "scope", "baselines", "sweep"), *embedding]
-    told = json.loads(kept(f"plan of {type(method).__module__}.{method!r} on {model.settings!r}", files, replay))
+
+    def found() -> str:
+        return shipped(what, model, method, counted, embedding) or counted(model, method, embedding)
+
+    told = json.loads(kept(what, files, found))
     return Own(**told) if told else None
+
+
+def counted(model: Any, method: Method, embedding: Sequence[Path] = ()) -> str:
+    """What `replayed` gives, as JSON, by replaying now."""
+    try:
+        entries = ledger(model, method, model.time_signals() if embedding else None)
+    except (NotImplementedError, RuntimeError):  # it read a tensor without values, or a module; or a broken file
+        return "null"
+    dense, masked = flops(entries, model.price)
+    return json.dumps(asdict(Own(dense, masked, forwards(entries, len(model.branches)), EXACT)))
 
 
 def ledger(model: Any, method: Method, signals: TimeSignals | None = None) -> list[Entry]:
