@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.markup import escape
 
+from conf.quick import begin
 from conf.schema import ConfigError, Logging, explain
 from conf.words import quoted, words
 from engine.weights import WeightsError
@@ -49,7 +50,7 @@ refused: list[str] = []  # the errors of the other cells
 def compose(config: DictConfig) -> None:
     """Compose and check one cell of the sweep. All cells are checked before the first one runs."""
     try:
-        cell = Cell.of(Order.of(config), planned=True, composed=config)
+        cell = Cell.of(Order.of(config, text=not config.dry_run), planned=True, composed=config)
         _ = cell.prompts
         if not cell.run.dry_run:
             _ = cell.model.weights_id
@@ -197,6 +198,7 @@ def command(arguments: list[str]) -> int:
     os.environ[COMMAND] = shlex.join(["python", "run.py", *arguments])
     composed.clear()
     refused.clear()
+    begin()
     logging.getLogger("hydra._internal.core_plugins.basic_launcher").setLevel(logging.WARNING)  # it only composes
     flags, arguments = taken(arguments)
     if flags.version:

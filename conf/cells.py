@@ -7,18 +7,28 @@ so nothing else of a job is needed: no folder, no log.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.defaults_list import Overrides, _create_defaults_list
 from hydra.core.default_element import ResultDefault
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import setup_globals
 from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
+
+_repositories: dict[tuple[str, ...], Any] = {}  # the files that this command has read, by what they depend on
+
+
+def forget() -> None:
+    """Read all files again: they may have changed since the last command."""
+    _repositories.clear()
 
 
 def launch(launcher: Any, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[Any]:
@@ -26,26 +36,50 @@ def launch(launcher: Any, job_overrides: Sequence[Sequence[str]], initial_job_id
     setup_globals()
     before, master = HydraConfig.instance().cfg, launcher.config
     composer = _Composer(launcher.hydra_context.config_loader, master)
+    HydraConfig.instance().set_config(master)
     try:
         for number, overrides in enumerate(job_overrides, initial_job_idx):
             config, choices, given = composer.composed(overrides)
-            with read_write(master.hydra), open_dict(master.hydra):
-                master.hydra.runtime.choices = choices
-                master.hydra.overrides.task = given
-                master.hydra.job.id = master.hydra.job.num = number
-            HydraConfig.instance().set_config(master)
+            own = HydraConfig.instance().cfg.hydra
+            with read_write(own), open_dict(own):
+                own.runtime.choices = choices
+                own.overrides.task = given
+                own.job.id = own.job.num = number
             launcher.task_function(config)
     finally:
         HydraConfig.instance().cfg = before
     return []
 
 
+class _Whole:
+    """The files of a sweep for one cell. Hydra copies what goes into a package; the rest becomes part of the cell, so
+    here it is copied."""
+
+    def __init__(self, repository: Any, defaults: Sequence[ResultDefault]) -> None:
+        self._repository = repository
+        self._packaged = {one.config_path for one in defaults if one.package}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._repository, name)
+
+    def load_config(self, config_path: str) -> Any:
+        found = self._repository.load_config(config_path=config_path)
+        return found if config_path in self._packaged else deepcopy(found)
+
+
 class _Composer:
-    """Composes the cells of one sweep. Cells that choose the same files share their list."""
+    """Composes the cells of one sweep. All cells of a command share the files, and the list of the files if they choose
+    the same."""
 
     def __init__(self, loader: ConfigLoaderImpl, master: DictConfig) -> None:
         self.loader, self.master = loader, master
         self.name = master.hydra.job.config_name
+        given = [str(word) for word in master.hydra.overrides.hydra]
+        self.parser = OverridesParser.create()
+        key = (str(self.name), os.getcwd(), str(loader.get_search_path()), *given)
+        if key not in _repositories:
+            _repositories[key] = loader._parse_overrides_and_create_caching_repo(self.name, given)[1]
+        self.repository = _repositories[key]
         self.files: dict[tuple[str, ...], tuple[list[ResultDefault], dict[str, Any]]] = {}
 
     def composed(self, overrides: Sequence[str]) -> tuple[DictConfig, dict[str, Any], list[str]]:
@@ -56,11 +90,11 @@ class _Composer:
             raise ConfigCompositionException().with_traceback(error.__traceback__) from error
 
     def _composed(self, overrides: list[str]) -> tuple[DictConfig, dict[str, Any], list[str]]:
-        parsed, repository = self.loader._parse_overrides_and_create_caching_repo(self.name, overrides)
-        ours = [override for override in parsed if not override.is_hydra_override()]
+        repository = self.repository
+        ours = [one for one in self.parser.parse_overrides(overrides) if not one.is_hydra_override()]
         values = [o for o in ours if isinstance(o.value(), dict) or not repository.group_exists(o.key_or_group)]
         files, choices = self._files(repository, [override for override in ours if override not in values])
-        config = self.loader._compose_config_from_defaults_list(defaults=files, repo=repository)
+        config = self.loader._compose_config_from_defaults_list(defaults=files, repo=_Whole(repository, files))
         with open_dict(config):
             config.pop("hydra", None)
         OmegaConf.set_struct(config, True)

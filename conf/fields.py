@@ -10,6 +10,7 @@ import ast
 import math
 import sys
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import MISSING, fields, is_dataclass
 from functools import lru_cache
 from importlib.util import find_spec, resolve_name
@@ -73,7 +74,7 @@ def _written(module: str, name: str) -> dict[str, Any]:
             return _written(module, ast.unparse(statement.value))
         if isinstance(statement, ast.ClassDef) and statement.name == "Settings":
             raise _Unclear("settings of a nested class")
-    return _inherited(module, node) | (dict(_own(node)) if _decorated(node) else {})
+    return _inherited(module, node) | (deepcopy(_fields(node)) if _decorated(node) else {})
 
 
 def _inherited(module: str, node: ast.ClassDef) -> dict[str, Any]:
@@ -92,6 +93,12 @@ def _decorated(node: ast.ClassDef) -> bool:
     if not {*names} <= {"dataclass", "dataclasses.dataclass"}:
         raise _Unclear("another decorator")
     return bool(names)
+
+
+@lru_cache(maxsize=256)
+def _fields(node: ast.ClassDef) -> dict[str, Any]:
+    """The fields that a class itself names, with their defaults."""
+    return dict(_own(node))
 
 
 def _own(node: ast.ClassDef) -> Iterator[tuple[str, Any]]:

@@ -88,7 +88,7 @@ def _said(group: str, name: str, folders: Sequence[Path], inside: tuple[str, ...
         return {}
     content = quick.once("content", f"{path}", lambda: _plain(OmegaConf.load(path)))
     bases = content.pop("defaults", [])
-    if not _simple(bases):
+    if not _simple(bases) or not bases:
         return content
     parts = [
         content if base == SELF else _said(group, base.removesuffix(".yaml"), folders, (*inside, name))

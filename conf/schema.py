@@ -10,14 +10,14 @@ import math
 import re
 from copy import deepcopy
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from conf.chosen import departures, has_point
 from conf.classes import class_of, device_of, plan_of, settings_of
 from conf.errors import ConfigError, meant, nearest, one_of
 from conf.menu import CONF, GROUPS, in_full
@@ -41,10 +41,8 @@ __all__ = [
     "read_target",
 ]
 
-NO_DEPARTURE = ("_target_", "name", "checkpoint", "weights")  # recorded elsewhere, so no departure from the menu
 CHOSEN = ("model", "method", "prompts", "speed", "logger", "experiment")  # what names a file of the menu
 OTHER_NAMES = {"prompt": "prompts.list", "limit": "prompts.limit"}  # what users write: the setting
-_NOTHING = object()
 _earlier: dict[tuple[type, str], Any] = {}  # a dataclass and its values: the instance
 SEEDS = (-(2**63), 2**64 - 1)  # the range that torch.Generator.manual_seed accepts
 LOGGERS = {"none": "", "wandb": "wandb", "tensorboard": "tensorboard", "trackio": "trackio"}  # name: package
@@ -219,9 +217,17 @@ def _made(kind: type, plain: dict[Any, Any]) -> Any:
     key = kind, repr(plain)
     if key in _earlier:
         return deepcopy(_earlier[key])
-    found = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), literal(plain)))
+    found = OmegaConf.to_object(OmegaConf.merge(_schema(kind), literal(plain)))
     if not issubclass(kind, Method):
         _earlier[key] = deepcopy(found)
+    return found
+
+
+@lru_cache(maxsize=256)
+def _schema(kind: type) -> DictConfig:
+    """The fields of a dataclass as OmegaConf checks them; a merge copies it."""
+    found = OmegaConf.structured(kind)
+    assert isinstance(found, DictConfig)
     return found
 
 
@@ -268,33 +274,3 @@ def _owners(name: str) -> str:
     group, _, key = name.partition(".")
     found = [one for one in options(group) if key in in_full(group, one)] if group in GROUPS else []
     return ", ".join(f"{group}={one}" for one in found)
-
-
-def has_point(model: str, method: str, speed: str) -> bool:
-    """Whether our menu or a plug-in's menu has this operating point."""
-    return bool(_on_menu(f"point/{model}/{method}_{speed}"))
-
-
-def departures(config: DictConfig) -> dict[str, Any]:
-    """The settings of a composed run that differ from the menu, with their values: `{"method.max_skip": 1}`."""
-    choices, folders = HydraConfig.get().runtime.choices, _folders()
-    point = _on_menu(f"point/{choices['model']}/{choices['method']}_{config.get('speed')}")
-    found: dict[str, Any] = {}
-    for group in GROUPS:
-        plain = in_full(group, choices[group], folders) | dict(point.get(group) or {})
-        own: Any = OmegaConf.to_container(config[group], resolve=True)
-        found |= {f"{group}.{k}": v for k, v in own.items() if k not in NO_DEPARTURE and v != plain.get(k, _NOTHING)}
-    return found
-
-
-def _folders() -> list[Path]:
-    """Where files of the menu lie, a plug-in's folder before ours."""
-    plugged_in = [Path(source.path) for source in HydraConfig.get().runtime.config_sources if source.path]
-    return [*plugged_in, CONF]
-
-
-def _on_menu(name: str) -> dict[str, Any]:
-    """An operating point as its file has it; empty if there is none."""
-    path = next((path for folder in _folders() if (path := folder / f"{name}.yaml").is_file()), None)
-    content: Any = OmegaConf.to_container(OmegaConf.load(path)) if path else {}
-    return content or {}

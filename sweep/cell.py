@@ -73,12 +73,15 @@ class Order:
     place: int = 0  # number of the cell in its sweep, for the display
 
     @classmethod
-    def of(cls, config: DictConfig) -> Order:
-        """The cell that Hydra has just composed. Call it inside a Hydra job, where Hydra knows the choices."""
+    def of(cls, config: DictConfig, text: bool = True) -> Order:
+        """The cell that Hydra has just composed. Call it inside a Hydra job, where Hydra knows the choices.
+
+        `text`: write `config`; a cell that goes to no other process needs none.
+        """
         choices, speed = HydraConfig.get().runtime.choices, str(config.get("speed"))
         name = str(choices["method"])
         pointed = speed if has_point(str(choices["model"]), name, speed) else None
-        return cls(OmegaConf.to_yaml(config), name, pointed, departures(config))
+        return cls(OmegaConf.to_yaml(config) if text else "", name, pointed, departures(config))
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """What is composed quickly is what Hydra composes, and a file that has changed is read again."""
 
 import copy
+import json
 import os
 
 import hydra
@@ -14,9 +15,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf, open_dict
 
 import run
+from conf import quick
 from conf.menu import CONF
 from conf.quick import once
 from conf.schema import departures
+from tests.test_run import call
 
 SWEEPS = [
     ["-m", "method=original,scope", "speed=slow,fast", "seeds=[1,2]"],
@@ -104,3 +107,46 @@ def test_questions_to_the_menu_share_its_sources():
     assert isinstance(loader, ConfigLoaderImpl)
     twin = copy.deepcopy(loader.repository)
     assert twin.sources == loader.repository.sources and twin.sources is not loader.repository.sources
+
+
+def test_the_sweeps_of_a_command_share_hydras_settings_and_nothing_else(seen, monkeypatch):
+    quick.begin()
+    masters, load = [], quick._load
+
+    def counted(loader, config_name, overrides, run_mode, **more):
+        masters.append(overrides)
+        return load(loader, config_name, overrides, run_mode, **more)
+
+    monkeypatch.setattr(quick, "_load", counted)
+    lines = [
+        ["-m", "model=magi1_tiny", "method=teacache", "method.threshold=0.1,0.2", "seeds=[1]"],
+        ["-m", "method=scope", "speed=slow,fast", "prompts.limit=2", "seeds=[1]"],
+        ["-m", "model=far_tiny", "method=original", "seeds=[1]"],
+    ]
+    found = [seen(line) for line in lines]
+    assert len(masters) == 1
+    assert seen(["-m", "method=original", "seeds=[2]"]) and len(masters) == 2
+    monkeypatch.undo()
+    assert found == [list(by_hydra(line)) for line in lines]
+
+
+@pytest.mark.parametrize("wrong", ["method=scop", "method.tau=1", "prompts=none"])
+def test_what_hydra_refuses_is_refused_in_a_later_sweep_too(wrong, seen):
+    quick.begin()
+    assert seen(["-m", "method=scope", "speed=slow"])
+    with pytest.raises(Exception) as theirs:
+        list(by_hydra(["-m", "speed=slow", wrong]))
+    with pytest.raises(type(theirs.value)) as ours:
+        seen(["-m", "speed=slow", wrong])
+    assert str(ours.value).partition("Config search path")[0] == str(theirs.value).partition("Config search path")[0]
+
+
+def test_a_menu_that_changes_between_two_commands_is_read_again(tmp_path):
+    (tmp_path / "method").mkdir()
+    menu, said = tmp_path / "method" / "mine.yaml", []
+    for interval in (2, 4):
+        menu.write_text(f"_target_: baselines.uniform.Uniform\ninterval: {interval}\n")
+        os.utime(menu, ns=(interval, interval))
+        answer = call("--config-dir", tmp_path, "-m", "method=mine", "dry_run=true", "device=cpu", "--json")
+        said.append(json.loads(answer.out.splitlines()[-1])["planned_forwards"])
+    assert said[0] > said[1]
