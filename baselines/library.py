@@ -32,11 +32,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from baselines.shared.cadence import one_of
+from baselines.shared.library_memory import bytes_per_slot
 from engine.method import Capabilities, Method, Probe
 from engine.row import TRANSFORMER, Decision, Mode, Row, Site
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from engine.footprint import Sizes
 
 LIBRARIES = {"diffusers": "baselines.shared.diffusers_hooks", "cache_dit": "baselines.shared.cache_dit_hooks"}
 NONE = "none"
@@ -133,6 +136,9 @@ class External(Method):
 
     def sites(self, depth: int, row: Row) -> Sequence[Site]:
         return (TRANSFORMER,)
+
+    def footprint(self, sizes: Sizes, depth: int, branches: int) -> float | None:
+        return bytes_per_slot(self.technique, self.options, sizes, depth, branches)
 
     def state(self) -> Iterable[Tensor]:
         return self.held if self.hooked is None else self.driver.tensors(self.hooked)

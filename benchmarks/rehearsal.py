@@ -1,11 +1,12 @@
 """The GPU path at full size on a machine without a GPU: peak memory, waits and kernels of every method.
 
-    python -m benchmarks.rehearsal model=skyreels,magi1 method=all [rows=4] [model.steps=10] [model.frames=177]
+    python -m benchmarks.rehearsal model=skyreels,magi1,far method=all [rows=4] [csv=FILE] [model.steps=10]
 
 The tensors hold no values (tests/pretended_device.py), so a video takes seconds to a minute and no memory. What the
 host reads is random, so that methods skip some rows and compute others. A row of the table is a method of the menu, or
 one of VARIANTS. `rows` stops the video early; then peaks and states are those of the rows that ran. A method that the
-model refuses is listed with the reason. The last line is one JSON object. Exit status: 1 if a row has a fault.
+model refuses is listed with the reason. `csv=docs/rehearsal.csv` writes the rows into that table and leaves its others.
+The last line is one JSON object. Exit status: 1 if a row has a fault.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from benchmarks.abab import split
 from benchmarks.common import composed
+from benchmarks.rehearsal_table import update
 from conf.schema import ConfigError, options
 from engine.loop import generate
 from engine.produce import forget, warm_up
@@ -28,10 +31,11 @@ from engine.row import Row
 from terminal import tolerate
 from tests.pretended_device import Card, pretended
 
-DEFAULTS = {"model": "skyreels,magi1", "method": "all", "rows": "0"}
+DEFAULTS = {"model": "skyreels,magi1", "method": "all", "rows": "0", "csv": ""}
 SETTINGS = {  # at which the figures of docs/gpu.md were taken
     "skyreels": ["model.frames=177", "model.steps=10", "model.ar_step=1"],
     "magi1": ["model.steps=8"],
+    "far": ["model.steps=4"],  # with 8 rows: the first chunk, its clean pass, and steps that read its keys and values
 }
 VARIANTS = {
     "skyreels": [
@@ -42,12 +46,25 @@ VARIANTS = {
         "scope method.predictor=auto method.signal=latent method.reject=0.5 method.amplitude=0.1 method.risk=0.3",
         "taylorseer method.variant=lite",
         "first_block_cache method.decide_per=unit",
+        "external_diffusers_mag_cache method.options.mag_ratios=[1.0,0.99,0.98]",  # any ratios: none has a value here
+        "external_diffusers_pab model.guidance=1",
+        "external_diffusers_none model.attention=block_causal",
     ],
     "magi1": [
         "original model.proj_precision=bf16",
         "scope method.selective=none method.decide_per=row method.predictor=momentum method.signal=patch_embedding",
         "taylorseer method.variant=lite",
         "flowcache method.capacity=6",
+    ],
+    "far": [  # settings for few steps
+        "original model.guidance=3",
+        "cfg_cache method.interval=2 model.guidance=3",
+        "composite +method.parts.scope.selective=none method.parts.cfg_cache.interval=2 model.guidance=3",
+        "flowcache method.threshold=0.1",
+        "magcache method.ratios=[1.0,0.99,0.98]",
+        "pab method.attention=2 method.cross_attention=3",
+        "taylorseer method.interval=2",
+        "taylorseer method.interval=2 method.variant=lite",
     ],
 }
 NAMED = (  # what docs/gpu.md names: products in float32, a sinusoid in float64, the check at the end of a segment
@@ -58,7 +75,7 @@ NAMED = (  # what docs/gpu.md names: products in float32, a sinusoid in float64,
     "models/far/past.py:rotations",  # once per video
     "models/skyreels/hooked_forward.py:own_forward",  # diffusers' own forward, for the methods of libraries
 )
-STATED = {"skyreels": 6.8, "magi1": 21.0}  # GB of denoising without a method's state, at SETTINGS and below
+STATED = {"skyreels": 6.8, "magi1": 21.0, "far": 7.4}  # GB of denoising without a method's state, at SETTINGS and below
 SHARE = 0.01  # of all FLOPs: a product in float32 above it must be named
 GB = 1e9
 
@@ -75,11 +92,12 @@ class Rehearsed:
     loading: int = 0
     denoising: int = 0
     peak_at: str = ""
-    state: int = 0
+    state: int = 0  # the largest after a row
     decoding: int = 0
     waits: float = 0.0  # vectors that decisions brought to the host, per row
     kernels: dict[str, int] = field(default_factory=dict)  # of attention, by calls
     faults: dict[str, int] = field(default_factory=dict)
+    named: dict[str, int] = field(default_factory=dict)  # faults that docs/gpu.md names, which do not count
     seconds: float = 0.0
 
 
@@ -109,17 +127,24 @@ def deciding(card: Card, method: Any) -> Iterator[None]:
                 vars(part).pop(name, None)
 
 
-def denoise(card: Card, model: Any, method: Any, text: Any, rows: int = 0) -> tuple[Any, int]:
-    """Denoise (the first `rows` rows of) a video under watch, from the first row on; latents and number of rows."""
-    done: list[Row] = []
+def denoise(card: Card, model: Any, method: Any, text: Any, rows: int = 0) -> tuple[Any, list[int]]:
+    """Denoise (the first `rows` rows of) a video under watch, from the first row on.
+
+    Returns the latents, and the bytes that the method held after every row.
+    """
+    held: list[int] = []
+
+    def after(row: Row) -> None:
+        held.append(sum(tensor.numel() * tensor.element_size() for tensor in method.state()))
+
     whole = model.schedule()
     model.rows = list(whole)[: rows or None]
     try:
         with deciding(card, method), watching(card, model):
-            latents = generate(model, method, text, 0, [], done.append)
+            latents = generate(model, method, text, 0, [], after)
     finally:
         model.rows = whole
-    return latents, len(done)
+    return latents, held
 
 
 @contextmanager
@@ -165,12 +190,13 @@ def rehearse(name: str, words: Sequence[str], rows: int = 0) -> Rehearsed:
         text = model.conditioning("a prompt", model.texts(["a prompt"]))
         warm_up(model, text)
         card.restart()
-        latents, found.rows = denoise(card, model, method, text, rows)
+        latents, held = denoise(card, model, method, text, rows)
+        found.rows, found.state = len(held), max(held)
         found.denoising, found.peak_at = card.peak, card.peak_at
         found.waits = round(card.decided / found.rows, 2)
         found.kernels = dict(card.kernels)
-        found.state = sum(tensor.numel() * tensor.element_size() for tensor in method.state())
         found.faults = faults(card)
+        found.named = {f"{kind} at {place}": n for kind, place, n in seen(card) if place.startswith(NAMED)}
         forget(model, method)
         card.peak = card.live
         for _ in islice(model.decode(latents), 2):
@@ -183,12 +209,16 @@ def rehearse(name: str, words: Sequence[str], rows: int = 0) -> Rehearsed:
 
 def faults(card: Card) -> dict[str, int]:
     """What the card saw go wrong, and products in float32 that no document names."""
-    seen = card.faults.most_common()
-    found = {f"{kind} at {place}": count for (kind, place), count in seen if not place.startswith(NAMED)}
+    found = {f"{kind} at {place}": count for kind, place, count in seen(card) if not place.startswith(NAMED)}
     for where, share in card.slow_products().items():
         if share > SHARE and not where.startswith(NAMED):
             found[f"float32 product, {share:.0%} of the FLOPs, at {where}"] = 1
     return found
+
+
+def seen(card: Card) -> list[tuple[str, str, int]]:
+    """The kind, the place and the number of all faults, most frequent first."""
+    return [(kind, place, count) for (kind, place), count in card.faults.most_common()]
 
 
 def cases(model: str, methods: str) -> list[tuple[str, list[str]]]:
@@ -226,6 +256,8 @@ def main(arguments: Sequence[str]) -> int:
                 crash = f"{type(error).__name__}: {error}".splitlines()[0]
                 found.append(Rehearsed(model, name, faults={crash: 1}))
             print_table(found[-1:], heading=len(found) == 1)
+            if own["csv"]:
+                update(Path(own["csv"]), [asdict(found[-1])])
     print(json.dumps({"rows": [asdict(row) for row in found]}))
     return int(any(row.faults for row in found))
 

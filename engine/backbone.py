@@ -48,8 +48,11 @@ class Backbone(Capabilities, Protocol):
         """The numbers that one latent slot has in each kind of tensor."""
         ...
 
-    def footprint(self, rows: Sequence[Row], partial: bool = False) -> Footprint:
-        """Peak bytes at every stage of a video that forwards `rows`; `partial`: a decision per AR unit."""
+    def footprint(self, rows: Sequence[Row], partial: bool = False, stock: bool = False) -> Footprint:
+        """Peak bytes at every stage of a video that forwards `rows`.
+
+        partial: a decision per AR unit. stock: the modules' own forward runs, as the hooks of a library need it.
+        """
         ...
 
     @property

@@ -13,6 +13,8 @@ from engine.row import Decision, Mode, Row, Site
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from engine.footprint import Sizes
+
 TIME_SIGNALS = frozenset({"time_embedding", "time_projection"})  # those of Method that depend on the times alone
 Probe = Callable[[str], "Tensor"]  # name of a signal -> (slots, ...) float32, without a forward of the model
 
@@ -166,6 +168,13 @@ class Method:
     def state(self) -> Iterable[Tensor]:
         """The tensors that the method holds between rows; their size is the method's memory."""
         return ()
+
+    def footprint(self, sizes: Sizes, depth: int, branches: int) -> float | None:
+        """Bytes that the hooks of a library hold per latent slot; None if that is not known.
+
+        Asked only of methods with a site of the kind "transformer". `state` of all others is measured on small tensors.
+        """
+        return None
 
     def counters(self) -> dict[str, int]:
         """How often each stability check took effect since `reset`."""

@@ -2,7 +2,8 @@
 
 The model's own stages come from a formula (its `footprint`). What the method holds between rows is found by running
 its code on a few rows of tensors of the right number of slots and a few numbers each; the counts are then those of the
-full size. The answer is kept in the user's cache.
+full size. The answer is kept in the user's cache. Hooks of a library need the model's modules, so their memory comes
+from a formula too (the method's `footprint`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 from engine.footprint import Footprint
 from engine.kept import kept, sources
 from engine.method import Method
-from engine.row import Row
+from engine.row import TRANSFORMER, Row
 from sweep.replay import Blank
 from sweep.shipped import shipped
 
@@ -66,14 +67,17 @@ class Memory:
 def memory(model: Any, method: Method) -> Memory:
     """The memory of a video of `method` on `model`, which needs no weights."""
     rows = [method.narrow(row) for row in model.schedule()]
-    return Memory(model.footprint(rows, method.grain == "unit"), state_bytes(model, method))
+    stock = TRANSFORMER.kind in method.requires
+    return Memory(model.footprint(rows, method.grain == "unit", stock), state_bytes(model, method))
 
 
 def state_bytes(model: Any, method: Method) -> int | None:
     """Bytes that `method` holds between rows; None if only the model's own modules could tell."""
-    if type(method).state is Method.state and "transformer" not in method.requires:
+    if TRANSFORMER.kind in method.requires:
+        each = method.footprint(model.sizes, model.depth, len(model.branches))
+        return None if each is None else round(each * max(len(row.slots) for row in model.schedule()))
+    if type(method).state is Method.state:
         return 0
-
     what = f"state of {type(method).__module__}.{method!r} on {model.settings!r}"
     files = sources("engine", "models", "scope", "baselines", "sweep")
     told = kept(what, files, lambda: shipped(what, model, method, held) or held(model, method))
@@ -85,7 +89,7 @@ def held(model: Any, method: Method) -> str:
     """What `state_bytes` gives, as JSON, by running the method now."""
     try:
         return json.dumps(_held(model, method))
-    except (RuntimeError, AttributeError, ValueError):  # hooks of a library on modules that are not there
+    except (RuntimeError, AttributeError, ValueError):  # a plug-in that needs modules that are not there
         return "null"
 
 

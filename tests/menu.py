@@ -124,7 +124,7 @@ def size_of(model: Any) -> Size:
         kinds, unit, twice, modulation = SIZES[0].kinds, s.block, 0, 6 * width
     signals = {"time_projection": 4 * modulation, "patch_embedding": 4 * tokens * width}
     hidden, guidance = 4 * tokens * width, len(model.branches)
-    return Size(model.name, hidden, latent, signals, model.depth, guidance, kinds, unit, tokens, s.steps, twice)
+    return Size(model.name, hidden, latent, signals, model.depth, guidance, kinds, unit, tokens, s.steps, twice, 4)
 
 
 def make(name: str, changes: dict[str, Any]) -> Method:

@@ -7,6 +7,7 @@ from baselines.teacache import TeaCache
 from baselines.uniform import Uniform
 from benchmarks.equal_forwards import Contest, interval_of, prediction_gain, rivals
 from benchmarks.fit_teacache import Watch, fit
+from benchmarks.rehearsal_table import read, update
 from conf.schema import CONF
 from engine.ledger import forwards
 from engine.method import Original
@@ -98,3 +99,20 @@ def test_the_interval_of_a_paired_difference_holds_its_mean():
 def test_the_prompt_file_is_the_held_out_split():
     lines = (CONF / "prompts" / "shapes.txt").read_text().splitlines()
     assert lines[1:] == prompts("held_out", 96)
+
+
+def test_a_rehearsed_row_takes_the_place_of_its_old_line_and_leaves_the_others(tmp_path):
+    row = {"refused": "", "denoising": 7.031e9, "state": 0, "decoding": 1e10, "waits": 0.5, "kernels": {"flash": 4}}
+    first = {"model": "a", "method": "scope", **row, "faults": {}, "named": {"wait at x.py:f": 2}}
+    second = {"model": "b", "method": "scope", "refused": "scope needs 9 steps, or less"}
+    path = tmp_path / "table.csv"
+    update(path, [first, second])
+    update(path, [{**first, "method": "uniform"}, {**first, "denoising": 8e9}])
+    lines = read(path)
+    assert [(of["model"], of["method"], of["peak_gb"]) for of in lines] == [
+        ("a", "scope", "8.00"),
+        ("a", "uniform", "7.03"),
+        ("b", "scope", ""),
+    ]
+    assert lines[0]["note"] == "2 times wait at x.py:f" and lines[0]["kernels"] == "flash 4"
+    assert lines[2]["note"] == "refused: scope needs 9 steps, or less"

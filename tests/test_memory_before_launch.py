@@ -1,11 +1,15 @@
 """The memory of a video is told before it is launched, and the doctor says what is lacking and which switch helps."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from baselines.shared.library_memory import bytes_per_slot
+from benchmarks.rehearsal import SETTINGS
+from benchmarks.rehearsal_table import read
 from conf.schema import ConfigError, device_of
-from engine.footprint import Footprint
+from engine.footprint import Footprint, Sizes
 from engine.produce import warm_up
 from sweep import api, doctor
 from sweep.finding import MISSING, OK, WARNING
@@ -44,6 +48,37 @@ def test_peak_and_state_are_those_of_the_rehearsal(words, denoising, state):
     found = memory(cell.model, cell.method)
     assert found.denoising / GB == pytest.approx(denoising, rel=0.04)
     assert found.state / GB == pytest.approx(state, rel=0.02, abs=0.02)
+
+
+REHEARSED = read(Path(__file__).parents[1] / "docs" / "rehearsal.csv")
+
+
+@pytest.mark.parametrize(
+    "line", [of for of in REHEARSED if of["peak_gb"] and of["method"].startswith("external_")], ids=str
+)
+def test_what_the_hooks_of_a_library_hold_follows_from_their_options_as_it_was_rehearsed(line):
+    method, *more = line["method"].split()
+    settings = ("model=skyreels", *SETTINGS["skyreels"], "model.weights=random", "device=cpu", *more)
+    cell = api.cell_of(f"method={method}", *settings)
+    found = memory(cell.model, cell.method)
+    assert found.denoising / GB == pytest.approx(float(line["peak_gb"]), rel=0.02)
+    assert found.state / GB == pytest.approx(float(line["state_gb"]), rel=0.02, abs=0.005)
+
+
+def test_options_change_what_the_hooks_hold_and_an_unknown_module_is_not_guessed():
+    sizes, hidden = Sizes(tokens=10, width=6, latent=64, itemsize=2), 60
+    taylor = {"max_order": 1, "cache_identifiers": [r"blocks\.\d+\.attn1"]}
+
+    def held(technique, options):
+        return bytes_per_slot(technique, options, sizes, depth=3, branches=2)
+
+    assert held("taylorseer", taylor) == 2 * 2 * 3 * hidden * 2
+    assert held("taylorseer", taylor | {"max_order": 2}) == 1.5 * held("taylorseer", taylor)
+    assert held("taylorseer", taylor | {"taylor_factors_dtype": "float32"}) == 2 * held("taylorseer", taylor)
+    assert held("taylorseer", {"use_lite_mode": True}) == 2 * 2 * 64 * 2
+    assert held("taylorseer", {"cache_identifiers": [r".*"]}) is None and held("taylorseer", {}) is None
+    assert held("sea_cache", {"residual_order": 0}) == 2 * (hidden + 64) * 2
+    assert held("pyramid_attention_broadcast", {"cross_attention_block_skip_range": 2}) == 3 * hidden * 2
 
 
 @pytest.mark.parametrize("method", ["scope", "adacache", "bwcache", "dicache", "first_block_cache", "taylorseer"])

@@ -24,3 +24,4 @@ def test_the_published_sizes_by_hand():
     assert 25 * sky.hidden == 51_000 * 1536 * 2 == 156_672_000
     assert 25 * HELD["taylorseer"].per_slot(sky) == 360 * 156_672_000
     assert HELD["scope"].per_slot(magi) == 3 * 16 * 60 * 60 * 4 + 24_576
+    assert HELD["external_diffusers_taylorseer"].per_slot(sky) == 2 * HELD["taylorseer"].per_slot(sky)  # in float32

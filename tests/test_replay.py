@@ -109,6 +109,29 @@ def test_a_method_that_looks_at_times_alone_is_replayed_as_it_runs(trained, sett
     assert told.forwards == forwards(ran, len(model.branches))
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "speed=slow model.frames=37",
+        "speed=fast model.frames=57 model.base_frames=37 model.overlap=17 model.steps=16",  # two segments
+    ],
+)
+def test_flowcaches_points_cost_in_real_videos_what_the_plan_says(setting, monkeypatch, tmp_path):
+    """Chunks decide separately, and finished ones are left out."""
+    monkeypatch.setenv("SCOPE_CACHE", str(tmp_path))
+    _, model, method = composed(["model=skyreels_tiny", "device=cpu", "method=flowcache", *setting.split()])
+    model.load()
+    told = own(model, method, (*flops(plan(model.schedule()), model.price), 100), [], 1.0)
+    thought = ledger(model, method, model.time_signals())
+    for prompt in ("a red ball", "a blue square moves left"):
+        ran = []
+        generate(model, method, model.conditioning(prompt, model.texts([prompt, ""])), 0, ran)
+        assert thought == ran
+        assert {Mode.CACHE, Mode.RECOMPUTE} == {entry.mode for entry in ran}
+        assert told.basis == EXACT and (told.dense, told.masked) == flops(ran, model.price)
+        assert told.forwards == forwards(ran, len(model.branches))
+
+
 @pytest.mark.parametrize("setting", BY_CONTENT)
 def test_a_setting_that_looks_at_content_is_never_called_exact(trained, setting, monkeypatch, tmp_path):
     monkeypatch.setenv("SCOPE_CACHE", str(tmp_path))

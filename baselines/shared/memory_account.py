@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+from baselines.shared.library_memory import bytes_per_slot
+from engine.footprint import Sizes
 
 ATTENTION = {"attention": 1, "cross_attention": 1}
 ALL = {**ATTENTION, "feed_forward": 1}
@@ -27,6 +31,7 @@ class Size:
     tokens: int  # per latent slot
     steps: int  # updates of a slot
     twice: int = 0  # slots of a window that are passed and stored twice at blocks: MAGI-1's oldest chunk
+    itemsize: int = 2  # bytes of a number of a hidden tensor
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,27 @@ class Held:
         one = size.unit * size.hidden + (min(32, size.unit * size.tokens) + 1) * (size.hidden // size.tokens)
         return self.carried * size.guidance * size.steps * (size.depth - 1) * one
 
+
+@dataclass(frozen=True)
+class OfLibrary(Held):
+    """What a technique of a library holds. It runs on SkyReels-V2 only."""
+
+    technique: str = "none"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def per_slot(self, size: Size) -> int:
+        """Bytes for each latent slot."""
+        width = size.hidden // (size.tokens * size.itemsize)
+        sizes = Sizes(size.tokens, width, size.latent // 4, size.itemsize)
+        found = bytes_per_slot(self.technique, self.options, sizes, size.depth, size.guidance)
+        if found is None:
+            raise ValueError(f"what {self.technique} holds with the options {self.options} is not known")
+        return round(found)
+
+
+TAYLORSEER = {"max_order": 1, "taylor_factors_dtype": "float32"}
+PATTERNS = [r"blocks\.\d+\.(attn1|attn2|ffn)"]
+BROADCAST = {"spatial_attention_block_skip_range": 2, "cross_attention_block_skip_range": 3}
 
 SIZES = (
     Size(
@@ -104,14 +130,18 @@ HELD = {
     "dsa": Held(latents=1, numbers=1),
     "dsa_proxy": Held(latents=2, numbers=1),
     "easycache": Held(latents=3, numbers=1),
-    "external_cache_dit": Held(hidden=2),
-    "external_diffusers_first_block_cache": Held(hidden=3),
-    "external_diffusers_mag_cache": Held(hidden=2),
-    "external_diffusers_none": Held(),
-    "external_diffusers_pab": Held(branches=ATTENTION),
-    "external_diffusers_sea_cache": Held(hidden=2, guided=1),
-    "external_diffusers_taylorseer": Held(branches=dict.fromkeys(ALL, 2)),
-    "external_diffusers_taylorseer_lite": Held(guided=2),
+    "external_cache_dit": OfLibrary(technique="dbcache"),
+    "external_diffusers_first_block_cache": OfLibrary(technique="first_block_cache"),
+    "external_diffusers_mag_cache": OfLibrary(technique="mag_cache"),
+    "external_diffusers_none": OfLibrary(),
+    "external_diffusers_pab": OfLibrary(technique="pyramid_attention_broadcast", options=BROADCAST),
+    "external_diffusers_sea_cache": OfLibrary(technique="sea_cache", options={"residual_order": 1}),
+    "external_diffusers_taylorseer": OfLibrary(
+        technique="taylorseer", options=TAYLORSEER | {"cache_identifiers": PATTERNS}
+    ),
+    "external_diffusers_taylorseer_lite": OfLibrary(
+        technique="taylorseer", options=TAYLORSEER | {"use_lite_mode": True}
+    ),
     "first_block_cache": Held(hidden=2),
     "flowcache": Held(latents=1, signal="patch_embedding"),
     "lossless": Held(),

@@ -81,7 +81,7 @@ class FarPlan:
         """See Backbone.frames_after. The VAE is causal: the first latent gives 1 frame, each further one 4."""
         return 1 + 4 * (slots - 1) if slots else 0
 
-    def footprint(self, rows: Sequence[Row], partial: bool = False) -> Footprint:
+    def footprint(self, rows: Sequence[Row], partial: bool = False, stock: bool = False) -> Footprint:
         """See Backbone.footprint. The keys and values are the same for every method."""
         return footprint(self.settings, self.shape, self.chunks)
 

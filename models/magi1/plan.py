@@ -79,7 +79,7 @@ class Magi1Plan:
         """The slots that every chunk adds to the video."""
         return list(filter(None, map(self.plan.emitted, self.plan.forwards)))
 
-    def footprint(self, rows: Sequence[Row], partial: bool = False) -> Footprint:
+    def footprint(self, rows: Sequence[Row], partial: bool = False, stock: bool = False) -> Footprint:
         """See Backbone.footprint. The cache of keys and values is the same for every method."""
         return footprint(self.settings, self.config, self.plan, self.parameters)
 

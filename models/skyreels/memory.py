@@ -34,6 +34,27 @@ def activation_bytes(
     return block + rotations + copies * 2 * architecture["num_layers"] * text_length * w * itemsize
 
 
+def stock_bytes(settings: SkyReels, shape: Shape, tokens: int) -> float:
+    """Peak bytes that diffusers' own forward holds beside the weights, for one branch of `tokens` tokens.
+
+    It repeats the modulation of every slot for all of its tokens. At every moment of a block it holds, with w the width
+    and f that of the feed-forward, the modulation (6 w, and in float32 once more) and the embedding of times (w). To
+    these come
+
+        feed-forward   the block's input, the stream, attention, the norm, the inner layer twice   itemsize (4 w + 2 f)
+        its start      the block's input, and the modulation in float32 before its own is added    itemsize w + 24 w
+
+    and the rotations (cosine and sine, float32), the text's keys and values, and the mask of block-causal attention.
+    """
+    itemsize, w, f = ITEMSIZE[settings.precision], shape.width, shape.ffn_dim
+    always = itemsize * 7 * w + 24 * w
+    start = itemsize * w + (24 * w if itemsize < 4 else 0)
+    block = tokens * (always + max(itemsize * (4 * w + 2 * f), start))
+    texts = 2 * shape.num_layers * settings.text_length * w * itemsize
+    mask = tokens**2 if settings.attention == "block_causal" else 0
+    return block + tokens * shape.attention_head_dim * 2 * 4 + texts + mask
+
+
 def sizes(settings: SkyReels, shape: Shape) -> Sizes:
     """The numbers that one latent slot has in each kind of tensor."""
     p, q = (
@@ -46,7 +67,7 @@ def sizes(settings: SkyReels, shape: Shape) -> Sizes:
     return Sizes(p * q, shape.width, latent, ITEMSIZE[settings.precision], signals)
 
 
-def footprint(settings: SkyReels, shape: Shape, rows: Sequence[Row], partial: bool) -> Footprint:
+def footprint(settings: SkyReels, shape: Shape, rows: Sequence[Row], partial: bool, stock: bool = False) -> Footprint:
     """Peak bytes of a video that forwards `rows`. A longer video of the same window needs hardly more.
 
     Keys and values are kept of the rows' context, and with `partial` (a decision per AR unit) of the whole window.
@@ -60,7 +81,8 @@ def footprint(settings: SkyReels, shape: Shape, rows: Sequence[Row], partial: bo
     texts = (len(settings.branches) - batch) * shape.num_layers * 2 * settings.text_length * shape.width * size.itemsize
     denoising = 0.0  # `texts`: the text's keys and values of the branches that wait
     for seen, slots in {(len(row.context), len(row.slots)) for row in rows}:
-        acting = activation_bytes(asdict(shape), slots * size.tokens, batch, size.itemsize, settings.text_length)
+        acting: float = activation_bytes(asdict(shape), slots * size.tokens, batch, size.itemsize, settings.text_length)
+        acting = stock_bytes(settings, shape, slots * size.tokens) if stock else acting
         denoising = max(
             denoising, acting + (slots * every if partial else seen * every + bool(seen) * (seen + slots) * one)
         )

@@ -81,9 +81,9 @@ class SkyReelsPlan:
         """See Backbone.frames_after. The VAE is causal: the first latent gives 1 frame, each further one 4."""
         return 1 + 4 * (slots - 1) if slots else 0
 
-    def footprint(self, rows: Sequence[Row], partial: bool = False) -> Footprint:
+    def footprint(self, rows: Sequence[Row], partial: bool = False, stock: bool = False) -> Footprint:
         """See Backbone.footprint."""
-        return footprint(self.settings, self.prices.shape, rows, partial)
+        return footprint(self.settings, self.prices.shape, rows, partial, stock)
 
     @property
     def sizes(self) -> Sizes:
