@@ -16,6 +16,7 @@ from baselines.adacache import AdaCache
 from baselines.delta_dit import DeltaDiT
 from baselines.taylorseer import TaylorSeer
 from baselines.teacache import TeaCache
+from baselines.uniform import Uniform
 from benchmarks.abab import Spent, in_turn, peak_ratio, ratio, split
 from benchmarks.realised import arms
 from benchmarks.simulated_memory import SimulatedMemory
@@ -38,6 +39,7 @@ from models.wan.blocks import read_text
 from models.wan.branch import through
 from scope.method import Scope
 from scope.predictors import ANCHORS
+from tests import far
 from tests.test_magi1_backbone import TINY as MAGI1
 from tests.tiny import ARCHITECTURE, LONG, TINY, build, texts_of, video
 
@@ -335,6 +337,22 @@ def test_what_cannot_be_compiled_runs_uncompiled_and_says_so():
     ):
         model = build(compile=True)
     assert torch.equal(video(model, Original()), video(plain, Original()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("build", "video"), [(build, video), (far.build, far.video)], ids=["skyreels", "far"])
+def test_a_compiled_model_makes_the_plain_ones_video_up_to_rounding(build, video):
+    plain = build()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        model = build(compile=True)
+    refused = [str(one.message) for one in told if issubclass(one.category, CompileWarning)]
+    if refused:
+        pytest.skip(refused[0])
+    assert all(isinstance(block.ffn, torch._dynamo.OptimizedModule) for block in model.transformer.blocks)
+    for method in (Original(), Uniform(2.0)):
+        wanted = video(plain, method)
+        assert 0 < float((video(model, method) - wanted).norm() / wanted.norm()) < 1e-5
 
 
 def test_all_blocks_or_none_are_compiled():
