@@ -42,6 +42,14 @@ class FileConfigSource(files.FileConfigSource):  # type: ignore[misc]
         found = quick.once(self.scheme(), os.path.join(self.path, self._normalize_file_name(config_path)), read)
         return _completed(found, config_path, Path(self.path))
 
+    def is_group(self, config_path: str) -> bool:
+        """Whether this is a folder; asked some thousand times, so links are left to the system."""
+        return os.path.isdir(os.path.join(self.path, config_path))
+
+    def is_config(self, config_path: str) -> bool:
+        """Whether this is a file, with or without its ending."""
+        return os.path.isfile(os.path.join(self.path, self._normalize_file_name(config_path)))
+
 
 class ImportlibResourcesConfigSource(packages.ImportlibResourcesConfigSource):  # type: ignore[misc]
     """The same for a package: what Hydra reads from where a program imports `run` instead of starting it."""

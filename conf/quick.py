@@ -6,7 +6,7 @@
 * Hydra's sweeper composes every cell only to see whether that is possible; run.py composes and checks all cells anyway.
 * Hydra's own settings are composed once per sweep (conf/cells.py), not once per cell, and once for the sweeps of an
   experiment that differ in models, methods and prompts only.
-* A word of the command line is parsed once.
+* A word of the command line is parsed once, and a folder of the menu is listed once for `--help`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.hydra import Hydra
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.plugins.sweeper import Sweeper
@@ -34,6 +35,7 @@ _read: dict[tuple[str, str, int, int], Any] = {}  # a form, a file and its state
 _parsed: dict[str, Override] = {}  # words of command lines
 _masters: dict[tuple[str, ...], DictConfig] = {}  # Hydra's settings for the sweeps of this command, by their key
 _mode_of, _rule_of, _load = Hydra.get_mode, OverridesParser.parse_rule, ConfigLoaderImpl.load_configuration
+_options_of = ConfigLoaderImpl.get_group_options
 OURS = ("model", "method", "speed", "prompts")  # groups whose files and settings are no part of Hydra's own
 PLAIN = ("hydra/launcher=basic",)  # with another launcher, Hydra's settings go to other processes
 
@@ -44,6 +46,7 @@ def register() -> None:
     Hydra.get_mode = _mode
     OverridesParser.parse_rule = _rule
     ConfigLoaderImpl.load_configuration = _configuration
+    ConfigLoaderImpl.get_group_options = _options
     Sweeper.validate_batch_is_legal = _not_composed_twice
 
 
@@ -110,6 +113,22 @@ def _configuration(
     found = copy.deepcopy(_masters[key])
     found.hydra.overrides.task = [word for word in overrides if not _of_hydra(word)]
     return found
+
+
+def _options(
+    loader: ConfigLoaderImpl,
+    group_name: str,
+    results_filter: ObjectType | None = ObjectType.CONFIG,
+    *rest: Any,
+    **more: Any,
+) -> list[str]:
+    """What a group holds; one loader serves one command, and its help asks for each group four times."""
+    if any(rest) or any(more.values()):
+        return list(_options_of(loader, group_name, results_filter, *rest, **more))
+    known: dict[Any, list[str]] = vars(loader).setdefault("listed", {})
+    if (group_name, results_filter) not in known:
+        known[group_name, results_filter] = _options_of(loader, group_name, results_filter)
+    return list(known[group_name, results_filter])
 
 
 def _of_hydra(word: str) -> bool:

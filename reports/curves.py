@@ -101,10 +101,13 @@ def drift(study: Study, model: str) -> Figure | None:
         return None
     with rc_context(style.SETTINGS):
         figure = Figure((4.9 * len(curves), 3.2))
-        for axes, (name, found) in zip(np.ravel(figure.subplots(1, len(curves))), curves.items(), strict=True):
+        panels = list(zip(np.ravel(figure.subplots(1, len(curves))), curves.items(), strict=True))
+        for axes, (name, found) in panels:
             _drifts(axes, found)
             title = {"lpips": "LPIPS", "psnr": "PSNR (dB)"}[name]
             axes.set(xlabel="time in the video (s)", ylabel=title, title=f"{title} per frame")
+        style.lay_out(figure)  # once for all panels, whose heights the labels need
+        for axes, (_, found) in panels:
             ends = [
                 (float(values.mean(0)[-1]), text, style.colour(identity["method"]))
                 for identity, text, _, values in found

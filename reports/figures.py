@@ -35,7 +35,7 @@ def speed_quality(frame: pd.DataFrame, model: str) -> Figure | None:
         for axes, name in zip(np.ravel(figure.subplots(1, len(names))), names, strict=True):
             _scatter(axes, lines[np.isfinite(lines[name])], BY_NAME[name])
             _repeat(axes, frame[(frame["model"] == model) & (frame["method"] == "original_repeat")], BY_NAME[name])
-        figure.draw_without_rendering()
+        style.lay_out(figure)
         for axes, name in zip(figure.axes, names, strict=True):
             _label_points(axes, lines[np.isfinite(lines[name])], name)
     return figure

@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import bootstrap
 
 from reports.formats import pipes, tabular
 from reports.line import Line
@@ -177,6 +176,8 @@ def _ends(prompts: int, statistic: Callable[[np.ndarray], np.ndarray]) -> tuple[
     """The ends of the percentile interval of a statistic, from indices (choices, prompts) to (choices,)."""
     if prompts < 2:
         return float("nan"), float("nan")
+    from scipy.stats import bootstrap  # takes most of a second, and few reports have a frontier
+
     found = bootstrap(
         (np.arange(prompts),),
         lambda chosen, axis: statistic(np.atleast_2d(np.asarray(chosen, int))),  # scipy asks for the last axis only

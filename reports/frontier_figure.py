@@ -50,5 +50,6 @@ def figure(found: Sequence[Curve]) -> Figure | None:
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xticklabels([f"{tick:g}×" for tick in TICKS])
         axes.set(xlabel="FLOPs speedup over the Original", ylabel="PSNR (dB)", title=found[0].model)
+        style.lay_out(drawn)
         style.label_lines(axes, ends, right * 1.04, points=9.5)
     return drawn

@@ -41,7 +41,7 @@ def figure(study: Study, model: str) -> Figure | None:
         for axes, (name, curves) in zip(grid, found.items(), strict=False):
             _panel(axes, curves)
             axes.set(xlabel="time in the video (s)", title=PANELS[name])
-        drawn.draw_without_rendering()  # the labels are moved apart by the height that the panels have now
+        style.lay_out(drawn)  # once for all panels, whose heights the labels need
         for axes, curves in zip(grid, found.values(), strict=False):
             ends = [(float(values.mean(0)[-1]), text, _ink(identity)) for identity, text, _, values in curves]
             style.label_lines(axes, ends, x=float(max(seconds[-1] for _, _, seconds, _ in curves)))

@@ -57,6 +57,7 @@ def length(study: Study, frame: pd.DataFrame) -> Figure | None:
                     ends.append(_fitted(axes, part, method))
             axes.set_ylim(bottom=0)
             longest = max(part["at"].max() for part in lines.values() if len(part))
+            style.lay_out(figure)
             style.label_lines(axes, ends, float(longest), points=23)
             scope = lines["scope", "fast"]
             for n in (0, -1) if len(scope) else ():

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import nct, t
+from scipy.special import nctdtr, stdtrit  # scipy.stats would take most of a second to import
 
 LEVEL = 0.95
 POWER = 0.8  # probability of detecting a real difference; raising it: more videos are needed
@@ -83,7 +83,7 @@ def _skewed(means: np.ndarray, value: float, low: float, high: float) -> tuple[f
     # The log of the mean is mu + sigma^2 / 2. Its error has a part from each; n - 3 in place of n - 1 in the second
     # makes up for an error that is itself estimated, which matters below ten prompts.
     error = math.sqrt(variance / prompts + variance**2 / (2 * (prompts - 3)))
-    middle, reach = logs.mean() + variance / 2, t.ppf((1 + LEVEL) / 2, prompts - 1) * error
+    middle, reach = logs.mean() + variance / 2, stdtrit(prompts - 1, (1 + LEVEL) / 2) * error
     lowest, highest = math.exp(middle - reach), max(high, math.exp(min(middle + reach, 700.0)))  # exp overflows at 710
     lowest = min(lowest, low) if low > 0 else min(lowest, value)
     return lowest, highest if highest <= FARTHEST * value else math.inf
@@ -102,7 +102,7 @@ def interval(sums: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarr
     if prompts < 2:
         return np.full(sums.shape[1], np.nan), np.full(sums.shape[1], np.nan)
     middle, error = sums.sum(0) / counts.sum(), standard_error(sums, counts)
-    bound = t.ppf((1 + LEVEL) / 2, prompts - 1)
+    bound = stdtrit(prompts - 1, (1 + LEVEL) / 2)
     if prompts < FEWEST:
         return middle - bound * error, middle + bound * error
     residuals = sums - counts[:, None] * middle
@@ -153,8 +153,8 @@ def videos_needed(differences: np.ndarray, prompts: np.ndarray) -> float:
 
 def _power(size: float, prompts: int) -> float:
     """The power of the paired t test for a mean difference of `size` standard deviations, in its own direction."""
-    bound = t.ppf((1 + LEVEL) / 2, prompts - 1)
-    found = float(nct.sf(bound, prompts - 1, size * math.sqrt(prompts)))
+    bound = stdtrit(prompts - 1, (1 + LEVEL) / 2)
+    found = 1 - float(nctdtr(prompts - 1, size * math.sqrt(prompts), bound))
     return 1.0 if math.isnan(found) else found  # scipy gives NaN far out, where nothing is missed
 
 

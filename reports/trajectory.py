@@ -61,6 +61,7 @@ def _course(axes: Axes, found: dict[str, Any]) -> None:
     )
     axes.set_xticks(steps)
     axes.margins(x=0)
+    style.lay_out(axes.figure)
     style.label_lines(axes, ends, x=float(steps[-1]))
 
 
@@ -98,4 +99,5 @@ def _errors(axes: Axes, found: dict[str, Any]) -> None:
     )
     if falls:
         axes.invert_xaxis()
+    style.lay_out(axes.figure)
     style.label_lines(axes, ends, x=float(levels[known][-1]))

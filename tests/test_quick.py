@@ -150,3 +150,16 @@ def test_a_menu_that_changes_between_two_commands_is_read_again(tmp_path):
         answer = call("--config-dir", tmp_path, "-m", "method=mine", "dry_run=true", "device=cpu", "--json")
         said.append(json.loads(answer.out.splitlines()[-1])["planned_forwards"])
     assert said[0] > said[1]
+
+
+def test_help_lists_what_hydra_lists(tmp_path, monkeypatch):
+    """Each group once, also those of a plugged-in menu and of one that is a link."""
+    (tmp_path / "menu" / "method" / "inner").mkdir(parents=True)
+    (tmp_path / "menu" / "method" / "mine.yaml").write_text("a: 1\n")
+    (tmp_path / "menu" / "method" / "note.txt").write_text("no option\n")
+    (tmp_path / "linked").symlink_to(tmp_path / "menu")
+    said = call("--config-dir", tmp_path / "linked", "--help").out
+    (methods,) = [line for line in said.splitlines() if line.startswith("method: ")]
+    assert " mine, " in methods and "note" not in methods and "inner" not in methods
+    monkeypatch.setattr(ConfigLoaderImpl, "get_group_options", quick._options_of)
+    assert call("--config-dir", tmp_path / "linked", "--help").out == said
