@@ -20,7 +20,7 @@ from conf.schema import ConfigError, Run, departures, device_of, has_point, pars
 from engine.fingerprint import OURS, Written, code_of
 from engine.method import Method, Original
 from engine.weights import WeightsError
-from store import KEY_VERSION, fingerprint
+from store import KEY_VERSION, checksum, fingerprint
 
 if TYPE_CHECKING:
     from engine.backbone import Backbone
@@ -118,6 +118,9 @@ class Cell:
             raise
         except ValueError as error:
             raise ConfigError(str(error)) from None
+        prefix = getattr(settings, "prefix", "")
+        if prefix and not Path(prefix).is_file():
+            raise ConfigError(f"no prefix at {prefix}; give an image or a video with model.prefix=FILE")
         if run.logger.name == "wandb":
             _check_names(run, order, settings.name)
         plain = {str(k): v for k, v in OmegaConf.to_container(config, resolve=True).items()}  # type: ignore[union-attr]
@@ -176,6 +179,8 @@ class Job:
     def produced_by(self) -> dict[str, Any]:
         """All inputs that determine the frames, without names, paths or dates (docs/records.md)."""
         settings = {k: v for k, v in asdict(self.model.settings).items() if k not in ("name", "checkpoint")}
+        if settings.get("prefix"):
+            settings["prefix"] = checksum(settings["prefix"])["sha256"][:12]  # its content, wherever it lies
         model, kind = built(self.model), type(self.method)
         name = model.name if isinstance(model, Written) else model.__name__
         method = {"class": kind.__name__, "code": code_of(kind), **_parameters(self.method)}

@@ -37,6 +37,7 @@ from terminal import console, tolerate
 
 COLOURS = {OK: "green", WARNING: "yellow", MISSING: "bold red"}
 PYTHONS = ((3, 11), (3, 13))
+SETTINGS = "model"  # the finding that the settings contradict each other
 ROOM = 20  # number of videos for which the results folder should have space
 
 
@@ -81,6 +82,8 @@ def main(arguments: Sequence[str]) -> int:
 def verdict(name: str, findings: Sequence[Finding]) -> str:
     """The last line: ready, or the first thing to do."""
     first = next((finding for finding in findings if finding.state == MISSING), None)
+    if first is not None and first.what == SETTINGS:
+        return f"not ready: {first.found}"
     if first is not None:
         return f"not ready: {first.what} is missing; first {first.remedy or first.found}"
     tight = next((f for f in findings if f.state == WARNING and f.what in ("GPU", "GPU memory", "free disk")), None)
@@ -142,13 +145,14 @@ def _model(arguments: Sequence[str]) -> Iterator[Finding]:
     try:
         cell = _composed(arguments)
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
-        yield Finding("model", MISSING, explain(str(error)), "see python run.py --help")
+        yield Finding(SETTINGS, MISSING, explain(str(error)))
         return
     model = cell.model
     try:
         yield Finding("weights", OK, f"{model.name}, {model.settings.weights}, content {model.weights_id}")
     except WeightsError as error:
-        yield Finding("weights", MISSING, str(error))
+        found, _, remedy = str(error).partition(". ")
+        yield Finding("weights", MISSING, found, remedy[:1].lower() + remedy[1:])
     if model.device.type == "cuda":
         there = torch.cuda.get_device_properties(model.device).total_memory / GB
         yield memory_line(memory(model, cell.method), there)

@@ -320,3 +320,19 @@ def test_a_mark_of_default_numbers_changes_no_setting():
 def test_taylorseers_defaults_are_those_of_its_release_for_wan():
     method = checked("model=skyreels", "method=taylorseer", "speed=none")[3]
     assert (method.interval, method.order, method.warmup, method.cooldown, method.variant) == (5, 1, 1, 0, "full")
+
+
+def test_a_prefix_counts_by_its_content_and_one_that_is_not_there_is_refused(tmp_path):
+    from PIL import Image
+
+    from sweep import api
+
+    def key(name, colour):
+        Image.new("RGB", (8, 8), colour).save(tmp_path / name)
+        (job,) = api.cell_of("model=far_tiny", f"model.prefix={tmp_path / name}", "prompts.limit=1").jobs()
+        assert str(tmp_path) not in str(job.produced_by)
+        return job.key
+
+    assert key("a.png", "red") == key("b.png", "red") != key("a.png", "blue")
+    with pytest.raises(ConfigError, match=r"no prefix at .*c.png; give an image or a video with model.prefix=FILE"):
+        api.cell_of("model=magi1_tiny", f"model.prefix={tmp_path / 'c.png'}")

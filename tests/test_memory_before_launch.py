@@ -214,6 +214,8 @@ def test_the_doctor_ends_in_one_line_with_the_first_thing_to_do():
     assert doctor.verdict("skyreels", [fine]) == "ready: model=skyreels can run here"
     missing = doctor.Finding("weights", MISSING, "no weights", "hf download them")
     assert doctor.verdict("skyreels", [fine, missing]) == "not ready: weights is missing; first hf download them"
+    wrong = doctor.Finding("model", MISSING, "model.frames=38 does not fill the chunks; the nearest that does is 37")
+    assert doctor.verdict("far", [fine, wrong]) == f"not ready: {wrong.found}"
     tight = doctor.Finding("GPU memory", WARNING, "8 GB", "3 GB are lacking: offload=text")
     assert "first see to GPU memory: 3 GB are lacking" in doctor.verdict("skyreels", [tight])
     assert doctor.verdict("skyreels_tiny", [tight]).startswith("ready")
