@@ -4,11 +4,19 @@
     every denoising step         attends to them and to the frames that are being denoised
 
 With causal attention the prefix does not depend on the frames that are being denoised. So sharing does not change the
-result: it is that of `prefix_kv: recompute`, which is the Original. The rest of Ca2-VDM (a queue of keys over the whole
-history, cyclic positions) needs a model trained for it and is not reproduced. MAGI-1 itself works like this.
+result: it is that of `prefix_kv: recompute`, which is the Original. MAGI-1 itself works like this.
 
 AnyFlow-FAR shares the keys of its finished chunks. There `shared` is the Original, and `recompute` computes them anew
 at every step: the same video but for rounding, at 2.2 times the FLOPs for 8 chunks and 5.1 times for 64 (`model=far`).
+
+The rest of Ca2-VDM, a queue of keys of bounded length with cyclic positions, is not offered. Ca2-VDM adds an embedding
+of the frame's number, and was trained on few numbers, so it uses them again. AnyFlow-FAR's positions are rotations:
+attention depends on the difference of two frame numbers only, also to frames in compressed form. So the kept keys stay
+right when older ones leave, and no number is needed twice in 1,024 latents, where the class's table ends. With cyclic
+numbers a new frame would have a lower number than its past, which causal training never shows. In the way of the queue
+stands the training: a chunk sees all earlier chunks, the far ones in compressed form, and the class counts these from
+the first frame on. Without the oldest ones the video is another one, of a model that was not trained for it, and not
+the same one at less cost. They take 216 MB per chunk of 3 latents (keys and values, 480 x 832, bfloat16).
 
 Site: none; the slots that a forward covers.
 Signal: none.

@@ -44,6 +44,8 @@ from engine.weights import WeightsError, digest
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from engine.footprint import Sizes
+
 ROOT = Path(__file__).resolve().parents[1]
 MAKER = "python -m models.train_far_dsa"
 
@@ -147,6 +149,9 @@ class DSA(Method):
 
     def fill(self, site: Site, part: Row, mode: Mode, x: Tensor) -> Tensor:
         return self.velocity.last(part.updating)
+
+    def footprint(self, sizes: Sizes, depth: int, branches: int) -> float:
+        return 4 * (sizes.latent + 1)  # the velocity and the doubt
 
     def state(self) -> Iterable[Tensor]:
         return (*self.velocity.tensors(), *(() if self.doubts is None else (self.doubts,)))

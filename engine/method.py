@@ -170,9 +170,9 @@ class Method:
         return ()
 
     def footprint(self, sizes: Sizes, depth: int, branches: int) -> float | None:
-        """Bytes that the hooks of a library hold per latent slot; None if that is not known.
+        """Bytes that it holds per latent slot of a row; None if `state` on a few numbers shows them, or if not known.
 
-        Asked only of methods with a site of the kind "transformer". `state` of all others is measured on small tensors.
+        For the hooks of a library, and for a method that reads hidden states of a certain width.
         """
         return None
 

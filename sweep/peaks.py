@@ -73,8 +73,8 @@ def memory(model: Any, method: Method) -> Memory:
 
 def state_bytes(model: Any, method: Method) -> int | None:
     """Bytes that `method` holds between rows; None if only the model's own modules could tell."""
-    if TRANSFORMER.kind in method.requires:
-        each = method.footprint(model.sizes, model.depth, len(model.branches))
+    each = method.footprint(model.sizes, model.depth, len(model.branches))
+    if each is not None or TRANSFORMER.kind in method.requires:
         return None if each is None else round(each * max(len(row.slots) for row in model.schedule()))
     if type(method).state is Method.state:
         return 0

@@ -8,9 +8,11 @@ import torch
 from baselines.dsa import DSA
 from engine.confidence_head import NAMES, Head, pooled, read_about, read_weights, save_head
 from engine.ledger import flops, plan
+from engine.loop import generate
 from engine.method import Original
 from engine.row import VELOCITY, Mode, Row
 from engine.visit import Visit
+from sweep.peaks import state_bytes
 from tests import far, tiny
 from tests.counting import counted
 from tests.test_magi1_backbone import _model as magi1
@@ -220,3 +222,7 @@ def test_it_holds_a_velocity_and_a_number_per_frame_of_the_chunk(made, model):
     far.video(model, method)
     frames = max(SETTINGS["chunk_partition"])
     assert sum(tensor.numel() for tensor in method.state()) <= frames * (16 * 4 * 8 + 1)
+    held = [0]
+    text = model.conditioning("a fox", model.texts(["a fox"]))
+    generate(model, method, text, 0, [], lambda row: held.append(sum(tensor.numel() * 4 for tensor in method.state())))
+    assert max(held) == state_bytes(model, method) == 4 * frames * (16 * 4 * 8 + 1)

@@ -14,6 +14,7 @@ from engine.method import Original
 from engine.row import Mode
 from engine.weights import WeightsError
 from models.far.chunks import Chunks, cut
+from models.far.past import Grid, rotations
 from models.far.plan import noise_levels
 from models.far.settings import Far
 from models.far.times import second
@@ -231,6 +232,21 @@ def test_a_wrong_setting_is_refused_with_one_that_works(wrong, told):
 def test_a_model_that_cannot_run_the_video_is_refused_before_it_is_loaded(wrong, told):
     with pytest.raises(ValueError, match=told):
         _ = far.plan(**wrong).depth
+
+
+def test_attention_depends_on_the_difference_of_frame_numbers_only_also_to_compressed_frames():
+    """So keys of a queue need no cyclic positions: those that stay are right when older ones leave."""
+    model = far.AnyFlowFAR(far.FAR, far.CPU)
+    model.load()
+    tables = rotations(model.transformer, 16, Grid.of(model.transformer.config, 4, 8), far.CPU)
+    q, k = torch.randn(2, tables[0].shape[-1], dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+
+    def score(table, new, old):
+        return ((q * tables[0][new, 0]) * (k * table[old, 0]).conj()).real.sum()
+
+    for table in tables:
+        torch.testing.assert_close(score(table, 9, 4), score(table, 14, 9), rtol=1e-4, atol=1e-4)
+        assert (score(table, 9, 4) - score(table, 4, 9)).abs() > 0.1  # a number that is used again gives another sign
 
 
 @pytest.fixture(scope="module")

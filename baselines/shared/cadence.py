@@ -102,8 +102,8 @@ def check_interval(model: Capabilities, name: str, interval: float) -> None:
     steps = model.schedule()[0].steps
     if interval > steps:
         raise ValueError(
-            f"{name}={interval:g} is longer than the run: a slot of {model.name} has {steps} steps; lower it, or "
-            f"give at least {math.ceil(interval)} steps"
+            f"{name}={interval:g} is longer than the run: a slot of {model.name} has {steps} step{'s'[: steps != 1]}; "
+            f"lower it, or give at least {math.ceil(interval)} steps"
         )
 
 
