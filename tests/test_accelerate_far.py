@@ -20,7 +20,7 @@ from models.far.stock_price import StockPrice
 from scope import accelerate, summary
 from scope.method import Scope
 from tests import far
-from tests.counting import counter
+from tests.counting import Counter
 
 SHORT = {"steps": 5, "frames": 17}  # 5 latents in chunks of 1, 2, 2
 SCOPE = {"tau_cache": 0.25, "tau_predict": 0.5, "predictor": "taylor1", "selective": "none"}
@@ -192,12 +192,12 @@ def test_the_price_of_the_stock_pipelines_forwards_is_torchs_count():
         own = (x[..., :width].transpose(1, 2) for x in (q, k, v))  # heads narrower than 16 are filled up with zeros
         return F.pad(F.scaled_dot_product_attention(*own).transpose(1, 2), (0, q.shape[-1] - width))
 
-    with accelerate(pipe, "uniform", interval=1) as on, counter() as flop, mock.patch(kernel, attention):
+    with accelerate(pipe, "uniform", interval=1) as on, Counter() as flop, mock.patch(kernel, attention):
         stock = on.hook.fn_ref.original_forward
 
         def counted(*args, **kwargs):
-            before, out = flop.get_total_flops(), stock(*args, **kwargs)
-            counts.append(flop.get_total_flops() - before)
+            before, out = flop.total, stock(*args, **kwargs)
+            counts.append(flop.total - before)
             return out
 
         on.hook.fn_ref.original_forward = counted

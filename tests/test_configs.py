@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,9 @@ def given(*overrides):
     return compose("config", overrides=list(overrides))
 
 
+@cache
 def checked(*overrides):
+    """What a command line gives. Tests read it and change nothing."""
     return parse(given(*overrides))
 
 
@@ -295,7 +298,12 @@ UNSTATED = (
 )
 
 
-@pytest.mark.parametrize("model", options("model"))
+SIZES = [name for name in options("model") if name.removesuffix("_tiny") not in ("skyreels", "magi1", "far")]
+
+
+@pytest.mark.parametrize(
+    "model", [pytest.param(m, marks=pytest.mark.slow) if m in SIZES else m for m in options("model")]
+)
 def test_default_numbers_that_no_source_states_for_a_model_are_marked_on_every_model(model):
     assert set(UNSTATED) <= set(options("unstated"))
     for method in UNSTATED:

@@ -22,7 +22,7 @@ from models.prefix import read_prefix
 from models.wan.vae import encode
 from sweep.schedules.task import units_of
 from tests import far
-from tests.counting import counted, counter
+from tests.counting import Counter, counted
 from tests.tiny import save_checkpoint
 
 
@@ -115,8 +115,8 @@ def test_the_price_of_every_row_is_torchs_count(method, changes):
     method.check(model)
     text = model.conditioning("a fox", model.texts(["a fox"]))
     found = []
-    with counter() as flop:  # the first row's count includes what is computed once per video
-        generate(model, method, text, 0, [], on_row=lambda row: found.append(flop.get_total_flops()))
+    with Counter() as flop:  # the first row's count includes what is computed once per video
+        generate(model, method, text, 0, [], on_row=lambda row: found.append(flop.total))
     counts = [now - before for now, before in zip(found, [0, *found], strict=False)]
     prices = [model.price([entry])[0] for entry in plan(map(method.narrow, model.schedule()))]
     assert prices == pytest.approx(counts, rel=0.005)

@@ -7,7 +7,6 @@ from math import prod
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from baselines.first_block_cache import FirstBlockCache
 from baselines.lossless import Lossless
@@ -22,25 +21,9 @@ from models.skyreels.forward import condition
 from models.wan.blocks import read_text
 from models.wan.settings import SPATIAL
 from scope.method import Scope
+from tests.counting import Counter, counted
 from tests.tiny import LONG, SHORT, build, ledger_of, stock
 from tests.toy import Toy, run
-
-CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-
-
-def counter():
-    """FlopCounterMode does not count the CPU's own attention kernel. Here it is counted."""
-
-    def attention(q, k, v, *arguments, out_shape=None, **named):
-        return sdpa_flop_count(q, k, v)
-
-    return FlopCounterMode(display=False, custom_mapping={CPU_ATTENTION: attention})
-
-
-def counted(call):
-    with counter() as flop:
-        call()
-    return flop.get_total_flops()
 
 
 @pytest.mark.parametrize(
@@ -101,9 +84,9 @@ def test_the_ledgers_price_is_what_torch_counts_in_a_run(method, attention, monk
     ran = []
 
     def listen(*arguments):
-        with counter() as flop:
+        with Counter() as flop:
             out = forward(*arguments)
-        ran.append(flop.get_total_flops())
+        ran.append(flop.total)
         return out
 
     forward = backbone.forward

@@ -4,6 +4,7 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from baselines.delta_dit import DeltaDiT
 from engine.ledger import flops, plan
@@ -115,3 +116,16 @@ def test_a_library_on_the_models_own_class_is_counted_as_it_runs(name, monkeypat
         head = 2 * 6 * width * 4 * config.out_channels  # six slots of one token
         expected -= head * sum(bool(entry.sites) for entry in ledger)  # of each branch
     assert count == pytest.approx(expected, rel=WITHIN)
+
+
+def test_the_counter_of_these_tests_counts_what_torchs_own_counts():
+    model = magi1(height=16, width=16, frames=24)
+    text = model.conditioning("a", model.texts(["a"]))
+    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+
+    def taken(q, k, v, *arguments, out_shape=None, **named):
+        return sdpa_flop_count(q, (*q[:2], *k[2:]), (*q[:2], *v[2:]))
+
+    with FlopCounterMode(display=False, custom_mapping={attention: taken}) as own:
+        generate(model, Original(), text, 0, [])
+    assert counted(lambda: generate(model, Original(), text, 0, [])) == own.get_total_flops() > 0

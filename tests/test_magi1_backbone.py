@@ -66,8 +66,24 @@ def model(request):
 
 
 @pytest.fixture(scope="module")
+def original(model):
+    """The Original's video of the model."""
+    return _video(model, Original())
+
+
+@pytest.fixture(scope="module")
 def distilled():
     return _model()
+
+
+def _pairs(methods, briefly):
+    """Every variant with every method. Of "short ranges" and "one chunk", only number `briefly` is a fast test."""
+    for variant in VARIANTS:
+        for i, method in enumerate(methods):
+            grain = getattr(method, "decide_per", getattr(method, "kind", ""))
+            later = variant not in ("distilled", "base") and i != briefly
+            marks = [pytest.mark.slow] if later else []
+            yield pytest.param(VARIANTS[variant], method, id=f"{variant}-{type(method).__name__} {grain}", marks=marks)
 
 
 def _video(model, method, prompt="a fox", seed=0, ledger=None):
@@ -114,45 +130,43 @@ def test_the_loop_makes_the_pipelines_own_video_bit_for_bit(model):
     assert torch.equal(ours.transpose(0, 1), from_chunks(latents))
 
 
-@pytest.mark.parametrize(
-    "method",
-    [
-        Uniform(interval=1),
-        TeaCache(threshold=0.0, fit="none", signal="patch_embedding", warmup=1),
-        Blocks(interval=1),
-        Blocks(interval=1, kind="attention"),
-        Blocks(interval=1, kind="feed_forward"),
-        Scope(tau_cache=0, tau_predict=0, selective="none", signal="patch_embedding"),
-        Scope(tau_cache=0, tau_predict=0, selective="none", signal="patch_embedding", decide_per="unit"),
-        Scope(tau_cache=9, tau_predict=9, max_skip=0, selective="none", signal="time_projection", decide_per="unit"),
-    ],
-    ids=lambda m: f"{type(m).__name__} {getattr(m, 'decide_per', getattr(m, 'kind', ''))}",
-)
-def test_methods_that_never_skip_are_the_original_bit_for_bit(model, method):
+NEVER = [
+    Uniform(interval=1),
+    TeaCache(threshold=0.0, fit="none", signal="patch_embedding", warmup=1),
+    Blocks(interval=1),
+    Blocks(interval=1, kind="attention"),
+    Blocks(interval=1, kind="feed_forward"),
+    Scope(tau_cache=0, tau_predict=0, selective="none", signal="patch_embedding"),
+    Scope(tau_cache=0, tau_predict=0, selective="none", signal="patch_embedding", decide_per="unit"),
+    Scope(tau_cache=9, tau_predict=9, max_skip=0, selective="none", signal="time_projection", decide_per="unit"),
+]
+
+
+@pytest.mark.parametrize("model, method", _pairs(NEVER, briefly=6), indirect=["model"])
+def test_methods_that_never_skip_are_the_original_bit_for_bit(model, original, method):
     method.check(model)
-    assert torch.equal(_video(model, method), _video(model, Original()))
+    assert torch.equal(_video(model, method), original)
 
 
-@pytest.mark.parametrize(
-    "method",
-    [
-        Uniform(interval=3),
-        Scope(tau_cache=0.05, tau_predict=0.4, selective="none", signal="patch_embedding"),
-        Scope(tau_cache=0.05, tau_predict=0.4, selective="none", signal="patch_embedding", decide_per="unit"),
-        TeaCache(threshold=0.2, fit="none", signal="patch_embedding", warmup=2),
-        Blocks(),
-        Blocks(kind="attention"),
-        Blocks(kind="feed_forward"),
-    ],
-    ids=lambda m: f"{type(m).__name__} {getattr(m, 'decide_per', getattr(m, 'kind', ''))}",
-)
-def test_methods_that_skip_leave_nothing_for_the_next_video(model, method):
+SKIPPING = [
+    Uniform(interval=3),
+    Scope(tau_cache=0.05, tau_predict=0.4, selective="none", signal="patch_embedding"),
+    Scope(tau_cache=0.05, tau_predict=0.4, selective="none", signal="patch_embedding", decide_per="unit"),
+    TeaCache(threshold=0.2, fit="none", signal="patch_embedding", warmup=2),
+    Blocks(),
+    Blocks(kind="attention"),
+    Blocks(kind="feed_forward"),
+]
+
+
+@pytest.mark.parametrize("model, method", _pairs(SKIPPING, briefly=2), indirect=["model"])
+def test_methods_that_skip_leave_nothing_for_the_next_video(model, original, method):
     ledger = []
     first = _video(model, method, ledger=ledger)
     other = _video(model, method, prompt="a cat", seed=1)
     assert torch.equal(_video(model, method), first) and not torch.allclose(first, other)
     assert any(entry.mode is not Mode.RECOMPUTE for entry in ledger)
-    assert torch.isfinite(first).all() and not torch.equal(first, _video(model, Original()))
+    assert torch.isfinite(first).all() and not torch.equal(first, original)
     refreshing = {f.index for f in model.plan.forwards if f.refresh is not None}
     assert all(entry.mode is Mode.RECOMPUTE for entry in ledger if entry.iteration in refreshing)
     assert flops(ledger, model.price)[0] < flops(plan(model.schedule()), model.price)[0]
