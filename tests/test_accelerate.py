@@ -207,7 +207,11 @@ def offload_layers(pipe):
 
 
 @pytest.mark.parametrize(
-    "offload", [offload_layers, lambda pipe: pipe.enable_model_cpu_offload(device="cpu")], ids=["layers", "models"]
+    "offload",
+    [
+        pytest.param(offload_layers, id="layers", marks=pytest.mark.slow),
+        pytest.param(lambda pipe: pipe.enable_model_cpu_offload(device="cpu"), id="models"),
+    ],
 )
 def test_cpu_offloading_gives_the_same_bits(offload):
     """Both devices are the CPU. Signals are computed outside the forward, where offloaded weights are elsewhere."""
@@ -270,7 +274,13 @@ SIBLINGS = {
 }
 
 
-@pytest.mark.parametrize("kind, given", SIBLINGS.values(), ids=SIBLINGS)
+@pytest.mark.parametrize(
+    "kind, given",
+    [
+        pytest.param(*sibling, id=name, marks=[pytest.mark.slow] if name == "from an image, long" else [])
+        for name, sibling in SIBLINGS.items()
+    ],
+)
 def test_the_pipelines_that_begin_from_pictures_work(kind, given):
     """Given frames are never updated, so a method keeps values only of the other frames."""
     model = causal(block=1, frames=LONG) if kind is ImageToVideo else causal(frames=LONG)  # one image is one slot

@@ -93,7 +93,11 @@ def original(model):
     return video(model, Original())
 
 
-@pytest.fixture(params=CASES.values(), ids=CASES)
+@pytest.fixture(
+    params=[  # a method's own line; its variants, after a comma or a space, are slow tests
+        pytest.param(case, id=name, marks=[pytest.mark.slow] if " " in name else []) for name, case in CASES.items()
+    ]
+)
 def case(request):
     return request.param
 

@@ -54,7 +54,7 @@ def test_the_closed_form_is_what_pytorch_counts(config, distill):
     assert counter.get_total_flops() == call_flops(config, tokens, seen, texts, distill)
 
 
-@pytest.mark.parametrize("passes", [1, 3])
+@pytest.mark.parametrize("passes", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_forward_is_priced_with_all_that_travels_along(passes):
     settings = RuntimeConfig(
         num_frames=48,

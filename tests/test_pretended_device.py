@@ -254,7 +254,10 @@ def test_which_kernel_takes_an_attention_call():
     assert attention_kernel(half, half.double(), half, None) == "math"
 
 
-@pytest.mark.parametrize("changes", [{"predictor": "auto"}, {"predictor": "auto", "reject": 0.3}, {"reject": 1e-3}])
+SLOW = [pytest.param(one, marks=pytest.mark.slow) for one in ({"predictor": "auto"}, {"reject": 1e-3})]
+
+
+@pytest.mark.parametrize("changes", [{"predictor": "auto", "reject": 0.3}, *SLOW])
 def test_scope_reads_errors_and_corrections_in_the_one_transfer_of_its_decision(changes):
     on = {"tau_cache": 0.1, "tau_predict": 9.0, "selective": "none", "max_skip": 1} | changes
     plain = build("skyreels", {}, torch.device("cpu"))

@@ -145,6 +145,7 @@ def test_the_meter_reports_even_if_its_span_fails():
     assert cost.seconds > 0 and cost.allocated > 0
 
 
+@pytest.mark.slow
 def test_a_fingerprint_does_not_depend_on_what_else_is_imported():
     """In a process that has imported only the method, and in this process, which has imported all modules."""
     script = """

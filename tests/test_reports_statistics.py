@@ -90,7 +90,9 @@ def test_intervals_hold_the_truth_as_often_as_they_say(column):
     assert 93 <= coverage.coverage(column, 32, 3, 1500)["ours"] <= 99.5
 
 
-@pytest.mark.parametrize("prompts", [5, 8, 16])
+@pytest.mark.parametrize(
+    "prompts", [5, pytest.param(8, marks=pytest.mark.slow), pytest.param(16, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("deviation", [0.3, 1.0, 1.5])
 def test_intervals_of_few_log_normal_values_hold_the_truth_in_93_of_100_tables(deviation, prompts):
     rng, truth = np.random.default_rng(1), math.exp(deviation**2 / 2)

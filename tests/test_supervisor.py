@@ -44,6 +44,7 @@ def composed(menu, results, *more):
     return Order(OmegaConf.to_yaml(config), "deadly", None)
 
 
+@pytest.mark.slow
 def test_a_segfault_costs_one_video_is_recorded_and_not_tried_again(menu, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(menu))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

@@ -191,6 +191,7 @@ def test_the_backbone_reads_the_trained_folder_and_makes_a_video(trained: Path) 
     assert frames.shape == (48, 32, 32, 3) and frames.dtype == torch.uint8
 
 
+@pytest.mark.slow
 def test_a_resumed_training_goes_on_where_it_stopped(trained: Path, tmp_path: Path) -> None:
     saved = torch.load(trained / "work" / "flow.ckpt", weights_only=True)["losses"]
     train_magi1.build(_config(trained, "flow.steps=4"), trained / "work", tmp_path / "more")
