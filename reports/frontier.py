@@ -150,9 +150,17 @@ def at(points: Sequence[tuple[float, float]], level: float) -> tuple[float, str]
 
 
 def _speedups(curve: Curve, chosen: np.ndarray, level: float) -> np.ndarray:
-    """The speedup at a PSNR over each choice of prompts, (choices,); `chosen`: indices, (choices, prompts)."""
-    means = np.exp(np.log(curve.speedups)[chosen].mean(1)), curve.psnr[chosen].mean(1)
-    return np.array([at(points, level)[0] for points in np.stack(means, -1)])
+    """`at` of every choice of prompts, (choices,); `chosen`: indices, (choices, prompts)."""
+    logs, psnr = np.log(curve.speedups)[chosen].mean(1), curve.psnr[chosen].mean(1)  # (choices, settings)
+    found = np.where(psnr[:, -1] > level, logs[:, -1], np.nan)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for i in reversed(range(psnr.shape[1] - 1)):
+            above, below = psnr[:, i], psnr[:, i + 1]
+            flat = np.isinf(above) | (above == below)
+            share = np.where(flat, 0.0, (above - level) / (above - below))
+            here = np.isnan(found) & (above >= level) & (level >= below)
+            found[here] = (logs[:, i] + share * (logs[:, i + 1] - logs[:, i]))[here]
+    return np.exp(np.where(np.isnan(found), logs[:, 0], found))
 
 
 def reading(curve: Curve, level: float) -> Reading:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from reports.frontier import Curve, at, curves, fixed, front, ratio, reading, table, write
+from reports.frontier import Curve, _speedups, at, curves, fixed, front, ratio, reading, table, write
 from reports.frontier_figure import figure
 from reports.report import read
 from tests import synthetic
@@ -82,3 +82,16 @@ def test_two_methods_over_their_settings_are_written_as_csv_markdown_and_latex(t
     texts = {suffix: (tmp_path / f"frontier_skyreels_tiny.{suffix}").read_text() for suffix in ("csv", "md", "tex")}
     assert len(texts["csv"].splitlines()) == 7 and "| TeaCache" in texts["md"]
     assert r"\begin{tabular}" in texts["tex"] and "TeaCache" in texts["tex"] and "SCOPE" in texts["tex"]
+
+
+@pytest.mark.parametrize("first", [np.inf, 50.0])
+def test_the_speedups_of_many_choices_of_prompts_are_those_of_each_choice(first):
+    rng = np.random.default_rng(0)
+    speedups, psnr = np.sort(rng.uniform(1, 9, (6, 4)), 1), rng.uniform(30, 55, (6, 4))
+    psnr[:, 0], psnr[:, 2] = first, psnr[:, 1]
+    curve = Curve("tiny", "uniform", "Uniform", speedups, psnr)
+    chosen = rng.integers(0, 6, (100, 6))
+    for level in (29.0, 36.0, 40.0, 45.0, 60.0):
+        points = np.stack([np.exp(np.log(speedups)[chosen].mean(1)), psnr[chosen].mean(1)], -1)
+        each = [at(line, level)[0] for line in points]
+        assert _speedups(curve, chosen, level) == pytest.approx(each, rel=1e-12)
