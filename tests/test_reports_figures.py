@@ -5,8 +5,11 @@ import warnings
 
 import numpy as np
 import pytest
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from PIL import Image
 
-from reports import curves, figures, formats, read
+from reports import curves, figures, formats, read, style
 from reports.contrast import GROUNDS, MARK, contrast
 from reports.records import load
 from reports.style import LONGEST_NAME, MODES
@@ -128,3 +131,24 @@ def test_a_setting_that_all_lines_share_is_not_repeated_in_a_figure(tmp_path):
     figure = figures.speed_quality(read(tmp_path).numbers, MODEL)
     names = {text.get_text() for axes in figure.axes for text in axes.texts}
     assert "TeaCache fast" in names and not any("frames=17" in name for name in names)
+
+
+def test_a_figure_is_drawn_once_for_each_of_its_files(tmp_path, monkeypatch):
+    drawn, its_draw = [], Figure.draw
+
+    def counted(figure, renderer):
+        drawn.append(figure)
+        return its_draw(figure, renderer)
+
+    monkeypatch.setattr(Figure, "draw", counted)
+    with rc_context(style.SETTINGS):
+        figure = Figure((3, 2))
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1])
+        axes.set_ylabel("a name that needs room")
+        before = axes.get_position().x0
+    assert style.save(figure, tmp_path, "one") == ["one.svg", "one.png"]
+    assert len(drawn) == 2 and axes.get_position().x0 != before, "the panel was not laid out"
+    size = figure.get_tightbbox().size + 2 * style.SETTINGS["savefig.pad_inches"]
+    with Image.open(tmp_path / "one.png") as picture:
+        assert np.allclose(picture.size, size * style.SETTINGS["savefig.dpi"], atol=4)

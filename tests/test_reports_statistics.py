@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 import pytest
+from scipy.special import stdtrit
+from scipy.stats import nct, t
 
 from benchmarks import coverage
 from reports import statistics
@@ -133,3 +135,13 @@ def test_the_interval_of_ssim_mirrors_that_of_its_distance_from_one():
 def test_pairs_wanted_are_those_of_the_paired_t_test(size, pairs):
     differences = np.tile([-1.0, 1.0], 50) * math.sqrt(99 / 100) + size  # deviation 1
     assert statistics.videos_needed(differences, np.arange(100)) == pairs
+
+
+def test_quantiles_and_power_are_those_of_scipys_distributions():
+    """scipy.stats, which takes most of a second to import, is only asked here."""
+    for prompts in (2, 3, 5, 16, 97, 10**4):
+        bound = t.ppf((1 + statistics.LEVEL) / 2, prompts - 1)
+        assert stdtrit(prompts - 1, (1 + statistics.LEVEL) / 2) == bound
+        for size in np.geomspace(1e-3, 5, 20):
+            theirs = float(nct.sf(bound, prompts - 1, size * np.sqrt(prompts)))
+            assert statistics._power(size, prompts) == pytest.approx(theirs, abs=1e-12) or np.isnan(theirs)
