@@ -120,11 +120,22 @@ def scores(folder: Path) -> Read:
     """Read quality.json."""
     try:
         text = (folder / SCORES).read_bytes()
-        return Read(json.loads(text), "", text)
+        return Read(json.loads(text, object_pairs_hook=_once), "", text)
     except FileNotFoundError:
         return Read(None)
+    except KeyError as error:
+        return Read(None, f"{SCORES} has {error} twice")
     except ValueError:
         return Read(None, f"{SCORES} is not JSON")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises KeyError if it has a name twice: another reader could take the other value."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise KeyError(next(name for name in names if names.count(name) > 1))
+    return found
 
 
 def _fault_of_scores(read: Read, run: Mapping[str, Any]) -> str:
@@ -145,7 +156,8 @@ def _fault_of_scores(read: Read, run: Mapping[str, Any]) -> str:
 def _holds_by_curves(quality: Mapping[str, Any], text: bytes) -> bool:
     """Whether the seal is right by the text of the curves in the file; False if it may be right or not.
 
-    Writing the numbers of the curves again takes most of the time of a seal. Equal text has equal content.
+    Writing the numbers of the curves again takes most of the time of a seal. Equal text has equal content, since no
+    name is there twice (`scores`).
     """
     body = text.partition(f'"{CURVES}":'.encode())[2].partition(b"}")[0]
     compact = body.translate(None, b" \n").decode(errors="replace")

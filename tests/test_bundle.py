@@ -221,6 +221,17 @@ def test_a_changed_curve_is_left_out_and_its_spacing_and_order_do_not_matter(tmp
     assert not read(tmp_path / "bundle.jsonl.gz").damaged
 
 
+def test_scores_that_hold_other_curves_beside_the_sealed_ones_are_left_out(tmp_path):
+    make_store(tmp_path / "results", videos=False, cells=FEW, prompts=["a fox"])
+    for number, record in enumerate(list(Store(tmp_path / "results").records())):
+        path = record.path / "quality.json"
+        other = json.dumps({"psnr": [99.0], "ssim": [1.0], "lpips": [0.0]})
+        name = ("per_frame", r"per\u005fframe")[number]
+        path.write_text(path.read_text().rstrip()[:-1] + f', "{name}": {other}}}')
+    count, left = export(Store(tmp_path / "results"), tmp_path / "bundle.jsonl.gz")
+    assert count == 0 and {*left.values()} == {"quality.json has 'per_frame' twice"} and len(left) == 2
+
+
 def test_a_trace_with_a_line_that_ends_early_is_not_taken_for_a_known_schedule():
     entry = {"iteration": 0, "segment": 0, "unit": 0, "slots": [0, 2], "active": [0, 2], "branch": "", "sigma": 1.0}
     texts = [json.dumps(entry | {"iteration": n, "mode": "cache"}, separators=(",", ":")) for n in range(3)]
