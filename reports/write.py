@@ -56,15 +56,14 @@ def build(report: Report, send: bool = False) -> Path:
     paper_layout.write(report, folder / "tables")
     drawn: list[page.Drawn] = []
     for kind, model, caption, figure in draw(report):
-        if figure is not None:
-            style.save(figure, folder / "figures", f"{kind}_{model}")
-        drawn.append(page.Drawn(kind, model, caption, figure is not None))
+        done = _save(figure, folder / "figures", f"{kind}_{model}")
+        drawn.append(page.Drawn(kind, model, caption, done))
     for artefact in ARTEFACTS:
-        figure = artefact.draw(report.study, report.numbers)
-        if figure is not None:
-            style.save(figure, folder / "figures", artefact.name)
         like = artefact.like if any(one.kind == artefact.like and one.done for one in drawn) else ""
-        drawn.append(page.Drawn(artefact.name, "", artefact.title, figure is not None, artefact.experiment, like))
+        same = like and len(report.study.models) == 1  # with one model nothing stands beside it
+        figure = None if same else artefact.draw(report.study, report.numbers)
+        done = _save(figure, folder / "figures", artefact.name)
+        drawn.append(page.Drawn(artefact.name, "", artefact.title, done, artefact.experiment, like))
     ablations.write(report, folder / "tables")
     frontier.write(report, folder / "tables")
     paper.write(report, folder)
@@ -77,6 +76,16 @@ def build(report: Report, send: bool = False) -> Path:
     else:
         single.path(report.study.root).unlink(missing_ok=True)
     return folder
+
+
+def _save(figure: Figure | None, folder: Path, name: str) -> bool:
+    """Write a figure, or remove that of an earlier report if there is none now."""
+    if figure is not None:
+        style.save(figure, folder, name)
+        return True
+    for suffix in ("svg", "png"):
+        (folder / f"{name}.{suffix}").unlink(missing_ok=True)
+    return False
 
 
 def draw(report: Report) -> Iterator[tuple[str, str, str, Figure | None]]:
