@@ -337,7 +337,7 @@ def test_figures_are_drawn_with_labels_and_hold_every_row(results, report):
     kinds = ("speed_quality", "radar", "memory", "timeline", "drift")
     files = [
         f"{kind}_skyreels_tiny" for kind in kinds
-    ]  # with one model, Figures 6, 9 and 12 would repeat three of them
+    ]  # Figures 6, 9 and 12 would repeat three of them
     assert names == {f"{file}.{suffix}" for file in files for suffix in ("svg", "png")}
     made = read(results)
     figure = figures.speed_quality(made.numbers, "skyreels_tiny")
