@@ -109,14 +109,7 @@ class FlowCache(Method):
         self.reused = Reused(self.reuse)
 
     def narrow(self, row: Row) -> Row:
-        """With `prune`: the row without waiting and finished chunks; attention uses stored keys of finished ones."""
-        if not self.prune or not row.updating:
-            return row
-        ahead = row.updating[0] - row.slots.start
-        first = row.slots.start + ahead // row.unit * row.unit
-        if (first, row.reach) == (row.slots.start, row.slots.stop):
-            return row
-        return replace(row.only(range(row.slots.start, row.reach)).behind(first), settled=0)
+        return pruned(row) if self.prune else row
 
     def decide(self, part: Row, probe: Probe, branch: str = "") -> Decision:
         slots, now, chunk = list(part.slots), probe(self.signal), part.slots.start
@@ -152,3 +145,14 @@ class FlowCache(Method):
 
     def state(self) -> Iterable[Tensor]:
         return (*self.moved.tensors(), *self.reused.tensors())
+
+
+def pruned(row: Row) -> Row:
+    """The row without waiting and finished units; attention uses the stored keys of finished ones."""
+    if not row.updating:
+        return row
+    ahead = row.updating[0] - row.slots.start
+    first = row.slots.start + ahead // row.unit * row.unit
+    if (first, row.reach) == (row.slots.start, row.slots.stop):
+        return row
+    return replace(row.only(range(row.slots.start, row.reach)).behind(first), settled=0)

@@ -33,6 +33,7 @@ class Entry:
     kept: tuple[int, int] = (0, 0)  # context slots that were computed first, to store their keys and values
     copied: tuple[str, ...] | None = None  # sites skipped in a second pass of the first unit; None: the same as `sites`
     probes: tuple[str, ...] = ()  # signals that this row measured, "name first:last+1" over its slots
+    tokens: int = 0  # token positions per slot that the blocks computed; 0: all of them, or none in another mode
 
     @classmethod
     def of(cls, part: Row, decision: Decision, branch: str, sites: Sequence[object]) -> Entry:
@@ -54,6 +55,7 @@ class Entry:
             decision.why,
             tuple(map(str, sites)),
             ((part.context or part.slots).start, part.slots.stop),
+            tokens=len(decision.tokens) if decision.mode is Mode.RECOMPUTE else 0,
         )
 
 
@@ -71,8 +73,11 @@ def decisions(ledger: Iterable[Entry]) -> dict[str, int]:
 
 
 def forwards(ledger: Iterable[Entry], branches: int) -> int:
-    """The number of complete transformer forwards. A decision for all `branches` counts one forward per branch."""
-    done = {(e.iteration, e.branch) for e in ledger if e.mode is Mode.RECOMPUTE}
+    """The number of complete transformer forwards. A decision for all `branches` counts one forward per branch.
+
+    A forward of some tokens only is not complete.
+    """
+    done = {(e.iteration, e.branch) for e in ledger if e.mode is Mode.RECOMPUTE and not e.tokens}
     return sum(1 if branch else branches for _, branch in done)
 
 

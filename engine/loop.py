@@ -94,7 +94,7 @@ def decide(
         for part in parts:
             start = part.slots.start - row.slots.start
             decision = method.decide(part, _within(probe, start, len(part.slots)), branch)
-            if row.forced and decision.mode is not Mode.RECOMPUTE:
+            if row.forced and (decision.mode is not Mode.RECOMPUTE or decision.tokens):
                 decision = Decision(Mode.RECOMPUTE, decision.score, row.forced)
             method.settle(part, decision, branch)
             plan[branch].append((part, decision))

@@ -63,6 +63,9 @@ class Method:
     uses the stored keys and values of skipped parts, from their last computation in the same guidance branch and block.
     Slots of the row that belong to no part (waiting or finished slots) are computed with the others, as in the
     unmodified forward, unless `narrow` leaves them out. So a row with every part computed equals the Original's.
+    "tokens": at sites of blocks a RECOMPUTE decision may name some token positions (`Decision.tokens`). The other
+    tokens of the part get what `fill` returns in CACHE mode, after `keep`, whose `part.tokens` says which are fresh.
+    Attention reads their stored keys and values, from their last computation. It needs "partial".
     "narrow": the forward can cover fewer slots than the row.
     "settled": settled slots can be left out of the forward (`Row.exact`).
     "given": slots that were clean at the start of the segment can be left out of the forward.

@@ -47,6 +47,7 @@ class Row:
     renew: bool = False  # compute the keys of all finished slots anew first, where the model would keep them
     borders: tuple[int, ...] = ()  # the first slot of every AR unit of the video, if they differ in length
     aim: int = 0  # the step that the computed velocity leads to, of a model that is told it; 0: the next one
+    tokens: tuple[int, ...] = ()  # positions in a slot of the tokens that are computed, rising; (): all of them
 
     def only(self, slots: range) -> Row:
         """The same row restricted to `slots`. Raises ValueError if `slots` is not a part of the row's slots."""
@@ -138,3 +139,4 @@ class Decision:
     mode: Mode
     score: float | None = None  # the value that was compared with the thresholds
     why: str = ""  # the reason, where the score is not the reason
+    tokens: tuple[int, ...] = ()  # of RECOMPUTE: positions in every slot that are computed, rising; (): all of them

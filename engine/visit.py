@@ -11,9 +11,11 @@ from torch import Tensor
 from engine.ledger import Entry
 from engine.method import Method
 from engine.row import Decision, Mode, Row, Site
+from engine.to_device import sent
 
 Compute = Callable[[Tensor, Sequence[Row]], Tensor]
-"""(x of all slots, the parts to compute, in order) -> the results of those parts, concatenated along the slots."""
+"""(x of all slots, the parts to compute, in order) -> the results of those parts, concatenated along the slots. A part
+with `tokens` has a result of all tokens; those that were not computed are not read."""
 
 Settled = list[tuple[Row, Decision]]
 
@@ -74,9 +76,7 @@ class Visit:
             part, decision = plan[0]
             if not fresh:
                 return self.method.fill(site, part, decision.mode, x)
-            out = compute(x, fresh)
-            self.method.keep(site, part, x, out)
-            return out
+            return self._kept_result(site, part, x, compute(x, fresh))
         idle = self.idle if fresh or site.kind not in WHOLE else []
         run = sorted([*fresh, *idle], key=lambda part: part.slots.start)
         out = self._scatter(site, x, compute(x, run), run) if run else x
@@ -144,7 +144,7 @@ class Visit:
                 decision = self.method.revise(site, part, decision)
                 for name in [key] if site.branch else self.plan:  # the site "velocity" belongs to every branch
                     self._done.setdefault((name, i), []).append((site, decision))
-            settled.append((part, decision))
+            settled.append((_chosen(site, part, decision), decision))
         self._words[site] = settled
         return settled
 
@@ -169,11 +169,20 @@ class Visit:
         return replace(entry, seen=((self.row.context or self.row.slots).start, self.row.slots.stop))
 
     def _scatter(self, site: Site, x: Tensor, out: Tensor, run: Sequence[Row]) -> Tensor:
-        pieces = torch.split(out, [len(part.slots) for part in run])
-        for part, piece in zip(run, pieces, strict=True):
+        pieces = list(torch.split(out, [len(part.slots) for part in run]))
+        for i, part in enumerate(run):
             if not any(part is other for other in self.idle):
-                self.method.keep(site, part, self._cut(x, part), piece)
+                pieces[i] = self._kept_result(site, part, self._cut(x, part), pieces[i])
         return self._merge(x, list(zip(run, pieces, strict=True)))
+
+    def _kept_result(self, site: Site, part: Row, x: Tensor, out: Tensor) -> Tensor:
+        """Give a fresh result to the method. The method supplies the tokens that were not computed, if any."""
+        self.method.keep(site, part, x, out)
+        if not part.tokens:
+            return out
+        rest = self.method.fill(site, part, Mode.CACHE, x)
+        where = sent(list(part.tokens), x.device)
+        return rest.index_copy(1, where, out[:, where])
 
     def _cut(self, x: Tensor, part: Row) -> Tensor:
         start = part.slots.start - self.row.slots.start
@@ -186,6 +195,15 @@ class Visit:
         for part, piece in pieces:
             self._cut(merged, part).copy_(piece)
         return merged
+
+
+def _chosen(site: Site, part: Row, decision: Decision) -> Row:
+    """The part with the tokens that are computed at `site`. Raises RuntimeError where only whole slots can be."""
+    if decision.mode is not Mode.RECOMPUTE or not decision.tokens:
+        return part
+    if site.kind != "blocks":
+        raise RuntimeError(f"a decision with tokens is for sites of blocks, got the site {site}; give the whole slots")
+    return replace(part, tokens=decision.tokens)
 
 
 def _uncovered(row: Row, parts: Sequence[Row]) -> list[Row]:

@@ -41,6 +41,7 @@ PRINTED = NAMES | {  # printed names that do not fix an order
     "easycache": "EasyCache",
     "first_block_cache": "First-block cache",
     "magcache": "MagCache",
+    "motioncache": "MotionCache",
     "pab": "PAB",
     "predit": "PrediT",
     "scope": "SCOPE",

@@ -94,6 +94,12 @@ MENU = {
     "first_block_cache": Line({"threshold": 0}, {"threshold": 0.1}, magi1={"threshold": 1.0}),
     "lossless": Line(None, None, "needs narrow, settled"),
     "magcache": Line({"threshold": 0, "ratios": RATIOS}, {"threshold": 0.3, "ratios": RATIOS}),
+    "motioncache": Line(
+        {"threshold": 0, "function": "stock", "prune": False},
+        {"threshold": 0.3, "fit": "none", "function": "stock", "warmup": 1, "uniform": 0, "floor": 0.0, "least": 0.1},
+        "needs tokens, which magi1 does not offer .* only SkyReels-V2 forwards single tokens",
+        skyreels=CAUSAL,
+    ),
     "original": Line({}, None),
     "original_repeat": Line({}, None),
     "original_seed": Line({}, None),

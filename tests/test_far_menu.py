@@ -14,6 +14,7 @@ from tests.menu import MENU, make
 SETTINGS = {"steps": 8, "guidance": 2.0, "frames": 5, "chunk_partition": [1, 1], "padding": "masked"}  # two chunks
 REFUSED = {  # what the model does itself, or what a library must know
     "lossless": "none can be left out",
+    "motioncache": "only SkyReels-V2 forwards single tokens",
     **{name: "use our method of the same name" for name in MENU if name.startswith("external_")},
 }
 ON = {  # where the values of the other models skip nothing, or too much, on random weights of few chunks

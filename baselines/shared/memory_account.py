@@ -45,13 +45,16 @@ class Held:
     guided: int = 0  # latents per guidance branch
     signal: str = ""  # name of a stored signal
     numbers: int = 0  # single float32 numbers
+    marks: int = 0  # float32 numbers per token and guidance branch
+    frames: int = 0  # hidden tensors of one slot per AR unit and guidance branch
     carried: int = 0  # hidden tensors of one AR unit for every step and block except the first, and their fingerprints
 
     def per_slot(self, size: Size) -> int:
         """Bytes for each latent slot."""
         latents = self.latents + size.guidance * self.guided
         signal = size.signals[self.signal] if self.signal else 0
-        return self.at_blocks(size) + latents * size.latent + signal + 4 * self.numbers
+        marks = 4 * size.guidance * self.marks * size.tokens
+        return self.at_blocks(size) + latents * size.latent + signal + 4 * self.numbers + marks
 
     def at_blocks(self, size: Size) -> int:
         """Bytes of hidden tensors for each latent slot."""
@@ -61,7 +64,12 @@ class Held:
     def most(self, size: Size, window: int, slots: int) -> int:
         """The largest number of bytes for a `window` of slots in a video of `slots`; numbers are kept for all slots."""
         each = window * self.per_slot(size) + size.twice * self.at_blocks(size)
-        return each + (slots - window) * 4 * self.numbers + self.for_steps(size)
+        frames = -(-window // size.unit) * self.per_unit(size)
+        return each + (slots - window) * 4 * self.numbers + frames + self.for_steps(size)
+
+    def per_unit(self, size: Size) -> int:
+        """Bytes for each AR unit besides those of its slots."""
+        return self.frames * size.guidance * size.hidden
 
     def for_steps(self, size: Size) -> int:
         """Bytes that are held once for all AR units, see `carried`. A fingerprint has 32 tokens and their mean."""
@@ -146,6 +154,7 @@ HELD = {
     "flowcache": Held(latents=1, signal="patch_embedding"),
     "lossless": Held(),
     "magcache": Held(hidden=1),
+    "motioncache": Held(hidden=1, signal="time_projection", marks=2, frames=1),
     "original": Held(),
     "original_repeat": Held(),
     "original_seed": Held(),
@@ -164,11 +173,14 @@ HELD = {
 ELSEWHERE = frozenset({"dsa"})  # run on neither of the two models
 
 
-def table(refused: frozenset[str] = frozenset({"cfg_cache", "composite", "ca2vdm", "lossless"})) -> list[str]:
+def table(
+    refused: frozenset[str] = frozenset({"cfg_cache", "composite", "ca2vdm", "lossless", "motioncache"}),
+) -> list[str]:
     """Lines of Markdown: MiB per AR unit at the published sizes. Methods in `refused` do not run on MAGI-1."""
     lines = [f"| method | {' | '.join(f'{size.name}: MiB per AR unit' for size in SIZES)} |", "|---|---|---|"]
     for name, held in HELD.items():
-        cells = [f"{(held.per_slot(size) * size.unit + held.for_steps(size)) / 2**20:,.1f}" for size in SIZES]
+        each = [held.per_slot(size) * size.unit + held.per_unit(size) + held.for_steps(size) for size in SIZES]
+        cells = [f"{held_bytes / 2**20:,.1f}" for held_bytes in each]
         if name in ELSEWHERE:
             cells = [""] * len(SIZES)
         if name in refused or name.startswith("external"):

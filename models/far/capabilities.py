@@ -17,4 +17,6 @@ def advice(lacking: str) -> str:
         return "the libraries do not support this model's class; use our method of the same name instead"
     if lacking == "kv_capacity":
         return "the model keeps far chunks in compressed form and has no other limit of its keys; set method.capacity=0"
+    if lacking == "tokens":
+        return "only SkyReels-V2 forwards single tokens; choose a method that decides per chunk, such as flowcache"
     return "choose another method or another signal"

@@ -103,6 +103,8 @@ class Magi1Plan:
             return "the libraries do not support our MAGI-1 classes; use our method of the same name instead"
         if lacking == "aim":
             return "this model is told where a step starts but not where it leads; set model=far_tiny_dsa"
+        if lacking == "tokens":
+            return "only SkyReels-V2 forwards single tokens; choose a method that decides per chunk, such as flowcache"
         return "choose another method or another signal"
 
     def schedule(self) -> Sequence[Row]:

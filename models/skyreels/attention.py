@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,8 @@ from diffusers import SkyReelsV2Transformer3DModel
 from torch import Tensor
 
 from engine.to_device import picked
+
+KV = tuple[Tensor, Tensor]  # keys, values
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, causal_tokens: int) -> Tensor:
@@ -63,6 +66,25 @@ class KeyValues:
             for kind, x in enumerate((k, v)):
                 buffer[kind, :, a - first : b - first] = x[:, i : i + b - a]
         self._known.setdefault(at, set()).update(slots)
+
+    def write_tokens(
+        self, at: tuple[str, int], slots: Sequence[int], whole: Sequence[int], where: tuple[Tensor, Tensor], kv: KV
+    ) -> None:
+        """Store keys and values `kv`, each (1, heads, tokens, head width), of tokens at `where`: (slot, position).
+
+        They are of `slots`, rising, of which those in `whole` have all their tokens here. Raises RuntimeError for
+        another slot without stored values.
+        """
+        lacking = sorted(set(slots) - set(whole) - self._known.get(at, set()))
+        if lacking or at not in self._buffers:
+            raise RuntimeError(
+                f"slots {lacking or list(slots)} of the segment have no stored keys and values; compute all their "
+                "tokens before some of them"
+            )
+        buffer, first = self._room(at, slots, self._buffers[at][0]), self._first[at]
+        for kind, x in enumerate(kv):
+            buffer[kind][:, where[0] - first, where[1]] = x[0]
+        self._known[at].update(whole)
 
     def _room(self, at: tuple[str, int], slots: Sequence[int], k: Tensor) -> Tensor:
         """The buffer of `at` with room for `slots`; keys `k` (heads, slots, tokens, head width) give its shape."""
@@ -135,6 +157,39 @@ class View:
             return self.store.read(at, seen)
         before = self.store.read(at, seen[: len(seen) - len(self.slots)])
         return torch.cat([before[0], k], dim=2), torch.cat([before[1], v], dim=2)
+
+
+@dataclass(frozen=True)
+class TokenView:
+    """The tokens of one forward, and the slots whose stored keys and values they attend to.
+
+    It stands in for `View` in a forward of chosen tokens. Slots count from the segment's first.
+    """
+
+    store: KeyValues
+    counts: tuple[tuple[int, int], ...]  # (slot, number of its tokens), rising
+    where: tuple[Tensor, Tensor]  # the slot of every token, and its position there
+    fresh: tuple[int, ...]  # the slots whose tokens are all computed
+    seen: range  # slots that attention covers
+    causal_block: int  # slots per block of block-causal attention; 0 is full attention
+
+    def attend(self, branches: Sequence[str], block: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Self-attention of the tokens in transformer block `block`, q, k, v (1, heads, tokens, head width)."""
+        at = (branches[0], block)
+        for branch in branches:
+            slots = [slot for slot, _ in self.counts]
+            self.store.write_tokens((branch, block), slots, self.fresh, self.where, (k, v))
+        seen = self.store.known(at, self.seen)
+        keys, values = self.store.read(at, seen)
+        if not self.causal_block:
+            return F.scaled_dot_product_attention(q, keys, values)
+        out, begin, per_slot = [], 0, keys.shape[2] // len(seen)
+        for unit, own in groupby(self.counts, key=lambda count: count[0] // self.causal_block):
+            stop = begin + sum(tokens for _, tokens in own)
+            end = sum(slot < (unit + 1) * self.causal_block for slot in seen) * per_slot
+            out.append(F.scaled_dot_product_attention(q[:, :, begin:stop], keys[:, :, :end], values[:, :, :end]))
+            begin = stop
+        return torch.cat(out, dim=2)
 
 
 def runs(slots: Sequence[int]) -> list[tuple[int, tuple[int, int]]]:

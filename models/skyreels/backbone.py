@@ -21,7 +21,8 @@ from engine.to_device import carried, picked, sent
 from engine.visit import WHOLE, Visit
 from models.skyreels.attention import KeyValues, View
 from models.skyreels.batch import batches, joined, together
-from models.skyreels.forward import Condition, Opening, condition, forward, opening
+from models.skyreels.forward import Opening, condition, forward, opening
+from models.skyreels.frames import Condition
 from models.skyreels.hooked_forward import Place, own_forward
 from models.skyreels.overlap import noised_overlap
 from models.skyreels.plan import SkyReelsPlan

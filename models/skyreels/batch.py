@@ -16,7 +16,8 @@ from diffusers import SkyReelsV2Transformer3DModel
 from torch import Tensor
 
 from engine.free_memory import free_bytes
-from models.skyreels.forward import Condition, Opening, forward
+from models.skyreels.forward import Opening, forward
+from models.skyreels.frames import Condition
 from models.skyreels.memory import activation_bytes
 from models.skyreels.settings import SkyReels
 from models.wan.blocks import Text

@@ -5,7 +5,9 @@ from __future__ import annotations
 from models.skyreels.settings import SkyReels
 
 SIGNALS = frozenset({"time_projection", "time_embedding", "latent", "patch_embedding"})
-SITES = frozenset({"blocks", "branches", "cross_attention", "guidance", "nested", "narrow", "partial", "transformer"})
+SITES = frozenset(
+    {"blocks", "branches", "cross_attention", "guidance", "nested", "narrow", "partial", "tokens", "transformer"}
+)
 
 
 def offers(settings: SkyReels) -> frozenset[str]:

@@ -8,7 +8,8 @@ identical. The differences:
 * keys and values of the text are computed once per video, not once per forward; its padding may count as one token;
 * all layers before the first cross-attention are computed once for both guidance branches;
 * block-causal attention runs block by block, without a dense mask (saves 2.4 GiB at full size);
-* a part of the slots can be forwarded alone and attend to stored keys and values of the others (`attention.py`).
+* a part of the slots, or of their tokens, can be forwarded alone and attend to stored keys and values of the others
+  (`attention.py`, `tokens.py`).
 
 Hidden states between blocks are (slots, tokens per slot, width).
 """
@@ -16,7 +17,8 @@ Hidden states between blocks are (slots, tokens per slot, width).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,50 +26,15 @@ from diffusers import SkyReelsV2Transformer3DModel
 from torch import Tensor
 
 from engine.row import Row, Site
-from engine.to_device import picked, sent
+from engine.to_device import sent
 from engine.visit import Visit
-from models.skyreels.attention import View, attention, rotary_table
+from models.skyreels.attention import View, rotary_table
+from models.skyreels.frames import Condition, Frames
+from models.skyreels.tokens import through_tokens
 from models.wan.blocks import Text, finish_block, head, heads, rotate
 from models.wan.branch import modulated, modulation, only, places, through
 
 FPS_ID = {16: 0}  # any other frame rate (usually 24) has id 1
-
-
-@dataclass(frozen=True)
-class Condition:
-    """Per-slot modulation: `time` (slots, width) for the head, `blocks` (slots, 6, width) for the blocks."""
-
-    time: Tensor
-    blocks: Tensor
-
-    def only(self, pick: Sequence[int]) -> Condition:
-        """The modulation of the slots at the positions `pick`."""
-        return Condition(picked(self.time, pick), picked(self.blocks, pick))
-
-
-@dataclass(frozen=True)
-class Frames:
-    """The data of the slots of one forward besides their hidden states."""
-
-    cond: Condition
-    rotary: Tensor  # (slots, tokens, head width / 2)
-    causal_block: int
-    view: View | None
-    batch: int = 1  # number of guidance branches whose slots are concatenated in the hidden states
-    once: list[Tensor] = field(default_factory=list)  # result of the first self-attention, shared by all branches
-
-    def only(self, pick: Sequence[int] | None) -> Frames:
-        """The same for the slots at the positions `pick`; None is all of them."""
-        if pick is None:
-            return self
-        view = self.view.only(pick) if self.view else None
-        return replace(self, cond=self.cond.only(pick), rotary=picked(self.rotary, pick), view=view)
-
-    def attend(self, branches: Sequence[str], block: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Self-attention of all tokens in `block`; `branches` share its keys and values."""
-        if self.view:
-            return self.view.attend(branches, block, q, k, v)
-        return attention(q, k, v, self.causal_block * self.rotary.shape[1])
 
 
 def condition(model: SkyReelsV2Transformer3DModel, timesteps: Tensor, fps: int, dtype: torch.dtype) -> Condition:
@@ -150,6 +117,11 @@ def _through_blocks(blocks: Sequence[Any], begun: Opening, text: Text, visit: Vi
             h = attend_to_video(blocks[i], i, h, table, frames, visit, (branch,))
         return finish_block(blocks[i], i, h, table, text, visit, branch, own)
 
+    def whole(h: Tensor, frames: Frames, span: range, visit: Visit | None) -> Tensor:
+        for j in span:
+            h = run(j, h, frames, visit)
+        return h
+
     h, i = begun.hidden, 0
     while i < len(blocks):
         stop = visit.stop("blocks", i) if visit else None
@@ -160,11 +132,11 @@ def _through_blocks(blocks: Sequence[Any], begun: Opening, text: Text, visit: Vi
         span = range(i, stop)
 
         def compute(h: Tensor, parts: Sequence[Row], span: range = span) -> Tensor:
+            if visit and any(part.tokens for part in parts):
+                return through_tokens(visit.row, parts, h, begun.frames, partial(whole, span=span, visit=None))
             pick = places(visit, parts)
-            frames, h = begun.frames.only(pick), only(h, pick)
-            for j in span:
-                h = run(j, h, frames, visit if pick is None else None)  # no sites inside the forward of a part
-            return h
+            inside = visit if pick is None else None  # no sites inside the forward of a part
+            return whole(only(h, pick), begun.frames.only(pick), span, inside)
 
         h = visit(Site("blocks", span, branch), h, compute)
         i = stop

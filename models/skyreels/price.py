@@ -99,19 +99,28 @@ class Price:
         total, passed, texts = 0.0, False, set[int]()  # the blocks that read the text
         for entry in entries:
             seen = entry.seen if entry.seen[1] else entry.slots
-            runs = [(entry.slots, entry.sites), *((idle, ()) for idle in entry.idle)]
-            for slots, sites in runs[1:] if {"velocity", "guidance"} & set(entry.sites) else runs:
-                cost, read = self._part(slots, seen, causal_block, sites)
+            runs = [(entry.slots, entry.sites, self._share(entry)), *((idle, (), 1.0) for idle in entry.idle)]
+            for slots, sites, share in runs[1:] if {"velocity", "guidance"} & set(entry.sites) else runs:
+                cost, read = self._part(slots, seen, causal_block, sites, share)
                 total, passed, texts = total + cost, True, texts | read
             if entry.kept[1]:
                 cost, read = self._part(entry.kept, (seen[0], entry.kept[1]), causal_block, ())
                 total += cost + self.costs.ends_once + len(read) * self.costs.text_once
         return total + passed * self.costs.ends_once + len(texts) * self.costs.text_once
 
-    def _part(self, slots: Span, seen: Span, causal_block: int, sites: Sequence[str]) -> tuple[float, set[int]]:
-        """FLOPs that `slots` add to a forward that skips `sites` for them, and the blocks whose text keys they use."""
+    def _share(self, entry: Entry) -> float:
+        """The share of the tokens of its slots that a forward computed. They attend to all tokens."""
+        return entry.tokens / self.tokens if entry.tokens else 1.0
+
+    def _part(
+        self, slots: Span, seen: Span, causal_block: int, sites: Sequence[str], share: float = 1.0
+    ) -> tuple[float, set[int]]:
+        """FLOPs that `slots` add to a forward that skips `sites` for them, and the blocks whose text keys they use.
+
+        Blocks compute a `share` of the tokens; the layers before and after the blocks compute all.
+        """
         count, pairs = slots[1] - slots[0], _pairs(slots, seen, causal_block)
-        cost = count * self.costs.ends + self.depth * self.costs.branch("blocks", count, pairs)
+        cost = count * self.costs.ends + share * self.depth * self.costs.branch("blocks", count, pairs)
         read = set(range(self.depth))
         for site in sites:
             kind, _, span = site.partition(" ")
@@ -120,18 +129,23 @@ class Price:
                     f"the FLOPs of a skipped site {site!r} are unknown; want blocks or a branch of a block"
                 )
             start, stop = (int(number) for number in span.split(":"))
-            cost -= (stop - start) * self.costs.branch(kind, count, pairs)
+            cost -= share * (stop - start) * self.costs.branch(kind, count, pairs)
             if kind in ("blocks", "cross_attention"):
                 read -= set(range(start, stop))
         return cost, read
+
+    @cached_property
+    def tokens(self) -> float:
+        """Tokens per slot."""
+        pixels = (self.settings.height // SPATIAL) * (self.settings.width // SPATIAL)
+        return pixels * self.shape.patch_size[0] / self.shape.patch
 
     @cached_property
     def costs(self) -> Costs:
         """2 x inputs x outputs for every vector in a linear layer; of attention, the scores and the weighted values."""
         shape, text = self.shape, self.settings.text_length
         w, out = shape.width, shape.out_channels or shape.in_channels
-        pixels = (self.settings.height // SPATIAL) * (self.settings.width // SPATIAL)
-        tokens = pixels * shape.patch_size[0] / shape.patch
+        tokens = self.tokens
         time = shape.freq_dim * w + w * w + w * 6 * w
         rate = w * w + w * 6 * w if shape.inject_sample_info else 0
         return Costs(

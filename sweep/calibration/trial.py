@@ -173,4 +173,4 @@ class Trial:
 
 
 def _decided(ledger: Sequence[Entry]) -> list[tuple[Any, ...]]:
-    return [(e.iteration, e.slots, e.branch, e.mode, e.sites, e.idle, e.kept) for e in ledger]
+    return [(e.iteration, e.slots, e.branch, e.mode, e.sites, e.idle, e.kept, e.tokens) for e in ledger]
