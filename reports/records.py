@@ -41,10 +41,12 @@ PRINTED = NAMES | {  # printed names that do not fix an order
     "easycache": "EasyCache",
     "first_block_cache": "First-block cache",
     "magcache": "MagCache",
+    "meancache": "MeanCache",
     "motioncache": "MotionCache",
     "pab": "PAB",
     "predit": "PrediT",
     "scope": "SCOPE",
+    "sencache": "SenCache",
     "xcache": "X-Cache",
 }
 MODELS = ("skyreels", "magi1", "far", "skyreels_tiny", "magi1_tiny", "far_tiny", "far_tiny_dsa")

@@ -10,6 +10,7 @@ from conf.menu import in_full
 from engine.method import Method
 
 RATIOS = [1.0, 0.95, 0.97, 0.9, 0.98, 0.93, 0.95, 0.92, 0.97, 0.9, 0.95, 0.9]
+SENSITIVE = {"latent": [1.0] * 8, "time": [1.0] * 8}
 CAUSAL = {"attention": "block_causal"}
 
 
@@ -94,6 +95,7 @@ MENU = {
     "first_block_cache": Line({"threshold": 0}, {"threshold": 0.1}, magi1={"threshold": 1.0}),
     "lossless": Line(None, None, "needs narrow, settled"),
     "magcache": Line({"threshold": 0, "ratios": RATIOS}, {"threshold": 0.3, "ratios": RATIOS}),
+    "meancache": Line({}, {"computed": [[0, 2, 5, 6]], "spans": [[1, 1, 1, 1]]}),
     "motioncache": Line(
         {"threshold": 0, "function": "stock", "prune": False},
         {"threshold": 0.3, "fit": "none", "function": "stock", "warmup": 1, "uniform": 0, "floor": 0.0, "least": 0.1},
@@ -110,6 +112,11 @@ MENU = {
     "scope": Line(
         {"tau_cache": 0, "tau_predict": 0, "selective": "none"},
         {"tau_cache": 0.3, "tau_predict": 0.9, "selective": "none"},
+    ),
+    "sencache": Line(
+        {"threshold": 0, "early": 0, **SENSITIVE},
+        {"threshold": 1.0, "early": 0.5, **SENSITIVE},
+        magi1={"threshold": 9.0, "early": 9.0, **SENSITIVE},
     ),
     "taylorseer": Line({"interval": 1}, {}),
     "teacache": Line({"threshold": 0}, {"threshold": 0.3, "fit": "none", "warmup": 1}),

@@ -117,7 +117,7 @@ def test_a_search_tries_the_same_again_and_no_more_than_its_budget():
 
 # --- the methods' knobs -----------------------------------------------------------------------------------------------
 
-OPEN = {"ratios": [1.0, 0.95, 0.93, 0.92, 0.9]}
+OPEN = {"ratios": [1.0, 0.95, 0.93, 0.92, 0.9], "latent": [1.0], "time": [1.0]}
 CHEAP = {"xcache": -1.0}  # with random weights the chunks are unlike each other: only a negative floor skips
 
 

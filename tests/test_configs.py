@@ -292,6 +292,7 @@ UNSTATED = (
     "easycache",
     "first_block_cache",
     "magcache",
+    "motioncache",
     "pab",
     "predit",
     "taylorseer",

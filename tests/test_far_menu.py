@@ -9,7 +9,7 @@ from engine.ledger import flops, plan
 from engine.method import Original
 from engine.row import Mode
 from tests import far
-from tests.menu import MENU, make
+from tests.menu import MENU, SENSITIVE, make
 
 SETTINGS = {"steps": 8, "guidance": 2.0, "frames": 5, "chunk_partition": [1, 1], "padding": "masked"}  # two chunks
 REFUSED = {  # what the model does itself, or what a library must know
@@ -23,6 +23,7 @@ ON = {  # where the values of the other models skip nothing, or too much, on ran
     "first_block_cache": {"threshold": 9.0},
     "easycache": {"threshold": 9.0, "warmup": 1, "cooldown": 0},
     "predit": {"tolerance": 9.0, "warmup": 2, "cooldown": 0},
+    "sencache": {"threshold": 9.0, "early": 9.0, **SENSITIVE},
 }
 
 
@@ -76,6 +77,7 @@ EAGER = {  # settings that skip as soon as a method can
     "first_block_cache": {"threshold": 1e9, "warmup": 0, "cooldown": 0},
     "flowcache": {"threshold": 1e9, "function": "stock", "warmup": 0},
     "magcache": {"threshold": 9.0, "ratios": [1.0] * 8},
+    "sencache": {"threshold": 1e9, "early": 1e9, **SENSITIVE},
     "predit": {"tolerance": 1e9, "warmup": 0, "cooldown": 0},
     "teacache": {"threshold": 1e9, "fit": "none", "warmup": 1},
 }

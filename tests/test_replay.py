@@ -15,7 +15,7 @@ from tests.menu import MENU, make
 from tests.test_magi1_backbone import _model
 from tests.test_menu_identities import SMALL
 
-FIXED = ("budget", "cfg_cache", "delta_dit", "magcache", "pab", "ramp", "taylorseer", "uniform")
+FIXED = ("budget", "cfg_cache", "delta_dit", "magcache", "meancache", "pab", "ramp", "taylorseer", "uniform")
 
 
 @pytest.fixture(scope="module")

@@ -37,12 +37,9 @@ RELEASES = """## Compared with the releases
 """
 ABSENT = """## Not included, because the known rule is incomplete
 
-* ARCache (CVPR 2026): missing are the depth at which the history tokens are compared, and the residual of a skipped
-  step of the first segment, which its coefficient needs.
-* MeanCache: missing are the rule that chooses the steps to skip, and the pairs of steps whose quotient stands for the
-  Jacobian-vector product in v - J (change of noise level).
-* SenCache: missing are the norms in J_z |change of z| + J_t |change of t|, how its table of sensitivities is measured,
-  and what a skipped step reuses.
+* ARCache (CVPR 2026): no code is public. Missing are the depth at which the history tokens are compared, which two
+  computed steps are the anchors of a skipped one, and whether the first segment skips steps itself. Its coefficient
+  needs the residual of a step that was skipped there.
 """
 HEAD = """# Methods
 
