@@ -335,9 +335,7 @@ def test_the_best_of_the_accelerated_rows_is_bold(results):
 def test_figures_are_drawn_with_labels_and_hold_every_row(results, report):
     names = {path.name for path in (report / "figures").iterdir()}
     kinds = ("speed_quality", "radar", "memory", "timeline", "drift")
-    files = [
-        f"{kind}_skyreels_tiny" for kind in kinds
-    ]  # Figures 6, 9 and 12 would repeat three of them
+    files = [f"{kind}_skyreels_tiny" for kind in kinds]  # Figures 6, 9 and 12 would repeat three of them
     assert names == {f"{file}.{suffix}" for file in files for suffix in ("svg", "png")}
     made = read(results)
     figure = figures.speed_quality(made.numbers, "skyreels_tiny")
