@@ -32,6 +32,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -40,8 +41,9 @@ from baselines.flowcache import pruned
 from baselines.shared.cadence import one_of, own_steps, within
 from baselines.shared.model_settings import by_name
 from baselines.shared.site_memory import Memory
-from baselines.teacache import COEFFICIENTS, polynomial
-from engine.discrepancy import Discrepancy, relative_l1
+from baselines.teacache import COEFFICIENTS
+from engine.discrepancy import relative_l1
+from engine.history import History
 from engine.knob import Knob
 from engine.method import Method, Probe
 from engine.row import Decision, Mode, Row, Site
@@ -105,7 +107,8 @@ class MotionCache(Method):
         return pruned(row) if self.prune else row
 
     def reset(self) -> None:
-        self.moved, self.measured = Discrepancy(eps=TINY), dict[int, tuple[int, float]]()  # by unit: iteration, f(r)
+        self.signal = History(1, None)
+        self.measured: dict[int, tuple[int, Tensor | float]] = {}  # by unit: iteration and f(r)
         self.residual = Memory()
         self.sum: dict[tuple[str, int], Tensor] = {}  # A (slots, tokens), by branch and the unit's first slot
         self.weight: dict[tuple[str, int], Tensor] = {}  # W
@@ -124,15 +127,18 @@ class MotionCache(Method):
         self.sum[key] += change * self.weight.get(key, 1.0)
         return self._due(self.sum[key])
 
-    def _change(self, part: Row, probe: Probe) -> float:
-        """f(r) of the unit, which all guidance branches share; 0 at its first step."""
+    def _change(self, part: Row, probe: Probe) -> Tensor | float:
+        """f(r) of the unit, on the device, which all guidance branches share; 0 at its first step."""
         first = part.slots.start
         if self.measured.get(first, (-1, 0.0))[0] != part.iteration:
             slots, now = list(part.slots), probe(SIGNAL)
-            r = self.moved.pooled(slots, now)
-            self.moved.remember(slots, now, part.settled)
-            fit = self.coefficients if self.fit == "own" else COEFFICIENTS[self.fit]
-            self.measured[first] = part.iteration, 0.0 if r is None else polynomial(fit, r)
+            change: Tensor | float = 0.0
+            if all(self.signal.count(slot) for slot in slots):
+                r = relative_l1(now.flatten()[None], self.signal.last(slots).flatten()[None], TINY)
+                fit = self.coefficients if self.fit == "own" else COEFFICIENTS[self.fit]
+                change = reduce(lambda total, c: total * r + c, fit, torch.zeros_like(r))
+            self.signal.push(slots, [0.0] * len(slots), now, part.settled)
+            self.measured[first] = part.iteration, change
         return self.measured[first][1]
 
     def _due(self, total: Tensor) -> Decision:
@@ -186,7 +192,7 @@ class MotionCache(Method):
 
     def state(self) -> Iterable[Tensor]:
         kept = (*self.sum.values(), *self.weight.values(), *self.frame.values())
-        return (*kept, *self.residual.tensors(), *self.moved.tensors())
+        return (*kept, *self.residual.tensors(), *self.signal.tensors())
 
 
 def weights(y: Tensor, before: Tensor | None, floor: float) -> Tensor:
