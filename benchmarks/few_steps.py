@@ -41,6 +41,7 @@ TIMED = {  # settings whose chunks are timed, with the words of the table
     "DSA (stop=0.15), 8 steps": ["model.steps=8", "method=dsa", "method.stop=0.15"],
 }
 TIMED_PROMPTS = 3
+HIDDEN = ("selective", "order", "computed", "made_for")  # settings that the names of the table leave out
 
 
 def frames(record: Record) -> np.ndarray:
@@ -64,7 +65,7 @@ def passes(trace: Sequence[dict]) -> list[int]:
 def setting(record: Record) -> str:
     """The settings of the method, without the number of steps."""
     changed = {name.rpartition(".")[2]: v for name, v in record.run["changed"].items() if name.startswith("method.")}
-    told = ", ".join(f"{name}={value}" for name, value in sorted(changed.items()) if name not in ("selective", "order"))
+    told = ", ".join(f"{name}={value}" for name, value in sorted(changed.items()) if name not in HIDDEN)
     return " ".join(filter(None, [record.speed, f"({told})" if told else ""]))
 
 

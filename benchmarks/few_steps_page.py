@@ -29,6 +29,7 @@ KINDS = {  # how a method chooses its cost, for the sentences
     "scope": "Caching and predicting whole steps",
     "xcache": "Reusing the previous chunk's blocks",
     "uniform": "A fixed schedule of skipped steps",
+    "budget": "The best fixed schedule that a search found on calibration prompts",
     "dsa_proxy": "Stopping by the change of the clean estimate",
     "dsa": "Stopping by the trained head",
 }

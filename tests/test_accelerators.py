@@ -102,6 +102,7 @@ def case(request):
     return request.param
 
 
+@pytest.mark.slow
 def test_a_setting_that_never_skips_is_the_original_bit_for_bit(model, original, case):
     case.never.check(model)
     ledger = []

@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from conf.menu import in_full
 from conf.schema import CONF, ConfigError, Prompts, Run, device_of, explain, nearest, options, parse, read_prompts
 from engine.method import Method
+from tests.marks import some
 
 SWEEPING = "hydra.mode=MULTIRUN"
 POINTS = sorted(str(path.relative_to(CONF / "point")) for path in (CONF / "point").rglob("*.yaml"))
@@ -101,7 +102,7 @@ def test_every_experiment_composes(experiment):
             assert choice.strip() in options(group), choice
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", some({p: p for p in POINTS}, lambda point: point.endswith("_fast.yaml")))
 def test_every_operating_point_composes_and_says_where_it_comes_from(point):
     model, name = point.removesuffix(".yaml").split("/")
     method, speed = split(name)
@@ -251,7 +252,9 @@ def test_scope_has_the_papers_own_point_on_every_model(model):
     assert run.point.estimated and "does not give" in run.point.why  # its thresholds
 
 
-@pytest.mark.parametrize("point", [point for point in POINTS if "_tiny/" in point])
+@pytest.mark.parametrize(
+    "point", some({p: p for p in POINTS if "_tiny/" in p}, lambda point: point.endswith("_fast.yaml"))
+)
 def test_a_tuned_point_names_what_differs_from_the_same_point_of_the_full_size_model(point):
     model, name = point.removesuffix(".yaml").split("/")
     method, speed = split(name)
@@ -302,9 +305,7 @@ UNSTATED = (
 SIZES = [name for name in options("model") if name.removesuffix("_tiny") not in ("skyreels", "magi1", "far")]
 
 
-@pytest.mark.parametrize(
-    "model", [pytest.param(m, marks=pytest.mark.slow) if m in SIZES else m for m in options("model")]
-)
+@pytest.mark.parametrize("model", some({name: name for name in options("model")}, lambda name: name not in SIZES))
 def test_default_numbers_that_no_source_states_for_a_model_are_marked_on_every_model(model):
     assert set(UNSTATED) <= set(options("unstated"))
     for method in UNSTATED:

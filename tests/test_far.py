@@ -31,7 +31,9 @@ from tests.tiny import save_checkpoint
     [
         {"steps": 1},
         {"steps": 4, "guidance": 3.0, "use_mean_velocity": False},
-        {"steps": 50, "frames": 5, "chunk_partition": [1, 1], "shift": 1.0},  # two chunks
+        pytest.param(  # two chunks
+            {"steps": 50, "frames": 5, "chunk_partition": [1, 1], "shift": 1.0}, marks=pytest.mark.slow
+        ),
         {"steps": 2, "architecture": far.ARCHITECTURE | {"full_chunk_limit": 2, "deltatime_type": "t-r"}},
     ],
     ids=["1 step", "4 steps, guidance", "50 steps", "a model that keeps one chunk in full"],

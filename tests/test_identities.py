@@ -45,7 +45,7 @@ ON = {  # settings that skip, in every way there is
 }
 
 
-@pytest.fixture(scope="module", params=["full", "block_causal"])
+@pytest.fixture(scope="module", params=[pytest.param("full", marks=pytest.mark.slow), "block_causal"])
 def model(request):
     return build(frames=LONG, attention=request.param, steps=8)
 

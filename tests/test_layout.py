@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from itertools import permutations
 from pathlib import Path
 
@@ -29,13 +30,22 @@ def files(name):
     return sorted((ROOT / name).rglob("*.py")) if (ROOT / name).is_dir() else [ROOT / f"{name}.py"]
 
 
+@cache
+def nodes(file):
+    """Every node of the file's syntax tree."""
+    return tuple(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+
+
+@cache
 def imports(file):
     """(module, whether it is bound to a bare name) of every import in the file, nested ones too."""
-    for node in ast.walk(ast.parse(file.read_text())):
+    found = []
+    for node in nodes(file):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, "." not in alias.name and not alias.asname) for alias in node.names)
+            found.extend((alias.name, "." not in alias.name and not alias.asname) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module, False
+            found.append((node.module, False))
+    return found
 
 
 UPWARD_BY_TEXT = {("store/__main__.py", "sweep.recount")}  # may only shrink
@@ -43,7 +53,7 @@ UPWARD_BY_TEXT = {("store/__main__.py", "sweep.recount")}  # may only shrink
 
 def named_in_text(file):
     """Our modules whose exact names are texts in the file, as in import_module("...") or in a table of modules."""
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in nodes(file):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"\w+(\.\w+)+", node.value):
             path = ROOT / Path(*node.value.split("."))
             if node.value.split(".")[0] in OURS and (path.with_suffix(".py").is_file() or path.is_dir()):
@@ -66,7 +76,7 @@ def test_no_modules_import_each_other_in_a_circle():
     modules = {".".join(file.relative_to(ROOT).with_suffix("").parts): file for name in OURS for file in files(name)}
     graph = {}
     for module, file in modules.items():
-        tree = ast.walk(ast.parse(file.read_text()))
+        tree = nodes(file)
         named = set()
         for node in (node for node in tree if isinstance(node, ast.ImportFrom)):
             package = module.split(".")[: -node.level] if node.level else []
@@ -115,7 +125,7 @@ def test_no_file_is_too_long_and_none_is_called_utils(name):
 @pytest.mark.parametrize("name", sorted(OURS - {"tests"}))
 def test_no_function_is_longer_than_forty_lines(name):
     for file in files(name):
-        for node in ast.walk(ast.parse(file.read_text())):
+        for node in nodes(file):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 length = node.end_lineno - node.lineno + 1
                 assert length <= 40, f"{file.relative_to(ROOT)}: {node.name} has {length} lines"
@@ -125,13 +135,12 @@ def test_no_function_is_longer_than_forty_lines(name):
 def test_nothing_is_loaded_that_could_run_code(name):
     """Weights are read from safetensors or with weights_only. An unpickler must list the classes that it accepts."""
     for file in files(name):
-        tree = ast.parse(file.read_text())
-        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        for call in (node for node in nodes(file) if isinstance(node, ast.Call)):
             what, given = ast.unparse(call.func), {k.arg: ast.unparse(k.value) for k in call.keywords}
             assert what not in ("pickle.load", "pickle.loads", "pickle.Unpickler", "joblib.load"), file
             assert what != "torch.load" or given.get("weights_only") == "True", file
             assert given.get("allow_pickle", "False") == "False", file
-        for node in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
+        for node in (node for node in nodes(file) if isinstance(node, ast.ClassDef)):
             if "pickle.Unpickler" in map(ast.unparse, node.bases):
                 assert "find_class" in {part.name for part in node.body if isinstance(part, ast.FunctionDef)}, file
 
@@ -159,7 +168,7 @@ def test_every_test_asserts_something():
     """A test has an assertion in its own body: assert, raises, or a function of a testing module."""
     silent = []
     for file in sorted((ROOT / "tests").glob("test_*.py")):
-        for test in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for test in nodes(file):
             if isinstance(test, ast.FunctionDef) and test.name.startswith("test_"):
                 calls = [ast.unparse(node.func) for node in ast.walk(test) if isinstance(node, ast.Call)]
                 checks = any("testing." in call or call.endswith(("raises", "warns")) for call in calls)

@@ -62,7 +62,14 @@ def near(a, b):
     return int((a.int() - b.int()).abs().max()) <= 1 and float((a != b).float().mean()) < 1e-3
 
 
-@pytest.mark.parametrize(("name", "method"), [(name, one) for name, methods in SAMPLE.items() for one in methods])
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        pytest.param(name, one, marks=[pytest.mark.slow] if one in ("bwcache", "composite", "xcache") else [])
+        for name, methods in SAMPLE.items()
+        for one in methods
+    ],
+)
 def test_a_small_model_gives_the_cpus_numbers_and_waits_only_for_decisions(name, method):
     line = MENU[method]
     on, changes = dict(line.on) | ((line.magi1 or {}) if name == "magi1" else {}), {}

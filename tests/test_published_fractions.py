@@ -35,7 +35,7 @@ def narrow():
 
 
 SLOW = pytest.param("taylorseer", "slow", marks=pytest.mark.slow)
-ROWS = [("delta_dit", "fast"), SLOW, ("taylorseer", "fast")]
+ROWS = [pytest.param("delta_dit", "fast", marks=pytest.mark.slow), SLOW, ("taylorseer", "fast")]
 
 
 @pytest.mark.parametrize("method, speed", ROWS)

@@ -113,7 +113,9 @@ def test_a_method_that_looks_at_times_alone_is_replayed_as_it_runs(trained, sett
     "setting",
     [
         "speed=slow model.frames=37",
-        "speed=fast model.frames=57 model.base_frames=37 model.overlap=17 model.steps=16",  # two segments
+        pytest.param(  # two segments
+            "speed=fast model.frames=57 model.base_frames=37 model.overlap=17 model.steps=16", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_flowcaches_points_cost_in_real_videos_what_the_plan_says(setting, monkeypatch, tmp_path):

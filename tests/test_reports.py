@@ -258,8 +258,8 @@ def test_vbench_totals_come_from_the_file_of_the_cell(tmp_path):
     "cells, prompts, says",
     [
         (SCOPE, PROMPTS, "No Original in this folder"),
-        (ORIGINAL | SCOPE, PROMPTS[:1], "intervals: one prompt only"),
-        (ORIGINAL, PROMPTS, "3 videos"),
+        pytest.param(ORIGINAL | SCOPE, PROMPTS[:1], "intervals: one prompt only", marks=pytest.mark.slow),
+        pytest.param(ORIGINAL, PROMPTS, "3 videos", marks=pytest.mark.slow),
     ],
 )
 def test_a_poor_folder_is_reported_with_what_it_lacks(tmp_path, capsys, cells, prompts, says):

@@ -14,6 +14,7 @@ from models.skyreels.forward import condition, forward
 from models.skyreels.overlap import noised_overlap
 from models.skyreels.signals import Signals
 from models.wan.blocks import read_text
+from tests.marks import some
 from tests.tiny import LONG, SHORT, THREE, build, stock, video
 
 CASES = {
@@ -29,7 +30,9 @@ CASES = {
 
 
 @pytest.mark.parametrize("attention", ["full", "block_causal"])
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.parametrize(
+    "case", some(CASES, lambda name: name not in ("sync short", "async long", "lag longer than the steps"))
+)
 def test_original_equals_the_stock_pipeline(case, attention):
     model = build(**case, attention=attention, addnoise=0)
     torch.testing.assert_close(video(model, Original(), seed=3), stock(model, seed=3), atol=1e-5, rtol=0)
