@@ -203,10 +203,11 @@ def _verdict(method: str, known: list[tuple[Setting, Gain]]) -> str:
     worse = sum(over.high < 0 for _, over in known)
     best = max(known, key=lambda pair: pair[1].value)
     least = min(known, key=lambda pair: pair[1].value)
+    every = f"all {count} settings" if count > 1 else "its one setting"
     if better == count:
-        said = f"{kind} is better than fixed steps of the same FLOPs in all {count} settings."
+        said = f"{kind} is better than fixed steps of the same FLOPs in {every}."
     elif worse == count:
-        said = f"{kind} is worse than fixed steps of the same FLOPs in all {count} settings."
+        said = f"{kind} is worse than fixed steps of the same FLOPs in {every}."
     else:
         said = (
             f"{kind} is better than fixed steps of the same FLOPs in {better} of {count} settings and worse in {worse}."
