@@ -14,6 +14,7 @@ from typing import Any
 import av
 import numpy as np
 
+from eval import kept_frames
 from eval.lossless import lossless
 from eval.upright import matrix_of, upright
 
@@ -59,7 +60,13 @@ def read(path: str | Path, batch: int = 8) -> Iterator[np.ndarray]:
     Raises VideoError if the file is not a video, has fewer frames than it declares, or has grey pixels or an alpha
     channel. Damaged frames raise VideoError after the last frame; the message lists their numbers.
     """
-    path, pending, count = Path(path), [], _Read()
+    key = kept_frames.version(Path(path))
+    known = kept_frames.batches(key, batch)
+    yield from kept_frames.keeping(key, _decoding(Path(path), batch)) if known is None else known
+
+
+def _decoding(path: Path, batch: int) -> Iterator[np.ndarray]:
+    pending, count = [], _Read()
     with _opened(path) as (container, stream):
         _checked_pixels(path, stream)
         packets, declared = _declared(container, stream)

@@ -142,7 +142,7 @@ NEVER = [
 ]
 
 
-@pytest.mark.parametrize("model, method", _pairs(NEVER, briefly=(3, 6)), indirect=["model"])
+@pytest.mark.parametrize("model, method", list(_pairs(NEVER, briefly=(3, 6))), indirect=["model"])
 def test_methods_that_never_skip_are_the_original_bit_for_bit(model, original, method):
     method.check(model)
     assert torch.equal(_video(model, method), original)
@@ -159,7 +159,7 @@ SKIPPING = [
 ]
 
 
-@pytest.mark.parametrize("model, method", _pairs(SKIPPING, briefly=(2, 4)), indirect=["model"])
+@pytest.mark.parametrize("model, method", list(_pairs(SKIPPING, briefly=(2, 4))), indirect=["model"])
 def test_methods_that_skip_leave_nothing_for_the_next_video(model, original, method):
     ledger = []
     first = _video(model, method, ledger=ledger)
