@@ -146,6 +146,9 @@ def the_page_in_a_browser(hour: Hour) -> str:
     with tempfile.TemporaryDirectory() as profile:
         browser = Browser(Path(profile))
         try:
+            browser.send(
+                "Emulation.setDeviceMetricsOverride", width=1440, height=900, deviceScaleFactor=1, mobile=False
+            )
             browser.open(hour.results / "report" / "index.html")
             playing = "[...document.querySelectorAll('video')].filter((v) => v.readyState >= 2).length"
             ready = browser.until(playing, seconds=120)
