@@ -16,9 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from rich.progress import track
 
-from benchmarks.common import composed, prompts_of, video
+from benchmarks.common import composed, prompts_of, video, watched
 from conf.schema import CONF
 from engine.method import Original
 from eval import validity
@@ -35,7 +34,7 @@ def measure(arguments: Sequence[str], count: int) -> dict:
     prompts = prompts_of(run, count)
     texts = model.texts(prompts)
     answers, invalid = [], []
-    for seed, prompt in enumerate(track(prompts, f"{model.name}")):
+    for seed, prompt in enumerate(watched(prompts, f"{model.name}")):
         frames, _ = video(model, Original(), model.conditioning(prompt, texts), seed)
         answer = adherence(frames, prompt)
         if answer is None:

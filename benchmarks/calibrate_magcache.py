@@ -18,19 +18,17 @@ import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch import Tensor
 
 from baselines.shared.site_memory import Memory
-from benchmarks.common import calibrating, prompts_of
+from benchmarks.abab import split
+from benchmarks.common import calibrating, calibration_texts, watched
 from engine.loop import generate
-from engine.method import Method, Original
-from engine.row import Decision, Mode, Row, Site
-from engine.visit import Visit
+from engine.method import Method
+from engine.row import Row, Site
 from terminal import tolerate
 
 
@@ -70,32 +68,14 @@ class Weigh(Method):
         return [float(np.mean(v)) for v in values], [float(np.std(v)) for v in values]
 
 
-def refuse_untrained(model: Any, text: Any) -> None:
-    """Raise ValueError if the model's first velocity is zero everywhere, as with untrained weights."""
-    row = model.schedule()[0]
-    with torch.inference_mode():
-        latents = model.open(model.start(text, 0), row)
-        visit = Visit(Original(), row, model.depth, {"": [(row, Decision(Mode.RECOMPUTE))]})
-        velocity = model.velocity(latents, row, visit)
-    if not bool(velocity.abs().max() > 0):
-        raise ValueError(
-            f"the velocity of {model.name} is zero, so its weights are untrained and the table would be useless; "
-            "train the model or fetch its weights first"
-        )
-
-
 def main(arguments: Sequence[str]) -> None:
-    own = dict(a.split("=", 1) for a in arguments if a.split("=")[0] == "count")
-    run, model, _ = calibrating([a for a in arguments if a.split("=")[0] not in own])
-    weigh = Weigh()
-    model.load()
-    prompts = prompts_of(run, int(own.get("count", 8)))
-    texts = model.texts(prompts)
-    refuse_untrained(model, model.conditioning(prompts[0], texts))
-    for number, prompt in enumerate(track(prompts, "weighing")):
+    own, rest = split(arguments, {"count": "8"})
+    run, model, _ = calibrating(rest)
+    texts, weigh = calibration_texts(model, run, int(own["count"])), Weigh()
+    for number, text in enumerate(watched(texts, "weighing")):
         with torch.inference_mode():
-            generate(model, weigh, model.conditioning(prompt, texts), 10_000 + number, [])
-    found = {"model": model.name, "prompts": len(prompts), "steps": model.schedule()[0].steps}
+            generate(model, weigh, text, 10_000 + number, [])
+    found = {"model": model.name, "prompts": len(texts), "steps": model.schedule()[0].steps}
     for branch in [b for b in model.branches if b in ("cond", "uncond")]:
         means, spread = weigh.table(branch, model.schedule()[0].steps)
         name = "ratios" if branch == "cond" else "ratios_uncond"

@@ -23,14 +23,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch import Tensor
 
-from benchmarks.calibrate_magcache import refuse_untrained
-from benchmarks.common import calibrating, prompts_of
-from engine.method import Original
-from engine.row import Decision, Mode, Row
-from engine.visit import Visit
+from benchmarks.abab import split
+from benchmarks.common import calibrating, calibration_texts, velocity, watched
+from engine.row import Row
 from terminal import tolerate
 
 
@@ -76,33 +73,21 @@ class Sensitivities:
         return latent, [*time, time[-1] if time else 0.0]
 
 
-def velocity(model: Any, latents: Tensor, row: Row) -> Tensor:
-    """The unaccelerated velocity of `row`, (slots, C, H, W)."""
-    found: Tensor = model.velocity(
-        latents, row, Visit(Original(), row, model.depth, {"": [(row, Decision(Mode.RECOMPUTE))]})
-    )
-    return found
-
-
 def norm(x: Tensor) -> float:
     """The root mean square."""
     return float(x.float().square().mean().sqrt())
 
 
 def main(arguments: Sequence[str]) -> None:
-    own = dict(a.split("=", 1) for a in arguments if a.split("=")[0] == "count")
-    run, model, _ = calibrating([a for a in arguments if a.split("=")[0] not in own])
-    found = Sensitivities()
-    model.load()
-    prompts = prompts_of(run, int(own.get("count", 4)))
-    texts = model.texts(prompts)
-    refuse_untrained(model, model.conditioning(prompts[0], texts))
-    for number, prompt in enumerate(track(prompts, "measuring")):
-        found.measure(model, model.conditioning(prompt, texts), 10_000 + number)
+    own, rest = split(arguments, {"count": "4"})
+    run, model, _ = calibrating(rest)
+    texts, found = calibration_texts(model, run, int(own["count"])), Sensitivities()
+    for number, text in enumerate(watched(texts, "measuring")):
+        found.measure(model, text, 10_000 + number)
     steps = model.schedule()[0].steps
     latent, time = ([float(f"{value:.4g}") for value in table] for table in found.tables(steps))
     print(f"latent: {min(latent)} to {max(latent)}, time: {min(time)} to {max(time)}")
-    print(json.dumps({"model": model.name, "prompts": len(prompts), "steps": steps, "latent": latent, "time": time}))
+    print(json.dumps({"model": model.name, "prompts": len(texts), "steps": steps, "latent": latent, "time": time}))
 
 
 if __name__ == "__main__":

@@ -24,12 +24,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import track
 from scipy.stats import spearmanr
 from torch import Tensor
 
 from baselines.dsa import DSA
-from benchmarks.common import composed, prompts_of
+from benchmarks.common import composed, prompts_of, watched
 from conf.schema import CONF
 from engine.backbone import Backbone
 from engine.confidence_head import LOWEST
@@ -121,7 +120,7 @@ def main(arguments: Sequence[str]) -> None:
     model.load()
     prompts = prompts_of(run, int(own["count"]))
     texts, found = model.texts(prompts), []
-    for seed, prompt in enumerate(track(prompts, "watching")):
+    for seed, prompt in enumerate(watched(prompts, "watching")):
         found.append(watch(model, method, model.conditioning(prompt, texts), seed))
     steps = model.settings.steps
     row = {"steps": steps, "videos": len(prompts), **told(np.concatenate(found))}

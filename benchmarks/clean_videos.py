@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.progress import track
 
-from benchmarks.common import composed, prompts_of, video
+from benchmarks.common import composed, prompts_of, video, watched
 from engine.method import Original
 from eval import divergence, validity
 from eval.beside import Beside
@@ -64,7 +63,7 @@ def measure(model: Any, prompts: Sequence[str], count: int, path: Path) -> list[
     if len(found) < count:
         model.load()
         texts = model.texts(prompts)
-    for number in track(range(len(found), count), model.name):
+    for number in watched(range(len(found), count), model.name):
         prompt, seed = prompts[number % len(prompts)], number // len(prompts)
         begin = time.perf_counter()
         frames, _ = video(model, Original(), model.conditioning(prompt, texts), seed)

@@ -27,13 +27,12 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from scipy.stats import bootstrap
 
 from baselines.teacache import TeaCache
 from baselines.uniform import Uniform
-from benchmarks.common import calibrating, composed, prompts_of, video
+from benchmarks.common import calibrating, composed, prompts_of, video, watched
 from engine.ledger import forwards
 from engine.method import Method, Original
 from eval.metrics import mse, psnr
@@ -157,7 +156,7 @@ def main(arguments: Sequence[str]) -> None:
     contest = Contest(model, [model.conditioning(prompt, texts) for prompt in tuning])
     fields = {float(i): rivals(contest, scope, tea, float(i)) for i in own["intervals"].split(",")}
     scores: dict[tuple[float, str], list[float]] = {}
-    for number, prompt in enumerate(track(prompts, "generating")):
+    for number, prompt in enumerate(watched(prompts, "generating")):
         text, seed = model.conditioning(prompt, texts), int(own["seed"]) + number
         original, _ = video(model, Original(), text, seed)
         for interval, contenders in fields.items():

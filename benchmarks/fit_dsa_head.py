@@ -20,12 +20,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from rich.progress import track
 from torch import Tensor
 
 from baselines.dsa_proxy import DSAProxy
 from baselines.shared.confidence_head import ProxyHead, features
-from benchmarks.common import composed, prompts_of
+from benchmarks.common import composed, prompts_of, watched
 from engine.confidence_head import LOWEST, save_head
 from engine.discrepancy import relative_l1
 from engine.loop import generate
@@ -117,7 +116,7 @@ def main(arguments: Sequence[str]) -> None:
     if len(prompts) < 2:
         raise SystemExit(f"want at least 2 prompts, one of them held out; got {len(prompts)}")
     texts, found = model.texts(prompts), []
-    for number, prompt in enumerate(track(prompts, "watching")):
+    for number, prompt in enumerate(watched(prompts, "watching")):
         watch = Watch()
         generate(model, watch, model.conditioning(prompt, texts), 10_000 + number, [])
         features, targets = watch.samples()

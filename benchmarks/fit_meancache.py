@@ -23,11 +23,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from rich.progress import track
 from torch import Tensor
 
-from benchmarks.calibrate_magcache import refuse_untrained
-from benchmarks.common import calibrating, prompts_of
+from benchmarks.abab import split
+from benchmarks.common import calibrating, calibration_texts, watched
 from engine.loop import generate
 from engine.method import Method
 from engine.row import VELOCITY, Row, Site
@@ -90,28 +89,25 @@ def shortest(found: Costs, steps: int, budget: int, gamma: float) -> tuple[list[
 
 
 def main(arguments: Sequence[str]) -> None:
-    names = ("count", "budget", "gamma")
-    own = dict(a.split("=", 1) for a in arguments if a.split("=")[0] in names)
-    run, model, _ = calibrating([a for a in arguments if a.split("=")[0] not in names])
-    steps, budget = model.schedule()[0].steps, int(own.get("budget", 20))
+    own, rest = split(arguments, {"count": "2", "budget": "20", "gamma": "2"})
+    run, model, _ = calibrating(rest)
+    steps, budget = model.schedule()[0].steps, int(own["budget"])
     if not 1 <= budget <= steps:
         raise ValueError(f"budget wants 1 to {steps} computed steps, as many as {model.name} has; got {budget}")
-    model.load()
-    prompts = prompts_of(run, int(own.get("count", 2)))
-    texts = model.texts(prompts)
-    refuse_untrained(model, model.conditioning(prompts[0], texts))
+    texts = calibration_texts(model, run, int(own["count"]))
     runs: list[Any] = []
-    for number, prompt in enumerate(track(prompts, "watching")):
+    for number, text in enumerate(watched(texts, "watching")):
         watch = Watch()
-        generate(model, watch, model.conditioning(prompt, texts), 10_000 + number, [])
+        generate(model, watch, text, 10_000 + number, [])
         runs += [one for one in watch.seen.values() if len(one) == steps]
-    computed, spans = shortest(costs(runs), steps, budget, float(own.get("gamma", 2)))
+    computed, spans = shortest(costs(runs), steps, budget, float(own["gamma"]))
     made_for = ", ".join(f"{name}: {getattr(model.settings, name)}" for name in MADE_FOR)
     print("# @package _global_")
     print(f"# python -m benchmarks.fit_meancache {' '.join(arguments)}")
     print(f"method: {{computed: [{computed}], spans: [{spans}], made_for: {{{made_for}}}}}")
     print("point:\n  estimated: false")
-    print(f"  why: {len(computed)} computed steps of {steps}, found on {len(prompts)} calibration prompts")
+    many = "prompt" if len(texts) == 1 else "prompts"
+    print(f"  why: {len(computed)} computed steps of {steps}, found on {len(texts)} calibration {many}")
 
 
 if __name__ == "__main__":

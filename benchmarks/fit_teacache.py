@@ -20,10 +20,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch import Tensor
 
-from benchmarks.common import calibrating, prompts_of
+from benchmarks.abab import split
+from benchmarks.common import calibrating, calibration_texts, watched
 from engine.discrepancy import Discrepancy
 from engine.loop import generate
 from engine.method import Method, Probe
@@ -83,20 +83,17 @@ def fit(pairs: Sequence[tuple[float, float]]) -> dict:
 
 
 def main(arguments: Sequence[str]) -> None:
-    own = dict(a.split("=", 1) for a in arguments if a.split("=")[0] in ("count", "signal"))
-    rest = [a for a in arguments if a.split("=")[0] not in own]
+    own, rest = split(arguments, {"count": "24", "signal": "time_projection"})
     run, model, _ = calibrating(rest)
-    watch = Watch(own.get("signal", "time_projection"))
+    watch = Watch(own["signal"])
     watch.check(model)
-    model.load()
-    prompts = prompts_of(run, int(own.get("count", 24)))
-    texts = model.texts(prompts)
-    for number, prompt in enumerate(track(prompts, "watching")):
+    texts = calibration_texts(model, run, int(own["count"]))
+    for number, text in enumerate(watched(texts, "watching")):
         with torch.inference_mode():
-            generate(model, watch, model.conditioning(prompt, texts), 10_000 + number, [])
+            generate(model, watch, text, 10_000 + number, [])
     found = fit(watch.pairs)
     print("coefficients:", found["coefficients"])
-    print(json.dumps({"model": model.name, "signal": watch.signal, "prompts": len(prompts), **found}))
+    print(json.dumps({"model": model.name, "signal": watch.signal, "prompts": len(texts), **found}))
 
 
 if __name__ == "__main__":

@@ -60,7 +60,8 @@ def save(picture: Image.Image, name: str, width: int = WIDTH) -> None:
 def main(results: str, model: str = "skyreels_tiny") -> None:
     report = Path(results).resolve() / "report"
     save(page(report / "index.html"), "page")
-    for name, figure in (("radar", "fig12"), ("timeline", f"timeline_{model}"), ("pareto", f"speed_quality_{model}")):
+    for name, figure in (("radar", "radar"), ("timeline", "timeline"), ("pareto", "speed_quality")):
+        figure = f"{figure}_{model}"
         save(Image.open(report / "figures" / f"{figure}.png"), name)
 
 

@@ -157,8 +157,10 @@ def _holds_by_curves(quality: Mapping[str, Any], text: bytes) -> bool:
     """Whether the seal is right by the text of the curves in the file; False if it may be right or not.
 
     Writing the numbers of the curves again takes most of the time of a seal. Equal text has equal content, since no
-    name is there twice (`scores`).
+    name is there twice (`scores`) and none has a space.
     """
+    if any(" " in name or "\n" in name for name in quality.get(CURVES) or ()):
+        return False
     body = text.partition(f'"{CURVES}":'.encode())[2].partition(b"}")[0]
     compact = body.translate(None, b" \n").decode(errors="replace")
     lists = sorted(f"{one.rstrip(']')}]" for one in compact.removeprefix("{").split("],"))

@@ -221,6 +221,15 @@ def test_a_changed_curve_is_left_out_and_its_spacing_and_order_do_not_matter(tmp
     assert not read(tmp_path / "bundle.jsonl.gz").damaged
 
 
+def test_a_space_put_into_the_name_of_a_curve_breaks_the_seal(tmp_path):
+    make_store(tmp_path / "results", videos=False, cells=FEW, prompts=["a fox"])
+    for record in Store(tmp_path / "results").records():
+        path = record.path / "quality.json"
+        path.write_text(path.read_text().replace('"lpips": [', '"lp ips": ['))
+    count, left = export(Store(tmp_path / "results"), tmp_path / "bundle.jsonl.gz")
+    assert count == 0 and all("quality.json was changed after it was sealed" in why for why in left.values()) and left
+
+
 def test_scores_that_hold_other_curves_beside_the_sealed_ones_are_left_out(tmp_path):
     make_store(tmp_path / "results", videos=False, cells=FEW, prompts=["a fox"])
     for number, record in enumerate(list(Store(tmp_path / "results").records())):

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from baselines.magcache import MagCache
-from benchmarks.calibrate_magcache import Weigh, refuse_untrained
+from benchmarks.calibrate_magcache import Weigh
+from benchmarks.common import refuse_untrained
 from engine.method import Original
 from engine.row import Mode, Site
 from tests.by_hand import row_at
