@@ -14,9 +14,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from reports import frontier, read, style
+import numpy as np
+import pandas as pd
+
+from reports import read, style
 from reports.formats import pipes
-from reports.frontier import LEVELS, Curve, Reading, front, ratio, table
+from reports.frontier import LEVELS, Curve, Panel, Reading, at, front, left_out, panels, ratio, table
 from reports.frontier_figure import figure
 from reports.line import Line, shown
 from reports.metric import BY_NAME
@@ -32,16 +35,21 @@ COMPARED = (45.0, 40.0, 36.0)  # dB, of the comparisons
 WANTED = 16  # prompts
 OWN = "ramp"  # the method that the first question is about
 QUESTIONS = {  # what is asked: the beginning of the names of the curves that answer it, and what they are compared with
-    "Our own method, ramp, against all others": ((OWN,), ()),
     "SCOPE against the Original with fewer steps": (("SCOPE",), ("Original, fewer steps",)),
     "SCOPE against a fixed schedule: every k-th step": (("SCOPE",), ("Uniform",)),
-    "What adaptivity adds to a fixed schedule: SCOPE against ramp": (("SCOPE",), (OWN,)),
+    "SCOPE against the searched schedule": (("SCOPE",), ("Budget",)),
+    "Our own rule against the searched schedule": ((OWN,), ("Budget",)),
     "Prediction against reuse: TaylorSeer against TeaCache": (("TaylorSeer",), ("TeaCache",)),
     "SCOPE against prediction without a signal: TaylorSeer": (("SCOPE",), ("TaylorSeer",)),
 }
 LEGEND = (
     "Each method over its main setting, interpolated to the PSNR of the column. Brackets: 95 % bootstrap interval over "
     "prompts. <, >: every setting of the method is below, or above, this PSNR, at this speedup."
+)
+RATIOS = (
+    "The FLOPs speedup of the first method divided by that of the method of the line, at equal PSNR; brackets: paired "
+    "95 % bootstrap interval over prompts. n. s.: the interval includes 1. <, >: bounds, since one of the two does not "
+    "reach this PSNR. –: neither bounds the ratio."
 )
 CAUTION = """
 * **No order of methods at full size.** The small models have 2 million parameters, 64 × 64 pixels and scenes of one
@@ -65,25 +73,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report = read(BUNDLE)
     PAGE.write_text(page(report), encoding="utf-8")
     README.write_text(inserted(README.read_text(encoding="utf-8"), report), encoding="utf-8")
-    for model in report.study.models:
-        drawn = figure(frontier.curves(report, model))
+    for panel in panels(report):
+        drawn = figure(panel.curves, panel.name)
         if drawn is not None:
-            style.save(drawn, PAGE.parent, f"frontier_{model}")
-            (PAGE.parent / f"frontier_{model}.svg").unlink()
+            style.save(drawn, PAGE.parent, picture(panel))
+            (PAGE.parent / f"{picture(panel)}.svg").unlink()
     return 0
+
+
+def picture(panel: Panel) -> str:
+    return f"{panel.kind}_{panel.model}"
 
 
 def page(report: Report) -> str:
     """docs/results.md."""
     parts = ["# Results on the small models", _head(report)]
-    for model, lines in report.by_model():
-        chosen, found = ordered(lines), frontier.curves(report, model)
-        parts += [f"## {model}", _setting(report, chosen)]
-        if found:
-            parts += ["### FLOPs speedup at equal PSNR", pipes(table(found)), LEGEND]
-            parts += [f"![PSNR against FLOPs speedup of every method](frontier_{model}.png)"]
-            parts += ["### Pareto front", _front(found), "### What surprised", _answers(found)]
-        parts += ["### All settings", _table(chosen)]
+    for panel in panels(report):
+        found, lines = panel.curves, ordered(panel.lines)
+        parts += [f"## {panel.name}", _setting(report, lines)]
+        parts += ["### FLOPs speedup at equal PSNR", pipes(table(found)), LEGEND, *left_out(panel)]
+        parts += [f"![PSNR against FLOPs speedup of every method]({picture(panel)}.png)"]
+        parts += ["### Pareto front", _front(found)]
+        parts += [f"### Our own method, {OWN}, over every other", pipes(own_over_others(found)), RATIOS]
+        parts += ["### What surprised", _answers(found)]
+        parts += ["### All settings", _table(lines)]
     return "\n\n".join([*parts, "## What does not follow from small models", CAUTION])
 
 
@@ -91,12 +104,10 @@ def inserted(text: str, report: Report) -> str:
     """README.md with the tables between its two marks."""
     before, _, rest = text.partition(BEGIN)
     parts = []
-    for model, lines in report.by_model():
-        if found := frontier.curves(report, model):
-            short = table(found).drop(columns=["settings", f"{LEVELS[-1]:g} dB"])
-            parts.append(
-                f"**{model}**, {_setting(report, ordered(lines))} FLOPs speedup at equal PSNR:\n\n{pipes(short)}"
-            )
+    for panel in panels(report):
+        short = table(panel.curves).drop(columns=["settings", f"{LEVELS[-1]:g} dB"])
+        said = f"{_setting(report, ordered(panel.lines))} FLOPs speedup at equal PSNR:"
+        parts.append(f"**{panel.model}**, {said}\n\n{pipes(short)}")
     return f"{before}{BEGIN}\n" + "\n\n".join(parts) + f"\n{END}{rest.partition(END)[2]}"
 
 
@@ -165,15 +176,59 @@ def _front(found: Sequence[Curve]) -> str:
     ])  # fmt: skip
 
 
+def own_over_others(found: Sequence[Curve]) -> pd.DataFrame:
+    """The FLOPs speedup of our own method over that of every other one, paired over prompts; a line per other."""
+    lines = []
+    for own, other in ((a, b) for a in found if a.method == OWN for b in found if b.method != OWN):
+        read = {level: ratio(own, other, level) for level in COMPARED}
+        lines.append({"over": other.name} | {f"{level:g} dB": _short(one) for level, one in read.items()})
+    return pd.DataFrame(lines)
+
+
+def _short(found: Reading) -> str:
+    """A ratio as it stands in a table."""
+    if found.bound == "?":
+        return "–"
+    open_ = "" if found.low > 1 or found.high < 1 else " n. s."
+    return f"{found.bound} {found.value:.2f}× [{found.low:.2f}, {found.high:.2f}]{open_}".lstrip()
+
+
 def _answers(found: Sequence[Curve]) -> str:
     """Each question with the paired ratios that answer it."""
     said = []
     for question, (ours, theirs) in QUESTIONS.items():
         first = [curve for curve in found if curve.name.startswith(ours)]
-        others = [curve for curve in found if (curve.name.startswith(theirs) if theirs else curve not in first)]
+        others = [curve for curve in found if curve.name.startswith(theirs)]
         told = [_against(a, b) for a in first for b in others]
         said.append(f"* **{question}.** {' '.join(told) or 'Not in these records.'}")
+    said.insert(0, f"* **What adaptivity adds to the best fixed schedule.** {_adaptivity(found)}")
     return "\n".join(said)
+
+
+def _adaptivity(found: Sequence[Curve]) -> str:
+    """The best method whose decisions differ between prompts over the best one whose decisions do not."""
+    told = []
+    for level in COMPARED:
+        reach = [curve for curve in found if at(curve.points, level)[1] != "<"]
+        kinds = [[c for c in reach if varies(c) is adaptive] for adaptive in (True, False)]
+        if all(kinds):
+            best, fixed = (max(kind, key=lambda curve: at(curve.points, level)[0]) for kind in kinds)
+            told.append(
+                f"At {level:g} dB the best of the former, {best.name}, has {_size(ratio(best, fixed, level))} "
+                f"the FLOPs speedup of the best of the latter, {fixed.name}."
+            )
+    names = ", ".join(curve.name for curve in found if varies(curve))
+    return " ".join(
+        [
+            f"The decisions of these methods differ between prompts: {names or 'none'}; those of the others do not.",
+            *told,
+        ]
+    )
+
+
+def varies(curve: Curve) -> bool:
+    """Whether the executed FLOPs of a setting differ between prompts: the decisions follow the content."""
+    return bool((np.ptp(curve.speedups, 0) > 1e-9 * curve.speedups.max()).any())
 
 
 def _against(a: Curve, b: Curve) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -69,25 +69,65 @@ class Reading:
         return f"{self.bound} {self.value:.2f}×".lstrip() + (ends if not self.bound else "")
 
 
-def curves(report: Report, model: str) -> list[Curve]:
-    """The curves of a model, by method; empty if no method has `FEWEST` scored settings.
+@dataclass(frozen=True)
+class Panel:
+    """The curves of one model with the same settings, so with the same Originals."""
 
-    All have the same prompts. Lines of reference methods and lines that are marked for their prompts are left out.
+    model: str
+    lines: list[Line]
+    curves: list[Curve]
+    partial: list[tuple[Line, int]]  # lines on no curve, since videos are missing or invalid; how many are left
+    apart: tuple[tuple[str, str], ...] = ()  # settings of the model that its other panels do not have
+
+    @property
+    def name(self) -> str:
+        return ", ".join([self.model, *(f"{name.rpartition('.')[2]}={value}" for name, value in self.apart)])
+
+    @property
+    def kind(self) -> str:
+        """The first part of the names of its files."""
+        return "_".join(["frontier", *(re.sub(r"[^\w.-]+", "-", value) for _, value in self.apart)])
+
+
+def panels(report: Report) -> list[Panel]:
+    """The panels with at least one curve, in the order of the report.
+
+    All curves of a panel have the same prompts. Lines of reference methods and lines that are marked for their prompts
+    are left out, and so are lines without a valid video of a prompt that the largest line has.
     """
+    found = []
+    for model, lines in report.by_model():
+        groups: dict[tuple[tuple[str, str], ...], list[Line]] = {}
+        for line in lines:
+            if line.ranked and line.known("psnr"):
+                groups.setdefault(_of_the_model(line), []).append(line)
+        made = {settings: _panel(model, own) for settings, own in groups.items()}
+        made = {settings: panel for settings, panel in made.items() if panel.curves}
+        shared = set.intersection(*map(set, made)) if made else set()
+        for settings, panel in made.items():
+            found.append(replace(panel, apart=tuple(one for one in settings if one not in shared)))
+    return found
+
+
+def _of_the_model(line: Line) -> tuple[tuple[str, str], ...]:
+    return tuple((name, str(value)) for name, value in sorted(line.changed.items()) if not name.startswith("method."))
+
+
+def _panel(model: str, lines: list[Line]) -> Panel:
+    values = {line.key: _values(line) for line in lines}
+    largest = max(values.values(), key=len)
+    whole = [line for line in lines if values[line.key].keys() >= largest.keys()]
+    partial = [(line, len(values[line.key])) for line in lines if line not in whole]
     groups: dict[tuple[str, str, tuple], list[Line]] = {}
-    for line in report.lines:
-        if line.model == model and line.ranked and line.known("psnr"):
-            groups.setdefault((line.method, kind_of(line.speed), fixed(line.changed)), []).append(line)
-    groups = {key: lines for key, lines in groups.items() if len(lines) >= FEWEST}
-    values = {key: [_values(line) for line in lines] for key, lines in groups.items()}
-    common = sorted(set.intersection(*(set(own) for lines in values.values() for own in lines)) if values else ())
-    if not common:
-        return []
-    shared = set.intersection(*(set(key[2]) for key in groups))
-    return [
-        _curve(model, key, [[own[prompt] for prompt in common] for own in lines], shared)
-        for key, lines in values.items()
+    for line in whole:
+        groups.setdefault((line.method, kind_of(line.speed), fixed(line.changed)), []).append(line)
+    groups = {key: own for key, own in groups.items() if len(own) >= FEWEST}
+    shared = set.intersection(*(set(key[2]) for key in groups)) if groups else set()
+    curves = [
+        _curve(model, key, [[values[line.key][prompt] for prompt in sorted(largest)] for line in own], shared)
+        for key, own in groups.items()
     ]
+    return Panel(model, lines, curves, partial)
 
 
 def kind_of(speed: str) -> str:
@@ -220,23 +260,30 @@ def table(found: Sequence[Curve]) -> pd.DataFrame:
 
 
 def write(report: Report, folder: Path) -> None:
-    """Write `frontier_<model>` as csv, markdown and LaTeX for every model that has curves."""
-    for model in report.study.models:
-        found = curves(report, model)
+    """Write a table as csv, markdown and LaTeX for every panel with two curves."""
+    for panel in panels(report):
+        found = panel.curves
         if len(found) < 2:
             continue
-        shown, under = table(found), [f"{TITLE}, {model}, {len(found[0].psnr)} prompts.", LEGEND]
+        under = [f"{TITLE}, {panel.name}, {len(found[0].psnr)} prompts.", LEGEND, *left_out(panel)]
         numbers = pd.DataFrame([
             {"curve": curve.name, "flops_speedup": speedup, "psnr": psnr}
             for curve in found
             for speedup, psnr in curve.points
         ])  # fmt: skip
-        name = f"frontier_{model}"
+        shown, name = table(found), f"{panel.kind}_{panel.model}"
         texts = {
             "csv": numbers.to_csv(index=False, float_format="%.6g"),
-            "md": "\n\n".join([f"## {under[0]}", pipes(shown), LEGEND]) + "\n",
-            "tex": tabular(shown.assign(model=model)[["model", *shown]], name, " ".join(under), left=2),
+            "md": "\n\n".join([f"## {under[0]}", pipes(shown), *under[1:]]) + "\n",
+            "tex": tabular(shown.assign(model=panel.model)[["model", *shown]], name, " ".join(under), left=2),
         }
         for suffix, text in texts.items():
             with writing(folder / f"{name}.{suffix}") as draft:
                 draft.write_text(text, encoding="utf-8")
+
+
+def left_out(panel: Panel) -> list[str]:
+    """A sentence about the lines on no curve, if there are any."""
+    most = len(panel.curves[0].psnr) if panel.curves else 0
+    named = [f"{line.name} ({count} of {most})" for line, count in panel.partial]
+    return [f"On no curve, since videos are missing or invalid: {', '.join(named)}."] if named else []

@@ -21,8 +21,8 @@ TICKS = (1, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30)
 OWN = ("ramp", "scope", "budget")  # drawn wider
 
 
-def figure(found: Sequence[Curve]) -> Figure | None:
-    """The figure of one model's curves; None with fewer than two."""
+def figure(found: Sequence[Curve], title: str) -> Figure | None:
+    """The figure of the curves of one panel; None with fewer than two."""
     if len(found) < 2:
         return None
     with rc_context(style.SETTINGS):
@@ -49,7 +49,7 @@ def figure(found: Sequence[Curve]) -> Figure | None:
         axes.xaxis.set_major_locator(FixedLocator(TICKS))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xticklabels([f"{tick:g}×" for tick in TICKS])
-        axes.set(xlabel="FLOPs speedup over the Original", ylabel="PSNR (dB)", title=found[0].model)
+        axes.set(xlabel="FLOPs speedup over the Original", ylabel="PSNR (dB)", title=title)
         style.lay_out(drawn)
         style.label_lines(axes, ends, right * 1.04, points=9.5)
     return drawn

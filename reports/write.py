@@ -98,5 +98,6 @@ def draw(report: Report) -> Iterator[tuple[str, str, str, Figure | None]]:
         yield "timeline", model, TIMELINE, curves.timeline(study, model)
         yield "drift", model, DRIFT, curves.drift(study, model)
         yield "own_drift", model, own_drift.CAPTION, own_drift.figure(study, model)
-        if found := frontier.curves(report, model):
-            yield "frontier", model, frontier_figure.CAPTION, frontier_figure.figure(found)
+    for panel in frontier.panels(report):
+        caption = " ".join([frontier_figure.CAPTION, *frontier.left_out(panel)])
+        yield panel.kind, panel.model, caption, frontier_figure.figure(panel.curves, panel.name)

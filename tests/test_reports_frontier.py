@@ -1,11 +1,14 @@
 """Speedup at equal PSNR: interpolation, bounds, paired intervals, the Pareto front, and which lines form a curve."""
 
+import json
+
 import numpy as np
 import pytest
 
-from reports.frontier import Curve, _speedups, at, curves, fixed, front, ratio, reading, table, write
+from reports.frontier import Curve, _speedups, at, fixed, front, left_out, panels, ratio, reading, table, write
 from reports.frontier_figure import figure
 from reports.report import read
+from store import Store
 from tests import synthetic
 
 
@@ -56,8 +59,8 @@ def test_lines_that_differ_in_a_choice_are_other_curves_and_lines_that_differ_in
 def test_the_table_names_the_fastest_curve_first_and_the_figure_draws_every_curve():
     a, b = made("a", [2.0, 4.0, 6.0], [50.0, 40.0, 30.0]), made("b", [3.0, 6.0, 9.0], [50.0, 40.0, 30.0])
     assert list(table([a, b])["method"]) == ["b", "a"] and table([a, b])["40 dB"][0].startswith("6.00×")
-    texts = {text.get_text() for text in figure([a, b]).axes[0].texts}
-    assert {"a", "b"} <= texts and figure([a]) is None
+    texts = {text.get_text() for text in figure([a, b], "tiny").axes[0].texts}
+    assert {"a", "b"} <= texts and figure([a], "tiny") is None
 
 
 def test_three_settings_of_a_method_are_a_curve_and_two_are_none(tmp_path):
@@ -66,7 +69,8 @@ def test_three_settings_of_a_method_are_a_curve_and_two_are_none(tmp_path):
         changed = {"method.threshold": 0.1 * (n + 1)}
         synthetic.make_store(tmp_path, cells=cells, videos=False, changed=changed)
     synthetic.make_store(tmp_path, cells={("scope", "slow"): (1.0, 0.3, 0.1), ("scope", "fast"): (1.0, 0.2, 0.2)})
-    (only,) = curves(read(tmp_path), "skyreels_tiny")
+    (panel,) = panels(read(tmp_path))
+    (only,) = panel.curves
     assert only.name == "TeaCache" and only.psnr.shape == (3, 3)
     assert [speedup for speedup, _ in only.points] == pytest.approx([1 / 0.6, 1 / 0.4, 1 / 0.3])
     assert list(only.psnr[0]) == sorted(only.psnr[0], reverse=True)
@@ -95,3 +99,40 @@ def test_the_speedups_of_many_choices_of_prompts_are_those_of_each_choice(first)
         points = np.stack([np.exp(np.log(speedups)[chosen].mean(1)), psnr[chosen].mean(1)], -1)
         each = [at(line, level)[0] for line in points]
         assert _speedups(curve, chosen, level) == pytest.approx(each, rel=1e-12)
+
+
+def settings_of_a_method(root, method, thresholds, **run):
+    """A setting of `method` per threshold, and the Originals."""
+    for n, threshold in enumerate(thresholds):
+        cells = {("original", None): (2.0, 1.0, 0.0), (method, "fast"): (1.0, 0.6 - 0.1 * n, 0.02 * (n + 1))}
+        changed = run.get("changed", {}) | {"method.threshold": threshold}
+        synthetic.make_store(root, cells=cells, videos=False, **run | {"changed": changed})
+
+
+def test_a_setting_with_a_broken_video_is_on_no_curve_and_takes_no_prompt_from_the_others(tmp_path):
+    settings_of_a_method(tmp_path, "teacache", (0.1, 0.2, 0.3, 0.4))
+    broken = next(r for r in Store(tmp_path).records() if r.run["changed"].get("method.threshold") == 0.2)
+    quality = json.loads((broken.path / "quality.json").read_text())
+    quality["validity"] = {"status": "invalid", "reasons": ["noise"]}
+    broken.write_json("quality.json", quality)
+    (panel,) = panels(read(tmp_path))
+    (only,) = panel.curves
+    assert only.psnr.shape == (3, 3)
+    assert left_out(panel) == [
+        "On no curve, since videos are missing or invalid: TeaCache fast (threshold=0.2) (2 of 3)."
+    ]
+
+
+def test_settings_of_the_model_have_their_own_curves_and_files(tmp_path):
+    for attention in ("full", "block_causal"):
+        for method in ("teacache", "uniform"):
+            changed = {"model.attention": attention, "model.frames": 33}
+            settings_of_a_method(tmp_path, method, (0.1, 0.2, 0.3), changed=changed)
+    found = {panel.kind: panel for panel in panels(read(tmp_path))}
+    assert [panel.name for panel in found.values()] == [
+        "skyreels_tiny, attention=block_causal",
+        "skyreels_tiny, attention=full",
+    ]
+    write(read(tmp_path), tmp_path)
+    assert {path.stem for path in tmp_path.glob("*.csv")} == {f"{kind}_skyreels_tiny" for kind in found}
+    assert {curve.name for curve in found["frontier_full"].curves} == {"TeaCache", "Uniform"}

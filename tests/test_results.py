@@ -23,7 +23,6 @@ def test_the_table_of_the_readme_is_what_the_records_say(report):
 def test_the_records_are_of_real_videos_of_both_small_models(report):
     assert {"skyreels_tiny", "magi1_tiny"} <= set(report.study.models)
     assert set(report.study.videos["weights"]) == {"pretrained"} and not report.study.damaged
-    for model in ("skyreels_tiny", "magi1_tiny"):
-        found = frontier.curves(report, model)
-        assert {"ramp", "scope", "uniform", "taylorseer"} <= {curve.method for curve in found}
-        assert {len(curve.psnr) for curve in found} == {results.WANTED}
+    for panel in frontier.panels(report):
+        assert {"ramp", "uniform", "taylorseer", "reduced_steps"} <= {curve.method for curve in panel.curves}
+        assert {len(curve.psnr) for curve in panel.curves} == {results.WANTED}
