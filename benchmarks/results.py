@@ -19,8 +19,9 @@ import pandas as pd
 
 from reports import read, style
 from reports.formats import pipes
-from reports.frontier import LEVELS, Curve, Panel, Reading, at, front, left_out, panels, ratio, table
+from reports.frontier import LEVELS, Curve, Panel, Reading, at, front, panels, ratio
 from reports.frontier_figure import figure
+from reports.frontier_table import left_out, table
 from reports.line import Line, shown
 from reports.metric import BY_NAME
 from reports.report import Report
@@ -33,12 +34,13 @@ BEGIN, END = "<!-- results: python -m benchmarks.results -->", "<!-- end of resu
 COLUMNS = ("flops_speedup", "psnr", "ssim")
 COMPARED = (45.0, 40.0, 36.0)  # dB, of the comparisons
 WANTED = 16  # prompts
-OWN = "ramp"  # the method that the first question is about
+FIRST = 8  # curves in README
+OWN = "ramp"  # our own method
 QUESTIONS = {  # what is asked: the beginning of the names of the curves that answer it, and what they are compared with
     "SCOPE against the Original with fewer steps": (("SCOPE",), ("Original, fewer steps",)),
-    "SCOPE against a fixed schedule: every k-th step": (("SCOPE",), ("Uniform",)),
-    "SCOPE against the searched schedule": (("SCOPE",), ("Budget",)),
-    "Our own rule against the searched schedule": ((OWN,), ("Budget",)),
+    "SCOPE against a fixed schedule: every k-th step": (("SCOPE",), ("Uniform (order=1",)),
+    "SCOPE against the searched schedule": (("SCOPE",), ("budget",)),
+    "Our own rule against the searched schedule": ((OWN,), ("budget",)),
     "Prediction against reuse: TaylorSeer against TeaCache": (("TaylorSeer",), ("TeaCache",)),
     "SCOPE against prediction without a signal: TaylorSeer": (("SCOPE",), ("TaylorSeer",)),
 }
@@ -90,12 +92,13 @@ def page(report: Report) -> str:
     parts = ["# Results on the small models", _head(report)]
     for panel in panels(report):
         found, lines = panel.curves, ordered(panel.lines)
-        parts += [f"## {panel.name}", _setting(report, lines)]
+        parts += [f"## {panel.name}", _setting(report, panel)]
         parts += ["### FLOPs speedup at equal PSNR", pipes(table(found)), LEGEND, *left_out(panel)]
         parts += [f"![PSNR against FLOPs speedup of every method]({picture(panel)}.png)"]
         parts += ["### Pareto front", _front(found)]
         parts += [f"### Our own method, {OWN}, over every other", pipes(own_over_others(found)), RATIOS]
-        parts += ["### What surprised", _answers(found)]
+        if answers := _answers(found):
+            parts += ["### What surprised", answers]
         parts += ["### All settings", _table(lines)]
     return "\n\n".join([*parts, "## What does not follow from small models", CAUTION])
 
@@ -106,7 +109,9 @@ def inserted(text: str, report: Report) -> str:
     parts = []
     for panel in panels(report):
         short = table(panel.curves).drop(columns=["settings", f"{LEVELS[-1]:g} dB"])
-        said = f"{_setting(report, ordered(panel.lines))} FLOPs speedup at equal PSNR:"
+        first = f", the {FIRST} fastest of {len(short)} curves" * (len(short) > FIRST)
+        short = short.head(FIRST)
+        said = f"{_setting(report, panel)} FLOPs speedup at equal PSNR{first}:"
         parts.append(f"**{panel.model}**, {said}\n\n{pipes(short)}")
     return f"{before}{BEGIN}\n" + "\n\n".join(parts) + f"\n{END}{rest.partition(END)[2]}"
 
@@ -142,15 +147,13 @@ def _torch(report: Report) -> list[str]:
     return sorted({str((one.get("packages") or {}).get("torch", "not recorded")) for one in environments})
 
 
-def _setting(report: Report, lines: Sequence[Line]) -> str:
-    run = report.study.record(lines[0].records.iloc[0]).run
-    prompts = sorted({line.valid["prompt"].nunique() for line in lines})
-    few = f" ({WANTED} are wanted for a verdict)" * (prompts[0] < WANTED)
-    count = " to ".join(str(n) for n in dict.fromkeys((prompts[0], prompts[-1])))
-    attention = {"block_causal": ", block-causal attention"}.get(run.get("attention", ""), "")
+def _setting(report: Report, panel: Panel) -> str:
+    run = report.study.record(panel.lines[0].records.iloc[0]).run
+    prompts = len(panel.curves[0].psnr)
+    few = f" ({WANTED} are wanted for a verdict)" * (prompts < WANTED)
     return (
-        f"{run['frames']} frames of {run['width']} × {run['height']}{attention}, {count} prompts that nothing was "
-        f"fitted to{few}."
+        f"{run['frames']} frames of {run['width']} × {run['height']}, {run['attention'].replace('_', '-')} attention, "
+        f"{prompts} prompts that nothing was fitted to{few}."
     )
 
 
@@ -200,8 +203,10 @@ def _answers(found: Sequence[Curve]) -> str:
         first = [curve for curve in found if curve.name.startswith(ours)]
         others = [curve for curve in found if curve.name.startswith(theirs)]
         told = [_against(a, b) for a in first for b in others]
-        said.append(f"* **{question}.** {' '.join(told) or 'Not in these records.'}")
-    said.insert(0, f"* **What adaptivity adds to the best fixed schedule.** {_adaptivity(found)}")
+        if told:
+            said.append(f"* **{question}.** {' '.join(told)}")
+    if any(varies(curve) for curve in found):
+        said.insert(0, f"* **What adaptivity adds to the best fixed schedule.** {_adaptivity(found)}")
     return "\n".join(said)
 
 
@@ -220,7 +225,7 @@ def _adaptivity(found: Sequence[Curve]) -> str:
     names = ", ".join(curve.name for curve in found if varies(curve))
     return " ".join(
         [
-            f"The decisions of these methods differ between prompts: {names or 'none'}; those of the others do not.",
+            f"The decisions of these methods differ between prompts: {names}; those of the others do not.",
             *told,
         ]
     )

@@ -16,27 +16,18 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from reports.formats import pipes, tabular
 from reports.line import Line
 from reports.records import label
 from reports.report import Report
 from reports.statistics import LEVEL
-from store import writing
 
 LEVELS = (45.0, 40.0, 36.0, 32.0)  # dB
 FEWEST = 3  # points of a curve; with fewer there is none
 RESAMPLES = 2000
 FORMULAS = ("order",)  # numbers that choose a formula, so lines that differ in them are different curves
-TITLE = "FLOPs speedup at equal PSNR"
-LEGEND = (
-    f"Interpolated between settings of a method; brackets: {100 * LEVEL:.0f} % bootstrap interval over prompts. "
-    "< and >: all settings of the method are below, or above, this PSNR at the given speedup."
-)
 
 
 @dataclass(frozen=True)
@@ -76,7 +67,7 @@ class Panel:
     model: str
     lines: list[Line]
     curves: list[Curve]
-    partial: list[tuple[Line, int]]  # lines on no curve, since videos are missing or invalid; how many are left
+    partial: list[tuple[Line, int]]  # lines on no curve, since videos are missing; how many there are
     apart: tuple[tuple[str, str], ...] = ()  # settings of the model that its other panels do not have
 
     @property
@@ -93,14 +84,14 @@ def panels(report: Report) -> list[Panel]:
     """The panels with at least one curve, in the order of the report.
 
     All curves of a panel have the same prompts. Lines of reference methods and lines that are marked for their prompts
-    are left out, and so are lines without a valid video of a prompt that the largest line has.
+    are left out, and so are lines without a scored video of a prompt that the largest line has.
     """
     found = []
     for model, lines in report.by_model():
         groups: dict[tuple[tuple[str, str], ...], list[Line]] = {}
         for line in lines:
             if line.ranked and line.known("psnr"):
-                groups.setdefault(_of_the_model(line), []).append(line)
+                groups.setdefault(of_the_model(line), []).append(line)
         made = {settings: _panel(model, own) for settings, own in groups.items()}
         made = {settings: panel for settings, panel in made.items() if panel.curves}
         shared = set.intersection(*map(set, made)) if made else set()
@@ -109,7 +100,8 @@ def panels(report: Report) -> list[Panel]:
     return found
 
 
-def _of_the_model(line: Line) -> tuple[tuple[str, str], ...]:
+def of_the_model(line: Line) -> tuple[tuple[str, str], ...]:
+    """The settings of a line that are not the method's."""
     return tuple((name, str(value)) for name, value in sorted(line.changed.items()) if not name.startswith("method."))
 
 
@@ -157,8 +149,14 @@ def fixed(changed: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
 
 
 def _values(line: Line) -> dict[tuple[str, str], tuple[float, float]]:
-    """(FLOPs speedup, PSNR) of each valid video, by prompt and Original; identical videos have infinite PSNR."""
-    chosen = line.valid[line.valid["psnr"].notna() & (line.valid["reference"] != "")]
+    """(FLOPs speedup, PSNR) of each video that can be compared, by prompt and Original.
+
+    A broken video counts with its low PSNR: without it a setting would look better than it is. An identical video has
+    infinite PSNR; it counts only if it is valid, which the video of a method that skipped nothing is not.
+    """
+    videos = line.records
+    broken = (videos["status"] == "invalid") & np.isfinite(videos["psnr"])
+    chosen = videos[((videos["status"] == "ok") & videos["psnr"].notna() | broken) & (videos["reference"] != "")]
     columns = (chosen[name] for name in ("prompt", "reference", "flops_speedup", "psnr"))
     return {(prompt, key): (speedup, psnr) for prompt, key, speedup, psnr in zip(*columns, strict=True)}
 
@@ -246,44 +244,3 @@ def front(found: Sequence[Curve]) -> list[tuple[Curve, float, float]]:
         if not kept or psnr > kept[-1][2]:
             kept.append((curve, speedup, psnr))
     return kept
-
-
-def table(found: Sequence[Curve]) -> pd.DataFrame:
-    """A line per curve, the fastest at the middle levels first: its name, how many settings, a speedup per level."""
-    lines = []
-    for curve in found:
-        read = {f"{level:g} dB": reading(curve, level) for level in LEVELS}
-        place = sum(np.log(one.value) for one in list(read.values())[1:3])
-        told = {name: str(one) for name, one in read.items()}
-        lines.append((place, {"method": curve.name, "settings": curve.psnr.shape[1], **told}))
-    return pd.DataFrame([line for _, line in sorted(lines, key=lambda pair: -pair[0])])
-
-
-def write(report: Report, folder: Path) -> None:
-    """Write a table as csv, markdown and LaTeX for every panel with two curves."""
-    for panel in panels(report):
-        found = panel.curves
-        if len(found) < 2:
-            continue
-        under = [f"{TITLE}, {panel.name}, {len(found[0].psnr)} prompts.", LEGEND, *left_out(panel)]
-        numbers = pd.DataFrame([
-            {"curve": curve.name, "flops_speedup": speedup, "psnr": psnr}
-            for curve in found
-            for speedup, psnr in curve.points
-        ])  # fmt: skip
-        shown, name = table(found), f"{panel.kind}_{panel.model}"
-        texts = {
-            "csv": numbers.to_csv(index=False, float_format="%.6g"),
-            "md": "\n\n".join([f"## {under[0]}", pipes(shown), *under[1:]]) + "\n",
-            "tex": tabular(shown.assign(model=panel.model)[["model", *shown]], name, " ".join(under), left=2),
-        }
-        for suffix, text in texts.items():
-            with writing(folder / f"{name}.{suffix}") as draft:
-                draft.write_text(text, encoding="utf-8")
-
-
-def left_out(panel: Panel) -> list[str]:
-    """A sentence about the lines on no curve, if there are any."""
-    most = len(panel.curves[0].psnr) if panel.curves else 0
-    named = [f"{line.name} ({count} of {most})" for line, count in panel.partial]
-    return [f"On no curve, since videos are missing or invalid: {', '.join(named)}."] if named else []

@@ -19,6 +19,7 @@ CAPTION = (
 )
 TICKS = (1, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30)
 OWN = ("ramp", "scope", "budget")  # drawn wider
+MARKERS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "X": "✖"}  # one per method of the same colour; as text
 
 
 def figure(found: Sequence[Curve], title: str) -> Figure | None:
@@ -31,7 +32,7 @@ def figure(found: Sequence[Curve], title: str) -> Figure | None:
         finite = [y for curve in found for _, y in curve.points if np.isfinite(y)]
         best = front(found)
         axes.plot([x for _, x, _ in best], [y for *_, y in best], color=style.FAINT, lw=7, zorder=0.5)
-        ends, drawn_once = [], set[str]()
+        ends, drawn_once, inks = [], set[str](), dict[str, list[str]]()
         for curve in found:
             points = [(x, y) for x, y in curve.points if np.isfinite(y)]
             if points:
@@ -39,8 +40,11 @@ def figure(found: Sequence[Curve], title: str) -> Figure | None:
                 dash = (0, (3, 1.2)) if curve.method in drawn_once else "-"  # a method's further curves
                 drawn_once.add(curve.method)
                 ink = style.colour(curve.method)
-                axes.plot(*zip(*points, strict=True), "o", color=ink, lw=wide, ls=dash, ms=3.5)
-                ends.append((points[-1][1], curve.name, ink))
+                alike = inks.setdefault(ink, [])  # methods drawn in this colour
+                alike += [curve.method] * (curve.method not in alike)
+                marker = list(MARKERS)[alike.index(curve.method) % len(MARKERS)]
+                axes.plot(*zip(*points, strict=True), marker, color=ink, lw=wide, ls=dash, ms=4)
+                ends.append((points[-1][1], f"{MARKERS[marker]} {curve.name}", ink))
         for level in LEVELS:
             axes.axhline(level, color=style.SOFT, lw=0.7, ls=(0, (1, 2)), zorder=0.4)
         axes.set_xscale("log")

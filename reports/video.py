@@ -63,6 +63,9 @@ COLUMNS = [
 ]
 
 
+REPEATS = "method.made_for"  # a schedule's check against the model: it repeats settings of the model
+
+
 def line(record: Record, n: int) -> dict[str, Any]:
     """`COLUMNS` of the n-th record, except its variant, which depends on the other records."""
     quality = record.scores or {}
@@ -118,7 +121,7 @@ def _identity(record: Record, quality: Mapping[str, Any]) -> dict[str, Any]:
         "of_paper": bool(point.get("paper")),
         "turned": tuple(point.get("turned") or ()),
         "device": str(environment.get("gpu") or environment.get("cpu") or ""),
-        "changed": dict(run.get("changed") or {}),
+        "changed": {name: value for name, value in (run.get("changed") or {}).items() if name != REPEATS},
         "text_encoded": bool(run.get("text_encoded", True)),
     }
 

@@ -15,6 +15,7 @@ from reports import (
     formats,
     frontier,
     frontier_figure,
+    frontier_table,
     own_drift,
     page,
     paper,
@@ -65,7 +66,7 @@ def build(report: Report, send: bool = False) -> Path:
         done = _save(figure, folder / "figures", artefact.name)
         drawn.append(page.Drawn(artefact.name, "", artefact.title, done, artefact.experiment, like))
     ablations.write(report, folder / "tables")
-    frontier.write(report, folder / "tables")
+    frontier_table.write(report, folder / "tables")
     paper.write(report, folder)
     disagreements.write(folder / "tables")
     previews.write(report.study.records, folder)
@@ -99,5 +100,5 @@ def draw(report: Report) -> Iterator[tuple[str, str, str, Figure | None]]:
         yield "drift", model, DRIFT, curves.drift(study, model)
         yield "own_drift", model, own_drift.CAPTION, own_drift.figure(study, model)
     for panel in frontier.panels(report):
-        caption = " ".join([frontier_figure.CAPTION, *frontier.left_out(panel)])
+        caption = " ".join([frontier_figure.CAPTION, *frontier_table.left_out(panel)])
         yield panel.kind, panel.model, caption, frontier_figure.figure(panel.curves, panel.name)

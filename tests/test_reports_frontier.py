@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from reports.frontier import Curve, _speedups, at, fixed, front, left_out, panels, ratio, reading, table, write
+from reports.frontier import Curve, _speedups, at, fixed, front, panels, ratio, reading
 from reports.frontier_figure import figure
+from reports.frontier_table import left_out, table, write
 from reports.report import read
 from store import Store
 from tests import synthetic
@@ -60,7 +61,8 @@ def test_the_table_names_the_fastest_curve_first_and_the_figure_draws_every_curv
     a, b = made("a", [2.0, 4.0, 6.0], [50.0, 40.0, 30.0]), made("b", [3.0, 6.0, 9.0], [50.0, 40.0, 30.0])
     assert list(table([a, b])["method"]) == ["b", "a"] and table([a, b])["40 dB"][0].startswith("6.00×")
     texts = {text.get_text() for text in figure([a, b], "tiny").axes[0].texts}
-    assert {"a", "b"} <= texts and figure([a], "tiny") is None
+    assert {"● a", "● b"} <= texts or {"● a", "■ b"} <= texts
+    assert figure([a], "tiny") is None
 
 
 def test_three_settings_of_a_method_are_a_curve_and_two_are_none(tmp_path):
@@ -109,17 +111,27 @@ def settings_of_a_method(root, method, thresholds, **run):
         synthetic.make_store(root, cells=cells, videos=False, **run | {"changed": changed})
 
 
-def test_a_setting_with_a_broken_video_is_on_no_curve_and_takes_no_prompt_from_the_others(tmp_path):
-    settings_of_a_method(tmp_path, "teacache", (0.1, 0.2, 0.3, 0.4))
-    broken = next(r for r in Store(tmp_path).records() if r.run["changed"].get("method.threshold") == 0.2)
-    quality = json.loads((broken.path / "quality.json").read_text())
-    quality["validity"] = {"status": "invalid", "reasons": ["noise"]}
-    broken.write_json("quality.json", quality)
+def change_one_video(root, threshold, **quality):
+    """The scores of one video of a setting, replaced in part."""
+    own = next(r for r in Store(root).records() if r.run["changed"].get("method.threshold") == threshold)
+    own.write_json("quality.json", json.loads((own.path / "quality.json").read_text()) | quality)
+
+
+def test_a_broken_video_counts_with_its_low_psnr(tmp_path):
+    settings_of_a_method(tmp_path, "teacache", (0.1, 0.2, 0.3))
+    change_one_video(tmp_path, 0.2, psnr=5.0, validity={"status": "invalid", "reasons": ["noise"]})
     (panel,) = panels(read(tmp_path))
-    (only,) = panel.curves
-    assert only.psnr.shape == (3, 3)
+    assert panel.curves[0].psnr.min() == 5.0 and not left_out(panel)
+
+
+def test_a_setting_that_lacks_a_video_is_on_no_curve_and_takes_no_prompt_from_the_others(tmp_path):
+    settings_of_a_method(tmp_path, "teacache", (0.1, 0.2, 0.3, 0.4))
+    change_one_video(tmp_path, 0.2, psnr=None, validity={"status": "invalid", "reasons": ["no frames"]})
+    (panel,) = panels(read(tmp_path))
+    assert panel.curves[0].psnr.shape == (3, 3)
     assert left_out(panel) == [
-        "On no curve, since videos are missing or invalid: TeaCache fast (threshold=0.2) (2 of 3)."
+        "On no curve, since videos are missing, not scored or equal to the Original: "
+        "TeaCache fast (threshold=0.2) (2 of 3)."
     ]
 
 
