@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from reports import read, style
 from reports.formats import pipes
 from reports.frontier import LEVELS, Curve, Panel, Reading, at, front, panels, ratio
 from reports.frontier_figure import figure
-from reports.frontier_table import left_out, table
+from reports.frontier_table import left_out, short_name, table
 from reports.line import Line, shown
 from reports.metric import BY_NAME
 from reports.report import Report
@@ -52,6 +51,10 @@ RATIOS = (
     "The FLOPs speedup of the first method divided by that of the method of the line, at equal PSNR; brackets: paired "
     "95 % bootstrap interval over prompts. n. s.: the interval includes 1. <, >: bounds, since one of the two does not "
     "reach this PSNR. –: neither bounds the ratio."
+)
+SETTINGS = (
+    "Means over valid videos. The curves above also count broken videos, with their low PSNR, since without them a "
+    "setting would look better than it is."
 )
 CAUTION = """
 * **No order of methods at full size.** The small models have 2 million parameters, 64 × 64 pixels and scenes of one
@@ -91,7 +94,7 @@ def page(report: Report) -> str:
     """docs/results.md."""
     parts = ["# Results on the small models", _head(report)]
     for panel in panels(report):
-        found, lines = panel.curves, ordered(panel.lines)
+        found = panel.curves
         parts += [f"## {panel.name}", _setting(report, panel)]
         parts += ["### FLOPs speedup at equal PSNR", pipes(table(found)), LEGEND, *left_out(panel)]
         parts += [f"![PSNR against FLOPs speedup of every method]({picture(panel)}.png)"]
@@ -99,7 +102,7 @@ def page(report: Report) -> str:
         parts += [f"### Our own method, {OWN}, over every other", pipes(own_over_others(found)), RATIOS]
         if answers := _answers(found):
             parts += ["### What surprised", answers]
-        parts += ["### All settings", _table(lines)]
+        parts += ["### All settings", _table(ordered(panel.lines)), SETTINGS]
     return "\n\n".join([*parts, "## What does not follow from small models", CAUTION])
 
 
@@ -117,17 +120,9 @@ def inserted(text: str, report: Report) -> str:
 
 
 def ordered(lines: Sequence[Line]) -> list[Line]:
-    """The accelerated lines with valid videos, by method and speedup, then the reference rows."""
-    known = [line for line in lines if line.method != "original" and len(line.valid) and line.known("psnr")]
-    shared = set.intersection(*(set(line.variant.split(", ")) for line in known)) if known else set()
-    plain = [replace(line, name=_without(line.name, line.variant, shared)) for line in known]
-    return sorted(plain, key=lambda line: (not line.accelerated, line.method, -line.value("flops_speedup")))
-
-
-def _without(name: str, variant: str, shared: set[str]) -> str:
-    """The name of a line without the settings that all lines share."""
-    left = ", ".join(part for part in variant.split(", ") if part not in shared)
-    return name.replace(f" ({variant})", f" ({left})" if left else "")
+    """The lines with valid videos, by method and speedup, the fastest first."""
+    known = [line for line in lines if len(line.valid) and line.known("psnr")]
+    return sorted(known, key=lambda line: (line.method, -line.value("flops_speedup")))
 
 
 def _head(report: Report) -> str:
@@ -160,7 +155,7 @@ def _setting(report: Report, panel: Panel) -> str:
 def _table(lines: Sequence[Line]) -> str:
     metrics = [BY_NAME[name] for name in COLUMNS]
     rows = [["method", *(metric.title for metric in metrics)], ["---", *["---:"] * len(metrics)]]
-    rows += [[line.name + line.signs, *(shown(line, metric, True) for metric in metrics)] for line in lines]
+    rows += [[short_name(line) + line.signs, *(shown(line, metric, True) for metric in metrics)] for line in lines]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -223,12 +218,7 @@ def _adaptivity(found: Sequence[Curve]) -> str:
                 f"the FLOPs speedup of the best of the latter, {fixed.name}."
             )
     names = ", ".join(curve.name for curve in found if varies(curve))
-    return " ".join(
-        [
-            f"The decisions of these methods differ between prompts: {names}; those of the others do not.",
-            *told,
-        ]
-    )
+    return " ".join([f"The decisions of these methods differ between prompts: {names}; the others' do not.", *told])
 
 
 def varies(curve: Curve) -> bool:

@@ -101,8 +101,10 @@ def panels(report: Report) -> list[Panel]:
 
 
 def of_the_model(line: Line) -> tuple[tuple[str, str], ...]:
-    """The settings of a line that are not the method's."""
-    return tuple((name, str(value)) for name, value in sorted(line.changed.items()) if not name.startswith("method."))
+    """The settings of a line that are not the method's, and the attention, which a reader asks for first."""
+    told = {"model.attention": attention} if (attention := line.records["attention"].iloc[0]) else {}
+    told |= {name: value for name, value in line.changed.items() if not name.startswith("method.")}
+    return tuple((name, str(value)) for name, value in sorted(told.items()))
 
 
 def _panel(model: str, lines: list[Line]) -> Panel:

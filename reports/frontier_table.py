@@ -62,15 +62,12 @@ def write(report: Report, folder: Path) -> None:
 def left_out(panel: Panel) -> list[str]:
     """A sentence about the lines on no curve, if there are any."""
     most = len(panel.curves[0].psnr) if panel.curves else 0
-    named = [f"{_short(line)} ({count} of {most})" for line, count in panel.partial]
-    return (
-        [f"On no curve, since videos are missing, not scored or equal to the Original: {', '.join(named)}."]
-        if named
-        else []
-    )
+    named = [f"{short_name(line)} ({count} of {most})" for line, count in panel.partial]
+    why = "On no curve, since videos are missing, not scored or equal to the Original"
+    return [f"{why}: {', '.join(named)}."] if named else []
 
 
-def _short(line: Line) -> str:
+def short_name(line: Line) -> str:
     """The name of a line without the settings of the model, which the whole panel shares."""
     shared = {f"{name.rpartition('.')[2]}={value}" for name, value in of_the_model(line)}
     own = ", ".join(part for part in line.variant.split(", ") if part not in shared)

@@ -62,8 +62,10 @@ def test_a_method_in_the_pipeline_gives_the_latents_of_our_own_loop(case, name, 
     wanted = video(model, ours(), seed=3, ledger=ledger)
     with accelerate(pipe, name, **settings):
         found = call(pipe, model)
-    # the two forwards round differently, by another amount on every kind of CPU, and extrapolation multiplies that
-    torch.testing.assert_close(found, wanted, atol=1e-5 * float(wanted.abs().max()), rtol=1e-5)
+    # The two forwards round differently, by another amount on every kind of CPU, and extrapolation multiplies that.
+    # So a single value may be 2e-5 apart, where the largest is 4.8, and all together 2e-6 of their norm.
+    torch.testing.assert_close(found, wanted, atol=2e-5, rtol=1e-5)
+    assert float((found - wanted).norm() / wanted.norm()) < 2e-6
     assert list(summary(pipe).per_row) == [str(entry.mode) for entry in ledger]
     assert summary(pipe).decisions["recompute"] < len(ledger)
 

@@ -181,7 +181,7 @@ def test_a_schedule_is_written_with_its_evidence_used_as_it_is_and_not_searched_
     path = tmp_path / "calibration" / "point" / "tiny" / "budget_fast.yaml"
     text = path.read_text()
     point = yaml.safe_load(text)
-    assert "1 prompts that are not reported on" in text and "target=forwards:3 tries=4" in text
+    assert "1 prompts that are not reported on" in text and "target=forwards:3 tries=4 prompts.limit=1" in text
     assert point["method"]["made_for"] == {
         "name": "tiny",
         "frames": 37,

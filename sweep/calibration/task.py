@@ -20,7 +20,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -175,6 +175,15 @@ def place(cell: Cell, store: Store) -> Path:
     return CONF if ours else store.root / FOLDER
 
 
+def command(cell: Cell, experiment: str, more: Sequence[str]) -> str:
+    """What writes the same operating point again; `more` has settings that replace the cell's own."""
+    given = {word.partition("=")[0] for word in more}
+    changed = [f"{name}={value}" for name, value in cell.order.changed.items() if name not in given]
+    words = [f"experiment={experiment}", f"model={cell.model.name}", f"method={cell.name}", f"speed={cell.run.speed}"]
+    target = [f"target={cell.run.target}"] if cell.run.target else []
+    return " ".join(["python run.py", *words, *changed, *target, *more])
+
+
 def settings_of(method: Method) -> dict[str, Any]:
     """The settings of `method` that differ from the defaults of its class."""
     own = {}
@@ -220,9 +229,7 @@ def text_of(
         f"Reached {reached:.4g} ({' '.join(f'{v:.4g}' for v in trial.values)}) on {len(trial.values)} calibration "
         f"prompts{weights}.",
         "Varied " + ", ".join(f"{k.name} ({k.dear:g} to {k.cheap:g})" for k in knobs) + f"; {count} settings, {how}.",
-        f"python run.py experiment=calibrate model={cell.model.name} method={cell.name} speed={cell.run.speed}"
-        + (f" target={cell.run.target}" if cell.run.target else "")
-        + f" {begun}",
+        command(cell, "calibrate", begun.split()),
     ]
     method = {**settings_of(cell.method), **settings}
     why = f"searched for {goal.value:.4g} {unit}; reached {reached:.4g} on {len(trial.values)} calibration prompts"

@@ -23,7 +23,7 @@ import yaml
 from conf.schema import CONF, ConfigError
 from engine.method import Method
 from store import Store, writing
-from sweep.calibration.task import place, settings_of
+from sweep.calibration.task import command, place, settings_of
 from sweep.calibration.trial import SEED, Trial
 from sweep.cell import Cell
 from sweep.events import Notify, nobody, out
@@ -61,8 +61,7 @@ def text_of(cell: Cell, count: int, method: Method, evidence: dict[str, Any]) ->
         f"Made on {datetime.date.today()}: {count} of {cell.model.settings.steps} steps of all AR units but the first.",
         f"Measured on {len(errors)} prompts that are not reported on, seeds from {SEED}{weights}.",
         f"Error of the final latents there, relative squared: {' '.join(f'{e:.3g}' for e in errors)}.",
-        f"python run.py experiment=fit_ramp model={cell.model.name} method={cell.name} speed={cell.run.speed} "
-        f"target={cell.run.target} prompts.limit={len(errors)}",
+        command(cell, "fit_ramp", [f"prompts.limit={len(errors)}"]),
     ]
     why = f"an aligned schedule; executes {evidence['share']:.4g} of the Original's FLOPs"
     own = settings_of(method)

@@ -30,7 +30,7 @@ from engine.method import Method
 from engine.row import Row
 from store import Store, writing
 from sweep.calibration.prompts import check_apart
-from sweep.calibration.task import FOLDER, place, settings_of
+from sweep.calibration.task import FOLDER, command, place, settings_of
 from sweep.calibration.trial import SEED, Trial
 from sweep.cell import Cell
 from sweep.events import Notify, nobody, out
@@ -186,8 +186,7 @@ def text_of(cell: Cell, found: Found) -> str:
         f"Error of the final latents, relative squared: {mean(found.errors):.4g} "
         f"({' '.join(f'{e:.3g}' for e in found.errors)}); spread evenly {found.even:.4g}.",
         f"{found.tried} schedules on {len(found.errors)} prompts that are not reported on, seeds from {SEED}{weights}.",
-        f"python run.py experiment=search_schedule model={cell.model.name} method={cell.name} speed={cell.run.speed} "
-        f"target={cell.run.target} tries={cell.run.tries}",
+        command(cell, "search_schedule", [f"tries={cell.run.tries}", f"prompts.limit={len(found.errors)}"]),
     ]
     why = (
         f"the best of {found.tried} schedules of {found.count} steps on {len(found.errors)} calibration prompts; "
