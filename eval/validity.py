@@ -16,7 +16,7 @@ from eval.beside import longest
 from eval.signals import Signals
 
 VERSION = "3"
-CONTROLS = ("original", "reduced_steps", "external_diffusers_none")  # methods that must not skip anything
+CONTROLS = ("original", "reduced_steps", "lossless", "external_diffusers_none")  # they must not skip anything
 
 
 @dataclass(frozen=True)

@@ -190,7 +190,7 @@ def test_a_policy_that_never_or_always_skips_is_named(decisions, extra, reason):
 
 def test_originals_reduced_steps_and_selective_computation_are_not_inert():
     none = {"cache": 0, "predict": 0, "recompute": 140}
-    for method in ("original", "original_repeat", "reduced_steps", "external_diffusers_none"):
+    for method in ("original", "original_repeat", "reduced_steps", "lossless", "external_diffusers_none"):
         assert judge_decisions({"method": method, "decisions": none}, identical=True).reasons == ()
     selective = {"method": "scope", "decisions": none, "flops": {"executed_fraction": 0.85}}
     assert judge_decisions(selective).reasons == ()
