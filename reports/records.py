@@ -32,6 +32,7 @@ NAMES = {  # printed names, in the order of the tables
 }
 PRINTED = NAMES | {  # printed names that do not fix an order
     "adacache": "AdaCache",
+    "arcache": "ARCache",
     "bwcache": "BWCache",
     "ca2vdm": "Ca2-VDM",
     "cfg_cache": "Guidance caching",

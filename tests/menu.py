@@ -38,6 +38,7 @@ def _parts(scope: dict[str, Any], cfg: dict[str, Any]) -> dict[str, Any]:
 LIBRARY = "needs transformer, which magi1 does not offer"
 MENU = {
     "adacache": Line({"scale": 0}, {}, magi1={"scale": 100.0, "cooldown": 0}),
+    "arcache": Line({"threshold": 0}, {"threshold": 9.0}),
     "budget": Line({}, {"computed": [[0, 2, 5, 6]]}),
     "bwcache": Line({"threshold": 0}, {"threshold": 99.0, "reuse": 0.3}),
     "ca2vdm": Line({"prefix_kv": "recompute"}, None, "needs given, narrow"),

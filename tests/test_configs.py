@@ -290,6 +290,7 @@ def test_scope_decides_per_chunk_on_magi1(point):
 
 UNSTATED = (
     "adacache",
+    "arcache",
     "bwcache",
     "cfg_cache",
     "easycache",

@@ -13,6 +13,7 @@ from tests.menu import MENU, SENSITIVE, make
 
 SETTINGS = {"steps": 8, "guidance": 2.0, "frames": 5, "chunk_partition": [1, 1], "padding": "masked"}  # two chunks
 REFUSED = {  # what the model does itself, or what a library must know
+    "arcache": "its units are denoised one after the other",
     "lossless": "none can be left out",
     "motioncache": "only SkyReels-V2 forwards single tokens",
     **{name: "use our method of the same name" for name in MENU if name.startswith("external_")},

@@ -27,19 +27,14 @@ The memory that each method holds in addition to the model, at the settings of i
 latent frames, a chunk of 6), with both guidance branches. A test measures the same on small models, to the byte. On
 SkyReels-V2 state is kept for every slot that a segment has reached, so a segment of 25 frames holds five times as much.
 On MAGI-1 it is kept for the chunks in flight, four in the released model. MAGI-1 passes the oldest of them twice. State
-at blocks is kept for both passes, as for a fifth chunk. X-Cache holds the residuals of one AR unit for every step, for
-50 and 64 steps here; more units add nothing.
+at blocks is kept for both passes, as for a fifth chunk, except by ARCache. X-Cache holds the residuals of one AR unit
+for every step, for 50 and 64 steps here. ARCache holds those of the first unit for 13 steps. More units add nothing to
+these.
 """
 RELEASES = """## Compared with the releases
 
 | method | equal to the release on the same sequences? | shown by | known deviations |
 |---|---|---|---|
-"""
-ABSENT = """## Not included, because the known rule is incomplete
-
-* ARCache (CVPR 2026): no code is public. Missing are the depth at which the history tokens are compared, which two
-  computed steps are the anchors of a skipped one, and whether the first segment skips steps itself. Its coefficient
-  needs the residual of a step that was skipped there.
 """
 HEAD = """# Methods
 
@@ -122,7 +117,7 @@ def render(pages: list[Page]) -> str:
         cells = [f"[{page.name}](#{page.name})", *(page.labels.get(label, "") for label in LABELS[:3])]
         lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
     lines += ["", *RELEASES.splitlines(), *(_release(page) for page in pages)]
-    lines += ["", *MEMORY.splitlines(), "", *table(), "", *ABSENT.splitlines()]
+    lines += ["", *MEMORY.splitlines(), "", *table()]
     for page in pages:
         lines += ["", f"## {page.name}", "", page.title, "", _fenced(page.body)]
         if page.labels.get("Changed"):

@@ -48,6 +48,8 @@ class Held:
     marks: int = 0  # float32 numbers per token and guidance branch
     frames: int = 0  # hidden tensors of one slot per AR unit and guidance branch
     carried: int = 0  # hidden tensors of one AR unit for every step and block except the first, and their fingerprints
+    first: int = 0  # hidden tensors of the first AR unit, and for each of them a float32 number per step
+    second: bool = True  # whether it holds hidden tensors of MAGI-1's second pass as well
 
     def per_slot(self, size: Size) -> int:
         """Bytes for each latent slot."""
@@ -63,16 +65,21 @@ class Held:
 
     def most(self, size: Size, window: int, slots: int) -> int:
         """The largest number of bytes for a `window` of slots in a video of `slots`; numbers are kept for all slots."""
-        each = window * self.per_slot(size) + size.twice * self.at_blocks(size)
+        each = window * self.per_slot(size) + (size.twice * self.at_blocks(size) if self.second else 0)
         frames = -(-window // size.unit) * self.per_unit(size)
-        return each + (slots - window) * 4 * self.numbers + frames + self.for_steps(size)
+        return each + (slots - window) * 4 * self.numbers + frames + self.once(size)
 
     def per_unit(self, size: Size) -> int:
         """Bytes for each AR unit besides those of its slots."""
         return self.frames * size.guidance * size.hidden
 
+    def once(self, size: Size) -> int:
+        """Bytes that are held once for all AR units, see `carried` and `first`."""
+        first = min(self.first, size.steps) * (size.unit * size.hidden + 4 * size.steps)
+        return size.guidance * first + self.for_steps(size)
+
     def for_steps(self, size: Size) -> int:
-        """Bytes that are held once for all AR units, see `carried`. A fingerprint has 32 tokens and their mean."""
+        """Bytes of what is `carried`. A fingerprint has 32 tokens and their mean."""
         one = size.unit * size.hidden + (min(32, size.unit * size.tokens) + 1) * (size.hidden // size.tokens)
         return self.carried * size.guidance * size.steps * (size.depth - 1) * one
 
@@ -128,6 +135,7 @@ SIZES = (
 
 HELD = {
     "adacache": Held(branches=ALL),
+    "arcache": Held(hidden=2, signal="patch_embedding", first=13, second=False),
     "budget": Held(latents=2),
     "bwcache": Held(hidden=1, blocks=1),
     "ca2vdm": Held(),
@@ -181,7 +189,7 @@ def table(
     """Lines of Markdown: MiB per AR unit at the published sizes. Methods in `refused` do not run on MAGI-1."""
     lines = [f"| method | {' | '.join(f'{size.name}: MiB per AR unit' for size in SIZES)} |", "|---|---|---|"]
     for name, held in HELD.items():
-        each = [held.per_slot(size) * size.unit + held.per_unit(size) + held.for_steps(size) for size in SIZES]
+        each = [held.per_slot(size) * size.unit + held.per_unit(size) + held.once(size) for size in SIZES]
         cells = [f"{held_bytes / 2**20:,.1f}" for held_bytes in each]
         if name in ELSEWHERE:
             cells = [""] * len(SIZES)
