@@ -14,17 +14,18 @@ earlier ones, and use it in all later segments. On other points they are silent,
 * The first unit is computed at every step, so q is known at every step. One of the notes calls the first segment
   unaccelerated, another one says that it is accelerated too. Distances are measured between each step and the `span`
   steps before it, with the anchors of the later unit. So that unit need not compute the same steps as the first one.
-* History tokens are those of earlier units that the same row updates and that have had more steps. Units that are
-  finished or given have tokens that do not change. They are not counted: they would make D smaller without limit, and
-  on MAGI-1 they are not in the forward. A unit without such history is computed: the first of every row, hence also the
-  first of every segment, and the last steps of each unit, after the one before it has finished.
+* History tokens are those of earlier units that the same row updates and that have had more steps. Finished units do
+  not change, and given frames change only by noise that is added to them. They are not counted: they would make D
+  smaller the more there are, and on MAGI-1 they are not in the forward. A unit without such history is computed: the
+  first of every row, hence also the first of every segment, and the last steps of each unit, after the one before it
+  has finished.
 * h is read after the patch embedding, before any block, so a decision costs no forward. With `signal: latent` it is the
   latent itself.
 * l is not defined before two steps of a unit are computed, so its first two are. `warmup` steps are, as many as
   TeaCache's release computes on SkyReels-V2. Where q did not move between the anchors, l is 1 and r_a is reused.
 * l has no upper limit. It is large where the two anchors are close to each other and many steps are skipped after them:
-  on one calibration prompt at the default threshold up to 6.6 on `skyreels_tiny` and 48 on `magi1_tiny`. `most` limits
-  it, as DiCache does with its coefficient (2).
+  on one calibration prompt at the default settings up to 48 on `magi1_tiny`, and up to 6.6 on `skyreels_tiny` (97
+  frames, block-causal). `most` limits it, as DiCache limits its coefficient (to 2).
 
 Where all units denoise together (`model.ar_step=0`), or one after the other, no unit has such history, so the method is
 refused. A forward covers only the units that compute; attention uses the stored keys and values of the others.
