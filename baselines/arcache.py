@@ -198,16 +198,19 @@ class Way:
         self.held, self.steps = held, steps
         self.seen = range(0)  # the steps that were added
         self.recent: Tensor | None = None  # the last `held` residuals; step i at the place i % held
-        self.apart: Tensor | None = None  # (steps, held): from step i to the step at that place, when i was added
+        # From step i to the step at place p, when i was added, at i * held + p. One dimension, since a forecast of the
+        # memory tells other tensors by the size of their last dimension (sweep/peaks.py).
+        self.apart: Tensor | None = None
 
     def add(self, step: int, residual: Tensor) -> None:
         """The residual at the next step. After the last one only distances are kept."""
         if self.recent is None or self.apart is None:
             self.recent = residual.new_zeros((self.held, *residual.shape))
-            self.apart = residual.new_zeros((self.steps, self.held), dtype=torch.float32)
+            self.apart = residual.new_zeros(self.steps * self.held, dtype=torch.float32)
         self.seen = range(self.seen.start if self.seen else step, step + 1)
         self.recent[step % self.held] = residual
-        self.apart[step] = torch.stack([(residual - other).abs().mean(dtype=torch.float32) for other in self.recent])
+        apart = torch.stack([(residual - other).abs().mean(dtype=torch.float32) for other in self.recent])
+        self.apart[step * self.held : (step + 1) * self.held] = apart
         if step == self.steps - 1:
             self.recent = None
 
@@ -220,7 +223,7 @@ class Way:
         if self.apart is None:
             raise RuntimeError("no coefficient yet: no residual was added")
         place = older % self.held
-        ratio = self.apart[step, place] / self.apart[newer, place]
+        ratio = self.apart[step * self.held + place] / self.apart[newer * self.held + place]
         return torch.where(torch.isfinite(ratio), ratio, 1.0)
 
     def tensors(self) -> list[Tensor]:

@@ -8,14 +8,18 @@ import pytest
 import torch
 
 from baselines.arcache import ARCache, Way, mixed
+from baselines.shared.memory_account import HELD
 from engine.loop import decide
 from engine.method import Original
 from engine.row import Mode, Row, Site
 from engine.visit import Visit
+from sweep.peaks import state_bytes
 from tests import far, tiny
+from tests.menu import size_of
 
 EAGER = {"threshold": 1e9, "warmup": 0}
 CAUSAL = {"attention": "block_causal", "steps": 8}
+UNITS = {"steps": 14, "frames": 37, "overlap": 0}  # one segment
 
 
 def row_of(k, units, steps=8, lag=1, segment=0):
@@ -209,6 +213,12 @@ def test_frames_that_are_left_out_exactly_change_no_video(two_segments):
     whole = tiny.video(two_segments, ARCache(**EAGER))
     part = tiny.video(two_segments, ARCache(selective="exact", **EAGER))
     torch.testing.assert_close(part, whole, atol=1e-4, rtol=0)
+
+
+def test_the_memory_told_before_a_launch_is_that_of_the_table():
+    model = tiny.build(**UNITS)
+    size, window = size_of(model), max(len(row.slots) for row in model.schedule())
+    assert state_bytes(model, ARCache(0.1)) == HELD["arcache"].most(size, window, window)
 
 
 def test_each_guidance_branch_has_its_own_coefficients(two_segments):
