@@ -47,6 +47,10 @@ class Scheduled(Method):
         """The extrapolation of the velocities of `part`."""
         return newton
 
+    def levels(self, part: Row) -> Sequence[float]:
+        """The coordinate of each slot in which velocities are extrapolated: the noise level."""
+        return part.sigma
+
     @property
     def grain(self) -> str:
         return "unit"
@@ -77,12 +81,12 @@ class Scheduled(Method):
 
     def keep(self, site: Site, part: Row, x: Tensor, out: Tensor) -> None:
         a, b = active(part)
-        self.history.push(part.updating, part.sigma[a:b], out[a:b], part.settled)
+        self.history.push(part.updating, self.levels(part)[a:b], out[a:b], part.settled)
 
     def fill(self, site: Site, part: Row, mode: Mode, x: Tensor) -> Tensor:
         (a, b), slots = active(part), part.updating
         orders = [min(self.order, self.history.count(slot) - 1) for slot in slots]
-        velocity = self.history.predict(slots, self.formula(part), part.sigma[a:b], orders)
+        velocity = self.history.predict(slots, self.formula(part), self.levels(part)[a:b], orders)
         if b - a == len(part.slots):
             return velocity
         out = torch.zeros_like(x)  # idle frames are not stepped, so their velocity is never read
