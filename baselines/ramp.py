@@ -1,16 +1,17 @@
-"""Our own: the first AR unit is computed most, all others in the same rows, and a line over the steps elsewhere.
+"""Our own: all AR units are computed in the same rows, the first one also in between; a line over the steps elsewhere.
 
-    first  = gaps of g / 2, 2 g / 3 and 9 g / 10 steps, then short ones to the last step       g: steps / budget
-    others = steps k with k mod lag on r rows of every lag, and the last but one step          r: from the budget
+    grid     steps k with k mod lag on r rows of every lag: each unit computes them in the same rows as its neighbours
+    others   the grid, step 0, and the last but one step
+    first    the same, the first tenth of the steps, a grid of 2 r rows up to half of the steps, and the last step
     v(k)   = v0 + (k - k0) (v0 - v1) / (k0 - k1)     between computed steps: v0, v1 last computed, at the steps k0, k1
 
-The first unit decides what the video shows, and every later unit inherits its errors. It is one of many, so computing
-it more often costs little. Unit u at step k sees its left neighbour at step k + lag. Where that was not computed in the
-same row, the unit sees an extrapolated neighbour and goes astray, so the others' steps repeat with the lag. The last
-noise steps change the latent most, so the last but one step is computed. The line runs over the number of the step
-instead of the noise level: the noise level falls faster and faster, and a line over it goes too far. The schedule
-depends on the steps and the lag of the model and on nothing else. `computed: []` computes every step and is the
-Original.
+Unit u at step k sees its left neighbour at step k + lag. Where that was not computed in the same row, the unit sees an
+extrapolated neighbour and goes astray, so the grid repeats with the lag. All later units inherit the errors of the
+first, which costs little to compute more often. The last noise steps change the latent most, so the last but one step
+is computed. The line runs over the number of the step and not over the noise level, which falls faster and faster: the
+velocity does not, so a line over the noise level goes too far. `r` follows from the budget: the number of steps that
+every unit but the first computes. The schedule depends on the steps and the lag of the model and on nothing else.
+`computed: []` computes every step and is the Original.
 `python run.py experiment=fit_ramp` writes operating points and measures them on a few prompts; docs/ramp.md has the
 recipe, what each part of it is worth, and what was tried without gain.
 

@@ -3,9 +3,9 @@
     python run.py experiment=fit_ramp model=skyreels_tiny speed=fast target=forwards:11
     python run.py experiment=fit_ramp model=magi1_tiny speed=slow target=forwards:21 prompts.limit=8
 
-The budget is the number of steps that every AR unit but the first computes. Two schedules follow from it and from the
-model's steps and lag (sweep/schedules/aligned.py): they differ in the first unit. Their videos of the calibration
-prompts are compared with the Original's, and the schedule with the smaller error is written.
+The budget is the number of steps that every AR unit but the first computes. The schedule follows from it and from the
+model's steps and lag (sweep/schedules/aligned.py). Its videos of the calibration prompts are compared with the
+Original's.
 
 conf/point/<model>/<method>_<speed>.yaml holds the result and its evidence (with random weights or a read-only menu:
 RESULTS/calibration, see `into`).
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import math
 from dataclasses import fields, replace
 from typing import Any
 
@@ -28,7 +27,7 @@ from sweep.calibration.task import command, place, settings_of
 from sweep.calibration.trial import SEED, Trial
 from sweep.cell import Cell
 from sweep.events import Notify, nobody, out
-from sweep.schedules.aligned import FORMS, schedule
+from sweep.schedules.aligned import schedule
 from sweep.schedules.task import budget_of, lag_of, made_for
 
 
@@ -38,52 +37,33 @@ def run(cell: Cell, store: Store, notify: Notify = nobody) -> list[str]:
         raise ConfigError(f"method={cell.name} has no schedule to write; want method=ramp")
     count, rows = budget_of(cell, store), cell.model.schedule()
     try:
-        lists = {form: [*schedule(rows[0].steps, lag_of(rows), count, form)] for form in FORMS}
+        lists = schedule(rows[0].steps, lag_of(rows), count)
     except ValueError as error:
         raise ConfigError(f"target={cell.run.target}: {error}") from None
+    changes = {"computed": [*lists], "made_for": made_for(cell)}
+    method: Method = replace(cell.method, **changes)  # type: ignore[type-var]
     trial = Trial(cell.model, cell.base, cell.method, "flops", notify)
     trial.prepare(cell.prompts, store.cache("text", "x").parent)
-    measured = {form: measure(trial, cell, computed, form) for form, computed in lists.items()}
-    form = min(measured, key=lambda one: _size(measured[one]["errors"]))
-    evidence, computed = {"form": form, "forms": measured, **measured[form]}, lists[form]
-    method: Method = replace(cell.method, computed=computed, made_for=made_for(cell))  # type: ignore[type-var]
+    evidence = {"errors": trial.apart(method, "aligned"), "share": trial.share(method)}
     path = place(cell, store) / "point" / cell.model.name / f"{cell.name}_{cell.run.speed}.yaml"
     with writing(path) as draft:
         draft.write_text(text_of(cell, count, method, evidence), encoding="utf-8")
     hint = "" if path.is_relative_to(CONF) else f"; use it with --config-dir {path.parents[2]}"
     out.print(f"{path} holds it{hint}", markup=False)
-    out.print(json.dumps({"count": count, "computed": computed, **evidence}), markup=False)
+    out.print(json.dumps({"count": count, "computed": lists, **evidence}), markup=False)
     return []
-
-
-def measure(trial: Trial, cell: Cell, computed: list[list[int]], form: str) -> dict[str, Any]:
-    """The errors of a schedule on the calibration prompts, and the share of the Original's FLOPs that it executes."""
-    method: Method = replace(cell.method, computed=computed, made_for=made_for(cell))  # type: ignore[type-var]
-    return {"errors": trial.apart(method, form), "share": trial.share(method)}
-
-
-def _size(errors: list[float]) -> float:
-    """The mean of the logarithms of errors: one bad prompt does not decide, as it would in their mean."""
-    return sum(math.log(max(error, 1e-12)) for error in errors) / len(errors)
 
 
 def text_of(cell: Cell, count: int, method: Method, evidence: dict[str, Any]) -> str:
     """The YAML of the operating point, with what speaks for it."""
     errors, weights = evidence["errors"], "" if cell.model.settings.weights == "pretrained" else ", random weights"
     lines = [
-        f"Made on {datetime.date.today()}: {count} of {cell.model.settings.steps} steps of all AR units but the first, "
-        f"which is {evidence['form']} (sweep/schedules/aligned.py).",
+        f"Made on {datetime.date.today()}: {count} of {cell.model.settings.steps} steps of all AR units but the first.",
         f"Measured on {len(errors)} prompts that are not reported on, seeds from {SEED}{weights}.",
         f"Error of the final latents there, relative squared: {' '.join(f'{e:.3g}' for e in errors)}.",
-        *(
-            f"With a first unit that is {other}: {' '.join(f'{e:.3g}' for e in one['errors'])}; {one['share']:.4g} of "
-            "the FLOPs."
-            for other, one in evidence["forms"].items()
-            if other != evidence["form"]
-        ),
         command(cell, "fit_ramp", [f"prompts.limit={len(errors)}"]),
     ]
-    why = f"a fixed schedule; executes {evidence['share']:.4g} of the Original's FLOPs"
+    why = f"an aligned schedule; executes {evidence['share']:.4g} of the Original's FLOPs"
     own = settings_of(method)
     point = {"estimated": False, "why": why, "turned": list(own)}
     body = (
