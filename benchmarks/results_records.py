@@ -1,7 +1,8 @@
 """Replaces the records of some methods in docs/results.jsonl.gz by those of a results folder, and keeps the others.
 
-    python -m benchmarks.results_records RESULTS ramp arcache
+    python -m benchmarks.results_records RESULTS ramp bwcache@magi1_tiny +teacache
 
+The records of `ramp` are replaced, those of `bwcache` on one model too, and those of `teacache` stay beside its new ones.
 All videos of the contest take hours, and a change of one method does not change those of the others. The Originals in
 RESULTS replace those with the same key. In the commands of new records `results=RESULTS` stands for the folder. Then
 run `python -m benchmarks.results`.
@@ -52,26 +53,29 @@ def read(path: Path) -> list[bundle.Line]:
 def merged(old: Sequence[bundle.Line], fresh: Sequence[bundle.Line], methods: Collection[str]) -> list[bundle.Line]:
     """The lines of `old` without the records of `methods` and of videos that `fresh` holds, and the lines of `fresh`.
 
-    Both begin with the line of a bundle. Raises ValueError if `fresh` has records of other methods that `old` lacks:
-    they would be a part of a curve.
+    Both begin with the line of a bundle. methods: METHOD or METHOD@MODEL; +METHOD keeps its records of `old`.
+
+    Raises ValueError if `fresh` has records of other methods that `old` lacks: they would be a part of a curve.
     """
-    new, known = ({_video(text): text for kind, text in lines if kind == "record"} for lines in (fresh, old))
-    strange = {json.loads(new[video])["run"]["method"] for video in new.keys() - known.keys()} - set(methods)
+    videos, known = ({_video(text) for kind, text in lines if kind == "record"} for lines in (fresh, old))
+    named = {word.strip("+").partition("@")[0] for word in methods}
+    strange = {method for method, *_ in videos - known} - named
     if strange:
         raise ValueError(f"got new records of {', '.join(sorted(strange))}; name these methods, or leave them out")
-    kept = [
-        (kind, text)
-        for kind, text in old[1:]
-        if kind != "record" or (_video(text) not in new and json.loads(text)["run"]["method"] not in methods)
-    ]
+
+    def stays(text: str) -> bool:
+        method, model, *_ = video = _video(text)
+        return video not in videos and method not in methods and f"{method}@{model}" not in methods
+
+    kept = [(kind, text) for kind, text in old[1:] if kind != "record" or stays(text)]
     lines = kept + [one for one in fresh[1:] if one[0] == "record" or one not in kept]
     head = {**json.loads(old[0][1]), "records": sum(kind == "record" for kind, _ in lines)}
     return [("bundle", canonical(head)), *lines]
 
 
-def _video(text: str) -> tuple[str, str, str]:
+def _video(text: str) -> tuple[str, str, str, str]:
     content = json.loads(text)
-    return content["model"], content["cell"], content["key"]
+    return content["run"]["method"], content["model"], content["cell"], content["key"]
 
 
 def without_folders(root: Path) -> None:

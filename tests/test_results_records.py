@@ -30,6 +30,13 @@ def test_records_of_the_named_methods_are_replaced_and_the_others_stay():
     assert json.loads(lines[0][1])["records"] == 3 and lines[0][0] == "bundle"
 
 
+def test_records_of_one_model_are_replaced_or_records_are_added_to_those_of_a_method():
+    fresh = bundle(("ramp", "b", 20))
+    assert ("ramp", "a", 2) not in seen(merged(OLD, fresh, ["ramp@m"]))
+    assert ("ramp", "a", 2) in seen(merged(OLD, fresh, ["ramp@another"]))
+    assert {("ramp", "a", 2), ("ramp", "b", 20)} <= set(seen(merged(OLD, fresh, ["+ramp"])))
+
+
 def test_a_schedule_that_both_hold_is_written_once_and_before_the_records_that_use_it():
     schedule = ("schedule", canonical({"step": [0, 1]}))
     old, fresh = [OLD[0], schedule, *OLD[1:]], [OLD[0], schedule, *bundle(("ramp", "b", 20))[1:]]
