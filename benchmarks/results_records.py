@@ -2,7 +2,7 @@
 
     python -m benchmarks.results_records RESULTS ramp bwcache@magi1_tiny +teacache
 
-The records of `ramp` are replaced, those of `bwcache` on one model too, and those of `teacache` stay beside its new ones.
+The records of `ramp` are replaced, those of `bwcache` on one model too, and those of `teacache` stay beside new ones.
 All videos of the contest take hours, and a change of one method does not change those of the others. The Originals in
 RESULTS replace those with the same key. In the commands of new records `results=RESULTS` stands for the folder. Then
 run `python -m benchmarks.results`.
