@@ -67,8 +67,8 @@ def merged(old: Sequence[bundle.Line], fresh: Sequence[bundle.Line], methods: Co
         method, model, *_ = video = _video(text)
         return video not in videos and method not in methods and f"{method}@{model}" not in methods
 
-    kept = [(kind, text) for kind, text in old[1:] if kind != "record" or stays(text)]
-    lines = kept + [one for one in fresh[1:] if one[0] == "record" or one not in kept]
+    kept = [one for one in old[1:] if one[0] != "record" or stays(one[1])]
+    lines = list(dict.fromkeys([*kept, *fresh[1:]]))  # a schedule that both hold stands once, before its records
     head = {**json.loads(old[0][1]), "records": sum(kind == "record" for kind, _ in lines)}
     return [("bundle", canonical(head)), *lines]
 
