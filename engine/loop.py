@@ -12,6 +12,7 @@ import torch
 from engine.backbone import Backbone
 from engine.ledger import Entry
 from engine.method import Method
+from engine.retrace import retrace
 from engine.row import Decision, Mode, Row
 from engine.visit import Visit
 
@@ -59,7 +60,10 @@ def _denoise(
         probed: list[str] = []
         plan = decide(model, method, latents, row, probed)
         visit = Visit(method, row, model.depth, plan, probed)
-        latents = model.advance(latents, row, model.velocity(latents, row, visit))
+        velocity = model.velocity(latents, row, visit)
+        for course in method.courses(row):
+            latents, velocity = retrace(model, latents, velocity, row, course)
+        latents = model.advance(latents, row, velocity)
         ledger.extend(visit.entries())
         if row.last and counters is not None:
             counters.update(method.counters())

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from engine.footprint import Sizes
+    from engine.retrace import Course
 
 TIME_SIGNALS = frozenset({"time_embedding", "time_projection"})  # those of Method that depend on the times alone
 Probe = Callable[[str], "Tensor"]  # name of a signal -> (slots, ...) float32, without a forward of the model
@@ -71,6 +72,7 @@ class Method:
     "given": slots that were clean at the start of the segment can be left out of the forward.
     "aim": the model is told to which time a step leads, so one step may lead over several of the schedule (`Row.aim`).
     "renew": the model keeps the keys of finished slots; a row with `renew` computes them anew.
+    "retrace": the sampler can go through the steps of one AR unit again, see `courses`.
     """
 
     decided_by: ClassVar[str] = "content"  # "schedule": its decisions depend on the rows and its settings alone
@@ -157,6 +159,10 @@ class Method:
         `keep`.
         """
         raise RuntimeError(f"{type(self).__name__} chose {mode} at {site}, but its `fill` gives no result there")
+
+    def courses(self, row: Row) -> Sequence[Course]:
+        """The AR units of `row` that are integrated again before the sampler's step, see engine/retrace.py."""
+        return ()
 
     def rank(self, keys: Tensor, queries: Tensor) -> Tensor:
         """The importance of each key of finished units, for a backbone that stores only some keys ("kv_capacity").

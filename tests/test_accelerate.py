@@ -72,8 +72,12 @@ def test_a_method_in_the_pipeline_gives_the_latents_of_our_own_loop(case, name, 
 
 MORE = [[0, 1, 2, 3, 4], [0, 2, 4]]  # in odd steps the first unit alone: its neighbours are not computed
 SCHEDULES = {
-    "ramp": ("asynchronous", Ramp, {"computed": MORE}),
-    "ramp prefix, three segments": ("three segments", Ramp, {"computed": MORE, "selective": "prefix"}),
+    "ramp": ("asynchronous", Ramp, {"computed": MORE, "retrace": False}),
+    "ramp prefix, three segments": (
+        "three segments",
+        Ramp,
+        {"computed": MORE, "selective": "prefix", "retrace": False},
+    ),
     "budget, synchronous": ("synchronous", Budget, {"computed": [[0, 1, 2, 4, 5], [0, 2, 5]]}),
 }
 
@@ -107,10 +111,17 @@ def test_a_schedule_that_skips_a_unit_before_a_computed_one_is_refused_before_th
         call(full, model, num_frames=SHORT, base_num_frames=SHORT, ar_step=0, causal_block_size=1, overlap_history=None)
 
 
+def test_a_method_that_integrates_units_again_is_refused_since_the_sampler_is_the_pipelines(model):
+    pipe = pipeline(model)
+    told = r"ramp cannot run in a stock pipeline: it needs retrace.* for ramp: retrace=False\)"
+    with pytest.raises(ConfigError, match=told), accelerate(pipe, "ramp", computed=MORE):
+        pass
+
+
 def test_a_schedule_made_for_another_call_is_refused(model):
     pipe, made_for = pipeline(model), {"name": "mine", "frames": LONG, "steps": 6, "block": 2, "ar_step": 2}
     for name, wrong in (("mine", {"attention": "full"}), ("mine", {"frames": 99}), ("other", {})):
-        settings = {"computed": MORE, "made_for": {**made_for, **wrong}}
+        settings = {"computed": MORE, "made_for": {**made_for, **wrong}, "retrace": False}
         with (
             mock.patch("scope.pipeline.build", lambda *_, given=settings: Ramp(**given)),
             accelerate(pipe, "ramp", model=name),

@@ -29,7 +29,7 @@ METHODS = {
     "scope": (Scope, SCOPE),
     "scope, per chunk": (Scope, {**SCOPE, "decide_per": "unit"}),
     "uniform": (Uniform, {"interval": 2, "order": 1}),
-    "ramp": (Ramp, {"computed": [[0, 1, 2, 4], [0, 2, 4]]}),
+    "ramp": (Ramp, {"computed": [[0, 1, 2, 4], [0, 2, 4]], "retrace": False}),
     "budget": (Budget, {"computed": [[0, 1, 3, 4], [0, 2], [0, 1, 3]], "order": 0}),
     "easycache": (EasyCache, {"threshold": 9.0, "warmup": 1, "cooldown": 0}),
     "teacache": (TeaCache, {"threshold": 0.42, "fit": "none", "warmup": 1, "reuse": "velocity"}),

@@ -35,7 +35,7 @@ def part(step):
 
 def filled(computed, at):
     """The velocity at the step `at` where {step: velocity} were computed before."""
-    ramp, x = Ramp([[0, *computed]]), torch.zeros(1, 1, 1, 1)
+    ramp, x = Ramp([[0, *computed]], retrace=False), torch.zeros(1, 1, 1, 1)
     for step, value in computed.items():
         ramp.keep(VELOCITY, part(step), x, torch.full_like(x, value))
     return ramp.fill(VELOCITY, part(at), Mode.PREDICT, x).item()

@@ -34,7 +34,7 @@ class Toy:
 
     name = "toy"
     device = torch.device("cpu")
-    offers = frozenset({"clock", "blocks", "branches", "narrow", "latent", "partial"})
+    offers = frozenset({"clock", "blocks", "branches", "narrow", "latent", "partial", "retrace"})
     parameters = 0
     attention = "full"
     weights_id = "none"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 SIGNALS = frozenset({"time_projection", "time_embedding", "latent", "patch_embedding"})
-SITES = frozenset({"aim", "blocks", "branches", "cross_attention", "guidance", "nested", "partial", "renew"})
+SITES = frozenset({"aim", "blocks", "branches", "cross_attention", "guidance", "nested", "partial", "renew", "retrace"})
 OFFERS = SITES | SIGNALS
 
 

@@ -139,7 +139,9 @@ class Magi1Backbone(Magi1Plan, Holder):
         return velocity
 
     def advance(self, latents: Tensor, row: Row, velocity: Tensor) -> Tensor:
-        stepped = self._dispatcher.advance(self._chunks(latents), self._forward(row), self._chunks(velocity))
+        unit = self.settings.chunk
+        chunks = range(row.slots.start // unit, row.slots.stop // unit)
+        stepped = self._dispatcher.advance(self._chunks(latents), self._forward(row), self._chunks(velocity), chunks)
         return _slots(stepped)
 
     def _forward(self, row: Row) -> Forward:

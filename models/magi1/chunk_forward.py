@@ -167,11 +167,13 @@ class Dispatcher:
             raise ValueError(f"time {time} is below cfg_t_range, which starts at {self.settings.cfg_t_range[0]}")
         return self.settings.prev_chunk_scales[index], self.settings.text_scales[index]
 
-    def advance(self, latents: Tensor, forward: Forward, velocity: Tensor) -> Tensor:
-        """One Euler step of every chunk in flight, x + v·(t' - t); `velocity` (in flight, C, chunk_width, h, w)."""
+    def advance(self, latents: Tensor, forward: Forward, velocity: Tensor, chunks: range | None = None) -> Tensor:
+        """One Euler step x + v·(t' - t) of `chunks`, by default all in flight; `velocity` (chunks, C, width, h, w)."""
+        chunks = forward.chunks if chunks is None else chunks
         latents = latents.clone()
-        for chunk, v, time, after in zip(forward.chunks, velocity, forward.times, forward.times_next, strict=True):
-            latents[chunk] = self.chunk(latents, chunk) + v * (after - time)
+        for chunk, v in zip(chunks, velocity, strict=True):
+            j = chunk - forward.chunks.start
+            latents[chunk] = self.chunk(latents, chunk) + v * (forward.times_next[j] - forward.times[j])
         return latents
 
     def compress(self, forward: Forward, rank: Rank) -> None:

@@ -31,7 +31,7 @@ class Magi1Plan:
     BUILDS = "models.magi1.backbone.Magi1Backbone"  # the whole, weights and all
     Settings = Magi1
     attention = "full"
-    offers = frozenset({"blocks", "branches", "kv_capacity", "partial"}) | SIGNALS
+    offers = frozenset({"blocks", "branches", "kv_capacity", "partial", "retrace"}) | SIGNALS
 
     def __init__(self, settings: Magi1, device: Any) -> None:
         self.settings, self.device, self.name = settings, device, settings.name

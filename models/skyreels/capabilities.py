@@ -7,6 +7,7 @@ from models.skyreels.settings import SkyReels
 SIGNALS = frozenset({"time_projection", "time_embedding", "latent", "patch_embedding"})
 SITES = frozenset(
     {"blocks", "branches", "cross_attention", "guidance", "nested", "narrow", "partial", "tokens", "transformer"}
+    | {"retrace"}
 )
 
 

@@ -1,10 +1,13 @@
-"""The schedule of method=ramp (baselines/ramp.py): which steps the first AR unit computes, and which all others."""
+"""The schedules of method=ramp (baselines/ramp.py): which steps each AR unit computes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from sweep.schedules.search import even
 
-EARLY = 10  # the first unit computes all of the first 1 / EARLY of the steps; raising it: faster, a worse beginning
+START = 0.3  # share of the steps in which a small budget keeps the whole grid; raising it: a better start, a worse end
+SPACING = 8  # the first unit computes at least every 1 / SPACING of the steps; raising it: slower, a better first unit
 
 
 def grid(steps: int, lag: int, rows: int) -> list[int]:
@@ -24,15 +27,17 @@ def schedule(steps: int, lag: int, count: int) -> tuple[list[int], list[int]]:
         steps: steps of a unit.
         lag: rows by which a unit follows its left neighbour; 0: all units are at the same step, so every schedule is
             aligned, and the first unit is like the others.
-        count: 3 to `steps`; what the grid does not need is spent on the next finer grid, from the first step on, and
-            what it lacks is taken from it, from the last step on.
+        count: 3 to `steps`; what the grid does not need is spent on the next finer grid, from the last step on; where
+            it is too small for the grid, steps after the first third are left out evenly.
 
     Raises ValueError for a smaller or larger `count`.
 
-    >>> schedule(50, 5, 8)[1], schedule(50, 5, 11)[1]
-    ([0, 5, 10, 15, 25, 35, 45, 48], [0, 5, 10, 15, 20, 25, 30, 35, 40, 45, 48])
-    >>> schedule(50, 5, 11)[0]
-    [0, 1, 2, 3, 4, 5, 7, 10, 12, 15, 17, 20, 22, 25, 30, 35, 40, 45, 48, 49]
+    >>> schedule(50, 5, 8)[1], schedule(50, 5, 12)[1]
+    ([0, 5, 10, 15, 25, 35, 45, 48], [0, 5, 10, 15, 20, 25, 30, 35, 40, 45, 48, 49])
+    >>> schedule(50, 5, 12)[0]
+    [0, 2, 5, 7, 10, 12, 15, 17, 20, 22, 25, 30, 35, 40, 45, 48, 49]
+    >>> schedule(64, 16, 7)
+    ([0, 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 62], [0, 16, 32, 40, 48, 56, 62])
     >>> schedule(50, 0, 6)
     ([0, 10, 19, 29, 38, 48], [0, 10, 19, 29, 38, 48])
     """
@@ -41,12 +46,57 @@ def schedule(steps: int, lag: int, count: int) -> tuple[list[int], list[int]]:
     if not lag:
         return list(even(steps, count)), list(even(steps, count))
     rows = max(1, min(lag, (count - 1) * lag // steps))
-    coarse, fine = grid(steps, lag, rows), grid(steps, lag, min(2 * rows, lag))
-    others = {*coarse, steps - 2}
-    for step in [*coarse[-2::-2], *coarse[::-1]]:  # every second one first
-        if len(others) > count and step:
-            others.discard(step)
-    spare = [step for step in [*fine, *range(steps)] if step not in others]
-    others |= set(list(dict.fromkeys(spare))[: count - len(others)])
-    first = {*range(steps // EARLY + 1), *(step for step in fine if 2 * step <= steps), *others, steps - 1}
-    return sorted(first), sorted(others)
+    coarse = grid(steps, lag, rows)
+    least = min(lag, -(-SPACING * lag // steps))
+    small = count < len({*coarse, steps - 2})
+    others = _thinned(coarse, steps, count) if small else _filled(coarse, steps, lag, rows, count, least)
+    dense = max(rows, least)
+    fine = [step for step in grid(steps, lag, min(2 * dense, lag)) if step <= (START if small else 1 / 2) * steps]
+    return sorted({*fine, *grid(steps, lag, dense), *others}), others
+
+
+def whole_rows(steps: int, lag: int, units: int, count: int) -> list[list[int]]:
+    """The steps that each unit computes if `count` rows are computed as a whole, for a model with full attention.
+
+    The rows in which a unit begins or ends come first, with a grid of the lag between them. Then those in the middle
+    between two of them: at the start, at the end from the first unit's last steps on, and in between.
+
+    Raises ValueError for a `count` below that of the grid, or above all rows.
+
+    >>> whole_rows(50, 5, 5, 23)[0]
+    [0, 2, 5, 7, 10, 12, 15, 20, 25, 30, 35, 40, 44, 47, 49]
+    >>> whole_rows(50, 5, 5, 23)[4]
+    [0, 5, 10, 15, 20, 24, 27, 29, 32, 34, 37, 39, 42, 44, 47, 49]
+    """
+    if not lag:
+        return [list(even(steps, count))] * units
+    total = steps + lag * (units - 1)
+    begin = range(0, max(steps - lag, lag * (units - 1) + 1), lag)
+    end = range(steps - 1 - lag, total, lag)
+    halves = [row + lag // 2 for row in begin]
+    early, middle = [r for r in halves if r < START * steps], [r for r in halves if r >= START * steps]
+    late = [row + (lag + 1) // 2 for row in end[:-1]]
+    ranked = list(dict.fromkeys([*begin, *end, *early, *late, *middle[::-1], *range(total - 1, 0, -1)]))
+    least = len({*begin, *end})
+    if not least <= count <= total:
+        raise ValueError(f"want {least} to {total} rows, got {count}")
+    rows = sorted(ranked[:count])
+    return [[row - lag * unit for row in rows if 0 <= row - lag * unit < steps] for unit in range(units)]
+
+
+def _thinned(coarse: list[int], steps: int, count: int) -> list[int]:
+    """`count` steps of the grid, among them its first `START` and the last but one of all; the rest of it evenly."""
+    kept = [step for step in coarse if step <= START * steps]
+    inner, room = [step for step in coarse if step > START * steps], count - len(kept) - 1
+    if room < 0:
+        return list(even(steps, count))
+    chosen = [inner[int((i + 0.5) * len(inner) / room)] for i in range(room)]  # the middle of each equal part
+    return sorted({*kept, *chosen, steps - 2})
+
+
+def _filled(coarse: list[int], steps: int, lag: int, rows: int, count: int, least: int) -> list[int]:
+    """`count` steps: the grid, the last but one of all, then finer from the last step on."""
+    finer = grid(steps, lag, min(2 * rows, lag))
+    last: Iterable[int] = [steps - 1] if rows >= least else ()
+    ranked = dict.fromkeys([*coarse, steps - 2, *last, *finer[::-1], *range(steps - 1, 0, -1)])
+    return sorted(list(ranked)[:count])

@@ -3,9 +3,9 @@
     python run.py experiment=fit_ramp model=skyreels_tiny speed=fast target=forwards:11
     python run.py experiment=fit_ramp model=magi1_tiny speed=slow target=forwards:21 prompts.limit=8
 
-The budget is the number of steps that every AR unit but the first computes. The schedule follows from it and from the
-model's steps and lag (sweep/schedules/aligned.py). Its videos of the calibration prompts are compared with the
-Original's.
+The budget is the number of steps that every AR unit but the first computes; under full attention it is the number of
+rows. The schedule follows from it and from the model's steps and lag (sweep/schedules/aligned.py). Its videos of the
+calibration prompts are compared with the Original's.
 
 conf/point/<model>/<method>_<speed>.yaml holds the result and its evidence (with random weights or a read-only menu:
 RESULTS/calibration, see `into`).
@@ -20,14 +20,16 @@ from typing import Any
 
 import yaml
 
+from baselines.shared.model_settings import by_name
 from conf.schema import CONF, ConfigError
+from engine.backbone import Backbone
 from engine.method import Method
 from store import Store, writing
 from sweep.calibration.task import command, place, settings_of
 from sweep.calibration.trial import SEED, Trial
 from sweep.cell import Cell
 from sweep.events import Notify, nobody, out
-from sweep.schedules.aligned import schedule
+from sweep.schedules.aligned import schedule, whole_rows
 from sweep.schedules.task import budget_of, lag_of, made_for
 
 
@@ -35,9 +37,9 @@ def run(cell: Cell, store: Store, notify: Notify = nobody) -> list[str]:
     """Make one schedule and write it; returns what failed. Raises ConfigError."""
     if "computed" not in {own.name for own in fields(cell.method)}:  # type: ignore[arg-type]
         raise ConfigError(f"method={cell.name} has no schedule to write; want method=ramp")
-    count, rows = budget_of(cell, store), cell.model.schedule()
+    count = budget_of(cell, store)
     try:
-        lists = schedule(rows[0].steps, lag_of(rows), count)
+        lists = lists_of(cell.model, count)
     except ValueError as error:
         raise ConfigError(f"target={cell.run.target}: {error}") from None
     changes = {"computed": [*lists], "made_for": made_for(cell)}
@@ -54,11 +56,29 @@ def run(cell: Cell, store: Store, notify: Notify = nobody) -> list[str]:
     return []
 
 
+def lists_of(model: Backbone, count: int) -> list[list[int]]:
+    """The computed steps per AR unit: under full attention `count` whole rows, else `count` steps of every unit."""
+    rows = model.schedule()
+    steps, lag = rows[0].steps, lag_of(rows)
+    if both_ways(model):
+        units = {part.slots.start for row in rows if row.segment == rows[0].segment for part in row.units()}
+        return whole_rows(steps, lag, len(units), count)
+    return list(schedule(steps, lag, count))
+
+
+def both_ways(model: Backbone) -> bool:
+    """Whether an AR unit attends to later ones too: SkyReels-V2 with full attention."""
+    return by_name(model.settings).get("attention") == "full"
+
+
 def text_of(cell: Cell, count: int, method: Method, evidence: dict[str, Any]) -> str:
     """The YAML of the operating point, with what speaks for it."""
     errors, weights = evidence["errors"], "" if cell.model.settings.weights == "pretrained" else ", random weights"
+    budget = f"{count} of {cell.model.settings.steps} steps of all AR units but the first"
+    if both_ways(cell.model):
+        budget = f"{count} rows, computed as a whole"
     lines = [
-        f"Made on {datetime.date.today()}: {count} of {cell.model.settings.steps} steps of all AR units but the first.",
+        f"Made on {datetime.date.today()}: {budget}.",
         f"Measured on {len(errors)} prompts that are not reported on, seeds from {SEED}{weights}.",
         f"Error of the final latents there, relative squared: {' '.join(f'{e:.3g}' for e in errors)}.",
         command(cell, "fit_ramp", [f"prompts.limit={len(errors)}"]),
