@@ -26,7 +26,7 @@ recipe, what each part of it is worth, and what was tried without gain.
 
 Site: velocity, and the interval of a forward.
 Signal: none; the schedule is fixed beforehand.
-Memory: 2 latents, and one of each computed step of the units in flight.
+Memory: 3 latents, and one of each computed step, of the units in flight.
 Changed: not from a paper. The predictor and corrector is that of multistep methods (PEC) over gaps of many steps.
 """
 
@@ -55,7 +55,11 @@ class Ramp(Scheduled):
 
     @property
     def requires(self) -> frozenset[str]:
-        return super().requires | ({"retrace"} if self.retrace else set())
+        return super().requires | ({"retrace"} if self._again else set())
+
+    @property
+    def _again(self) -> bool:
+        return self.retrace and bool(self.computed)
 
     def levels(self, part: Row) -> Sequence[float]:
         """The coordinate in which velocities are extrapolated: the number of the step."""
@@ -67,11 +71,11 @@ class Ramp(Scheduled):
 
     def keep(self, site: Site, part: Row, x: Tensor, out: Tensor) -> None:
         super().keep(site, part, x, out)
-        if self.retrace:
+        if self._again:
             self._course(part, x).computed(x, out)
 
     def fill(self, site: Site, part: Row, mode: Mode, x: Tensor) -> Tensor:
-        if self.retrace:
+        if self._again:
             self._course(part, x)
         return super().fill(site, part, mode, x)
 

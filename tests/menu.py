@@ -108,7 +108,7 @@ MENU = {
     "original_seed": Line({}, None),
     "pab": Line({"attention": 1, "cross_attention": 1}, {}),
     "predit": Line({"tolerance": 0}, {"tolerance": 9.0}, magi1={"tolerance": 9.0, "warmup": 2, "cooldown": 0}),
-    "ramp": Line({}, {"computed": [[0, 2, 5, 6]]}),
+    "ramp": Line({}, {"computed": [[0, 2, 4, 6]]}),  # half of the steps, as in the table of memory
     "reduced_steps": Line({"fraction": 1.0}, None),
     "scope": Line(
         {"tau_cache": 0, "tau_predict": 0, "selective": "none"},

@@ -10,7 +10,7 @@ from baselines.budget import Budget
 from baselines.ramp import Ramp
 from engine.method import Original
 from engine.row import VELOCITY, Mode, Row
-from sweep.schedules.aligned import grid, schedule
+from sweep.schedules.aligned import grid, schedule, whole_rows
 from sweep.schedules.task import lag_of
 from tests import tiny_menu
 from tests.tiny import build, texts_of, video
@@ -107,6 +107,20 @@ def test_a_grid_of_every_row_is_every_step_and_one_of_one_row_repeats_with_the_l
     assert grid(12, 4, 4) == [*range(12)] and grid(12, 4, 1) == [0, 4, 8]
 
 
+@pytest.mark.parametrize(("steps", "lag", "units"), [(50, 5, 5), (64, 16, 8), (8, 3, 2), (50, 0, 4)])
+def test_whole_rows_begin_with_every_unit_and_all_units_compute_the_same_rows(steps, lag, units):
+    for count in range(max(2, -(-steps // max(lag, 1))), steps):
+        try:
+            lists = whole_rows(steps, lag, units, count)
+        except ValueError as error:
+            assert "rows, got" in str(error)
+            continue
+        rows = {lag * unit + step for unit, own in enumerate(lists) for step in own}
+        assert len(rows) == count and len(lists) == units and all(own[0] == 0 for own in lists)
+        for unit, own in enumerate(lists):
+            assert own == sorted(row - lag * unit for row in rows if 0 <= row - lag * unit < steps)
+
+
 def test_a_budget_that_no_schedule_has_is_refused():
     with pytest.raises(ValueError, match="want 3 to 50 steps of every AR unit, got 2"):
         schedule(50, 5, 2)
@@ -122,7 +136,7 @@ def test_the_lag_is_read_off_the_rows():
 
 @pytest.fixture(scope="module")
 def menu(tmp_path_factory):
-    return tiny_menu.write(tmp_path_factory.mktemp("menu"), steps=6, addnoise=0)
+    return tiny_menu.write(tmp_path_factory.mktemp("menu"), steps=6, addnoise=0, attention="block_causal")
 
 
 def fit(menu, results, *more):
@@ -134,7 +148,7 @@ def test_a_point_is_written_with_its_evidence_and_can_be_used_as_it_is(menu, tmp
     assert said.status == 0, said.out + said.err
     text = (tmp_path / "calibration" / "point" / "tiny" / "ramp_fast.yaml").read_text()
     point = yaml.safe_load(text)
-    method, model = Ramp(**point["method"]), build(steps=6, addnoise=0)
+    method, model = Ramp(**point["method"]), build(steps=6, addnoise=0, attention="block_causal")
     method.check(model)
     assert len(method.computed[1]) == 3 and set(method.computed[1]) <= set(method.computed[0])
     assert not point["point"]["estimated"] and "experiment=fit_ramp model=tiny" in text
@@ -142,6 +156,14 @@ def test_a_point_is_written_with_its_evidence_and_can_be_used_as_it_is(menu, tmp
     assert told["computed"] == method.computed and len(told["errors"]) == 1 and 0.3 < told["share"] < 1
     texts = model.conditioning("a fox", texts_of(model, "a fox"))
     assert texts and torch.isfinite(video(model, method)).all()
+
+
+def test_under_full_attention_the_target_is_a_number_of_whole_rows(menu, tmp_path):
+    said = fit(menu, tmp_path, "model.attention=full", "target=forwards:6")
+    assert said.status == 0, said.out + said.err
+    told = json.loads(said.out.strip().splitlines()[-1])
+    rows = {(2 * unit + step) for unit, own in enumerate(told["computed"]) for step in own}
+    assert told["count"] == len(rows) == 6 and all(own[0] == 0 for own in told["computed"])
 
 
 @pytest.mark.parametrize(

@@ -49,11 +49,12 @@ class Held:
     frames: int = 0  # hidden tensors of one slot per AR unit and guidance branch
     carried: int = 0  # hidden tensors of one AR unit for every step and block except the first, and their fingerprints
     first: int = 0  # hidden tensors of the first AR unit, and for each of them a float32 number per step
+    course: float = 0.0  # share of the steps of which it holds a latent; ramp's operating points compute up to half
     second: bool = True  # whether it holds hidden tensors of MAGI-1's second pass as well
 
     def per_slot(self, size: Size) -> int:
         """Bytes for each latent slot."""
-        latents = self.latents + size.guidance * self.guided
+        latents = self.latents + size.guidance * self.guided + round(self.course * size.steps)
         signal = size.signals[self.signal] if self.signal else 0
         marks = 4 * size.guidance * self.marks * size.tokens
         return self.at_blocks(size) + latents * size.latent + signal + 4 * self.numbers + marks
@@ -169,7 +170,7 @@ HELD = {
     "original_seed": Held(),
     "pab": Held(branches=ATTENTION),
     "predit": Held(latents=3, numbers=1),
-    "ramp": Held(latents=2),
+    "ramp": Held(latents=3, course=0.5),
     "reduced_steps": Held(),
     "scope": Held(latents=3, signal="time_projection"),
     "sencache": Held(hidden=1, latents=1),

@@ -58,8 +58,8 @@ def schedule(steps: int, lag: int, count: int) -> tuple[list[int], list[int]]:
 def whole_rows(steps: int, lag: int, units: int, count: int) -> list[list[int]]:
     """The steps that each unit computes if `count` rows are computed as a whole, for a model with full attention.
 
-    The rows in which a unit begins or ends come first, with a grid of the lag between them. Then those in the middle
-    between two of them: at the start, at the end from the first unit's last steps on, and in between.
+    A grid of the lag comes first, in which every unit begins, then the rows in which one ends. Then those halfway: at
+    the start, at the end from the first unit's last steps on, and in between.
 
     Raises ValueError for a `count` below that of the grid, or above all rows.
 
@@ -76,10 +76,9 @@ def whole_rows(steps: int, lag: int, units: int, count: int) -> list[list[int]]:
     halves = [row + lag // 2 for row in begin]
     early, middle = [r for r in halves if r < START * steps], [r for r in halves if r >= START * steps]
     late = [row + (lag + 1) // 2 for row in end[:-1]]
-    ranked = list(dict.fromkeys([*begin, *end, *early, *late, *middle[::-1], *range(total - 1, 0, -1)]))
-    least = len({*begin, *end})
-    if not least <= count <= total:
-        raise ValueError(f"want {least} to {total} rows, got {count}")
+    ranked = list(dict.fromkeys([*begin, *end[::-1], *early, *late, *middle[::-1], *range(total - 1, 0, -1)]))
+    if not len(begin) <= count <= total:
+        raise ValueError(f"want {len(begin)} to {total} rows, got {count}")
     rows = sorted(ranked[:count])
     return [[row - lag * unit for row in rows if 0 <= row - lag * unit < steps] for unit in range(units)]
 
