@@ -89,7 +89,7 @@ class Ramp(Scheduled):
     def _course(self, part: Row, x: Tensor) -> Course:
         """The course of the unit `part`, which has come to this row; those of finished units are dropped."""
         first = part.slots.start
-        if not part.progress:
+        if not part.progress or first not in self._courses:
             self._courses = {f: c for f, c in self._courses.items() if c.passed[-1].progress < c.passed[-1].steps - 1}
             self._courses[first] = Course(x.clone())
         self._courses[first].passed.append(part)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class Course:
     """What one AR unit went through: the rows of its steps, and the clean estimates of the computed ones."""
 
-    begin: Tensor  # latents of the unit before its first step, (slots, C, H, W)
+    begin: Tensor  # latents of the unit before the first of `passed`, which is computed, (slots, C, H, W)
     passed: list[Row] = field(default_factory=list)  # the unit's part of every row so far, the present one last
     steps: list[int] = field(default_factory=list)  # the computed ones, rising
     clean: list[Tensor] = field(default_factory=list)  # clean estimates of these steps, like `begin`
@@ -72,7 +72,7 @@ def retrace(model: Backbone, latents: Tensor, velocity: Tensor, row: Row, course
     """
     part = course.passed[-1]
     where = slice(part.slots.start, part.slots.stop)
-    shares = interpolation(tuple(course.steps)).to(latents)
+    shares = interpolation(tuple(course.steps))[course.passed[0].progress :].to(latents)
     known = torch.stack(course.clean)
     latents[where] = course.begin
     for before, share in zip(course.passed[:-1], shares, strict=True):
