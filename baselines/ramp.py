@@ -37,7 +37,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from baselines.shared.schedule import Scheduled
-from engine.retrace import Course
+from engine.course import Course
 from engine.row import Mode, Row, Site
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Ramp(Scheduled):
     computed: list[list[int]] = field(default_factory=list)  # computed steps per AR unit; more: slower, smaller errors
     selective: str = "none"  # what a forward covers: none | prefix (no waiting frames) | exact (block-causal only)
     made_for: dict[str, Any] = field(default_factory=dict)  # settings of the model it was made for; others are refused
-    retrace: bool = True  # integrate a unit again when its next step is computed; off: extrapolate only
+    retrace: bool = True  # True: integrate a unit again when its next step is computed; False: extrapolate only
 
     @property
     def requires(self) -> frozenset[str]:

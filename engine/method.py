@@ -13,8 +13,8 @@ from engine.row import Decision, Mode, Row, Site
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from engine.course import Course
     from engine.footprint import Sizes
-    from engine.retrace import Course
 
 TIME_SIGNALS = frozenset({"time_embedding", "time_projection"})  # those of Method that depend on the times alone
 Probe = Callable[[str], "Tensor"]  # name of a signal -> (slots, ...) float32, without a forward of the model

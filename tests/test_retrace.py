@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from baselines.ramp import Ramp
+from engine.course import Course, distance
 from engine.loop import generate
 from engine.method import Original
-from engine.retrace import Course, distance, interpolation, retrace
+from engine.retrace import interpolation, retrace
 from engine.row import VELOCITY, Row
 from models.magi1.backbone import Magi1Backbone
 from tests import far, tiny

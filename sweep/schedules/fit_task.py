@@ -20,9 +20,7 @@ from typing import Any
 
 import yaml
 
-from baselines.shared.model_settings import by_name
 from conf.schema import CONF, ConfigError
-from engine.backbone import Backbone
 from engine.method import Method
 from store import Store, writing
 from sweep.calibration.task import command, place, settings_of
@@ -39,7 +37,7 @@ def run(cell: Cell, store: Store, notify: Notify = nobody) -> list[str]:
         raise ConfigError(f"method={cell.name} has no schedule to write; want method=ramp")
     count = budget_of(cell, store)
     try:
-        lists = lists_of(cell.model, count)
+        lists = lists_of(cell, count)
     except ValueError as error:
         raise ConfigError(f"target={cell.run.target}: {error}") from None
     changes = {"computed": [*lists], "made_for": made_for(cell)}
@@ -56,26 +54,26 @@ def run(cell: Cell, store: Store, notify: Notify = nobody) -> list[str]:
     return []
 
 
-def lists_of(model: Backbone, count: int) -> list[list[int]]:
+def lists_of(cell: Cell, count: int) -> list[list[int]]:
     """The computed steps per AR unit: under full attention `count` whole rows, else `count` steps of every unit."""
-    rows = model.schedule()
+    rows = cell.model.schedule()
     steps, lag = rows[0].steps, lag_of(rows)
-    if both_ways(model):
+    if both_ways(cell):
         units = {part.slots.start for row in rows if row.segment == rows[0].segment for part in row.units()}
         return whole_rows(steps, lag, len(units), count)
     return list(schedule(steps, lag, count))
 
 
-def both_ways(model: Backbone) -> bool:
+def both_ways(cell: Cell) -> bool:
     """Whether an AR unit attends to later ones too: SkyReels-V2 with full attention."""
-    return by_name(model.settings).get("attention") == "full"
+    return made_for(cell).get("attention") == "full"
 
 
 def text_of(cell: Cell, count: int, method: Method, evidence: dict[str, Any]) -> str:
     """The YAML of the operating point, with what speaks for it."""
     errors, weights = evidence["errors"], "" if cell.model.settings.weights == "pretrained" else ", random weights"
     budget = f"{count} of {cell.model.settings.steps} steps of all AR units but the first"
-    if both_ways(cell.model):
+    if both_ways(cell):
         budget = f"{count} rows, computed as a whole"
     lines = [
         f"Made on {datetime.date.today()}: {budget}.",
