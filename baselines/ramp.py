@@ -2,7 +2,8 @@
 
     grid     steps k with k mod lag on r rows of every lag: each unit computes them in the same rows as its neighbours
     others   the grid, the last but one step, and finer steps at the end; a small budget leaves out steps of the middle
-    first    the same, a grid of at least 1 / 8 of the steps, and a grid twice as fine up to half of the steps
+    first    the same, a grid of at least 1 / 8 of the steps, and a grid twice as fine up to half of the steps; a larger
+             budget computes the whole first fifth
     full     whole rows: where a unit begins or ends, a grid of the lag, and those halfway at the start and at the end
 
     v(k)   = v0 + (k - k0) (v0 - v1) / (k0 - k1)     in a gap: v0, v1 last computed, at the steps k0, k1

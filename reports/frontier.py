@@ -150,8 +150,11 @@ def fixed(changed: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _values(line: Line) -> dict[tuple[str, str], tuple[float, float]]:
-    """(FLOPs speedup, PSNR) of each video that can be compared, by prompt and Original.
+def _values(line: Line) -> dict[tuple[str, int], tuple[float, float]]:
+    """(FLOPs speedup, PSNR) of each video that can be compared, by prompt and seed.
+
+    The lines of a panel have the same settings of the model, so prompt and seed name the same noise, also where the
+    Original was made again by a later version of the code and has another key.
 
     A broken video counts with its low PSNR: without it a setting would look better than it is. An identical video has
     infinite PSNR; it counts only if it is valid, which the video of a method that skipped nothing is not.
@@ -159,8 +162,8 @@ def _values(line: Line) -> dict[tuple[str, str], tuple[float, float]]:
     videos = line.records
     broken = (videos["status"] == "invalid") & np.isfinite(videos["psnr"])
     chosen = videos[((videos["status"] == "ok") & videos["psnr"].notna() | broken) & (videos["reference"] != "")]
-    columns = (chosen[name] for name in ("prompt", "reference", "flops_speedup", "psnr"))
-    return {(prompt, key): (speedup, psnr) for prompt, key, speedup, psnr in zip(*columns, strict=True)}
+    columns = (chosen[name] for name in ("prompt", "seed", "flops_speedup", "psnr"))
+    return {(prompt, seed): (speedup, psnr) for prompt, seed, speedup, psnr in zip(*columns, strict=True)}
 
 
 def _curve(model: str, key: tuple[str, str, tuple], lines: list[list[tuple[float, float]]], shared: set) -> Curve:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from sweep.schedules.search import even
 
 START = 0.3  # share of the steps in which a small budget keeps the whole grid; raising it: a better start, a worse end
+EARLY = 5  # with steps to spare, the first unit computes all of the first 1 / EARLY; raising it: faster, worse start
 SPACING = 8  # the first unit computes at least every 1 / SPACING of the steps; raising it: slower, a better first unit
 
 
@@ -35,7 +36,7 @@ def schedule(steps: int, lag: int, count: int) -> tuple[list[int], list[int]]:
     >>> schedule(50, 5, 8)[1], schedule(50, 5, 12)[1]
     ([0, 5, 10, 15, 25, 35, 45, 48], [0, 5, 10, 15, 20, 25, 30, 35, 40, 45, 48, 49])
     >>> schedule(50, 5, 12)[0]
-    [0, 2, 5, 7, 10, 12, 15, 17, 20, 22, 25, 30, 35, 40, 45, 48, 49]
+    [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 15, 17, 20, 22, 25, 30, 35, 40, 45, 48, 49]
     >>> schedule(64, 16, 7)
     ([0, 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 62], [0, 16, 32, 40, 48, 56, 62])
     >>> schedule(50, 0, 6)
@@ -52,14 +53,16 @@ def schedule(steps: int, lag: int, count: int) -> tuple[list[int], list[int]]:
     others = _thinned(coarse, steps, count) if small else _filled(coarse, steps, lag, rows, count, least)
     dense = max(rows, least)
     fine = [step for step in grid(steps, lag, min(2 * dense, lag)) if step <= (START if small else 1 / 2) * steps]
-    return sorted({*fine, *grid(steps, lag, dense), *others}), others
+    spare = rows >= least and count > len({*coarse, steps - 2})
+    begin = range(steps // EARLY + 1 if spare else 1)
+    return sorted({*begin, *fine, *grid(steps, lag, dense), *others}), others
 
 
 def whole_rows(steps: int, lag: int, units: int, count: int) -> list[list[int]]:
     """The steps that each unit computes if `count` rows are computed as a whole, for a model with full attention.
 
     A grid of the lag comes first, in which every unit begins, then the rows in which one ends. Then those halfway: at
-    the start, at the end from the first unit's last steps on, and in between.
+    the start, at the end from the first unit's last steps on, then all of the first fifth, and those in between.
 
     Raises ValueError for a `count` below that of the grid, or above all rows.
 
@@ -76,7 +79,8 @@ def whole_rows(steps: int, lag: int, units: int, count: int) -> list[list[int]]:
     halves = [row + lag // 2 for row in begin]
     early, middle = [r for r in halves if r < START * steps], [r for r in halves if r >= START * steps]
     late = [row + (lag + 1) // 2 for row in end[:-1]]
-    ranked = list(dict.fromkeys([*begin, *end[::-1], *early, *late, *middle[::-1], *range(total - 1, 0, -1)]))
+    first = range(steps // EARLY)
+    ranked = list(dict.fromkeys([*begin, *end[::-1], *early, *late, *first, *middle[::-1], *range(total - 1, 0, -1)]))
     if not len(begin) <= count <= total:
         raise ValueError(f"want {len(begin)} to {total} rows, got {count}")
     rows = sorted(ranked[:count])
