@@ -41,7 +41,7 @@ def retrace(model: Backbone, latents: Tensor, velocity: Tensor, row: Row, course
     known = torch.stack(course.clean)
     latents[where] = course.begin
     for before, share in zip(course.passed[:-1], shares, strict=True):
-        clean = torch.tensordot(share, known, 1)
+        clean = (share.view(-1, *[1] * course.begin.dim()) * known).sum(0)
         latents = model.advance(latents, before, (clean - latents[where]) / distance(before))
     a = part.slots.start - row.slots.start
     velocity = velocity.clone()

@@ -185,7 +185,7 @@ def _check(method: Method, name: str, kind: type[PipelineHook]) -> None:
         raise ConfigError(
             f"{name} cannot run in a stock pipeline: {next(text for text, is_so in reasons.items() if is_so)}, inside "
             "the model's forward. Use run.py, or a setting that works on the velocity of a whole row (for scope: "
-            f"{wanted}; for ramp: retrace=False)"
+            f"{wanted}). For ramp set retrace=False"
         )
 
 

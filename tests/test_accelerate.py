@@ -113,7 +113,7 @@ def test_a_schedule_that_skips_a_unit_before_a_computed_one_is_refused_before_th
 
 def test_a_method_that_integrates_units_again_is_refused_since_the_sampler_is_the_pipelines(model):
     pipe = pipeline(model)
-    told = r"ramp cannot run in a stock pipeline: it needs retrace.* for ramp: retrace=False\)"
+    told = r"ramp cannot run in a stock pipeline: it needs retrace.* For ramp set retrace=False"
     with pytest.raises(ConfigError, match=told), accelerate(pipe, "ramp", computed=MORE):
         pass
 
