@@ -109,16 +109,19 @@ def test_a_grid_of_every_row_is_every_step_and_one_of_one_row_repeats_with_the_l
 
 @pytest.mark.parametrize(("steps", "lag", "units"), [(50, 5, 5), (64, 16, 8), (8, 3, 2), (50, 0, 4)])
 def test_whole_rows_begin_with_every_unit_and_all_units_compute_the_same_rows(steps, lag, units):
-    for count in range(max(2, -(-steps // max(lag, 1))), steps):
-        try:
-            lists = whole_rows(steps, lag, units, count)
-        except ValueError as error:
-            assert "rows, got" in str(error)
-            continue
+    least = len(range(0, max(steps - lag, lag * (units - 1) + 1), lag)) if lag else 2
+    for count in range(least, steps):
+        lists = whole_rows(steps, lag, units, count)
         rows = {lag * unit + step for unit, own in enumerate(lists) for step in own}
         assert len(rows) == count and len(lists) == units and all(own[0] == 0 for own in lists)
         for unit, own in enumerate(lists):
             assert own == sorted(row - lag * unit for row in rows if 0 <= row - lag * unit < steps)
+
+
+@pytest.mark.parametrize("count", [8, 71])
+def test_fewer_rows_than_units_need_and_more_than_there_are_are_refused(count):
+    with pytest.raises(ValueError, match=f"want 9 to 70 rows, got {count}"):
+        whole_rows(50, 5, 5, count)
 
 
 def test_a_budget_that_no_schedule_has_is_refused():

@@ -49,7 +49,7 @@ class Held:
     frames: int = 0  # hidden tensors of one slot per AR unit and guidance branch
     carried: int = 0  # hidden tensors of one AR unit for every step and block except the first, and their fingerprints
     first: int = 0  # hidden tensors of the first AR unit, and for each of them a float32 number per step
-    course: float = 0.0  # share of the steps of which it holds a latent; ramp computes up to half in all units but the first
+    course: float = 0.0  # share of the steps of which it holds a latent; ramp: at most half, but for its first unit
     second: bool = True  # whether it holds hidden tensors of MAGI-1's second pass as well
 
     def per_slot(self, size: Size) -> int:
