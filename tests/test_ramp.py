@@ -1,6 +1,7 @@
 """Our own: aligned schedules by hand, what they are refused for, and the command that writes operating points."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import yaml
 
 from baselines.budget import Budget
 from baselines.ramp import Ramp
+from conf.schema import CONF
 from engine.method import Original
 from engine.row import VELOCITY, Mode, Row
 from sweep.schedules.aligned import grid, schedule, whole_rows
@@ -127,6 +129,19 @@ def test_fewer_rows_than_units_need_and_more_than_there_are_are_refused(count):
 def test_a_budget_that_no_schedule_has_is_refused():
     with pytest.raises(ValueError, match="want 3 to 50 steps of every AR unit, got 2"):
         schedule(50, 5, 2)
+
+
+POINTS = sorted((CONF / "point").glob("*_tiny/ramp_*.yaml"))
+
+
+@pytest.mark.parametrize("path", POINTS, ids=lambda path: f"{path.parent.name} {path.stem}")
+def test_the_shipped_points_are_those_of_the_rule(path):
+    text = path.read_text(encoding="utf-8")
+    own, count = yaml.safe_load(text)["method"], int(re.search(r"target=forwards:(\d+)", text)[1])
+    made, steps = own["made_for"], own["made_for"]["steps"]
+    lag = made["ar_step"] if "ar_step" in made else steps // made["window"]
+    full = made.get("attention") == "full"
+    assert own["computed"] == (whole_rows(steps, lag, 5, count) if full else [*schedule(steps, lag, count)])
 
 
 def test_the_lag_is_read_off_the_rows():

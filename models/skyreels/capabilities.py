@@ -6,8 +6,18 @@ from models.skyreels.settings import SkyReels
 
 SIGNALS = frozenset({"time_projection", "time_embedding", "latent", "patch_embedding"})
 SITES = frozenset(
-    {"blocks", "branches", "cross_attention", "guidance", "nested", "narrow", "partial", "tokens", "transformer"}
-    | {"retrace"}
+    {
+        "blocks",
+        "branches",
+        "cross_attention",
+        "guidance",
+        "narrow",
+        "nested",
+        "partial",
+        "retrace",
+        "tokens",
+        "transformer",
+    }
 )
 
 
