@@ -14,7 +14,7 @@ paper's floor, and a floor that skips gives a very different video.
 
 Site: every block except the first; or blocks 1 .. depth together.
 Signal: the block's input, compared with the previous chunk's; depends on the content.
-Memory: for every step of a slot, 1 hidden tensor per block (1 with `per: stack`) and its fingerprint, of one AR unit.
+Memory: for every step of a slot, 1 hidden tensor per block (1 with `per: stack`) and 2 fingerprints, of one AR unit.
 Changed: no code is public; the rule is from notes about the paper. The norm of the token deviation and an E per block
 and guidance branch are ours. The fingerprint also has the condition in the paper; here it is the same for all chunks at
 the same step. The grid is even over the tokens of the chunk, in the order frames, height, width. The second pass of
@@ -39,7 +39,7 @@ from engine.to_device import sent
 if TYPE_CHECKING:
     from torch import Tensor
 
-    Kept = tuple[Tensor, Tensor]  # fingerprint of a block's input, residual of the block
+    Kept = tuple[Tensor, Tensor, Tensor]  # fingerprint of a block's input, residual of the block, fingerprint of that
 
 
 @dataclass
@@ -97,7 +97,7 @@ class XCache(Method):
     def decide(self, part: Row, probe: Probe, branch: str = "") -> Decision:
         """Propose CACHE if the residuals of a chunk of this length are known at this step; `revise` compares."""
         known = self.kept.get((branch, part.progress), {}) if all(part.active) else {}
-        if any(len(residual) == len(part.slots) for _, residual in known.values()):
+        if any(len(residual) == len(part.slots) for _, residual, _ in known.values()):
             return Decision(Mode.CACHE, why="probe")
         return Decision(Mode.RECOMPUTE, why="no history")
 
@@ -105,7 +105,7 @@ class XCache(Method):
         first = site.span.start
         if first == 0:
             return Decision(Mode.RECOMPUTE)
-        before, _ = self.kept[site.branch, part.progress][first]
+        before, *_ = self.kept[site.branch, part.progress][first]
         near, far = compare(self.entering[site.branch, part.slots.start], before)
         mean = self.mean.get((site.branch, first), near)
         if not (math.isfinite(near) and math.isfinite(far)):
@@ -117,24 +117,26 @@ class XCache(Method):
     def keep(self, site: Site, part: Row, x: Tensor, out: Tensor) -> None:
         if "+" in site.branch or not all(part.active):  # "+": a second pass; slots at rest have no common step
             return
+        place, after = (site.branch, part.slots.start), fingerprint(out, self.tokens)
         if site.span.start > 0:
-            key, place = (site.branch, part.progress), (site.branch, part.slots.start)
-            self.kept.setdefault(key, {})[site.span.start] = self.entering[place], out - x
-        self._enter(site, part, out)
+            before = self.entering[place]
+            kept = self.kept.setdefault((site.branch, part.progress), {})
+            kept[site.span.start] = before, out - x, after - before
+        self._enter(site, part, after)
 
     def fill(self, site: Site, part: Row, mode: Mode, x: Tensor) -> Tensor:
-        out = x + self.kept[site.branch.partition("+")[0], part.progress][site.span.start][1]
-        if "+" not in site.branch:
-            self._enter(site, part, out)
-        return out
+        _, residual, moved = self.kept[site.branch.partition("+")[0], part.progress][site.span.start]
+        if "+" not in site.branch:  # the fingerprint is linear, so that of the sum needs no pass over the hidden state
+            self._enter(site, part, self.entering[site.branch, part.slots.start] + moved)
+        return x + residual
 
-    def _enter(self, site: Site, part: Row, out: Tensor) -> None:
-        """Store the fingerprint of the next site's input, or forget it after the last one."""
+    def _enter(self, site: Site, part: Row, after: Tensor) -> None:
+        """Store the fingerprint `after` of the next site's input, or forget it after the last one."""
         place = site.branch, part.slots.start
         if site.span.stop == self.depth:
             self.entering.pop(place, None)
         else:
-            self.entering[place] = fingerprint(out, self.tokens)
+            self.entering[place] = after
 
     def state(self) -> Iterable[Tensor]:
         return [tensor for blocks in self.kept.values() for kept in blocks.values() for tensor in kept]

@@ -79,13 +79,13 @@ class Visit:
             return self._kept_result(site, part, x, compute(x, fresh))
         idle = self.idle if fresh or site.kind not in WHOLE else []
         run = sorted([*fresh, *idle], key=lambda part: part.slots.start)
-        out = self._scatter(site, x, compute(x, run), run) if run else x
-        stand_ins = [
+        pieces = self._pieces(site, x, compute(x, run), run) if run else []
+        pieces += [
             (part, self.method.fill(site, part, decision.mode, self._cut(x, part)))
             for part, decision in plan
             if decision.mode is not Mode.RECOMPUTE
         ]
-        return self._merge(out, stand_ins)
+        return self._merge(x, pieces)
 
     def again(
         self, site: Site, unit: Row, x: Tensor, computed: Tensor | None, compute: Callable[[], Tensor] | None
@@ -168,12 +168,13 @@ class Visit:
         entry = Entry.of(part, replace(decision, mode=mode), branch, sites)
         return replace(entry, seen=((self.row.context or self.row.slots).start, self.row.slots.stop))
 
-    def _scatter(self, site: Site, x: Tensor, out: Tensor, run: Sequence[Row]) -> Tensor:
-        pieces = list(torch.split(out, [len(part.slots) for part in run]))
-        for i, part in enumerate(run):
-            if not any(part is other for other in self.idle):
-                pieces[i] = self._kept_result(site, part, self._cut(x, part), pieces[i])
-        return self._merge(x, list(zip(run, pieces, strict=True)))
+    def _pieces(self, site: Site, x: Tensor, out: Tensor, run: Sequence[Row]) -> list[tuple[Row, Tensor]]:
+        """The result of each part in `run`, after the method has seen it; idle slots are not shown to the method."""
+        pieces = list(zip(run, torch.split(out, [len(part.slots) for part in run]), strict=True))
+        return [
+            (part, piece if _among(part, self.idle) else self._kept_result(site, part, self._cut(x, part), piece))
+            for part, piece in pieces
+        ]
 
     def _kept_result(self, site: Site, part: Row, x: Tensor, out: Tensor) -> Tensor:
         """Give a fresh result to the method. The method supplies the tokens that were not computed, if any."""
@@ -189,12 +190,18 @@ class Visit:
         return x[start : start + len(part.slots)]
 
     def _merge(self, x: Tensor, pieces: Sequence[tuple[Row, Tensor]]) -> Tensor:
-        if len(pieces) == 1 and pieces[0][0].slots == self.row.slots:
-            return pieces[0][1]
+        """`x` with the slots of each part replaced by its piece."""
+        if sum(len(part.slots) for part, _ in pieces) == len(x):
+            ordered = [piece for _, piece in sorted(pieces, key=lambda pair: pair[0].slots.start)]
+            return ordered[0] if len(ordered) == 1 else torch.cat(ordered)
         merged = x.clone()
         for part, piece in pieces:
             self._cut(merged, part).copy_(piece)
         return merged
+
+
+def _among(part: Row, parts: Sequence[Row]) -> bool:
+    return any(part is other for other in parts)
 
 
 def _chosen(site: Site, part: Row, decision: Decision) -> Row:

@@ -80,8 +80,8 @@ class Held:
         return size.guidance * first + self.for_steps(size)
 
     def for_steps(self, size: Size) -> int:
-        """Bytes of what is `carried`. A fingerprint has 32 tokens and their mean."""
-        one = size.unit * size.hidden + (min(32, size.unit * size.tokens) + 1) * (size.hidden // size.tokens)
+        """Bytes of what is `carried`. A fingerprint has 32 tokens and their mean; there are two for each residual."""
+        one = size.unit * size.hidden + 2 * (min(32, size.unit * size.tokens) + 1) * (size.hidden // size.tokens)
         return self.carried * size.guidance * size.steps * (size.depth - 1) * one
 
 
