@@ -84,9 +84,9 @@ def _significant(report: Report, model: str, lines: list[Line]) -> str:
         return ""
     prompts = max(pair.prompts for pair in pairs)
     on = f"with {prompts} prompt{'s' if prompts != 1 else ''}"
-    won = [f"{line.name} in {_titles(line)}" for line in lines if _titles(line)]
+    won = [f"{line.name} is significantly the best in {_titles(line)}" for line in lines if _titles(line)]
     if won:
-        return f"{on}, significantly the best of all methods: {'; '.join(won)}"
+        return f"{on} {'; '.join(won)}"
     if any(pair.finding is Finding.BETTER for pair in pairs):
         return f"{on} some differences between methods are significant, and none is the best of all in anything"
     return f"{on} no difference between methods is significant"
