@@ -3,6 +3,7 @@
     python -m benchmarks.results_records RESULTS ramp bwcache@magi1_tiny +teacache
 
 The records of `ramp` are replaced, those of `bwcache` on one model too, and those of `teacache` stay beside new ones.
+`ramp@skyreels_tiny@full` replaces those of one attention.
 All videos of the contest take hours, and a change of one method does not change those of the others. The Originals in
 RESULTS replace those with the same key. In the commands of new records `results=RESULTS` stands for the folder. Then
 run `python -m benchmarks.results`.
@@ -53,7 +54,8 @@ def read(path: Path) -> list[bundle.Line]:
 def merged(old: Sequence[bundle.Line], fresh: Sequence[bundle.Line], methods: Collection[str]) -> list[bundle.Line]:
     """The lines of `old` without the records of `methods` and of videos that `fresh` holds, and the lines of `fresh`.
 
-    Both begin with the line of a bundle. methods: METHOD or METHOD@MODEL; +METHOD keeps its records of `old`.
+    Both begin with the line of a bundle. methods: METHOD, METHOD@MODEL or METHOD@MODEL@ATTENTION; +METHOD keeps its
+    records of `old`.
 
     Raises ValueError if `fresh` has records of other methods that `old` lacks: they would be a part of a curve.
     """
@@ -65,7 +67,8 @@ def merged(old: Sequence[bundle.Line], fresh: Sequence[bundle.Line], methods: Co
 
     def stays(text: str) -> bool:
         method, model, *_ = video = _video(text)
-        return video not in videos and method not in methods and f"{method}@{model}" not in methods
+        own = f"{method}@{model}@{json.loads(text)['run']['attention']}"
+        return video not in videos and not {method, f"{method}@{model}", own} & {*methods}
 
     kept = [one for one in old[1:] if one[0] != "record" or stays(one[1])]
     lines = list(dict.fromkeys([*kept, *fresh[1:]]))  # a schedule that both hold stands once, before its records

@@ -11,7 +11,13 @@ from store.packed import canonical
 def bundle(*records):
     lines = [("bundle", canonical({"records": len(records), "schema": 1, "files": {}}))]
     for method, key, value in records:
-        content = {"model": "m", "cell": method, "key": key, "run": {"method": method}, "scores": value}
+        content = {
+            "model": "m",
+            "cell": method,
+            "key": key,
+            "run": {"method": method, "attention": "full"},
+            "scores": value,
+        }
         lines.append(("record", canonical(content)))
     return lines
 
@@ -30,10 +36,12 @@ def test_records_of_the_named_methods_are_replaced_and_the_others_stay():
     assert json.loads(lines[0][1])["records"] == 3 and lines[0][0] == "bundle"
 
 
-def test_records_of_one_model_are_replaced_or_records_are_added_to_those_of_a_method():
+def test_records_of_one_model_or_attention_are_replaced_or_records_are_added_to_those_of_a_method():
     fresh = bundle(("ramp", "b", 20))
-    assert ("ramp", "a", 2) not in seen(merged(OLD, fresh, ["ramp@m"]))
-    assert ("ramp", "a", 2) in seen(merged(OLD, fresh, ["ramp@another"]))
+    for own in ("ramp@m", "ramp@m@full"):
+        assert ("ramp", "a", 2) not in seen(merged(OLD, fresh, [own]))
+    for other in ("ramp@another", "ramp@m@block_causal"):
+        assert ("ramp", "a", 2) in seen(merged(OLD, fresh, [other]))
     assert {("ramp", "a", 2), ("ramp", "b", 20)} <= set(seen(merged(OLD, fresh, ["+ramp"])))
 
 
