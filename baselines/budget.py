@@ -30,5 +30,5 @@ class Budget(Scheduled):
 
     computed: list[list[int]] = field(default_factory=list)  # computed steps per AR unit; more: slower, smaller errors
     order: int = 1  # order of the extrapolation; raising it: better on a smooth trajectory, amplifies noise more
-    selective: str = "none"  # slots that a forward covers: none | prefix (no waiting frames) | exact (block-causal)
+    selective: str = "none"  # covers: none | prefix (no waiting frames) | exact (block-causal) | stored (see Scheduled)
     made_for: dict[str, Any] = field(default_factory=dict)  # settings of the searched model; others are refused

@@ -43,7 +43,7 @@ class MeanCache(Scheduled):
 
     computed: list[list[int]] = field(default_factory=list)  # computed steps per AR unit; more: slower, smaller errors
     spans: list[list[int]] = field(default_factory=list)  # K after each; raising it: steadier, follows later; 1: hold
-    selective: str = "none"  # what a forward covers: none | prefix (no waiting frames) | exact (block-causal only)
+    selective: str = "none"  # covers: none | prefix (no waiting frames) | exact (block-causal) | stored (see Scheduled)
     made_for: dict[str, Any] = field(default_factory=dict)  # settings of the model it was made for; others are refused
 
     def __post_init__(self) -> None:
@@ -55,6 +55,7 @@ class MeanCache(Scheduled):
         super().__post_init__()
 
     def reset(self) -> None:
+        super().reset()
         most = max((span for spans in self.spans for span in spans), default=1)
         self.inputs, self.history = History(most), History(most)  # latents and velocities of the last steps
 

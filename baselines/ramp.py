@@ -4,7 +4,8 @@
     others   the grid, the last but one step, and finer steps at the end; a small budget leaves out steps of the middle
     first    the same, a grid of at least 1 / 8 of the steps, and a grid twice as fine up to half of the steps; a larger
              budget computes the whole first fifth
-    full     whole rows: where a unit begins or ends, a grid of the lag, and those halfway at the start and at the end
+    full     whole rows: where a unit begins or is at its last but one step, halfway between the beginnings, and in
+             between gaps of at most the lag; a finished unit is computed in one more row (`selective: stored`)
 
     v(k)   = v0 + (k - k0) (v0 - v1) / (k0 - k1)     in a gap: v0, v1 last computed, at the steps k0, k1
     D_j    = x_j + (end - sigma_j) v_j               clean estimate of every computed step j
@@ -50,7 +51,7 @@ class Ramp(Scheduled):
     """Extrapolates by a line over the steps, then interpolates; `Scheduled` decides and stores."""
 
     computed: list[list[int]] = field(default_factory=list)  # computed steps per AR unit; more: slower, smaller errors
-    selective: str = "none"  # what a forward covers: none | prefix (no waiting frames) | exact (block-causal only)
+    selective: str = "none"  # covers: none | prefix (no waiting frames) | exact (block-causal) | stored (see Scheduled)
     made_for: dict[str, Any] = field(default_factory=dict)  # settings of the model it was made for; others are refused
     retrace: bool = True  # True: integrate a unit again when its next step is computed; False: extrapolate only
 

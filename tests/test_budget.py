@@ -12,7 +12,7 @@ from conf.schema import read_target
 from engine.ledger import flops, plan
 from engine.method import Original
 from engine.row import VELOCITY, Mode, Row
-from sweep.schedules.search import ScheduleSearch, even
+from sweep.schedules.search import ScheduleSearch, even, spread
 from tests import tiny_menu
 from tests.tiny import build, ledger_of, video
 from tests.toy import Toy, modes, run
@@ -85,7 +85,7 @@ def test_exact_selection_of_a_full_list_is_the_original_to_rounding_and_cheaper(
         ({"computed": [[0, 3, 3]]}, r"got \[0, 3, 3\]"),
         ({"computed": [[0, 1], []]}, r"got \[\]"),
         ({"order": 3}, "order is 0, 1 or 2, got 3"),
-        ({"selective": "hull"}, "selective is one of none, prefix, exact, got 'hull'"),
+        ({"selective": "hull"}, "selective is one of none, prefix, exact, stored, got 'hull'"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes, words):
@@ -163,12 +163,29 @@ def test_the_first_schedule_is_even_and_computes_the_last_but_one_step():
         assert len(set(own)) == count and own[0] == 0 and list(own) == sorted(own) and own[-1] < 8
 
 
+def test_fixed_steps_are_in_every_schedule_that_is_tried():
+    """The error counts computed steps below 8, so the three fixed ones are all that is left of these."""
+    search = ScheduleSearch(lambda s: float(sum(k < 8 for k in s[0])), 14, 6, 1, 0, tries=60, fixed=(0, 2, 4))
+    best, error = search.run()
+    assert best[0][:3] == (0, 2, 4) and error == 3
+    assert all({0, 2, 4} <= {*tried[0]} and len(tried[0]) == 6 for tried in search.tried)
+
+
+def test_rows_begin_with_the_fixed_ones_the_last_but_one_and_the_middle_of_the_widest_gap():
+    assert spread(14, 3, (0, 2, 4)) == (0, 2, 4) and spread(14, 4, (0, 2, 4)) == (0, 2, 4, 12)
+    assert spread(14, 6, (0, 2, 4)) == (0, 2, 4, 6, 8, 12) and spread(14, 14, (0, 2, 4)) == tuple(range(14))
+    assert spread(50, 11, (0,)) == even(50, 11)
+    for count in (2, 15):
+        with pytest.raises(ValueError, match=f"want 3 to 14 computed rows, got {count}"):
+            spread(14, count, (0, 2, 4))
+
+
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def menu(tmp_path_factory):
-    return tiny_menu.write(tmp_path_factory.mktemp("menu"), steps=6, addnoise=0)
+    return tiny_menu.write(tmp_path_factory.mktemp("menu"), steps=6, addnoise=0, attention="block_causal")
 
 
 def search(menu, results, *more):
@@ -186,7 +203,7 @@ def test_a_schedule_is_written_with_its_evidence_used_as_it_is_and_not_searched_
         "name": "tiny",
         "frames": 37,
         "steps": 6,
-        "attention": "full",
+        "attention": "block_causal",
         "ar_step": 2,
         "block": 2,
     }
@@ -194,7 +211,7 @@ def test_a_schedule_is_written_with_its_evidence_used_as_it_is_and_not_searched_
     kept = json.loads((tmp_path / "calibration" / "tiny" / "budget_fast_schedules.json").read_text())
     best = min(kept["tried"], key=lambda tried: sum(tried[1]))
     assert len(kept["tried"]) == 4 and point["method"]["computed"][0] == best[0][0]
-    model = build(steps=6, addnoise=0)
+    model = build(steps=6, addnoise=0, attention="block_causal")
     method = Budget(**point["method"])
     method.check(model)
     assert 0.3 < flops(ledger_of(model, method), model.price)[0] / flops(plan(model.schedule()), model.price)[0] < 0.8
@@ -204,12 +221,31 @@ def test_a_schedule_is_written_with_its_evidence_used_as_it_is_and_not_searched_
     assert more["tried"] == 6
 
 
+def test_under_full_attention_whole_rows_are_chosen_and_every_row_computes_all_units_or_none(menu, tmp_path):
+    """Five units begin in rows 0, 2, 4, 6 and 8 of 14."""
+    whole = [menu, tmp_path, "model.attention=full", "tries=3"]
+    for target in (4, 15):
+        assert f"target=forwards:{target}: a schedule is made for whole rows, target=forwards:5 to forwards:14" in (
+            search(*whole, f"target=forwards:{target}").out
+        )
+    said = search(*whole, "target=forwards:8")
+    assert said.status == 0, said.out + said.err
+    text = (tmp_path / "calibration" / "point" / "tiny" / "budget_fast.yaml").read_text()
+    assert "8 of 14 rows, computed as a whole." in text
+    model, method = build(steps=6, addnoise=0), Budget(**yaml.safe_load(text)["method"])
+    method.check(model)
+    decided = {}
+    for entry in ledger_of(model, method):
+        decided.setdefault(entry.iteration, set()).add(entry.mode == "recompute")
+    assert all(len(modes) == 1 for modes in decided.values()) and sum(True in modes for modes in decided.values()) == 8
+
+
 @pytest.mark.parametrize(
     "overrides, words",
     [
-        (["target=forwards:7"], "target=forwards:7: a schedule is searched for whole steps"),
+        (["target=forwards:7"], "target=forwards:7: a schedule is made for whole steps"),
         (["target=forwards:2.5"], "target=forwards:1 to forwards:6"),
-        (["target=flops:0.3"], "target=flops:0.3: a schedule is searched for whole steps"),
+        (["target=flops:0.3"], "target=flops:0.3: a schedule is made for whole steps"),
         (["method=uniform"], "method=uniform has no schedule to search; want method=budget"),
         (["speed=none"], "speed=none names no point to write"),
         (["prompts=shapes"], "is reported on (the menu's set), so nothing may be calibrated on it"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NEEDS = {"none": frozenset[str](), "prefix": frozenset({"narrow"}), "exact": frozenset({"narrow", "settled"})}
+STORED = "stored"  # finished units are computed once more, and then seen through their stored keys and values
 
 Steps = Sequence[Sequence[int]]
 """Computed steps, one rising list per AR unit of a segment; later units use the last list. Empty: every step."""
@@ -25,6 +27,10 @@ Steps = Sequence[Sequence[int]]
 
 class Scheduled(Method):
     """Computes the steps of a fixed schedule and supplies the velocity in between.
+
+    `selective: stored` is for full attention. Once no unit waits, a finished unit is computed in one more row, together
+    with the others, and later rows see it through its stored keys and values. They are not quite those of the Original,
+    where a finished unit attends to what the others have become since then.
 
     A subclass is a dataclass with the fields `computed`, `selective` and `made_for`.
     """
@@ -40,7 +46,7 @@ class Scheduled(Method):
         check_steps("computed", self.computed)
         if self.order not in (0, 1, 2):
             raise ValueError(f"order is 0, 1 or 2, got {self.order}")
-        check_selective(self.selective)
+        check_selective(self.selective, STORED)
         self.reset()
 
     def formula(self, part: Row) -> Formula:
@@ -57,7 +63,7 @@ class Scheduled(Method):
 
     @property
     def requires(self) -> frozenset[str]:
-        return NEEDS[self.selective] | {"partial"}
+        return NEEDS["prefix" if self.selective == STORED else self.selective] | {"partial"}
 
     def check(self, model: Capabilities) -> None:
         super().check(model)
@@ -65,9 +71,18 @@ class Scheduled(Method):
 
     def reset(self) -> None:
         self.history = History(self.order + 1)
+        self._front = self._stored = 0  # first active slot of this row, and of the last row that was computed
 
     def narrow(self, row: Row) -> Row:
-        return narrowed(row, self.selective)
+        if self.selective != STORED or not row.updating:
+            return narrowed(row, self.selective)
+        self._front = row.updating[0]
+        waiting = row.updating[-1] + 1 < row.slots.stop
+        return row if waiting else replace(row, settled=0).behind(self._stored)
+
+    def settle(self, part: Row, decision: Decision, branch: str = "") -> None:
+        if decision.mode is Mode.RECOMPUTE:
+            self._stored = self._front
 
     def decide(self, part: Row, probe: Probe, branch: str = "") -> Decision:
         if due(self.computed, part):
@@ -126,10 +141,10 @@ def narrowed(row: Row, selective: str) -> Row:
     return row.exact() if selective == "exact" else row.only(range(row.slots.start, row.reach))
 
 
-def check_selective(selective: str) -> None:
-    """Raises ValueError for a choice that is none."""
-    if selective not in NEEDS:
-        raise ValueError(f"selective is one of {', '.join(NEEDS)}, got {selective!r}")
+def check_selective(selective: str, *more: str) -> None:
+    """Raises ValueError for a choice that is none. `more`: further choices of the method."""
+    if selective not in (*NEEDS, *more):
+        raise ValueError(f"selective is one of {', '.join((*NEEDS, *more))}, got {selective!r}")
 
 
 def due(computed: Steps, part: Row) -> bool:

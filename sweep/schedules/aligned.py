@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sweep.schedules.search import even
+from sweep.schedules.search import bisected, by_unit, even
 
 START = 0.3  # share of the steps in which a small budget keeps the whole grid; raising it: a better start, a worse end
 EARLY = 5  # with steps to spare, the first unit computes all of the first 1 / EARLY; raising it: faster, worse start
@@ -61,30 +61,45 @@ def schedule(steps: int, lag: int, count: int) -> tuple[list[int], list[int]]:
 def whole_rows(steps: int, lag: int, units: int, count: int) -> list[list[int]]:
     """The steps that each unit computes if `count` rows are computed as a whole, for a model with full attention.
 
-    A grid of the lag comes first, in which every unit begins, then the rows in which one ends. Then those halfway: at
-    the start, at the end from the first unit's last steps on, then all of the first fifth, and those in between.
+    Always: the rows in which a unit begins, or is at its last but one step. Then those halfway between the beginnings,
+    a few for a small budget, and even gaps of at most the lag up to the first unit's last but one step. With steps to
+    spare a unit computes its last step and the last but two instead; then come rows of the first fifth, and the middle
+    of the widest gaps.
 
-    Raises ValueError for a `count` below that of the grid, or above all rows.
+    Raises ValueError for a `count` below that of the rows that are always computed, or above all rows.
 
-    >>> whole_rows(50, 5, 5, 23)[0]
-    [0, 2, 5, 7, 10, 12, 15, 20, 25, 30, 35, 40, 44, 47, 49]
-    >>> whole_rows(50, 5, 5, 23)[4]
-    [0, 5, 10, 15, 20, 24, 27, 29, 32, 34, 37, 39, 42, 44, 47, 49]
+    >>> whole_rows(50, 5, 5, 20)[0]
+    [0, 2, 5, 7, 10, 12, 15, 17, 20, 22, 26, 31, 35, 39, 44, 48]
+    >>> whole_rows(50, 5, 5, 20)[4]
+    [0, 2, 6, 11, 15, 19, 24, 28, 33, 38, 43, 48]
     """
     if not lag:
         return [list(even(steps, count))] * units
     total = steps + lag * (units - 1)
-    begin = range(0, max(steps - lag, lag * (units - 1) + 1), lag)
-    end = range(steps - 1 - lag, total, lag)
+    begin, end = ([start + lag * unit for unit in range(units)] for start in (0, steps - 2))
+    least = len({*begin, *end})
+    if not least <= count <= total:
+        raise ValueError(f"want {least} to {total} rows, got {count}")
     halves = [row + lag // 2 for row in begin]
-    early, middle = [r for r in halves if r < START * steps], [r for r in halves if r >= START * steps]
-    late = [row + (lag + 1) // 2 for row in end[:-1]]
-    first = range(steps // EARLY)
-    ranked = list(dict.fromkeys([*begin, *end[::-1], *early, *late, *first, *middle[::-1], *range(total - 1, 0, -1)]))
-    if not len(begin) <= count <= total:
-        raise ValueError(f"want {len(begin)} to {total} rows, got {count}")
-    rows = sorted(ranked[:count])
-    return [[row - lag * unit for row in rows if 0 <= row - lag * unit < steps] for unit in range(units)]
+    gaps = max(0, -(-(end[0] - halves[-1]) // lag))  # of at most the lag, from these to the first end
+    if count < len({*begin, *end, *halves}) + gaps - 2:
+        halves = [row for row in halves if row < START * steps]
+    early = [*begin, *halves[: count - least]]
+    room = count - len({*early, *end})
+    rows = {*early, *end, *between(max(early), end[0], min(room, max(0, gaps - 1)))}
+    if count >= len(rows) + units:
+        rows = (rows - {*end}) | {row + by for row in end for by in (-1, 1)}
+    extra = [row for row in range(steps // EARLY) if row not in rows]
+    return by_unit(bisected({*rows, *extra[: count - len(rows)]}, total, count), steps, lag, units)
+
+
+def between(first: int, last: int, count: int) -> list[int]:
+    """`count` rows between two rows, spread evenly.
+
+    >>> between(22, 48, 5)
+    [26, 31, 35, 39, 44]
+    """
+    return [round(first + (last - first) * (i + 1) / (count + 1)) for i in range(count)]
 
 
 def _thinned(coarse: list[int], steps: int, count: int) -> list[int]:

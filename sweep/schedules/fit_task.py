@@ -28,7 +28,7 @@ from sweep.calibration.trial import SEED, Trial
 from sweep.cell import Cell
 from sweep.events import Notify, nobody, out
 from sweep.schedules.aligned import schedule, whole_rows
-from sweep.schedules.task import budget_of, lag_of, made_for
+from sweep.schedules.task import both_ways, budget_of, lag_of, made_for, units_of
 
 
 def run(cell: Cell, store: Store, notify: Notify = nobody) -> list[str]:
@@ -59,14 +59,8 @@ def lists_of(cell: Cell, count: int) -> list[list[int]]:
     rows = cell.model.schedule()
     steps, lag = rows[0].steps, lag_of(rows)
     if both_ways(cell):
-        units = {part.slots.start for row in rows if row.segment == rows[0].segment for part in row.units()}
-        return whole_rows(steps, lag, len(units), count)
+        return whole_rows(steps, lag, units_of(rows), count)
     return list(schedule(steps, lag, count))
-
-
-def both_ways(cell: Cell) -> bool:
-    """Whether an AR unit attends to later ones too: SkyReels-V2 with full attention."""
-    return made_for(cell).get("attention") == "full"
 
 
 def text_of(cell: Cell, count: int, method: Method, evidence: dict[str, Any]) -> str:

@@ -6,14 +6,16 @@
     climb      from the best, go there only if e' < e
 
 The number of computed steps never changes, so every schedule tried has the same budget (BudCache, arXiv 2606.13496).
+Where a row is computed as a whole (full attention), the same search chooses rows: one "unit" whose steps are the rows.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 Schedule = tuple[tuple[int, ...], ...]  # per AR unit, its computed steps
 HOT, COLD = 0.1, 1e-4  # T, as a relative rise of the error that is accepted with probability 1/e
@@ -62,6 +64,43 @@ def early(steps: int, lag: int, count: int) -> tuple[int, ...]:
     return tuple(sorted(found)) if len(found) == count and max(found) < steps else even(steps, count)
 
 
+def spread(steps: int, count: int, fixed: Sequence[int]) -> tuple[int, ...]:
+    """`count` of `steps` steps: `fixed` and the last but one, then each in the middle of the widest gap.
+
+    Without fixed steps other than the first it is `even`. Raises ValueError if there are more fixed steps than `count`.
+
+    >>> spread(70, 10, (0, 5, 10, 15, 20))
+    (0, 5, 10, 15, 20, 26, 32, 44, 56, 68)
+    """
+    if len(fixed) < 2:
+        return even(steps, count)
+    if not len(fixed) <= count <= steps:
+        raise ValueError(f"want {len(fixed)} to {steps} computed rows, got {count}")
+    return bisected(sorted({*fixed, steps - 2})[:count], steps, count)
+
+
+def bisected(chosen: Iterable[int], steps: int, count: int) -> tuple[int, ...]:
+    """`chosen` of `steps` steps and more, up to `count`: each in the middle of the widest gap.
+
+    >>> bisected([0, 8], 10, 4)
+    (0, 2, 4, 8)
+    """
+    found = sorted(chosen)
+    while len(found) < count:
+        wide, a = max((b - a, -a) for a, b in pairwise([*found, steps]))
+        found = sorted({*found, -a + wide // 2})
+    return tuple(found)
+
+
+def by_unit(rows: Sequence[int], steps: int, lag: int, units: int) -> list[list[int]]:
+    """The steps that each of `units` AR units computes, if the rows `rows` are computed as a whole.
+
+    >>> by_unit((0, 5, 7, 11), 10, 5, 2)
+    [[0, 5, 7], [0, 2, 6]]
+    """
+    return [[row - lag * unit for row in rows if 0 <= row - lag * unit < steps] for unit in range(units)]
+
+
 @dataclass
 class ScheduleSearch:
     """Looks for the schedule of least error. The same search tries the same schedules; `tried` may hold what is known.
@@ -76,18 +115,19 @@ class ScheduleSearch:
     lag: int  # rows by which a unit follows its left neighbour
     tries: int  # different schedules measured at most
     seed: int = 0
+    fixed: tuple[int, ...] = (0,)  # steps that are computed in every schedule
     tried: dict[Schedule, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 1 <= self.count <= self.steps:
             raise ValueError(f"want a budget of 1 to {self.steps} forwards of every AR unit, got {self.count}")
+        self._begin = spread(self.steps, self.count, self.fixed), early(self.steps, self.lag, self.count)
         self._dice = random.Random(self.seed)
         self._asked: set[Schedule] = set()
 
     def run(self) -> tuple[Schedule, float]:
         """The best schedule that was tried, and its error."""
-        begin = even(self.steps, self.count), early(self.steps, self.lag, self.count)
-        starts = [(own,) * self.units for own in begin[: self.tries]]
+        starts = [(own,) * self.units for own in self._begin[: self.tries] if {*self.fixed} <= {*own}]
         here = min(starts, key=self._error)
         error = self._error(here)
         best = here, error
@@ -123,9 +163,10 @@ class ScheduleSearch:
         unit = self._dice.randrange(self.units)
         own = schedule[unit]
         free = [step for step in range(1, self.steps) if step not in own]
-        if len(own) < 2 or not free:
+        movable = [step for step in own if step not in self.fixed]
+        if not movable or not free:
             return schedule
-        old = self._dice.choice(own[1:])
+        old = self._dice.choice(movable)
         new = self._dice.choices(free, [math.exp(-abs(step - old) / NEAR) for step in free])[0]
         together = self._dice.random() < TOGETHER
         return tuple(

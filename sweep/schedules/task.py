@@ -3,9 +3,10 @@
     python run.py experiment=search_schedule model=skyreels_tiny speed=fast target=forwards:12
     python run.py experiment=search_schedule model=magi1_tiny speed=slow target=forwards:24 tries=120 prompts.limit=4
 
-The budget is the number of steps that every AR unit computes. A schedule is judged by the mean squared error of the
-final latents, relative to the Original's, over prompts that nothing is reported on. Order, selective computation and
-the model's settings are those of the command line.
+The budget is the number of steps that every AR unit computes. Under full attention a unit attends to all others, so
+only whole rows save time: the budget is the number of rows, and a row in which a unit begins is always computed. A
+schedule is judged by the mean squared error of the final latents, relative to the Original's, over prompts that nothing
+is reported on. Order, selective computation and the model's settings are those of the command line.
 
 conf/point/<model>/<method>_<speed>.yaml holds the schedule and its evidence (with random weights or a read-only menu:
 RESULTS/calibration, see `into`). RESULTS/calibration/<model>/<method>_<speed>_schedules.json holds every schedule tried
@@ -34,7 +35,7 @@ from sweep.calibration.task import FOLDER, command, place, settings_of
 from sweep.calibration.trial import SEED, Trial
 from sweep.cell import Cell
 from sweep.events import Notify, nobody, out
-from sweep.schedules.search import Schedule, ScheduleSearch
+from sweep.schedules.search import Schedule, ScheduleSearch, by_unit
 
 MADE_FOR = ("name", "frames", "steps", "attention", "ar_step", "block", "window", "chunk")  # of either model
 QUANTITY = "forwards"
@@ -44,7 +45,7 @@ QUANTITY = "forwards"
 class Found:
     """The schedule that a search ended with, and what speaks for it."""
 
-    count: int  # computed steps of every unit
+    count: int  # computed steps of every unit, or rows
     schedule: Schedule
     errors: list[float]  # of the latents, relative, one per prompt
     even: float  # the same of the evenly spread schedule, mean over prompts
@@ -80,14 +81,33 @@ def budget_of(cell: Cell, store: Store) -> int:
     if cell.run.speed == "none" or cell.run.point.paper:
         raise ConfigError(f"speed={cell.run.speed} names no point to write; want speed=slow or speed=fast")
     quantity, value = read_target(cell.run.target) if cell.run.target else ("", 0.0)
-    steps = cell.model.schedule()[0].steps
-    if quantity != QUANTITY or value != int(value) or value > steps:
+    fewest, most, what = 1, cell.model.schedule()[0].steps, "whole steps of every AR unit"
+    if both_ways(cell):
+        fewest, most, what = len(begins(cell)), rows_of(cell), "whole rows"
+    if quantity != QUANTITY or value != int(value) or not fewest <= value <= most:
         raise ConfigError(
-            f"target={cell.run.target or '(none)'}: a schedule is searched for whole steps of every AR unit, "
-            f"target=forwards:1 to forwards:{steps}"
+            f"target={cell.run.target or '(none)'}: a schedule is made for {what}, target=forwards:{fewest} to "
+            f"forwards:{most}"
         )
     check_apart(cell.prompts, store)
     return int(value)
+
+
+def both_ways(cell: Cell) -> bool:
+    """Whether an AR unit attends to later ones too, so that only whole rows save time: SkyReels-V2, full attention."""
+    return made_for(cell).get("attention") == "full"
+
+
+def rows_of(cell: Cell) -> int:
+    """The rows of the first segment."""
+    rows = cell.model.schedule()
+    return sum(row.segment == rows[0].segment for row in rows)
+
+
+def begins(cell: Cell) -> tuple[int, ...]:
+    """The rows in which the AR units begin."""
+    rows = cell.model.schedule()
+    return tuple(sorted({lag_of(rows) * unit for unit in range(units_of(rows))}))
 
 
 def made_for(cell: Cell) -> dict[str, Any]:
@@ -105,8 +125,14 @@ def searched(cell: Cell, count: int, trial: Trial, store: Store, notify: Notify)
         notify("say", f"goes on: {len(errors)} schedules are known from {file}")
     rows = cell.model.schedule()
 
+    steps, lag, units = rows[0].steps, lag_of(rows), units_of(rows)
+    whole = both_ways(cell)
+
+    def lists(schedule: Schedule) -> list[list[int]]:
+        return by_unit(schedule[0], steps, lag, units) if whole else [list(own) for own in schedule]
+
     def method(schedule: Schedule) -> Method:
-        turned = {"computed": [list(own) for own in schedule], "made_for": made_for(cell)}
+        turned = {"computed": lists(schedule), "made_for": made_for(cell)}
         made: Method = replace(cell.method, **turned)  # type: ignore[type-var]
         return made
 
@@ -119,10 +145,12 @@ def searched(cell: Cell, count: int, trial: Trial, store: Store, notify: Notify)
 
     notify("cell", cell.label, max(0, cell.run.tries - len(errors)))
     known = {schedule: mean(own) for schedule, own in errors.items()}
-    search = ScheduleSearch(measure, rows[0].steps, count, units_of(rows), lag_of(rows), cell.run.tries, tried=known)
+    space = (rows_of(cell), count, 1, 0) if whole else (steps, count, units, lag)
+    search = ScheduleSearch(measure, *space, cell.run.tries, fixed=begins(cell) if whole else (0,), tried=known)
     best, _ = search.run()
     share = trial.share(method(best))
-    return Found(count, best, errors[best], mean(next(iter(errors.values()))), share, len(errors))
+    made = tuple(map(tuple, lists(best)))
+    return Found(count, made, errors[best], mean(next(iter(errors.values()))), share, len(errors))
 
 
 def units_of(rows: Sequence[Row]) -> int:
@@ -181,15 +209,18 @@ def text_of(cell: Cell, found: Found) -> str:
         lists.pop()
     method = settings_of(cell.method) | {"computed": lists, "made_for": made_for(cell)}
     weights = "" if cell.model.settings.weights == "pretrained" else ", random weights"
+    budget = f"{found.count} of {cell.model.settings.steps} steps of every AR unit"
+    if both_ways(cell):
+        budget = f"{found.count} of {rows_of(cell)} rows, computed as a whole"
     lines = [
-        f"Searched on {datetime.date.today()}: {found.count} of {cell.model.settings.steps} steps of every AR unit.",
+        f"Searched on {datetime.date.today()}: {budget}.",
         f"Error of the final latents, relative squared: {mean(found.errors):.4g} "
         f"({' '.join(f'{e:.3g}' for e in found.errors)}); spread evenly {found.even:.4g}.",
         f"{found.tried} schedules on {len(found.errors)} prompts that are not reported on, seeds from {SEED}{weights}.",
         command(cell, "search_schedule", [f"tries={cell.run.tries}", f"prompts.limit={len(found.errors)}"]),
     ]
     why = (
-        f"the best of {found.tried} schedules of {found.count} steps on {len(found.errors)} calibration prompts; "
+        f"the best of {found.tried} schedules on {len(found.errors)} calibration prompts: {budget}; "
         f"executes {found.share:.4g} of the Original's FLOPs"
     )
     point = {"estimated": False, "why": why, "turned": list(method)}
