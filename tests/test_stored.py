@@ -9,6 +9,7 @@ from baselines.ramp import Ramp
 from engine.ledger import flops, plan
 from engine.method import Original
 from tests.tiny import LONG, build, ledger_of, video
+from tests.toy import Toy
 
 STEPS, LAG, UNITS = 8, 2, 5  # unit u begins in row 2u and finishes in row 7 + 2u; no unit waits from row 8 on
 ALL = [[*range(STEPS)]]
@@ -89,8 +90,11 @@ def test_a_later_segment_begins_with_all_its_slots_and_ends_without_the_finished
     assert torch.isfinite(video(model, Budget(ALL, selective="stored"))).all()
 
 
-def test_another_value_is_refused_and_a_model_that_cannot_leave_out_frames_too(model):
+def test_another_value_is_refused_and_so_is_a_model_that_cannot_leave_out_frames():
     for kind in (Budget, Ramp, MeanCache):
         with pytest.raises(ValueError, match="selective is one of none, prefix, exact, stored, got 'kept'"):
             kind(selective="kept")
-    assert "narrow" in Budget(ALL, selective="stored").requires
+    whole = Toy(slots=6, block=2, lag=3)
+    whole.offers = whole.offers - {"narrow"}
+    with pytest.raises(ValueError, match="narrow"):
+        Budget(ALL, selective="stored").check(whole)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NEEDS = {"none": frozenset[str](), "prefix": frozenset({"narrow"}), "exact": frozenset({"narrow", "settled"})}
-STORED = "stored"  # finished units are computed once more, and then seen through their stored keys and values
+SCHEDULED = {**NEEDS, "stored": frozenset({"narrow"})}  # those of fixed schedules
 
 Steps = Sequence[Sequence[int]]
 """Computed steps, one rising list per AR unit of a segment; later units use the last list. Empty: every step."""
@@ -46,7 +46,7 @@ class Scheduled(Method):
         check_steps("computed", self.computed)
         if self.order not in (0, 1, 2):
             raise ValueError(f"order is 0, 1 or 2, got {self.order}")
-        check_selective(self.selective, STORED)
+        check_selective(self.selective, SCHEDULED)
         self.reset()
 
     def formula(self, part: Row) -> Formula:
@@ -63,7 +63,7 @@ class Scheduled(Method):
 
     @property
     def requires(self) -> frozenset[str]:
-        return NEEDS["prefix" if self.selective == STORED else self.selective] | {"partial"}
+        return SCHEDULED[self.selective] | {"partial"}
 
     def check(self, model: Capabilities) -> None:
         super().check(model)
@@ -74,7 +74,7 @@ class Scheduled(Method):
         self._front = self._stored = 0  # first active slot of this row, and of the last row that was computed
 
     def narrow(self, row: Row) -> Row:
-        if self.selective != STORED or not row.updating:
+        if self.selective != "stored" or not row.updating:
             return narrowed(row, self.selective)
         self._front = row.updating[0]
         waiting = row.updating[-1] + 1 < row.slots.stop
@@ -141,10 +141,10 @@ def narrowed(row: Row, selective: str) -> Row:
     return row.exact() if selective == "exact" else row.only(range(row.slots.start, row.reach))
 
 
-def check_selective(selective: str, *more: str) -> None:
-    """Raises ValueError for a choice that is none. `more`: further choices of the method."""
-    if selective not in (*NEEDS, *more):
-        raise ValueError(f"selective is one of {', '.join((*NEEDS, *more))}, got {selective!r}")
+def check_selective(selective: str, choices: Iterable[str] = tuple(NEEDS)) -> None:
+    """Raises ValueError for a choice that is none."""
+    if selective not in choices:
+        raise ValueError(f"selective is one of {', '.join(choices)}, got {selective!r}")
 
 
 def due(computed: Steps, part: Row) -> bool:
